@@ -1,0 +1,158 @@
+"""All writing goes through here: a file is complete under its name, or it is not there.
+
+Write to a unique temporary name in the target folder, flush, fsync, rename, fsync the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scaleevent.errors import DataError, EnvironmentProblem
+
+TEMPORARY = ".tmp"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path to write; on leaving without an error it becomes `path`.
+
+    Raises:
+        EnvironmentProblem: The disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusals while writing `path` into errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space, then run the same command again: finished parts are kept"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "choose a folder you may write to with --out"
+        else:
+            raise
+        raise EnvironmentProblem(
+            f"cannot write: {os.strerror(error.errno)}", where=path, hint=hint
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document, keys in the order given."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document of ours.
+
+    Raises:
+        DataError: Missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise DataError("file not found", where=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError("not a JSON file", where=path, found=str(error)) from None
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Append one JSON object as a line; a torn last line is dropped by `read_json_lines`."""
+    with writing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """All whole lines of a log; an unfinished last line is left out."""
+    text = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Short stable hash of a JSON-able value, for "is this the same job?"."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def clean_leftovers(folder: Path) -> None:
+    """Remove temporary files that dead writers left in a folder; those of live ones stay."""
+    for path in Path(folder).glob(f".*{TEMPORARY}"):
+        writer = path.name.removesuffix(TEMPORARY).split(".")[-2]
+        if not (writer.isdigit() and _alive(int(writer))):
+            path.unlink(missing_ok=True)
+
+
+def claim_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) -> None:
+    """Make an output folder ours, or refuse.
+
+    Args:
+        folder: The output folder.
+        marker: A file that only our own output of this kind holds.
+        resume: Go on in a folder that holds the marker.
+        overwrite: Empty a folder that holds the marker.
+
+    Raises:
+        EnvironmentProblem: The folder holds something else, or something of ours without consent.
+    """
+    folder = Path(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return
+    ours = (folder / marker).exists()
+    if ours and overwrite:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    elif not (ours and resume):
+        hint = "--resume goes on, --overwrite starts anew" if ours else "choose another --out"
+        raise EnvironmentProblem("output folder is not empty", where=folder, hint=hint)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,169 @@
+"""`Events`: the one in-memory form of an event stream, whatever camera or file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Events of one sensor, ascending in time.
+
+    Building one checks everything later stages rely on, so that no kernel needs to look again.
+    The arrays are made read-only; slices are views.
+
+    Args:
+        t: (K,) int64, microseconds, ascending.
+        x: (K,) uint16, column, below `width`.
+        y: (K,) uint16, row from the top, below `height`.
+        p: (K,) uint8, 1 = brighter, 0 = darker.
+        height: Sensor rows.
+        width: Sensor columns.
+
+    Raises:
+        DataError: Wrong dtype or length, time that steps back, a pixel off the sensor, or a
+            polarity other than 0 and 1; the message names the first offending event.
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for name, dtype in COLUMNS.items():
+            column = getattr(self, name)
+            if not isinstance(column, np.ndarray) or column.dtype != dtype or column.ndim != 1:
+                raise DataError(
+                    f"events column {name} has the wrong type",
+                    found=f"{getattr(column, 'dtype', type(column).__name__)}",
+                    expected=f"one-dimensional {dtype} array",
+                )
+            if len(column) != len(self.t):
+                raise DataError(
+                    "event columns differ in length",
+                    found=f"{name} has {len(column)}, t has {len(self.t)}",
+                )
+            view = column.view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+        if len(self.t) == 0:
+            return
+        _check_limit(self.x, self.width, "x", "sensor width")
+        _check_limit(self.y, self.height, "y", "sensor height")
+        _check_limit(self.p, 2, "p", "polarity 0 or 1, limit")
+        backward = first_backward_step(self.t)
+        if backward is not None:
+            raise DataError(
+                "events are not sorted by time",
+                where=f"event {backward}",
+                found=f"t = {self.t[backward]} us after {self.t[backward - 1]} us",
+                expected="ascending time stamps",
+                hint="sort them (numpy.argsort(t, kind='stable')) or split at the clock reset",
+            )
+
+    @classmethod
+    def unchecked(cls, t, x, y, p, height: int, width: int) -> Events:  # noqa: ANN001
+        """Columns of the right dtypes that were checked before: slices, or a verified store."""
+        new = object.__new__(cls)
+        for name, value in zip(FIELDS, (t, x, y, p, height, width), strict=True):
+            object.__setattr__(new, name, value)
+        return new
+
+    @classmethod
+    def from_columns(cls, t, x, y, p, height: int, width: int) -> Events:  # noqa: ANN001
+        """Build from any integer arrays; values that a column's type cannot hold are errors."""
+        cast = {}
+        for name, column in zip(COLUMNS, (t, x, y, p), strict=True):
+            column = np.asarray(column)
+            limits = np.iinfo(COLUMNS[name])
+            if column.size and (column.min() < limits.min or column.max() > limits.max):
+                bad = int(np.argmax((column < limits.min) | (column > limits.max)))
+                raise DataError(
+                    f"event {name} out of range",
+                    where=f"event {bad}",
+                    found=f"{name} = {column[bad]}",
+                    expected=f"{limits.min} .. {limits.max}",
+                )
+            cast[name] = np.ascontiguousarray(column, dtype=COLUMNS[name])
+        return cls(**cast, height=height, width=width)
+
+    @classmethod
+    def empty(cls, height: int, width: int) -> Events:
+        """No events on a sensor of this size."""
+        columns = {name: np.empty(0, dtype) for name, dtype in COLUMNS.items()}
+        return cls(**columns, height=height, width=width)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Events], height: int, width: int) -> Events:
+        """Join parts that follow each other in time."""
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return cls.empty(height, width)
+        if len(parts) == 1:
+            return parts[0]
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
+        }
+        return cls(**columns, height=height, width=width)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, part: slice) -> Events:
+        """Events by position; a view."""
+        if not isinstance(part, slice) or part.step not in (None, 1):
+            raise TypeError("Events take a slice with step 1")
+        columns = (getattr(self, name)[part] for name in COLUMNS)
+        return Events.unchecked(*columns, self.height, self.width)
+
+    def between(self, start_us: int | None, end_us: int | None) -> Events:
+        """Events with start_us <= t < end_us; a view. None leaves that side open."""
+        first = 0 if start_us is None else int(np.searchsorted(self.t, start_us, "left"))
+        last = len(self) if end_us is None else int(np.searchsorted(self.t, end_us, "left"))
+        return self[first : max(first, last)]
+
+    def __repr__(self) -> str:
+        span = f", {self.t[0]} .. {self.t[-1]} us" if len(self) else ""
+        return f"Events({len(self)} on {self.width}x{self.height}{span})"
+
+
+COLUMNS = {
+    "t": np.dtype(np.int64),
+    "x": np.dtype(np.uint16),
+    "y": np.dtype(np.uint16),
+    "p": np.dtype(np.uint8),
+}
+FIELDS = (*COLUMNS, "height", "width")
+
+
+def first_backward_step(t: np.ndarray) -> int | None:
+    """Index of the first event earlier than the one before it, or None."""
+    block = 1 << 20  # keeps the comparison's temporary in cache
+    for start in range(1, len(t), block):
+        stop = min(start + block, len(t))
+        back = t[start:stop] < t[start - 1 : stop - 1]
+        if back.any():
+            return start + int(np.argmax(back))
+    return None
+
+
+def _check_limit(column: np.ndarray, limit: int, name: str, meaning: str) -> None:
+    if int(column.max()) < limit:
+        return
+    bad = column >= limit
+    first = int(np.argmax(bad))
+    raise DataError(
+        "events out of range",
+        where=f"event {first}" + (f" and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""),
+        found=f"{name} = {column[first]}",
+        expected=f"{meaning} {limit}",
+        hint="check the sensor size; a damaged file gives such values too",
+    )

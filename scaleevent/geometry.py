@@ -1,0 +1,145 @@
+"""`Fit`: the one crop and scale from a sensor to the network's input, for events, image and labels.
+
+Also the plane-to-plane warp that brings the picture of a separate frame camera into the view of
+the event camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent.errors import ConfigError, DataError
+
+STRETCH = 0.01  # sensors this close to the target's aspect ratio are scaled without a crop
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A centred crop of the sensor, scaled to the target.
+
+    Args:
+        height: Sensor rows.
+        width: Sensor columns.
+        target_height: Rows of the network's input.
+        target_width: Columns of the network's input.
+    """
+
+    height: int
+    width: int
+    target_height: int
+    target_width: int
+
+    @property
+    def crop(self) -> tuple[int, int, int, int]:
+        """(top, left, rows, columns) of the part of the sensor that is kept."""
+        down, across = self.target_height / self.height, self.target_width / self.width
+        if abs(down / across - 1) <= STRETCH:
+            return 0, 0, self.height, self.width
+        scale = max(down, across)
+        rows = min(self.height, round(self.target_height / scale))
+        columns = min(self.width, round(self.target_width / scale))
+        return (self.height - rows) // 2, (self.width - columns) // 2, rows, columns
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Target pixels per sensor pixel, down and across; optical flow is multiplied by them."""
+        _, _, rows, columns = self.crop
+        return self.target_height / rows, self.target_width / columns
+
+    @property
+    def identity(self) -> bool:
+        """Whether sensor and target are the same grid."""
+        return (self.height, self.width) == (self.target_height, self.target_width)
+
+    def cells(self, patch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token cells in native pixels, which belong to the cell that holds their centre.
+
+        Args:
+            patch: Side of a token in target pixels.
+
+        Returns:
+            Row edges (h+1,) and column edges (w+1,), int64: token (i, j) covers the native pixels
+            rows[i] <= y < rows[i+1], columns[j] <= x < columns[j+1].
+        """
+        if self.target_height % patch or self.target_width % patch:
+            raise ConfigError(
+                "the input size is not a multiple of the patch",
+                found=f"{self.target_height}x{self.target_width} and patch {patch}",
+            )
+        top, left, rows, columns = self.crop
+        return (
+            _edges(top, rows, self.target_height, patch),
+            _edges(left, columns, self.target_width, patch),
+        )
+
+    def crop_array(self, array: np.ndarray) -> np.ndarray:
+        """The kept part of a (..., height, width) array; a view."""
+        top, left, rows, columns = self.crop
+        return array[..., top : top + rows, left : left + columns]
+
+
+def _edges(first: int, length: int, target: int, patch: int) -> np.ndarray:
+    """First native index whose centre, scaled to the target, lies in or beyond each cell."""
+    # centre (i + 1/2) target/length >= c patch, in integers
+    cells = np.arange(target // patch + 1, dtype=np.int64)
+    edges = -(-(2 * cells * patch * length - target) // (2 * target))
+    return first + np.clip(edges, 0, length)
+
+
+def warp_image(image: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sample an image bilinearly where each target pixel's ray meets it.
+
+    Args:
+        image: (h, w) or (h, w, C) uint8.
+        source: (H, W, 2) float64, column and row in `image` of every target pixel centre, with
+            integer values at pixel centres.
+
+    Returns:
+        The warped uint8 image of (H, W[, C]) and a (H, W) bool mask, True where `image` reaches.
+    """
+    rows, columns = image.shape[:2]
+    x, y = source[..., 0], source[..., 1]
+    with np.errstate(invalid="ignore"):
+        valid = (x >= 0) & (y >= 0) & (x <= columns - 1) & (y <= rows - 1)
+    x, y = np.where(valid, x, 0), np.where(valid, y, 0)
+    left = np.clip(np.floor(x).astype(np.int64), 0, max(columns - 2, 0))
+    top = np.clip(np.floor(y).astype(np.int64), 0, max(rows - 2, 0))
+    right, bottom = np.minimum(left + 1, columns - 1), np.minimum(top + 1, rows - 1)
+    fx, fy = x - left, y - top
+    if image.ndim == 3:
+        fx, fy = fx[..., None], fy[..., None]
+    upper = image[top, left] * (1 - fx) + image[top, right] * fx
+    lower = image[bottom, left] * (1 - fx) + image[bottom, right] * fx
+    out = np.rint(upper * (1 - fy) + lower * fy).astype(np.uint8)
+    out[~valid] = 0
+    return out, valid
+
+
+def homography_map(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Apply a plane-to-plane map.
+
+    Args:
+        matrix: (3, 3), from event-camera pixels to frame-camera pixels.
+        points: (..., 2) columns and rows.
+
+    Returns:
+        (..., 2) float64; NaN for points at or behind the horizon.
+
+    Raises:
+        DataError: The matrix is not 3x3, not finite, or singular.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
+        raise DataError("not a homography", found=matrix.tolist(), expected="invertible 3x3 matrix")
+    homogeneous = np.concatenate([points, np.ones((*points.shape[:-1], 1))], -1) @ matrix.T
+    depth = homogeneous[..., 2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(depth > 0, homogeneous[..., :2] / depth, np.nan)
+
+
+def pixel_grid(height: int, width: int) -> np.ndarray:
+    """(H, W, 2) float64 column and row of every pixel centre."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x, y], -1).astype(np.float64)
