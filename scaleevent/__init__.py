@@ -1,0 +1,60 @@
+"""ScaleEvent: distil image foundation models into event-camera encoders."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scaleevent.commands.prepare import run as prepare
+    from scaleevent.commands.pretrain import run as pretrain
+    from scaleevent.config import PrepareConfig, PretrainConfig
+    from scaleevent.density import active_mask, patch_density
+    from scaleevent.distillation import Distillation
+    from scaleevent.encoder import Encoder, build_encoder
+    from scaleevent.checkpoint import load_encoder
+    from scaleevent.errors import ScaleEventError
+    from scaleevent.events import Events
+    from scaleevent.formats import open_recording, read_events
+    from scaleevent.losses import distillation_terms
+    from scaleevent.store import PairStore
+    from scaleevent.voxels import voxelize
+    from scaleevent.windows import Window, WindowRule, choose_window
+
+__version__ = "0.1.0"
+
+# public name: the module it lives in, imported on first use
+_HOME = {
+    "Encoder": "encoder",
+    "Events": "events",
+    "PairStore": "store",
+    "PrepareConfig": "config",
+    "PretrainConfig": "config",
+    "ScaleEventError": "errors",
+    "Window": "windows",
+    "WindowRule": "windows",
+    "active_mask": "density",
+    "build_encoder": "encoder",
+    "choose_window": "windows",
+    "distillation_terms": "losses",
+    "load_encoder": "checkpoint",
+    "open_recording": "formats",
+    "patch_density": "density",
+    "read_events": "formats",
+    "voxelize": "voxels",
+}
+_COMMANDS = {"prepare", "pretrain"}
+
+__all__ = sorted([*_HOME, *_COMMANDS, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"scaleevent.{_HOME[name]}"), name)
+    if name in _COMMANDS:
+        return importlib.import_module(f"scaleevent.commands.{name}").run
+    raise AttributeError(f"module 'scaleevent' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,6 @@
+"""`python -m scaleevent`, which torchrun needs."""
+
+from scaleevent.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""`scaleevent prepare`: recordings and images of a data set to a pair store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets import DATASETS
+from scaleevent.datasets.source import PairSource
+from scaleevent.durable import claim_folder
+from scaleevent.errors import DataError
+from scaleevent.preparing import JOB, write_store
+from scaleevent.reports import Report, progress, say
+
+NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
+
+
+def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
+    """Prepare a data set.
+
+    Args:
+        cfg: What and where.
+        quiet: No progress on stderr.
+
+    Returns:
+        Counts by kind; every image and event is accounted for.
+    """
+    sources = DATASETS[cfg.name].sources(cfg)
+    if not sources:
+        raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
+    images = sum(source.expected for source in sources)
+    if cfg.dry_run:
+        return _plan(cfg, sources, images)
+    claim_folder(cfg.out, JOB, resume=cfg.resume, overwrite=cfg.overwrite)
+    settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
+    with progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker:
+        manifest = write_store(
+            sources, cfg.out, settings, jobs=cfg.jobs, advance=ticker.advance
+        )
+    report = store_report("prepare", cfg.out, manifest)
+    if not quiet and not manifest["counts"].get("pairs"):
+        say("no pairs came out of this: see the counts for why images were dropped")
+    return report
+
+
+def store_report(command: str, out: Path, manifest: dict[str, Any]) -> Report:
+    """The counts of a written store."""
+    size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
+    return Report(
+        command,
+        f"{manifest['kind']} in {out}",
+        ("what", "count"),
+        tuple(manifest["counts"].items()),
+        (f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",),
+        {"out": str(out), "counts": manifest["counts"], "bytes": size},
+    )
+
+
+def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
+    """What would be read and written."""
+    rows = tuple(
+        (source.name, source.expected, sum(p.stat().st_size for p in source.inputs) / 1e6)
+        for source in sources
+    )
+    return Report(
+        "prepare",
+        f"prepare {cfg.name}: dry run, nothing is written",
+        ("shard", "images", "input MB"),
+        rows,
+        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}",),
+        {"dry_run": True, "out": str(cfg.out), "images": images},
+    )

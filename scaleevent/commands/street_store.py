@@ -1,0 +1,48 @@
+"""The embedded `street` data as a store in the cache folder, made on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import scaleevent
+from scaleevent.config import PrepareConfig
+from scaleevent.durable import fingerprint
+from scaleevent.store import MANIFEST
+
+SCENES = 1250
+SOURCES = ("street*.py", "simulate.py", "store.py", "datasets/street.py")
+
+
+def street_store(size: tuple[int, int], quiet: bool = False) -> Path:
+    """Folder of a pair store of `street`, prepared unless it is there.
+
+    Args:
+        size: Rows and columns; larger than 480x640 is rendered at 480x640.
+        quiet: No progress on stderr.
+    """
+    from scaleevent.commands import prepare
+
+    height, width = min(size[0], 480), min(size[1], 640)
+    package = Path(scaleevent.__file__).parent
+    code = [
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for pattern in SOURCES
+        for path in sorted(package.glob(pattern))
+    ]
+    folder = cache_folder() / f"street-{height}x{width}-{fingerprint(code)}"
+    if not (folder / MANIFEST).exists():
+        config = PrepareConfig(
+            name="street", out=folder, scenes=SCENES, size=(height, width),
+            jobs=os.cpu_count() or 1, resume=True,
+        )  # fmt: skip
+        prepare.run(config, quiet)
+    return folder
+
+
+def cache_folder() -> Path:
+    """$SCALEEVENT_CACHE, else the user's cache folder."""
+    named = os.environ.get("SCALEEVENT_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(home) / "scaleevent"

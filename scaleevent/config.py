@@ -1,0 +1,406 @@
+"""One frozen model per command: at once its flags, its YAML keys and its record in run folders.
+
+Order of sources: defaults < preset < YAML file < flags.
+"""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from scaleevent.errors import ConfigError
+
+YAML_BYTES = 1_000_000
+
+
+def parse_size(value: object) -> object:
+    """`480x640` (rows x columns) or a pair to (height, width)."""
+    if isinstance(value, str):
+        parts = value.lower().split("x")
+        if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+            return int(parts[0]), int(parts[1])
+        raise ValueError("expected rows x columns, such as 480x640")
+    return value
+
+
+class Settings(BaseModel):
+    """Base of all command settings: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WindowSettings(Settings):
+    """How the events of an image are chosen; shared by `prepare` and `voxelize`."""
+
+    window: Annotated[
+        Literal["adaptive", "time", "count"],
+        Field(description="rule for the window that ends at each image"),
+    ] = "adaptive"
+    window_ms: Annotated[
+        float | None,
+        Field(gt=0, le=10_000, description="length for time (50), longest for adaptive (200)"),
+    ] = None
+    window_events: Annotated[
+        float, Field(gt=0, le=100, description="events per sensor pixel, for count")
+    ] = 0.33
+    quantile: Annotated[
+        float, Field(gt=0, le=1, description="share of cells that must be full, for adaptive")
+    ] = 0.1
+    cell: Annotated[int, Field(ge=2, le=256, description="cell side in pixels, adaptive")] = 16
+
+    @property
+    def longest_us(self) -> int:
+        """Length for `time`, longest span for `adaptive`."""
+        return round(1000 * (self.window_ms or (50.0 if self.window == "time" else 200.0)))
+
+
+class PrepareConfig(WindowSettings):
+    """Settings of `scaleevent prepare`."""
+
+    name: Annotated[
+        Literal["street", "custom", "dsec"], Field(description="data set: street, custom, dsec")
+    ]
+    roots: Annotated[list[Path], Field(description="folder(s) or file(s) of the data set")] = []
+    out: Annotated[Path, Field(description="pair store to write")] = Path("pairs")
+    seed: Annotated[int, Field(ge=0, description="street: family of scenes")] = 0
+    scenes: Annotated[int, Field(ge=1, description="street: number of scenes")] = 1000
+    size: Annotated[
+        tuple[int, int] | None,
+        Field(description="street: image rows x columns (96x128); custom: sensor of the events"),
+    ] = None
+    speed: Annotated[float, Field(ge=0, le=16, description="street: factor on motion")] = 1.0
+    darkness: Annotated[float, Field(ge=0, le=1, description="street: 0 day .. 1 night")] = 0.0
+    exposure: Annotated[float, Field(ge=-8, le=8, description="street: stops")] = 0.0
+    shutter_ms: Annotated[float, Field(ge=0, le=1000, description="street: exposure time")] = 8.0
+    noise_hz: Annotated[float, Field(ge=0, le=1000, description="street: noise per pixel")] = 0.1
+    frames: Annotated[
+        Path | None, Field(description="custom: folder or video of the frame camera")
+    ] = None
+    timestamps: Annotated[Path | None, Field(description="custom: text file of frame times")] = None
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"] | None, Field(description="custom: unit of the event times")
+    ] = None
+    frame_time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"] | None, Field(description="custom: unit of the frame times")
+    ] = None
+    offset_us: Annotated[int, Field(description="custom: added to frame times, us")] = 0
+    exposure_point: Annotated[
+        Literal["start", "middle", "end"],
+        Field(description="custom: moment of the exposure that is the image time"),
+    ] = "middle"
+    homography: Annotated[
+        Path | None, Field(description="custom: 3x3 matrix, event pixel to frame pixel")
+    ] = None
+    calibration: Annotated[
+        Path | None, Field(description="custom: YAML in the layout of DSEC's cam_to_cam.yaml")
+    ] = None
+    sequences: Annotated[
+        list[str], Field(description="dsec: only these sequences (repeat the flag)")
+    ] = []
+    lossless: Annotated[bool, Field(description="store images as PNG, not JPEG q95")] = False
+    jobs: Annotated[int, Field(ge=1, le=1024, description="worker processes")] = 1
+    resume: Annotated[bool, Field(description="keep shards that are finished")] = False
+    overwrite: Annotated[bool, Field(description="empty the output store first")] = False
+    dry_run: Annotated[bool, Field(description="list what would be read and written")] = False
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+
+class VoxelizeConfig(WindowSettings):
+    """Settings of `scaleevent voxelize`."""
+
+    root: Annotated[Path, Field(description="folder of recordings, or one recording")]
+    out: Annotated[Path, Field(description="folder for the voxel shards")] = Path("voxels")
+    bins: Annotated[int, Field(ge=1, le=64, description="time bins")] = 3
+    rate: Annotated[
+        float, Field(gt=0, le=100_000, description="windows per second where there are no frames")
+    ] = 20.0
+    tau: Annotated[float, Field(ge=0, description="activity threshold per 16x16 patch")] = 64.0
+    patch: Annotated[int, Field(ge=2, le=256, description="patch of the activity statistics")] = 16
+    size: Annotated[
+        tuple[int, int] | None, Field(description="sensor rows x columns if the file has none")
+    ] = None
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
+    ] = None
+    jobs: Annotated[int, Field(ge=1, le=1024, description="worker processes")] = 1
+    resume: Annotated[bool, Field(description="keep shards that are finished")] = False
+    overwrite: Annotated[bool, Field(description="empty the output folder first")] = False
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+
+class InfoConfig(Settings):
+    """Settings of `scaleevent info`."""
+
+    path: Annotated[Path, Field(description="a recording, a pair store or a checkpoint")]
+    size: Annotated[
+        tuple[int, int] | None, Field(description="sensor rows x columns if the file has none")
+    ] = None
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
+    ] = None
+    picture: Annotated[Path | None, Field(description="write a PNG of the events here")] = None
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+
+class PretrainConfig(Settings):
+    """Settings of `scaleevent pretrain`. Defaults are the paper's."""
+
+    data: Annotated[
+        list[Path],
+        Field(description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"),
+    ] = []
+    out: Annotated[Path, Field(description="run folder")] = Path("runs/pretrain")
+    preset: Annotated[
+        str | None, Field(description="demo, paper-vits|b|l, released-vits|b|l")
+    ] = None
+    arch: Annotated[
+        Literal["tiny", "vits", "vitb", "vitl"], Field(description="encoder: tiny, vits, vitb, vitl")
+    ] = "vits"
+    teacher: Annotated[
+        str | None,
+        Field(description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"),
+    ] = None
+    student_init: Annotated[
+        str, Field(description="start of the student: teacher, random, or as --teacher")
+    ] = "teacher"
+    size: Annotated[tuple[int, int], Field(description="network input, rows x columns")] = (480, 640)
+    normaliser: Annotated[
+        Literal["minmax", "symmetric", "none"], Field(description="range of the voxel input")
+    ] = "minmax"
+    structure: Annotated[
+        Literal["released", "equation", "cosine-l1"], Field(description="form of the loss")
+    ] = "released"
+    mask: Annotated[
+        Literal["hard", "soft", "none"], Field(description="which tokens are compared")
+    ] = "hard"
+    tau: Annotated[float, Field(ge=0, le=1e6, description="activity per 16x16 patch")] = 64.0
+    lambda_l1: Annotated[float, Field(ge=0, le=1e6, description="weight of the token term")] = 1.0
+    lambda_is: Annotated[float, Field(ge=0, le=1e6, description="weight of IS")] = 10.0
+    lambda_cs: Annotated[float, Field(ge=0, le=1e6, description="weight of CS")] = 4.0
+    token_scale: Annotated[
+        float | None,
+        Field(gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"),
+    ] = None
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs")] = 10
+    draws: Annotated[int, Field(ge=1, le=10**9, description="samples drawn an epoch")] = 100_000
+    batch: Annotated[
+        int | None, Field(ge=1, le=65_536, description="global batch; default by --arch")
+    ] = None
+    sampling: Annotated[
+        Literal["released", "uniform"], Field(description="law of the draws")
+    ] = "released"
+    lr: Annotated[float, Field(gt=0, le=10, description="learning rate")] = 5e-6
+    lr_patch: Annotated[
+        float | None, Field(gt=0, le=10, description="of the patch embedding; default --lr")
+    ] = None
+    weight_decay: Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")] = 1e-4
+    schedule: Annotated[
+        Literal["exponential", "cosine", "constant"], Field(description="of the learning rate")
+    ] = "exponential"
+    decay: Annotated[float, Field(gt=0, le=1, description="per epoch, for exponential")] = 0.9
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9, description="linear warm-up")] = 0
+    clip: Annotated[float, Field(ge=0, le=1e6, description="gradient norm; 0: no clipping")] = 0.1
+    freeze: Annotated[
+        Literal["none", "released"],
+        Field(description="released: class and register tokens and final norm stay"),
+    ] = "none"
+    validation: Annotated[
+        float, Field(ge=0, lt=1, description="share of pairs held out, by recording")
+    ] = 0.05
+    probe: Annotated[
+        bool, Field(description="ridge probe before and after, where semantics exist")
+    ] = True
+    seed: Annotated[int, Field(ge=0, description="of the draws")] = 0
+    gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
+    device: Annotated[str, Field(description="auto, cpu or cuda")] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on a GPU, else fp32")
+    ] = "auto"
+    workers: Annotated[
+        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
+    ] = None
+    log_every: Annotated[int, Field(ge=1, description="steps between log lines")] = 10
+    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 1000
+    offline: Annotated[bool, Field(description="never use the network")] = False
+    resume: Annotated[bool, Field(description="go on from the last saved state")] = False
+    overwrite: Annotated[bool, Field(description="empty the run folder first")] = False
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+    @property
+    def lambdas(self) -> dict[str, float]:
+        """Weights of the loss terms by name."""
+        return {"l1": self.lambda_l1, "intra": self.lambda_is, "cross": self.lambda_cs}
+
+    @property
+    def global_batch(self) -> int:
+        """Samples a step over all ranks."""
+        return self.batch or BATCH[self.arch]
+
+
+# Four GPUs with the per-GPU batch of the released code's comment ("20-S, 12/8-B, 5-L":
+# zhiwen-xdu/ScaleEvent:scale_event/pretrain/pretrain_ddp.py); the paper gives none.
+BATCH = {"tiny": 16, "vits": 80, "vitb": 48, "vitl": 20}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # a few minutes on a laptop CPU: the embedded teacher and street
+    "demo": {
+        "arch": "tiny", "size": (96, 128), "epochs": 5, "draws": 800, "sampling": "uniform",
+        "lr": 5e-4, "schedule": "cosine", "warmup_steps": 30, "clip": 1.0, "validation": 0.2,
+    },
+    **{f"paper-{arch}": {"arch": arch} for arch in ("vits", "vitb", "vitl")},
+    # the authors' code where it departs from their paper: rates, input of twice the size, draws,
+    # frozen tensors, and the smaller per-GPU batches that go with them
+    **{
+        f"released-{arch}": {
+            "arch": arch, "size": (960, 1280), "draws": 150_000, "lr": 2e-6, "lr_patch": 1e-6,
+            "freeze": "released", "batch": batch,
+        }
+        for arch, batch in (("vits", 80), ("vitb", 32), ("vitl", 12))
+    },
+}  # fmt: skip
+
+
+def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:
+    """Settings of `pretrain` with its preset: the one named, else `demo` on `street`.
+
+    Raises:
+        ConfigError: As `load_config`; or an unknown preset.
+    """
+    bare = load_config(PretrainConfig, flags, file)
+    name = bare.preset or ("demo" if data_source(bare.data)[1] == "street" else None)
+    if name is not None and name not in PRESETS:
+        raise ConfigError(
+            "unknown preset", where="--preset", found=name, expected=", ".join(PRESETS)
+        )
+    preset = {"preset": name, **PRESETS[name]} if name else None
+    return load_config(PretrainConfig, flags, file, preset)
+
+
+def data_source(named: list[Path]) -> tuple[list[Path], str]:
+    """Pair stores to train on, and where they were found.
+
+    Names that are not paths are looked up in $SCALEEVENT_DATA, a folder of named stores. Without
+    names: all stores there, then ./pairs, else the embedded `street` (no paths).
+
+    Raises:
+        ConfigError: A named store does not exist.
+    """
+    shelf = os.environ.get("SCALEEVENT_DATA")
+    if named:
+        found = [p if p.exists() or not shelf else Path(shelf) / p for p in named]
+        for name, path in zip(named, found, strict=True):
+            if not path.exists():
+                raise ConfigError(
+                    "no such pair store",
+                    where="data",
+                    found=name,
+                    hint="make one with `scaleevent prepare`, or leave it out to use street",
+                )
+        return found, "argument"
+    if shelf:
+        stores = sorted(path.parent for path in Path(shelf).glob("*/manifest.json"))
+        if (Path(shelf) / "manifest.json").exists():
+            stores.append(Path(shelf))
+        if stores:
+            return stores, "$SCALEEVENT_DATA"
+    if Path("pairs/manifest.json").exists():
+        return [Path("pairs")], "./pairs"
+    return [], "street"
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def load_config(
+    model: type[Model],
+    flags: dict[str, Any],
+    file: Path | None = None,
+    preset: dict[str, Any] | None = None,
+) -> Model:
+    """Merge the sources of settings and check them.
+
+    Args:
+        model: The command's settings.
+        flags: What was given on the command line; None means not given.
+        file: YAML file of settings.
+        preset: Values of a preset, weaker than the file.
+
+    Raises:
+        ConfigError: An unknown key (the nearest known one is named) or a value out of range.
+    """
+    merged = dict(preset or {})
+    read = _read_yaml(file) if file else {}
+    for key in read:
+        if key not in model.model_fields:
+            near = get_close_matches(key, model.model_fields, 1)
+            raise ConfigError(
+                "unknown setting",
+                where=f"{file}, key {key}",
+                expected=f"one of {', '.join(model.model_fields)}",
+                hint=f"did you mean {near[0]}?" if near else None,
+            )
+    merged |= read
+    merged |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        return model(**merged)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+        key = ".".join(map(str, problem["loc"]))
+        raise ConfigError(
+            "setting cannot be used" + more,
+            where=f"{key} (--{key.replace('_', '-')})",
+            found=problem.get("input"),
+            expected=problem["msg"],
+        ) from None
+
+
+def dump_yaml(settings: Settings) -> str:
+    """The settings as YAML, one key a line; `load_config` reads it back."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases and without a key given twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for (key, _), name in zip(node.value, keys, strict=True):
+            if keys.count(name) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {name} is given twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError("cannot read the settings file", where=path, found=error) from None
+    if len(data) > YAML_BYTES:
+        raise ConfigError("settings file too large", where=path, found=f"{len(data)} bytes")
+    try:
+        value = yaml.load(data, _Loader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError("not a YAML file", where=path, found=error) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigError("settings must be `key: value` lines", where=path)
+    return value

@@ -1,0 +1,153 @@
+"""Images and voxels to the numbers a network sees: crop and scale, normaliser, ImageNet mean / std.
+
+The teacher's image and the student's voxel end in the same place, because the student starts from
+image weights: values 0..1, then the mean and standard deviation DINOv3 was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from PIL import Image
+
+from scaleevent.errors import ConfigError
+from scaleevent.geometry import Fit
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """How a pair becomes network input; travels in the checkpoint.
+
+    Args:
+        height: Rows of the input.
+        width: Columns of the input.
+        patch: Side of a token.
+        bins: Time bins of the voxel, 3 to stand for the colour channels.
+        normaliser: Key of `NORMALISERS`.
+    """
+
+    height: int
+    width: int
+    patch: int
+    bins: int = 3
+    normaliser: str = "minmax"
+
+
+def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
+    """Teacher input.
+
+    Args:
+        image: (H, W, 3) uint8 on the sensor's pixels.
+        fit: From the sensor to the network's input.
+
+    Returns:
+        (3, H', W') float32, ImageNet-normalised.
+    """
+    if not fit.identity:
+        top, left, rows, columns = fit.crop
+        image = np.asarray(
+            Image.fromarray(image).resize(
+                (fit.target_width, fit.target_height),
+                Image.Resampling.BILINEAR,
+                box=(left, top, left + columns, top + rows),
+            )
+        )
+    out = np.empty((3, *image.shape[:2]), np.float32)
+    scale = 1 / (255 * np.array(IMAGENET_STD))
+    shift = -np.array(IMAGENET_MEAN) / np.array(IMAGENET_STD)
+    _planes(image, scale.astype(np.float32), shift.astype(np.float32), out)
+    return out
+
+
+def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.ndarray:
+    """Student input.
+
+    Args:
+        voxel: (3, H, W) float32, one bin a colour channel; may be overwritten.
+        fit: From the sensor to the network's input.
+        normaliser: A key of `NORMALISERS`, applied after the resize.
+
+    Returns:
+        (3, H', W') float32.
+    """
+    if not fit.identity:
+        voxel = resize_planes(voxel, fit)
+    scale, shift = NORMALISERS[normaliser](voxel)
+    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
+    _affine(voxel, (scale / std).astype(np.float32), ((shift - mean) / std).astype(np.float32))
+    return voxel
+
+
+def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
+    """Crop and scale (B, H, W) float32 bilinearly; area-weighted where it shrinks."""
+    top, left, rows, columns = fit.crop
+    size = (fit.target_width, fit.target_height)
+    box = (left, top, left + columns, top + rows)
+    scaled = [
+        Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box=box) for plane in planes
+    ]
+    return np.stack([np.asarray(plane) for plane in scaled])
+
+
+def _minmax(voxel: np.ndarray) -> tuple[float, float]:
+    """Per sample over the whole tensor to 0..1, as the authors' 8-bit images, but in float."""
+    low, high = float(voxel.min()), float(voxel.max())
+    if high <= low:
+        return 0.0, 0.5
+    return 1 / (high - low), -low / (high - low)
+
+
+def _symmetric(voxel: np.ndarray) -> tuple[float, float]:
+    """By the largest |value|, so that no event stays mid-grey."""
+    largest = float(max(voxel.max(), -voxel.min()))
+    return (0.5 / largest if largest else 0.0), 0.5
+
+
+def _none(voxel: np.ndarray) -> tuple[float, float]:
+    return 1.0, 0.0
+
+
+# name: voxel -> (scale, shift) that bring it to the range of an image
+NORMALISERS: dict[str, Callable[[np.ndarray], tuple[float, float]]] = {
+    "minmax": _minmax,
+    "symmetric": _symmetric,
+    "none": _none,
+}
+
+
+def check_normaliser(name: str) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ConfigError: It is not in `NORMALISERS`.
+    """
+    if name not in NORMALISERS:
+        raise ConfigError("unknown normaliser", found=name, expected=", ".join(NORMALISERS))
+
+
+@nb.njit(nogil=True, cache=True)
+def _planes(image, scale, shift, out):
+    """Interleaved uint8 to planar float32, scaled and shifted per channel."""
+    rows, columns, channels = image.shape
+    for c in range(channels):
+        a, b = scale[c], shift[c]
+        for y in range(rows):
+            for x in range(columns):
+                out[c, y, x] = np.float32(image[y, x, c]) * a + b
+
+
+@nb.njit(nogil=True, cache=True)
+def _affine(planes, scale, shift):
+    """planes = planes * scale + shift, per channel, in place."""
+    bins, rows, columns = planes.shape
+    for c in range(bins):
+        a, b = scale[c], shift[c]
+        for y in range(rows):
+            for x in range(columns):
+                planes[c, y, x] = planes[c, y, x] * a + b

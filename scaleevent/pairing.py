@@ -1,0 +1,134 @@
+"""Images and an event stream to pairs: every image gets the window of events that ends at it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from scaleevent.errors import DataError
+from scaleevent.events import Events
+from scaleevent.formats import Recording
+from scaleevent.store import Pair
+from scaleevent.windows import Window, WindowRule, choose_window
+
+
+@dataclass(frozen=True)
+class TimedImage:
+    """An image that is read only if its pair is kept.
+
+    Args:
+        image_us: Image time on the clock of the events.
+        load: Returns the encoded image on the event camera's pixels and its (H, W) bool validity
+            mask, None where the image covers all.
+        provenance: Where it came from; small and JSON-able.
+    """
+
+    image_us: int
+    load: Callable[[], tuple[bytes, np.ndarray | None]]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def pair_images(
+    recording: Recording,
+    images: Iterable[TimedImage],
+    rule: WindowRule,
+    name: str,
+    counts: Counter[str],
+) -> Iterator[Pair]:
+    """Pairs of one recording, in order of time; memory does not grow with its length.
+
+    Args:
+        recording: The event stream.
+        images: In ascending order of time; a repeated time stamp is dropped.
+        rule: How a window's start is found.
+        name: Recording name for the pairs.
+        counts: Tally to add to: `images` = `pairs` + the sum of `images dropped: REASON`,
+            `events decoded` = `events kept` + the sum of `events dropped: REASON`.
+
+    Raises:
+        DataError: Images out of order, or damage in the recording.
+    """
+    stream = EventStream(recording, rule)
+    previous: int | None = None
+    for item in images:
+        counts["images"] += 1
+        if previous is not None and item.image_us < previous:
+            raise DataError(
+                "image times are not ascending",
+                where=f"{recording.path}, image at {item.image_us} us",
+                found=f"follows an image at {previous} us",
+            )
+        reason = "repeated time stamp" if item.image_us == previous else None
+        previous = item.image_us
+        if reason is None:
+            window, events = stream.window_before(item.image_us)
+            reason = stream.why_unusable(item.image_us, events)
+        if reason is not None:
+            counts[f"images dropped: {reason}"] += 1
+            continue
+        image, valid = item.load()
+        counts["pairs"] += 1
+        yield Pair(
+            recording=name,
+            image_us=item.image_us,
+            image=image,
+            events=events,
+            window=window,
+            valid=valid,
+            provenance=item.provenance,
+        )
+    stream.finish(counts)
+
+
+class EventStream:
+    """Reads a recording once, forward, and holds only what the next window may need."""
+
+    def __init__(self, recording: Recording, rule: WindowRule) -> None:
+        self.recording, self.rule = recording, rule
+        self._blocks = recording.blocks()
+        self._held = Events.empty(recording.height, recording.width)
+        self._first_us: int | None = None
+        self._ended = False
+
+    def window_before(self, end_us: int) -> tuple[Window, Events]:
+        """The window that ends at `end_us`, and its events; ends must not descend."""
+        while not self._ended and (not len(self._held) or self._held.t[-1] < end_us):
+            self._advance(end_us)
+        window = choose_window(self._held, end_us, self.rule)
+        return window, self._held.between(window.start_us, window.end_us)
+
+    def why_unusable(self, image_us: int, events: Events) -> str | None:
+        """Why an image has no pair, or None."""
+        if self._first_us is None or image_us <= self._first_us:
+            return "before the first event"
+        if self._ended and image_us > self._held.t[-1]:
+            return "after the last event"
+        return None if len(events) else "empty window"
+
+    def finish(self, counts: Counter[str]) -> None:
+        """Read to the end and add the recording's tally."""
+        for _ in self._blocks:
+            pass
+        tally = self.recording.counts
+        counts["events decoded"] += tally.decoded
+        counts["events kept"] += tally.kept
+        for reason, number in tally.dropped.items():
+            counts[f"events dropped: {reason}"] += number
+
+    def _advance(self, end_us: int) -> None:
+        block = next(self._blocks, None)
+        if block is None:
+            self._ended = True
+            return
+        if self._first_us is None:
+            self._first_us = int(block.t[0])
+        held, size = self._held, (block.height, block.width)
+        if self.rule.kind == "count":
+            spare = len(held) - round(self.rule.events_per_pixel * size[0] * size[1])
+        else:  # one event older than the longest window tells that the stream did not start in it
+            spare = int(np.searchsorted(held.t, end_us - self.rule.duration_us, "left")) - 1
+        self._held = Events.concatenate([held[max(spare, 0) :], block], *size)

@@ -1,0 +1,96 @@
+"""Pictures people look at instead of numbers: events, feature PCA, panels. Pillow only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from scaleevent.durable import write_bytes
+from scaleevent.events import Events
+
+RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
+MARGIN, LINE = 4, 14
+
+
+def draw_events(events: Events) -> np.ndarray:
+    """(H, W, 3) uint8: white background, red where brighter events prevail, blue where darker."""
+    balance = np.zeros((events.height, events.width), np.int32)
+    np.add.at(balance, (events.y, events.x), events.p.astype(np.int32) * 2 - 1)
+    return _red_blue(balance, np.abs(balance))
+
+
+def draw_voxel(voxel: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of a (B, H, W) grid, coloured by the sign of the sum over bins."""
+    total = voxel.sum(0)
+    return _red_blue(total, np.abs(voxel).sum(0))
+
+
+def _red_blue(sign: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    """White to full colour within two events."""
+    strength = np.clip(amount / 2, 0, 1)[..., None]
+    colour = np.where(sign[..., None] >= 0, np.array(RED), np.array(BLUE))
+    return np.rint(255 + (colour - 255) * strength).astype(np.uint8)
+
+
+def overlay_events(image: np.ndarray, events: Events) -> np.ndarray:
+    """(H, W, 3) uint8: the frame with event pixels in their colour."""
+    picture = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image.copy()
+    drawn = draw_events(events)
+    hit = (drawn != 255).any(-1)
+    picture[hit] = drawn[hit]
+    return picture
+
+
+class FeatureColours:
+    """The first three principal components of tokens as red, green, blue.
+
+    Fitted once, on the teacher, so that pictures of different encoders compare.
+
+    Args:
+        tokens: (M, L, D) float, what the basis is fitted to.
+    """
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
+        self._mean = flat.mean(0)
+        _, vectors = np.linalg.eigh(np.cov((flat - self._mean).T))
+        self._basis = vectors[:, ::-1][:, :3]
+        shown = (flat - self._mean) @ self._basis
+        self._low, self._high = np.percentile(shown, (2, 98), axis=0)
+
+    def draw(self, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """(h, w, 3) uint8 of one sample's (L, D) tokens."""
+        shown = (tokens - self._mean) @ self._basis
+        scaled = (shown - self._low) / np.maximum(self._high - self._low, 1e-12)
+        return (np.clip(scaled, 0, 1) * 255).astype(np.uint8).reshape(*grid, 3)
+
+
+def panel(columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tall: int = 144) -> Image.Image:
+    """A grid of pictures under column names; each is scaled to `tall` rows, pixels kept hard."""
+    first = rows[0][0]
+    wide = round(tall * first.shape[1] / first.shape[0])
+    width = len(columns) * (wide + MARGIN) + MARGIN
+    height = LINE + len(rows) * (tall + MARGIN) + MARGIN
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for c, name in enumerate(columns):
+        pen.text((MARGIN + c * (wide + MARGIN), 1), name, fill="black")
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            method = Image.Resampling.NEAREST if picture.shape[0] < tall else Image.Resampling.BOX
+            tile = Image.fromarray(picture).resize((wide, tall), method)
+            sheet.paste(tile, (MARGIN + c * (wide + MARGIN), LINE + r * (tall + MARGIN)))
+    return sheet
+
+
+def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:
+    """Write a PNG."""
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,153 @@
+"""Runs the tasks of `prepare` and `voxelize`: sources in, shards and a manifest out.
+
+Every source is one task with an atomic output, whose bytes depend on the source and the settings
+alone: not on the number of workers, nor on what an interrupted run had finished.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import scaleevent
+from scaleevent.datasets.source import PairSource
+from scaleevent.density import active_mask, patch_density
+from scaleevent.durable import clean_leftovers, fingerprint, write_json, writing
+from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.store import FORMAT, MANIFEST, ShardWriter, finish_shard, shard_done
+from scaleevent.voxels import voxelize
+
+JOB = "job.json"  # marks a folder as ours from the start; the manifest comes last
+POLL_SECONDS = 0.2
+_told: Any = None  # queue to the parent, set in every worker
+
+
+def write_store(
+    sources: Sequence[PairSource],
+    out: Path,
+    settings: dict[str, Any],
+    *,
+    jobs: int = 1,
+    voxels: dict[str, Any] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """Write one shard a source, then the manifest.
+
+    Args:
+        sources: The tasks.
+        out: Folder of the store, claimed before.
+        settings: What shapes the bytes; recorded, and part of every task's identity.
+        jobs: Worker processes. HDF5 is written only in these: it may crash on a full disk.
+        voxels: `bins`, `tau` and `patch` to store voxels instead of events; None stores events.
+        advance: Told how many images were looked at since the last call.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ScaleEventError: The first task that fails ends the run; finished shards are kept.
+    """
+    clean_leftovers(out)
+    names = Counter(source.name for source in sources)
+    twice = [name for name, number in names.items() if number > 1]
+    if twice:
+        raise DataError("recordings of the same name", found=", ".join(twice[:10]))
+    write_json(out / JOB, {"settings": settings})
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(told,))
+    try:
+        tasks = [
+            pool.submit(_write_shard, source, out, settings, voxels, number)
+            for number, source in enumerate(sources)
+        ]
+        _wait_for(tasks, told, advance)
+        shards = [task.result() for task in tasks]
+    except BrokenProcessPool:
+        raise EnvironmentProblem(
+            "a worker process died while writing",
+            where=out,
+            hint="usually a full disk or memory; free some, then run again with --resume",
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard["counts"])
+    manifest = {
+        "format": FORMAT,
+        "kind": "voxels" if voxels else "pairs",
+        "version": scaleevent.__version__,
+        "settings": settings,
+        "counts": dict(sorted(counts.items())),
+        "shards": shards,
+    }
+    with writing(out):
+        write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def _start_worker(told: Any) -> None:
+    global _told
+    _told = told
+
+
+def _wait_for(tasks: list[Future], told: Any, advance: Callable[[int], None]) -> None:
+    """Until all tasks are done or one has failed, passing progress on."""
+    pending = set(tasks)
+    while pending:
+        done, pending = wait(pending, POLL_SECONDS)
+        while True:
+            try:
+                advance(told.get_nowait())
+            except queue.Empty:
+                break
+        for task in done:
+            task.result()
+
+
+def _write_shard(
+    source: PairSource,
+    out: Path,
+    settings: dict[str, Any],
+    voxels: dict[str, Any] | None,
+    number: int,
+) -> dict[str, Any]:
+    """One task, in a worker: write the shard unless it is there already."""
+    path = out / f"{number:05d}-{source.name}.h5"
+    inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
+    job = fingerprint([scaleevent.__version__, settings, voxels, source.name, inputs])
+    entry = shard_done(path, job)
+    if entry is not None:
+        _told.put(source.expected)
+        return entry
+    counts: Counter[str] = Counter()
+    seen = 0
+    with ShardWriter(path, {"source": source.name}) as writer:
+        for pair in source.pairs(counts):
+            if voxels is None:
+                writer.add(pair)
+            else:
+                voxel = voxelize(pair.events, pair.window, voxels["bins"])
+                _count_activity(voxel, voxels["patch"], voxels["tau"], counts)
+                writer.add(pair, voxel)
+            counts[f"windows ended by {pair.window.stop}"] += 1
+            counts["events in windows"] += len(pair.events)
+            _told.put(counts["images"] - seen)
+            seen = counts["images"]
+    _told.put(source.expected - seen)
+    return finish_shard(path, writer.pairs, dict(sorted(counts.items())), job)
+
+
+def _count_activity(voxel: Any, patch: int, tau: float, counts: Counter[str]) -> None:
+    rows, columns = (size // patch * patch for size in voxel.shape[1:])
+    active = active_mask(patch_density(voxel[:, :rows, :columns], patch), tau)
+    counts["cells"] += active.size
+    counts["cells active"] += int(active.sum())
+    counts["windows without an active cell"] += not active.any()

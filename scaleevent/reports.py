@@ -1,0 +1,141 @@
+"""`Report`: what commands print. Numbers inside, text only when rendered. And progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+import scaleevent
+
+STATUS_SECONDS = 30.0  # between lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table with what belongs to it.
+
+    Args:
+        command: The command it is of; names the JSON schema.
+        title: Heading.
+        columns: Column names.
+        rows: Plain numbers and text.
+        notes: Lines under the table.
+        facts: Everything else worth keeping; JSON-able.
+    """
+
+    command: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_table(self) -> Table:
+        """For the screen; the first column is text, numbers stand right."""
+        table = Table(title=self.title, title_justify="left")
+        for number, name in enumerate(self.columns):
+            numeric = all(isinstance(row[number], int | float) for row in self.rows)
+            table.add_column(name, justify="right" if numeric and self.rows else "left")
+        for row in self.rows:
+            table.add_row(*map(cell, row))
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """Full precision, with the package version."""
+        return {
+            "schema": f"scaleevent.{self.command}/1",
+            "version": scaleevent.__version__,
+            "title": self.title,
+            "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+            "notes": list(self.notes),
+            **self.facts,
+        }
+
+    def show(self, as_json: bool) -> None:
+        """Print to stdout: the table and notes, or exactly one JSON document."""
+        if as_json:
+            print(json.dumps(self.to_json(), indent=2))
+            return
+        console = Console(soft_wrap=True)
+        if self.rows:
+            console.print(self.to_table())
+        for note in self.notes:
+            console.print(note, highlight=False, markup=False)
+
+
+def cell(value: Any) -> str:
+    """Text of a table cell: integers with thousands, floats with four significant digits."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return str(value)
+
+
+def say(line: str) -> None:
+    """A line for the person watching; never part of the result."""
+    Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
+
+
+class Ticker:
+    """Progress of one task: a bar with rate and ETA on a terminal, a line every 30 s elsewhere."""
+
+    def __init__(self, name: str, total: int, unit: str, bar: Progress | None) -> None:
+        self.name, self.total, self.unit, self.bar = name, total, unit, bar
+        self.done = 0
+        self._began = self._said = time.monotonic()
+        self._first = 0
+        self._task = bar.add_task(name, total=total, detail="") if bar else None
+
+    def start_at(self, done: int) -> None:
+        """Count from here: work of an earlier run gives no rate."""
+        self.done = self._first = done
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        """Count work done; `detail` is shown beside the rate."""
+        self.done += count
+        seconds = time.monotonic() - self._began
+        rate = (self.done - self._first) / seconds if seconds > 0 else 0.0
+        shown = f"{rate:,.1f} {self.unit}/s {detail}"
+        if self.bar is not None and self._task is not None:
+            self.bar.update(self._task, completed=self.done, detail=shown)
+        elif time.monotonic() - self._said >= STATUS_SECONDS:
+            self._said = time.monotonic()
+            left = (self.total - self.done) / rate if rate else float("inf")
+            say(f"{self.name}: {self.done:,}/{self.total:,}, {shown}, {left:,.0f} s left")
+
+
+@contextmanager
+def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ticker]:
+    """A `Ticker` for a block of work."""
+    if not (show and sys.stderr.isatty()):
+        yield Ticker(name, total, unit, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield Ticker(name, total, unit, bar)

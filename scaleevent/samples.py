@@ -1,0 +1,205 @@
+"""Pairs on disk to training samples: decoded image, voxel, density and validity per token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from scaleevent.density import cell_mean, patch_density
+from scaleevent.errors import DataError
+from scaleevent.geometry import Fit
+from scaleevent.inputs import InputSettings, image_input, voxel_input
+from scaleevent.store import PairStore, decode_image
+
+
+class Batch(TypedDict):
+    """What a model sees; N samples stacked.
+
+    Keys:
+        image: (N, 3, H, W) float32, teacher input.
+        voxel: (N, 3, H, W) float32, student input.
+        density: (N, h, w) float64, events per native pixel of each token.
+        valid: (N, h, w) float64, share of each token where the image shows the events' scene.
+    """
+
+    image: Tensor
+    voxel: Tensor
+    density: Tensor
+    valid: Tensor
+
+
+class PairSamples(Dataset):
+    """Samples of one or more stores under a running number."""
+
+    def __init__(self, stores: Sequence[PairStore], settings: InputSettings) -> None:
+        self.stores, self.settings = list(stores), settings
+        self._ends = np.cumsum([len(store) for store in self.stores])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The store of a sample and its number in there."""
+        number = int(np.searchsorted(self._ends, index, "right"))
+        return number, int(index - self._ends[number] + len(self.stores[number]))
+
+    def __getitem__(self, index: int) -> Batch:
+        number, inside = self.locate(index)
+        shard, row = self.stores[number].locate(inside)
+        settings = self.settings
+        encoded = shard.image(row)
+        if not encoded:
+            raise DataError(
+                "this store has no images, which distillation needs",
+                where=shard.path,
+                hint="voxelize recordings with frames, or use `scaleevent prepare`",
+            )
+        image = decode_image(encoded, f"{shard.path}, pair {row}")
+        voxel = shard.voxel(row, settings.bins)
+        fit = Fit(*voxel.shape[1:], settings.height, settings.width)
+        if image.shape[:2] != (fit.height, fit.width):
+            raise DataError(
+                "image and events are on different grids",
+                where=f"{shard.path}, pair {row}",
+                found=f"image {image.shape[0]}x{image.shape[1]}",
+                expected=f"{fit.height}x{fit.width}",
+            )
+        density = patch_density(voxel, settings.patch, fit)
+        valid = shard.valid(row)
+        if valid is None:
+            share = np.ones_like(density)
+        else:
+            share = cell_mean(valid[None].astype(np.float32), *fit.cells(settings.patch))
+        return {
+            "image": torch.from_numpy(image_input(image, fit)),
+            "voxel": torch.from_numpy(voxel_input(voxel, fit, settings.normaliser)),
+            "density": torch.from_numpy(density),
+            "valid": torch.from_numpy(share),
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sample numbers for training and validation, and how many neither may use."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    dropped: int
+
+
+def split_samples(samples: PairSamples, share: float) -> Split:
+    """Hold out whole recordings, or the end of the only one.
+
+    The last recordings (in the store's order) are held out until they make up `share` of the
+    pairs. In a single recording the last pairs in time are, and training pairs whose image lies
+    inside a held-out window are dropped, so that no event is on both sides.
+
+    Args:
+        samples: All samples.
+        share: Share of pairs to hold out, 0 to 1.
+    """
+    everything = np.arange(len(samples))
+    held = int(np.ceil(share * len(samples)))
+    if held == 0:
+        return Split(everything, everything[:0], 0)
+    names = np.concatenate(
+        [np.char.add(f"{i}/", s.recordings.astype(str)) for i, s in enumerate(samples.stores)]
+    )
+    recordings, member = np.unique(names, return_inverse=True)
+    if len(recordings) > 1:
+        order = np.argsort([np.flatnonzero(member == r)[0] for r in range(len(recordings))])
+        sizes = np.bincount(member)[order][::-1]
+        enough = int(np.searchsorted(np.cumsum(sizes), held)) + 1
+        chosen = order[::-1][: min(enough, len(recordings) - 1)]
+        outside = np.isin(member, chosen)
+        return Split(everything[~outside], everything[outside], 0)
+    windows = np.concatenate([store.windows_us for store in samples.stores])
+    in_time = np.argsort(windows[:, 1], kind="stable")
+    validation = np.sort(in_time[-held:])
+    first_us = windows[validation, 0].min()
+    train = np.sort(in_time[:-held])
+    kept = train[windows[train, 1] <= first_us]
+    if not len(kept):
+        kept = train  # every window reaches back into the held-out ones: keep, rather than none
+    return Split(kept, validation, len(train) - len(kept))
+
+
+def draw_epoch(
+    samples: PairSamples, numbers: np.ndarray, draws: int, seed: int, epoch: int, law: str
+) -> np.ndarray:
+    """The samples of one epoch, in order; depends on its arguments alone.
+
+    Args:
+        samples: All samples.
+        numbers: Those to draw from.
+        draws: How many.
+        seed: Of the run.
+        epoch: From 0.
+        law: `uniform`: repeated random passes over all pairs. `released`: with replacement, store
+            in proportion to its pairs, then recording uniformly, then pair uniformly, as
+            zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py.
+
+    Returns:
+        (draws,) int64.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if law == "uniform":
+        passes = -(-draws // len(numbers))
+        return np.concatenate([rng.permutation(numbers) for _ in range(passes)])[:draws]
+    located = [samples.locate(int(number)) for number in numbers]
+    stores = np.array([store for store, _ in located])
+    recordings = np.array(
+        [f"{store}/{samples.stores[store].recordings[inside]}" for store, inside in located]
+    )
+    chosen_stores = stores[rng.integers(0, len(stores), draws)]
+    picks, within = rng.random(draws), rng.random(draws)
+    out = np.empty(draws, np.int64)
+    for store in np.unique(chosen_stores):
+        at = np.flatnonzero(chosen_stores == store)
+        own = numbers[stores == store]
+        order = np.argsort(recordings[stores == store], kind="stable")
+        _, first, size = np.unique(
+            recordings[stores == store][order], return_index=True, return_counts=True
+        )
+        recording = (picks[at] * len(first)).astype(np.int64)
+        out[at] = own[order[first[recording] + (within[at] * size[recording]).astype(np.int64)]]
+    return out
+
+
+class StepBatches:
+    """Sample numbers of every step of one rank, from any step on: the loader's batch sampler."""
+
+    def __init__(
+        self, epochs: Sequence[np.ndarray], batch: int, first_step: int, rank: int, world: int
+    ) -> None:
+        self.epochs, self.batch, self.first_step = epochs, batch, first_step
+        self.rank, self.world = rank, world
+        self.steps_per_epoch = len(epochs[0]) // batch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * len(self.epochs) - self.first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        local = self.batch // self.world
+        for step in range(self.first_step, self.steps_per_epoch * len(self.epochs)):
+            epoch, inside = divmod(step, self.steps_per_epoch)
+            first = inside * self.batch + self.rank * local
+            yield self.epochs[epoch][first : first + local].tolist()
+
+
+def load_batches(samples: PairSamples, batches: Sequence[list[int]], workers: int) -> DataLoader:
+    """Loader over given batches; the worker count changes nothing but speed."""
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+    )

@@ -1,0 +1,423 @@
+"""The pair store: images with their event windows and labels, in sharded HDF5, written once.
+
+Events are the truth here: voxels are made on the fly, so bins, tau, window of bins and
+representation stay free at training time. A store is a folder:
+
+    manifest.json     format, data set, settings, counts, one entry (hash, size, pairs) a shard
+    NAME.h5           a shard, some hundred to two thousand pairs of one task of `prepare`
+    NAME.json         the shard's entry, written after it; what `prepare` resumes from
+
+A shard holds every per-pair item of varying size as a flat pool of values and N+1 offsets:
+`image`, `before/{t,x,y,p}` (the window that ends at the image; t in us after its start),
+`after/...` (the window that starts at the image, for two-frame flow), `labels/TASK`, `valid`.
+All datasets carry checksums (fletcher32), so a flipped bit is an error, not other events.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+from PIL import Image
+
+from scaleevent.durable import atomic_path, read_json, sha256_file, write_json
+from scaleevent.errors import DataError
+from scaleevent.events import Events
+from scaleevent.voxels import voxelize
+from scaleevent.windows import STOPS, Window
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CHUNK = 65_536  # values; the best of the sizes measured for reading windows
+EVENT_COLUMNS = {"t": np.uint32, "x": np.uint16, "y": np.uint16, "p": np.uint8}
+MAX_PIXELS = 50_000_000
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Label:
+    """Ground truth of one task on its own grid, for the time span it describes.
+
+    Args:
+        values: Any array: ids (H, W) uint8, depth (H, W) float32 metres with NaN where unknown,
+            flow (2, H, W) float32 pixels.
+        start_us: Begin of the span; equals `end_us` for a label of one instant.
+        end_us: End of the span.
+    """
+
+    values: np.ndarray
+    start_us: int
+    end_us: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image with the events around it, on the event camera's pixels.
+
+    Args:
+        recording: Name of the recording, the unit of train / validation splits.
+        image_us: Image time (middle of the exposure where it is known), event clock.
+        image: Encoded JPEG or PNG bytes.
+        events: Events of `window`, which ends at the image.
+        window: Half-open span of `events`.
+        after: Window and events that start at the image, for two-frame tasks.
+        labels: Ground truth by task name.
+        valid: (H, W) bool, False where the image shows nothing of the events' scene.
+        provenance: Where it came from; small and JSON-able.
+    """
+
+    recording: str
+    image_us: int
+    image: bytes
+    events: Events
+    window: Window
+    after: tuple[Window, Events] | None = None
+    labels: dict[str, Label] = field(default_factory=dict)
+    valid: np.ndarray | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def encode_image(image: np.ndarray, lossless: bool = False) -> bytes:
+    """(H, W) or (H, W, 3) uint8 to JPEG (quality 95) or PNG bytes."""
+    buffer = io.BytesIO()
+    if lossless:
+        Image.fromarray(image).save(buffer, "PNG")
+    else:
+        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def decode_image(data: bytes, where: object = None) -> np.ndarray:
+    """JPEG or PNG bytes to (H, W, 3) uint8; grey becomes three equal channels.
+
+    Raises:
+        DataError: Not an image of these formats, truncated, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    "image too large", where=where, found=f"{image.width}x{image.height}",
+                    expected=f"at most {MAX_PIXELS} pixels",
+                )  # fmt: skip
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError("image cannot be read", where=where, found=str(error)) from None
+
+
+class ShardWriter:
+    """Writes one shard, pair by pair, under a temporary name.
+
+    Use as a context manager; the shard appears under its name when the block ends well.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path, self.facts = Path(path), facts
+        self.pairs = 0
+
+    def __enter__(self) -> ShardWriter:
+        self._atomic = atomic_path(self.path)
+        self._temporary = self._atomic.__enter__()
+        self._file = h5py.File(self._temporary, "w", libver="v110")
+        self._file.attrs["format"] = FORMAT
+        self._file.attrs["facts"] = json.dumps(self.facts, sort_keys=True)
+        self._recordings: dict[str, int] = {}
+        return self
+
+    def add(self, pair: Pair, voxel: np.ndarray | None = None) -> None:
+        """Append a pair; with a (B, H, W) float32 voxel, that is stored instead of its events."""
+        self._pool("image", np.frombuffer(pair.image, np.uint8), compress=False)
+        if voxel is None:
+            self._events("before", pair.window, pair.events)
+        else:
+            self._row("voxel", voxel, np.float32, rows=1)
+            self._window("before", pair.window)
+        if pair.after is not None:
+            self._events("after", *pair.after)
+        for task, label in pair.labels.items():
+            name = f"labels/{task}"
+            self._pool(name, np.ascontiguousarray(label.values).reshape(-1))
+            self._row(f"{name}/shape", label.values.shape)
+            self._row(f"{name}/span_us", (label.start_us, label.end_us))
+            self._row(f"{name}/pair", self.pairs)
+        if pair.valid is not None:
+            self._pool("valid", np.packbits(pair.valid))
+            self._row("valid/pair", self.pairs)
+        self._row("image_us", pair.image_us)
+        self._row("sensor", (pair.events.height, pair.events.width))
+        self._row("recording", self._recordings.setdefault(pair.recording, len(self._recordings)))
+        provenance = json.dumps(pair.provenance, sort_keys=True).encode()
+        self._pool("provenance", np.frombuffer(provenance, np.uint8))
+        self.pairs += 1
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: Any) -> None:
+        if kind is None:
+            self._file.attrs["recordings"] = json.dumps(list(self._recordings))
+            self._file.attrs["pairs"] = self.pairs
+        self._file.close()
+        self._atomic.__exit__(kind, value, trace)
+
+    def _events(self, name: str, window: Window, events: Events) -> None:
+        times = events.t - window.start_us
+        for column, dtype in EVENT_COLUMNS.items():
+            values = times if column == "t" else getattr(events, column)
+            self._pool(f"{name}/{column}", values.astype(dtype))
+        self._window(name, window)
+
+    def _window(self, name: str, window: Window) -> None:
+        self._row(f"{name}/window_us", (window.start_us, window.end_us))
+        self._row(f"{name}/stop", STOPS.index(window.stop))
+
+    def _pool(self, name: str, values: np.ndarray, compress: bool = True) -> None:
+        """Append values to a flat pool and its end to the offsets."""
+        if f"{name}/values" not in self._file:
+            self._create(f"{name}/values", (0,), values.dtype, CHUNK, compress)
+            self._row(f"{name}/offset", 0)
+        pool = self._file[f"{name}/values"]
+        first = pool.shape[0]
+        pool.resize((first + len(values),))
+        pool[first:] = values
+        self._row(f"{name}/offset", first + len(values))
+
+    def _row(self, name: str, row: Any, dtype: Any = np.int64, rows: int = 1024) -> None:
+        """Append one row to a table with so many rows a chunk."""
+        row = np.asarray(row, dtype)
+        if name not in self._file:
+            self._create(name, (0, *row.shape), dtype, rows, compress=True)
+        table = self._file[name]
+        table.resize(table.shape[0] + 1, axis=0)
+        table[-1] = row
+
+    def _create(self, name: str, shape: tuple, dtype: Any, chunk: int, compress: bool) -> None:
+        codec = hdf5plugin.Blosc("lz4", 5, hdf5plugin.Blosc.BITSHUFFLE) if compress else {}
+        self._file.create_dataset(
+            name, shape, dtype, maxshape=(None, *shape[1:]), chunks=(chunk, *shape[1:]),
+            fletcher32=True, **codec,
+        )  # fmt: skip
+
+
+def finish_shard(path: Path, pairs: int, counts: dict[str, int], job: str) -> dict[str, Any]:
+    """Write the entry beside a finished shard; from now on `prepare` takes it as done."""
+    entry = {"file": path.name, "job": job, "pairs": pairs, "counts": counts}
+    if pairs:
+        entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    else:
+        path.unlink()  # a recording without a pair leaves its tally only
+    write_json(path.with_suffix(".json"), entry)
+    return entry
+
+
+def shard_done(path: Path, job: str) -> dict[str, Any] | None:
+    """The entry of a shard that was finished for the same job and is whole, else None."""
+    entry_path = path.with_suffix(".json")
+    if not entry_path.exists():
+        return None
+    entry = read_json(entry_path)
+    whole = not entry["pairs"] or (path.exists() and path.stat().st_size == entry["bytes"])
+    return entry if entry["job"] == job and whole else None
+
+
+class Shard:
+    """One shard, open for reading.
+
+    Raises:
+        DataError: Damaged, of another format, or with links that leave the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.file = h5py.File(path, "r", rdcc_nbytes=16 << 20)
+            format_number = int(self.file.attrs["format"])
+            self.recordings: list[str] = json.loads(self.file.attrs["recordings"])
+            self.pairs = int(self.file.attrs["pairs"])
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError("not a whole shard of a pair store", where=path, found=error) from None
+        if format_number != FORMAT:
+            raise DataError(
+                "pair store of another format", where=path, found=format_number, expected=FORMAT
+            )
+        self._held: dict[str, Any] = {}
+
+    def rows(self, name: str) -> np.ndarray:
+        """A small per-pair table, read once."""
+        if name not in self._held:
+            self._held[name] = self._guarded(name, slice(None))
+        return self._held[name]
+
+    def pool(self, name: str, index: int) -> np.ndarray:
+        """The values of one item of a pool."""
+        offset = self.rows(f"{name}/offset")
+        return self._guarded(f"{name}/values", slice(offset[index], offset[index + 1]))
+
+    def image(self, index: int) -> bytes:
+        """Encoded image."""
+        return self.pool("image", index).tobytes()
+
+    def events(self, index: int, which: str = "before") -> tuple[Events, Window]:
+        """Events and their window; `which` is `before` or `after`."""
+        start, end = map(int, self.rows(f"{which}/window_us")[index])
+        columns = {name: self.pool(f"{which}/{name}", index) for name in EVENT_COLUMNS}
+        times = columns.pop("t").astype(np.int64)
+        times += start
+        height, width = map(int, self.rows("sensor")[index])
+        stop = STOPS[int(self.rows(f"{which}/stop")[index])]
+        return Events.unchecked(times, **columns, height=height, width=width), Window(
+            start, end, stop
+        )
+
+    def voxel(self, index: int, bins: int) -> np.ndarray:
+        """(B, H, W) float32 at native resolution: made from the events, or as materialised.
+
+        Raises:
+            DataError: A materialised voxel has another number of bins.
+        """
+        if "voxel" not in self.file:
+            return voxelize(*self.events(index), bins)
+        voxel = self._guarded("voxel", index)
+        if len(voxel) != bins:
+            raise DataError("voxels of another bin count", where=self.path, found=len(voxel), expected=bins)
+        return voxel
+
+    def label(self, task: str, index: int) -> Label | None:
+        """Ground truth of a task, or None where this pair has none."""
+        name = f"labels/{task}"
+        if name not in self.file:
+            return None
+        at = np.flatnonzero(self.rows(f"{name}/pair") == index)
+        if not len(at):
+            return None
+        values = self.pool(name, int(at[0])).reshape(self.rows(f"{name}/shape")[at[0]])
+        return Label(values, *map(int, self.rows(f"{name}/span_us")[at[0]]))
+
+    def valid(self, index: int) -> np.ndarray | None:
+        """(H, W) bool, or None where the whole image is valid."""
+        if "valid" not in self.file:
+            return None
+        at = np.flatnonzero(self.rows("valid/pair") == index)
+        if not len(at):
+            return None
+        height, width = map(int, self.rows("sensor")[index])
+        bits = np.unpackbits(self.pool("valid", int(at[0])), count=height * width)
+        return bits.reshape(height, width).astype(bool)
+
+    def provenance(self, index: int) -> dict[str, Any]:
+        """Where the pair came from."""
+        return json.loads(self.pool("provenance", index).tobytes())
+
+    def _guarded(self, name: str, part: slice | int) -> np.ndarray:
+        try:
+            dataset = self.file[name]
+            if dataset.external or dataset.is_virtual:
+                raise DataError("dataset points outside its file", where=f"{self.path}:{name}")
+            return dataset[part]
+        except (OSError, KeyError) as error:
+            raise DataError(
+                "shard is damaged",
+                where=f"{self.path}:{name}",
+                found=str(error).splitlines()[0],
+                hint="delete this shard and its .json, then run prepare again: it remakes only it",
+            ) from None
+
+
+class PairStore:
+    """A prepared folder: its manifest, and its pairs by one running number.
+
+    Shards are opened on first use, once in every process.
+
+    Raises:
+        DataError: No manifest, another format, or shards missing or of another size (all named).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / MANIFEST).exists():
+            raise DataError(
+                "not a prepared pair store",
+                where=self.folder,
+                expected=f"a folder with {MANIFEST}, as `scaleevent prepare` writes it",
+                hint="an interrupted prepare is finished by the same command with --resume",
+            )
+        self.manifest = read_json(self.folder / MANIFEST)
+        if self.manifest.get("format") != FORMAT:
+            raise DataError(
+                "pair store of another format",
+                where=self.folder / MANIFEST,
+                found=self.manifest.get("format"),
+                expected=FORMAT,
+            )
+        self.shards = [entry for entry in self.manifest["shards"] if entry["pairs"]]
+        lost = [entry["file"] for entry in self.shards if not self._whole(entry)]
+        if lost:
+            raise DataError(
+                f"{len(lost)} of {len(self.shards)} shards are missing or of the wrong size",
+                where=self.folder,
+                found=", ".join(lost[:20]),
+                hint="run prepare again with --resume: it remakes only these",
+            )
+        self._ends = np.cumsum([entry["pairs"] for entry in self.shards])
+        self._open: dict[int, Shard] = {}
+        self._process = os.getpid()
+
+    def _whole(self, entry: dict[str, Any]) -> bool:
+        path = self.folder / entry["file"]
+        return path.is_file() and path.stat().st_size == entry["bytes"]
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """The shard of a pair and the pair's number in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if self._process != os.getpid():  # HDF5 handles do not survive a fork
+            self._open, self._process = {}, os.getpid()
+        number = int(np.searchsorted(self._ends, index, "right"))
+        if number not in self._open:
+            self._open[number] = Shard(self.folder / self.shards[number]["file"])
+        first = self._ends[number] - self.shards[number]["pairs"]
+        return self._open[number], int(index - first)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    @cached_property
+    def recordings(self) -> np.ndarray:
+        """(len,) str: the recording of every pair."""
+        return self._column(lambda shard: np.array(shard.recordings)[shard.rows("recording")])
+
+    @cached_property
+    def windows_us(self) -> np.ndarray:
+        """(len, 2) int64: begin and end of every pair's window."""
+        return self._column(lambda shard: shard.rows("before/window_us"))
+
+    def _column(self, read: Any) -> np.ndarray:
+        starts = self._ends - [entry["pairs"] for entry in self.shards]
+        return np.concatenate([read(self.locate(int(first))[0]) for first in starts])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash over all shards' hashes: the data's identity in run records."""
+        import hashlib
+
+        joined = "".join(entry["sha256"] for entry in self.shards)
+        return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def verify_shards(store: PairStore) -> None:
+    """Re-hash every shard.
+
+    Raises:
+        DataError: Shards whose content changed since they were written, all named.
+    """
+    bad = [e["file"] for e in store.shards if sha256_file(store.folder / e["file"]) != e["sha256"]]
+    if bad:
+        raise DataError("shards have changed since they were written", where=store.folder, found=bad)
