@@ -1,0 +1,137 @@
+"""Ranks: one process, torchrun's, SLURM's, or N that we launch ourselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from scaleevent.errors import ConfigError, EnvironmentProblem
+
+SHUTDOWN_SECONDS = 300  # time for ranks to save a large state after a stop signal
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers.
+
+    Args:
+        rank: Number of this process.
+        world: How many there are.
+        device: Where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def mean(self, values: Sequence[float | Tensor]) -> list[float]:
+        """Mean over ranks of some numbers."""
+        return [value / self.world for value in self.sum(values)]
+
+    def sum(self, values: Sequence[float | Tensor]) -> list[float]:
+        """Sum over ranks of some numbers."""
+        stacked = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float64, device=self.device).detach() for v in values]
+        )
+        if self.world > 1:
+            dist.all_reduce(stacked)
+        return stacked.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on some rank."""
+        return self.sum([float(flag)])[0] > 0
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def launched() -> bool:
+    """Whether an outer launcher (torchrun, srun) has set up ranks for us."""
+    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one.
+
+    Raises:
+        EnvironmentProblem: The device is not here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem("no CUDA device here", found=name, hint="--device cpu")
+    return device
+
+
+@contextmanager
+def ranks(device_name: str) -> Iterator[Ranks]:
+    """Join the ranks of an outer launcher, or be the only one."""
+    device = choose_device(device_name)
+    if not launched():
+        yield Ranks(0, 1, device)
+        return
+    if "RANK" not in os.environ:  # srun without torchrun
+        os.environ["RANK"] = os.environ["SLURM_PROCID"]
+        os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
+        os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(processes: int, device_name: str, arguments: Sequence[str], instead: str) -> int:
+    """Run this command once per GPU through torchrun and wait.
+
+    Args:
+        processes: How many ranks.
+        device_name: `auto`, `cuda` or `cpu`.
+        arguments: The command's own arguments.
+        instead: A command that does run on this machine, for the message.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        EnvironmentProblem: Fewer GPUs than asked for.
+    """
+    device = choose_device(device_name)
+    found = torch.cuda.device_count()
+    if device_name != "cpu" and found < processes:
+        raise EnvironmentProblem(
+            "fewer GPUs than asked for",
+            where="--gpus",
+            found=f"{found} GPU{'' if found == 1 else 's'} on this machine",
+            expected=f"{processes}",
+            hint=f"this runs here: {instead}",
+        )
+    if device.type == "cpu" and processes > 64:
+        raise ConfigError("too many processes for one machine", where="--gpus", found=processes)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={processes}", f"--shutdown-timeout={SHUTDOWN_SECONDS}",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
+        "-m", "scaleevent", *arguments,
+    ]  # fmt: skip
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    return subprocess.run(command, env=environment | dict(os.environ), check=False).returncode
