@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from scaleevent.errors import ConfigError, EnvironmentProblem
 
+EXIT_FILE = "SCALEEVENT_EXIT_FILE"  # where rank 0 leaves its exit code for the launcher
 SHUTDOWN_SECONDS = 300  # time for ranks to save a large state after a stop signal
 
 
@@ -133,5 +136,9 @@ def launch(processes: int, device_name: str, arguments: Sequence[str], instead: 
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2",
         "-m", "scaleevent", *arguments,
     ]  # fmt: skip
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
-    return subprocess.run(command, env=environment | dict(os.environ), check=False).returncode
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "exit-code"  # torchrun itself turns every failure into 1
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, EXIT_FILE: str(told)}
+        code = subprocess.run(command, env=environment, check=False).returncode
+        return int(told.read_text()) if told.exists() else code

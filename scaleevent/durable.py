@@ -114,30 +114,36 @@ def clean_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def claim_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) -> None:
-    """Make an output folder ours, or refuse.
+def check_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder that may not be written to; changes nothing.
 
     Args:
         folder: The output folder.
         marker: A file that only our own output of this kind holds.
-        resume: Go on in a folder that holds the marker.
-        overwrite: Empty a folder that holds the marker.
+        resume: The user agreed to go on in a folder that holds the marker.
+        overwrite: The user agreed to empty a folder that holds the marker.
 
     Raises:
         EnvironmentProblem: The folder holds something else, or something of ours without consent.
     """
     folder = Path(folder)
     if not folder.exists() or not any(folder.iterdir()):
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
         return
     ours = (folder / marker).exists()
-    if ours and overwrite:
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    elif not (ours and resume):
+    if not (ours and (resume or overwrite)):
         hint = "--resume goes on, --overwrite starts anew" if ours else "choose another --out"
         raise EnvironmentProblem("output folder is not empty", where=folder, hint=hint)
+
+
+def claim_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) -> None:
+    """`check_folder`, then make the folder, emptied if `overwrite`."""
+    folder = Path(folder)
+    check_folder(folder, marker, resume=resume, overwrite=overwrite)
+    if overwrite and folder.exists():
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _alive(process: int) -> bool:

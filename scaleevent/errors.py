@@ -66,6 +66,12 @@ class DataError(ScaleEventError):
     exit_code = 3
 
 
+class NotEventsError(DataError):
+    """A file that is whole, as far as can be told, but no event recording (exit 3)."""
+
+    code = "E301"
+
+
 class CheckpointError(DataError):
     """A weight or checkpoint file that cannot be used (exit 3)."""
 

@@ -51,7 +51,9 @@ class Report:
         table = Table(title=self.title, title_justify="left")
         for number, name in enumerate(self.columns):
             numeric = all(isinstance(row[number], int | float) for row in self.rows)
-            table.add_column(name, justify="right" if numeric and self.rows else "left")
+            table.add_column(
+                name, justify="right" if numeric and self.rows else "left", overflow="fold"
+            )
         for row in self.rows:
             table.add_row(*map(cell, row))
         return table

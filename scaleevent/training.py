@@ -237,7 +237,7 @@ def _record(
 ) -> dict[str, float]:
     names = ["loss", *terms, *extra]
     values = ranks.mean([loss, *terms.values(), *(number() for number in extra.values())])
-    rates = {"lr": optimizer.param_groups[-1]["lr"], "grad_norm": float(norm)}
+    rates = {"lr": optimizer.param_groups[-1]["lr"], "grad_norm": float(norm.detach())}
     return dict(zip(names, values, strict=True)) | rates
 
 
@@ -251,11 +251,11 @@ def _check_finite(
 ) -> None:
     if not ranks.any(not (torch.isfinite(loss) and torch.isfinite(norm))):
         return
-    values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+    values = ", ".join(f"{name} {float(term.detach()):.4g}" for name, term in terms.items())
     raise DivergedError(
         "loss or gradient is not finite; the weights were not updated",
         where=f"step {step + 1}",
-        found=f"{values}, gradient norm {float(norm):.4g}",
+        found=f"{values}, gradient norm {float(norm.detach()):.4g}",
         hint=f"the last good state is in {Path(folder) / 'state'}; try a lower --lr",
     )
 

@@ -22,6 +22,7 @@ from scaleevent.distillation import Distillation, encode_all, to_device, token_s
 from scaleevent.distributed import Ranks, launch, launched, ranks
 from scaleevent.durable import (
     append_json_line,
+    check_folder,
     claim_folder,
     fingerprint,
     read_json_lines,
@@ -96,10 +97,9 @@ class _Run:
 
     def go(self) -> Report:
         cfg, peers = self.cfg, self.peers
+        consent = {"resume": cfg.resume, "overwrite": cfg.overwrite}
         if peers.main:
-            claim_folder(cfg.out, "config.yaml", resume=cfg.resume, overwrite=cfg.overwrite)
-            write_bytes(cfg.out / "config.yaml", dump_yaml(cfg).encode())
-        peers.wait()
+            check_folder(cfg.out, "config.yaml", **consent)
         teacher, student = self._models()
         settings = InputSettings(*cfg.size, patch=teacher.patch, normaliser=cfg.normaliser)
         teacher.grid(*cfg.size)
@@ -118,6 +118,10 @@ class _Run:
         distillation = Distillation(
             teacher, trained, cfg.structure, cfg.mask, cfg.tau, scale
         )  # fmt: skip
+        if peers.main:
+            claim_folder(cfg.out, "config.yaml", **consent)
+            write_bytes(cfg.out / "config.yaml", dump_yaml(cfg).encode())
+        peers.wait()
         self._say_first(origin, samples, split, scale)
         optimizer = self._optimizer(student)
         identity = fingerprint(

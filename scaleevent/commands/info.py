@@ -1,0 +1,106 @@
+"""`scaleevent info`: what a recording, pair store or checkpoint is."""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from scaleevent.config import InfoConfig
+from scaleevent.errors import CheckpointError, DataError
+from scaleevent.events import Events
+from scaleevent.formats import Recording, open_recording, recording_facts
+from scaleevent.pictures import draw_events, save_picture
+from scaleevent.reports import Report
+from scaleevent.store import MANIFEST, PairStore
+
+PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
+HEADER_BYTES = 100_000_000
+
+
+def run(cfg: InfoConfig, quiet: bool = False) -> Report:
+    """Facts about a path.
+
+    Args:
+        cfg: The path, and options for recordings.
+        quiet: Unused: there is no progress.
+    """
+    path = cfg.path
+    if not path.exists():
+        raise DataError("no such file or folder", where=path)
+    if path.is_dir() or path.name == MANIFEST:
+        return _store(path if path.is_dir() else path.parent)
+    if path.suffix == ".safetensors":
+        return _weights(path)
+    recording = open_recording(path, size=cfg.size, time_unit=cfg.time_unit)
+    facts = recording_facts(recording)
+    notes = []
+    if cfg.picture:
+        save_picture(cfg.picture, draw_events(_middle(recording, facts)))
+        notes.append(f"picture: {cfg.picture}")
+    return Report("info", str(path), ("fact", "value"), _rows(facts), tuple(notes), facts)
+
+
+def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}: {name}", part) for name, part in value.items()]
+        else:
+            rows.append((key.replace("_", " "), value))
+    return tuple(rows)
+
+
+def _middle(recording: Recording, facts: dict[str, Any]) -> Events:
+    """Events from the middle of the recording, enough for a picture."""
+    wanted = round(PICTURE_EVENTS * recording.height * recording.width)
+    parts, count = [], 0
+    if facts["events"]:
+        for block in recording.blocks((facts["first_us"] + facts["last_us"]) // 2):
+            parts.append(block[: wanted - count])
+            count += len(parts[-1])
+            if count >= wanted:
+                break
+    return Events.concatenate(parts, recording.height, recording.width)
+
+
+def _store(folder: Path) -> Report:
+    store = PairStore(folder)
+    manifest = store.manifest
+    settings = {f"setting {key}": str(value) for key, value in manifest["settings"].items()}
+    facts = {
+        "kind": manifest["kind"], "pairs": len(store), "shards": len(store.shards),
+        "recordings": len(set(store.recordings)) if len(store) else 0,
+        "bytes": sum(shard["bytes"] for shard in store.shards),
+        "fingerprint": store.fingerprint, "version": manifest["version"],
+        **manifest["counts"],
+    }  # fmt: skip
+    rows = (*facts.items(), *settings.items())
+    return Report("info", str(folder), ("fact", "value"), rows, (), facts)
+
+
+def _weights(path: Path) -> Report:
+    """The description in a safetensors header, read without loading a tensor."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+        size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        if not 0 < size <= min(HEADER_BYTES, path.stat().st_size - 8):
+            raise CheckpointError("not a whole safetensors file", where=path)
+        try:
+            header = json.loads(file.read(size))
+        except ValueError:
+            raise CheckpointError("not a whole safetensors file", where=path) from None
+    described = json.loads(header.pop("__metadata__", {}).get("scaleevent", "{}"))
+    tensors = list(header.values())
+    facts = {
+        "kind": described.get("kind", "weights of another origin"),
+        "tensors": len(tensors),
+        "parameters": sum(prod(tensor["shape"]) for tensor in tensors),
+        "dtypes": ", ".join(sorted({tensor["dtype"] for tensor in tensors})),
+        **{key: described[key] for key in ("version", "step", "arch", "input", "token_scale",
+                                          "metrics", "sha256") if key in described},
+    }  # fmt: skip
+    return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)
+

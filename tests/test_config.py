@@ -1,0 +1,114 @@
+"""Settings: order of sources, unknown keys, YAML traps, data resolution, presets."""
+
+from pathlib import Path
+
+import pytest
+
+from scaleevent.config import (
+    PRESETS,
+    PrepareConfig,
+    PretrainConfig,
+    data_source,
+    dump_yaml,
+    load_config,
+    pretrain_config,
+)
+from scaleevent.errors import ConfigError
+
+
+def yaml_file(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_order_of_sources(tmp_path):
+    file = yaml_file(tmp_path, "lr: 2e-6\nepochs: 3\n")
+    preset = {"lr": 1.0, "epochs": 9, "clip": 5.0}
+    cfg = load_config(PretrainConfig, {"epochs": 4, "seed": None}, file, preset)
+    assert (cfg.lr, cfg.epochs, cfg.clip, cfg.seed) == (2e-6, 4, 5.0, 0)
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path):
+    file = yaml_file(tmp_path, "learning_rate: 1\nweight_deacy: 0.1\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(PretrainConfig, {}, file)
+    assert error.value.exit_code == 2 and "learning_rate" in str(error.value)
+    file = yaml_file(tmp_path, "weight_deacy: 0.1\n")
+    with pytest.raises(ConfigError, match="did you mean weight_decay"):
+        load_config(PretrainConfig, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: 1\nlr: 2\n", "given twice"),
+        ("lr: &a 1\nclip: *a\n", "aliases"),
+        ("- 1\n", "key: value"),
+        ("lr: [\n", "YAML"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "YAML"),
+        ("lr: .nan\n", "cannot be used"),
+        ("lr: -1\n", "cannot be used"),
+        ("lr: .inf\n", "cannot be used"),
+        ("mask: medium\n", "cannot be used"),
+        ("size: 480\n", "cannot be used"),
+    ],
+)
+def test_bad_yaml(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(PretrainConfig, {}, yaml_file(tmp_path, text))
+
+
+def test_sizes_are_rows_by_columns():
+    assert load_config(PretrainConfig, {"size": "96x128"}).size == (96, 128)
+    with pytest.raises(ConfigError, match="rows x columns"):
+        load_config(PretrainConfig, {"size": "96*128"})
+
+
+def test_settings_survive_yaml(tmp_path):
+    cfg = pretrain_config({"preset": "released-vitl", "out": "here", "data": [str(tmp_path)]})
+    file = yaml_file(tmp_path, dump_yaml(cfg))
+    assert pretrain_config({}, file) == cfg
+    prepare = PrepareConfig(name="custom", roots=[Path("a b")], size=(260, 346))
+    assert load_config(PrepareConfig, {}, yaml_file(tmp_path, dump_yaml(prepare))) == prepare
+
+
+def test_paper_defaults():
+    cfg = PretrainConfig()
+    assert (cfg.lr, cfg.weight_decay, cfg.epochs, cfg.draws) == (5e-6, 1e-4, 10, 100_000)
+    assert cfg.lambdas == {"l1": 1.0, "intra": 10.0, "cross": 4.0}
+    assert (cfg.size, cfg.tau, cfg.freeze, cfg.mask) == ((480, 640), 64.0, "none", "hard")
+    assert (cfg.schedule, cfg.decay, cfg.clip) == ("exponential", 0.9, 0.1)
+    assert cfg.structure == "released" and cfg.normaliser == "minmax"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name, tmp_path):
+    assert pretrain_config({"preset": name, "data": [str(tmp_path)]}).preset == name
+
+
+def test_data_resolution(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCALEEVENT_DATA", raising=False)
+    assert data_source([]) == ([], "street")
+    assert pretrain_config({}).preset == "demo"
+    assert pretrain_config({"arch": "vitb"}).arch == "vitb"  # a flag is stronger than demo
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs/manifest.json").write_text("{}")
+    assert data_source([]) == ([Path("pairs")], "./pairs")
+    assert pretrain_config({}).preset is None
+    shelf = tmp_path / "shelf"
+    for name in ("dsec", "mine"):
+        (shelf / name).mkdir(parents=True)
+        (shelf / name / "manifest.json").write_text("{}")
+    monkeypatch.setenv("SCALEEVENT_DATA", str(shelf))
+    assert data_source([]) == ([shelf / "dsec", shelf / "mine"], "$SCALEEVENT_DATA")
+    assert data_source([Path("mine")]) == ([shelf / "mine"], "argument")
+    assert data_source([Path("pairs")]) == ([Path("pairs")], "argument")
+    with pytest.raises(ConfigError, match="no such pair store"):
+        data_source([Path("absent")])
+
+
+def test_unknown_preset():
+    with pytest.raises(ConfigError, match="unknown preset"):
+        pretrain_config({"preset": "paper-vitx"})

@@ -1,0 +1,81 @@
+"""Masks, token scale and validation on encoders whose tokens are known."""
+
+import pytest
+import torch
+from torch import nn
+
+from scaleevent.distillation import Distillation, token_scale, validate
+from scaleevent.losses import LAMBDAS
+
+
+class Patches(nn.Module):
+    """An "encoder" whose tokens are 2x2 pixel patches times a factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def tokens(self, x):
+        return nn.functional.unfold(x, 2, stride=2).transpose(1, 2) * self.factor
+
+    forward = tokens
+
+
+def batch(n=2):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(n, 3, 4, 6, generator=generator)
+    density = torch.tensor([[0.0, 0.2499, 0.25], [0.1, 1.0, 0.5]]).double().expand(n, 2, 3)
+    valid = torch.tensor([[1.0, 1.0, 0.5], [1.0, 0.49, 0.0]]).double().expand(n, 2, 3)
+    return {"image": image, "voxel": image.clone(), "density": density, "valid": valid}
+
+
+def test_masks():
+    def weights(mask, tau=64.0):
+        return Distillation(Patches(1.0), Patches(1.0), mask=mask, tau=tau).weights(batch())[0]
+
+    assert weights("hard").tolist() == [False, False, True, False, False, False]
+    assert weights("hard", tau=0).tolist() == [True, True, True, True, False, False]
+    assert weights("none").tolist() == [True, True, True, True, False, False]
+    assert weights("soft").tolist() == pytest.approx([0, 0.9996, 1, 0.4, 0, 0])
+
+
+def test_equal_tokens_give_no_loss_and_a_known_factor_gives_a_known_l1():
+    same = Distillation(Patches(1.0), Patches(1.0), mask="none")
+    terms, extra = same(batch())
+    assert all(float(term) == 0 for term in terms.values())
+    assert extra["cosine"]() == pytest.approx(1)
+    assert extra["active"]() == pytest.approx(4 / 6) and extra["valid"]() == pytest.approx(4 / 6)
+
+    double = Distillation(Patches(1.0), Patches(2.0), mask="none", scale=0.5)
+    terms, _ = double(batch())
+    tokens = Patches(1.0).tokens(batch()["image"])
+    tokens = tokens * double.weights(batch())[..., None]
+    assert float(terms["l1"]) == pytest.approx(0.5 * float(tokens.abs().mean()), rel=1e-6)
+    assert float(terms["intra"]) == pytest.approx(0, abs=1e-9)  # cosine maps ignore the size
+
+
+def test_no_gradient_reaches_the_teacher():
+    distillation = Distillation(Patches(1.0), Patches(1.5))
+    terms, _ = distillation(batch())
+    terms["l1"].backward()
+    assert distillation.teacher.factor.grad is None
+    assert distillation.student.factor.grad is not None
+
+
+def test_token_scale_brings_tokens_to_dinov3s_size():
+    teacher = Patches(3.0)
+    scale = token_scale(teacher, [batch(), batch(4)])
+    both = torch.cat([teacher.tokens(b["image"]) for b in (batch(), batch(4))]) * scale
+    assert float(both.square().mean().sqrt()) == pytest.approx(0.2)
+
+
+def test_validation_averages_over_samples():
+    distillation = Distillation(Patches(1.0), Patches(2.0))
+    whole = validate(distillation, [batch(4)], LAMBDAS)
+    data = batch(4)
+    parts = [{k: v[i : i + 2] for k, v in data.items()} for i in (0, 2)]
+    halves = validate(distillation, parts, LAMBDAS)
+    assert halves == pytest.approx(whole)
+    assert whole["val_loss"] == pytest.approx(
+        whole["val_l1"] + 10 * whole["val_intra"] + 4 * whole["val_cross"]
+    )

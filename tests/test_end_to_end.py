@@ -1,0 +1,207 @@
+"""Every command on tiny input, as a user types it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from scaleevent import cli
+from scaleevent.checkpoint import load_encoder, load_tensors
+from scaleevent.durable import read_json_lines
+from scaleevent.errors import CheckpointError
+from scaleevent.store import PairStore
+
+TINY = "--size 48x64 --epochs 2 --draws 16 --batch 8 --lr 5e-4 --log-every 1 --validation 0.3"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a small street store, shared by the tests here."""
+    folder = tmp_path_factory.mktemp("work")
+    call(f"prepare street -o {folder / 'pairs'} --scenes 12 --size 48x64 --jobs 2")
+    return folder
+
+
+def call(line, code=0):
+    """Run the command line in this process."""
+    arguments = sys.argv
+    sys.argv = ["scaleevent", *line.split()]
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = arguments
+    assert (left.value.code or 0) == code
+
+
+def test_prepare_and_info(place, capsys):
+    store = PairStore(place / "pairs")
+    assert len(store) == 12 and len(set(store.recordings)) == 12
+    call(f"info {place / 'pairs'} --json")
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["schema"] == "scaleevent.info/1" and facts["pairs"] == 12
+    assert facts["events decoded"] == facts["events kept"] == facts["events in windows"]
+
+
+def test_prepare_refuses_a_used_folder_and_dry_run_writes_nothing(place, capsys):
+    call(f"prepare street -o {place / 'pairs'}", 5)
+    assert "--resume goes on" in capsys.readouterr().err
+    call(f"prepare street -o {place / 'none'} --dry-run")
+    assert not (place / "none").exists()
+
+
+def test_voxelize_a_folder(place, capsys):
+    raw = place / "raw"
+    raw.mkdir()
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.integers(0, 200_000, 4000))
+    columns = dict(t=t, x=rng.integers(0, 32, 4000), y=rng.integers(0, 24, 4000))
+    np.savez(raw / "one.npz", **columns, p=rng.integers(0, 2, 4000))
+    (raw / "calib.txt").write_text("fx fy cx cy k1 k2\n1 2 3 4 5 6\n")
+    arguments = f"{raw} --bins 5 --rate 50 --size 24x32 -o {place / 'voxels'} --patch 8 --json"
+    call(f"voxelize {arguments}")
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"]["pairs"] == 10 and report["active_share"] > 0.9
+    assert len(report["passed_over"]) == 1
+    shard, row = PairStore(place / "voxels").locate(3)
+    voxel = shard.voxel(row, 5)
+    assert voxel.shape == (5, 24, 32)
+    start, end = shard.rows("before/window_us")[row]
+    inside = columns["t"][(columns["t"] >= start) & (columns["t"] < end)]
+    assert np.abs(voxel).sum() <= len(inside)
+    with Image.open(place / "voxels/preview.png") as picture:
+        assert picture.width > 300
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """A finished tiny pretraining."""
+    call(f"pretrain {place / 'pairs'} --arch tiny {TINY} -o {place / 'run'}")
+    return place / "run"
+
+
+def test_pretrain_leaves_a_whole_run(run, place, capsys):
+    log = read_json_lines(run / "log.jsonl")
+    steps = [line for line in log if "loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+    assert {"l1", "intra", "cross", "active", "rank", "lr", "grad_norm", "samples_per_s",
+            "data_wait_percent"} <= steps[0].keys()  # fmt: skip
+    for line in steps:
+        total = line["l1"] + 10 * line["intra"] + 4 * line["cross"]
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+    report = json.loads((run / "report.json").read_text())
+    assert {"probe mIoU", "held-out loss"} <= {row["on held-out pairs"] for row in report["rows"]}
+    with Image.open(run / "panel.png") as picture:
+        assert picture.width > 500
+    assert (run / "config.yaml").exists()
+    call(f"info {run / 'encoder.safetensors'} --json")
+    assert json.loads(capsys.readouterr().out)["kind"] == "encoder"
+
+
+def test_the_encoder_loads_in_timm_and_here(run):
+    path = run / "encoder.safetensors"
+    encoder = load_encoder(path)
+    theirs = timm.create_model(
+        encoder.spec["name"], checkpoint_path=str(path), **encoder.spec["kwargs"]
+    ).eval()
+    x = torch.randn(2, 3, 48, 64)
+    with torch.no_grad():
+        prefix = theirs.num_prefix_tokens
+        assert torch.equal(theirs.forward_features(x)[:, prefix:], encoder.tokens(x))
+    assert (encoder.input.height, encoder.input.width, encoder.input.patch) == (48, 64, 8)
+
+
+def test_the_encoder_repeats_its_own_preprocessing(run, place):
+    encoder = load_encoder(run / "encoder.safetensors")
+    shard, row = PairStore(place / "pairs").locate(0)
+    events, window = shard.events(row)
+    features = encoder.encode(events, window)
+    assert features.shape == (6, 8, 96) and torch.isfinite(features).all()
+    from scaleevent.samples import PairSamples
+
+    sample = PairSamples([PairStore(place / "pairs")], encoder.input)[0]
+    with torch.no_grad():
+        expected = encoder.tokens(sample["voxel"][None])
+    assert torch.equal(features.flatten(0, 1), expected[0])
+
+
+def test_a_changed_weight_is_noticed(run, tmp_path):
+    content = bytearray((run / "encoder.safetensors").read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="changed"):
+        load_encoder(tmp_path / "bad.safetensors")
+
+
+def test_a_stopped_run_resumes_to_the_same_bytes(run, place):
+    cut = place / "cut"
+    call(f"pretrain {place / 'pairs'} --arch tiny {TINY} -o {cut} --no-probe")
+    states = sorted((cut / "state").glob("step-*"))
+    first = states[0]
+    states[-1].unlink()
+    (cut / "state/last.json").write_text(json.dumps({"file": first.name, "step": 2}))
+    (cut / "encoder.safetensors").unlink()
+    call(f"pretrain {place / 'pairs'} --arch tiny {TINY} -o {cut} --no-probe --resume")
+    straight, _ = load_tensors(run / "encoder.safetensors", "encoder")
+    resumed, _ = load_tensors(cut / "encoder.safetensors", "encoder")
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    losses = [[x.get("loss") for x in read_json_lines(f / "log.jsonl")] for f in (run, cut)]
+    assert losses[0] == losses[1]
+
+
+def test_two_ranks_give_the_losses_of_one(run, place):
+    """Same global batch on two gloo processes, launched by --gpus."""
+    arguments = f"pretrain {place / 'pairs'} --arch tiny {TINY} -o {place / 'two'} --no-probe"
+    done = subprocess.run(
+        [sys.executable, "-m", "scaleevent", *arguments.split(), "--gpus", "2", "--device", "cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        [x for x in read_json_lines(folder / "log.jsonl") if "loss" in x]
+        for folder in (run, place / "two")
+    )
+    for a, b in zip(one, two, strict=True):
+        assert a["step"] == b["step"]
+        for name in ("loss", "l1", "intra", "cross", "active", "lr"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5)
+
+
+def test_more_gpus_than_there_are(place, capfd):
+    if torch.cuda.device_count() >= 8:
+        pytest.skip("this machine has eight GPUs")
+    call(f"pretrain {place / 'pairs'} --arch vitb --gpus 8 -o {place / 'gpus'}", 5)
+    error = capfd.readouterr().err
+    assert re.search(r"this runs here: scaleevent pretrain \S+ --arch tiny", error)
+    assert not (place / "gpus").exists()
+
+
+def test_errors_and_exit_codes(place, tmp_path, capfd):
+    (tmp_path / "empty.raw").touch()
+    (tmp_path / "bad.yaml").write_text("epoch: 3\n")
+    for line, code, text in [
+        (f"info {tmp_path / 'empty.raw'}", 3, "empty"),
+        (f"info {tmp_path / 'absent.raw'}", 3, "no such file"),
+        (f"pretrain {place / 'pairs'} -c {tmp_path / 'bad.yaml'}", 2, "did you mean epochs"),
+        (f"pretrain {tmp_path / 'nowhere'}", 2, "no such pair store"),
+        (f"pretrain {tmp_path} -o {tmp_path / 'r1'} --arch tiny", 3, "not a prepared pair store"),
+        (f"pretrain {place / 'pairs'} --lr -1", 2, "lr"),
+        (f"pretrain {place / 'pairs'} --arch tiny --size 50x64 -o {tmp_path / 'r2'}", 2, "patch"),
+        (f"pretrain {place / 'pairs'} --teacher {tmp_path / 'x.pth'} -o {tmp_path / 'r3'}", 3, ""),
+        (f"prepare custom {tmp_path / 'nowhere'} -o {tmp_path / 'p'}", 3, "no such file"),
+        (f"voxelize {tmp_path / 'bad.yaml'} -o {tmp_path / 'v'}", 3, "not an event recording"),
+        ("prepare mars", 2, "name"),
+        ("pretrain --nonsense 1", 2, "nonsense"),
+    ]:
+        call(line, code)
+        error = capfd.readouterr().err
+        assert text.lower() in error.lower(), line
+        assert "Traceback" not in error, line
+    assert not (tmp_path / "p").exists() and not (tmp_path / "v").exists()

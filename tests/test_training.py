@@ -1,0 +1,138 @@
+"""The loop: equal to a hand-written one, resumable bit for bit, stops before damage."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from scaleevent.distributed import Ranks
+from scaleevent.durable import read_json_lines
+from scaleevent.errors import CheckpointError, DivergedError, StoppedError
+from scaleevent.training import Plan, load_state, train
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+WEIGHTS = {"square": 2.0}
+
+
+def make():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
+
+
+def batches(first=0, steps=12):
+    for step in range(first, steps):
+        generator = torch.Generator().manual_seed(step)
+        yield {"x": torch.randn(8, 4, generator=generator)}
+
+
+def run(folder, plan, model, optimizer, first=0, spoil=None, on_step=lambda step, record: None):
+    folder.mkdir(exist_ok=True)
+
+    def objective(batch):
+        out = model(batch["x"])
+        if spoil is not None and torch.equal(batch["x"], spoil):
+            out = out * torch.nan
+        return {"square": out.square().mean()}, {"largest": lambda: float(out.detach().max())}
+
+    train(
+        model, optimizer, objective, batches(first, plan.steps), plan, ALONE, folder,
+        weights=WEIGHTS, first_step=first, identity="same", on_step=on_step,
+    )  # fmt: skip
+
+
+def test_equals_a_hand_written_loop(tmp_path):
+    plan = Plan(epochs=3, steps_per_epoch=4, decay=0.5, warmup_steps=3, clip=0.05, log_every=1)
+    model, optimizer = make()
+    run(tmp_path, plan, model, optimizer)
+
+    twin, twin_optimizer = make()
+    losses = []
+    for step, batch in enumerate(batches()):
+        for group in twin_optimizer.param_groups:
+            group["lr"] = 0.05 * 0.5 ** (step // 4) * min(1, (step + 1) / 3)
+        loss = 2 * twin(batch["x"]).square().mean()
+        twin_optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.05)
+        twin_optimizer.step()
+        losses.append(loss.item())
+    assert torch.equal(model.weight, twin.weight)
+    log = [line for line in read_json_lines(tmp_path / "log.jsonl") if "loss" in line]
+    assert [line["loss"] for line in log] == losses
+    assert {"lr", "grad_norm", "samples_per_s", "data_wait_percent", "largest"} <= log[0].keys()
+
+
+@pytest.mark.parametrize("cut", [3, 4, 7])
+def test_resume_is_exact(tmp_path, cut):
+    plan = Plan(epochs=3, steps_per_epoch=4, schedule="cosine", save_every=cut, log_every=1)
+    model, optimizer = make()
+    run(tmp_path / "whole", plan, model, optimizer)
+
+    def stop(step, record):
+        if step == cut:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut_model, cut_optimizer = make()
+    with pytest.raises(StoppedError) as stopped:
+        run(tmp_path / "cut", plan, cut_model, cut_optimizer, on_step=stop)
+    assert stopped.value.exit_code == 75
+
+    again, again_optimizer = make()
+    nn.init.zeros_(again.weight)
+    first = load_state(tmp_path / "cut", again, again_optimizer, "same")
+    assert first == cut
+    run(tmp_path / "cut", plan, again, again_optimizer, first)
+    assert torch.equal(again.weight, model.weight)
+    for key, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, again_optimizer.state_dict()["state"][key][name])
+
+    def steps(folder):
+        lines = read_json_lines(tmp_path / folder / "log.jsonl")
+        return [(line["step"], line.get("loss")) for line in lines]
+
+    assert steps("cut") == steps("whole")
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    plan = Plan(epochs=1, steps_per_epoch=4)
+    model, optimizer = make()
+    run(tmp_path, plan, model, optimizer)
+    with pytest.raises(CheckpointError, match="other settings or data"):
+        load_state(tmp_path, model, optimizer, "different")
+
+
+def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
+    plan = Plan(epochs=2, steps_per_epoch=4)
+    model, optimizer = make()
+    run(tmp_path, plan, model, optimizer)
+    newest = tmp_path / "state" / json.loads((tmp_path / "state/last.json").read_text())["file"]
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 4  # one flipped bit in a moment
+    newest.write_bytes(content)
+    assert load_state(tmp_path, model, optimizer, "same") == 4
+
+
+def test_non_finite_loss_stops_before_the_update(tmp_path):
+    plan = Plan(epochs=1, steps_per_epoch=6)
+    model, optimizer = make()
+    weights = []
+    with pytest.raises(DivergedError) as diverged:
+        run(
+            tmp_path, plan, model, optimizer, spoil=list(batches())[3]["x"],
+            on_step=lambda step, record: weights.append(model.weight.clone()),
+        )  # fmt: skip
+    assert "step 4" in str(diverged.value)
+    assert diverged.value.exit_code == 6
+    assert torch.equal(model.weight, weights[2])
+
+
+def test_states_beyond_the_kept_ones_go(tmp_path):
+    plan = Plan(epochs=5, steps_per_epoch=2, keep=2)
+    run(tmp_path, plan, *make())
+    names = sorted(path.name for path in (tmp_path / "state").glob("*.safetensors"))
+    assert names == ["step-00000008.safetensors", "step-00000010.safetensors"]
