@@ -116,7 +116,7 @@ def load_encoder(path: Path | str) -> Encoder:
     """
     tensors, description = load_tensors(Path(path), "encoder")
     settings = description.get("input")
-    encoder = Encoder(description["arch"])
+    encoder = Encoder.from_spec(description["arch"])
     encoder.load({name: value.float() for name, value in tensors.items()}, path)
     encoder.input = InputSettings(**settings) if settings else None
     return encoder.eval()

@@ -1,0 +1,417 @@
+"""Vision transformers as dense encoders: images or voxels in, normalised patch tokens out.
+
+Teacher and student are the same kind of network, a DINOv3 ViT as built by timm. An `Encoder`
+carries its `spec`, the exact `timm.create_model` call, so its weights under bare timm names load
+without us: ``timm.create_model(spec["name"], checkpoint_path="encoder.safetensors",
+**spec["kwargs"])``.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypedDict
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+
+from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
+from scaleevent.events import Events
+from scaleevent.geometry import Fit
+from scaleevent.inputs import InputSettings, voxel_input
+from scaleevent.voxels import voxelize
+from scaleevent.weights import ViTShape, ViTWeights, check_keys, read_weights
+from scaleevent.windows import Window, WindowRule, choose_window
+
+HUB_TIMEOUT_S = 5.0
+DINOV3_HEAD_WIDTH = 64
+
+
+class Spec(TypedDict):
+    """The arguments of `timm.create_model`: a model name and its keyword arguments."""
+
+    name: str
+    kwargs: dict[str, Any]
+
+
+# The choices of --arch; DINOv3 S/B/L are those of facebookresearch/dinov3:dinov3/hub/backbones.py.
+# "tiny" is ours: it fits a CPU, and its layer scale starts at 0.1 so that it trains from scratch.
+ARCHS: dict[str, Spec] = {
+    "tiny": {
+        "name": "vit_small_patch16_dinov3",
+        "kwargs": {
+            "patch_size": 8,
+            "embed_dim": 96,
+            "depth": 4,
+            "num_heads": 3,
+            "init_values": 0.1,
+        },
+    },
+    "vits": {"name": "vit_small_patch16_dinov3", "kwargs": {}},
+    "vitb": {"name": "vit_base_patch16_dinov3", "kwargs": {}},
+    "vitl": {"name": "vit_large_patch16_dinov3", "kwargs": {}},
+}
+
+
+def checked_spec(spec: object, where: object = None) -> Spec:
+    """A spec that came from a file, checked.
+
+    It may hold a name and plain numbers, nothing that makes timm open or fetch files.
+
+    Raises:
+        CheckpointError: Anything else.
+    """
+    match spec:
+        case {"name": str(name), "kwargs": dict(kwargs)} if (
+            all(isinstance(value, int | float) for value in kwargs.values())
+            and "pretrained" not in kwargs
+        ):
+            return {"name": name, "kwargs": kwargs}
+    raise CheckpointError(
+        "not the description of an encoder",
+        where=where,
+        found=spec,
+        expected='{"name": ..., "kwargs": {numbers}}',
+    )
+
+
+class Encoder(nn.Module):
+    """A timm ViT that returns dense features.
+
+    Args:
+        spec: The `timm.create_model` call that builds it, see `ARCHS`.
+        pretrained: File of weights that timm publishes for this model; None is a random start.
+
+    Raises:
+        ConfigError: timm has no such model, or it is not a ViT for any input size.
+
+    Attributes:
+        vit: The timm model; its `state_dict` is what an encoder checkpoint holds.
+        spec: As given.
+        input: How its inputs were prepared in training; None where nobody has said.
+    """
+
+    def __init__(self, spec: Spec, pretrained: Path | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.input: InputSettings | None = None
+        if not timm.is_model(spec["name"]):
+            raise ConfigError(
+                "timm has no such model",
+                found=spec["name"],
+                expected=", ".join(get_close_matches(spec["name"], timm.list_models())) or None,
+                hint="timm.list_models('*dinov3*') lists the DINOv3 encoders",
+            )
+        # DINOv3 models have no classifier and take any input size; others must be told.
+        options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True} | spec["kwargs"]
+        if pretrained is not None:
+            options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}}
+        try:
+            self.vit = timm.create_model(spec["name"], **options)
+        except (RuntimeError, TypeError, ValueError) as problem:
+            raise ConfigError(
+                "timm cannot build this encoder",
+                where=spec["name"],
+                found=problem,
+                expected="a vision transformer that takes any input size",
+                hint=f"use one of {', '.join(ARCHS)}",
+            ) from problem
+
+    @classmethod
+    def from_spec(cls, spec: object) -> Encoder:
+        """Build, with random weights, what the metadata of a checkpoint describes.
+
+        Raises:
+            CheckpointError: Not a spec.
+            ConfigError: timm cannot build it.
+        """
+        return cls(checked_spec(spec))
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch, pixels."""
+        return self.vit.patch_embed.patch_size[0]
+
+    @property
+    def width(self) -> int:
+        """Channels of a token, D."""
+        return self.vit.embed_dim
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.vit.blocks)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches (h, w) of an input of this size in pixels.
+
+        Raises:
+            ConfigError: The size is not a positive multiple of the patch.
+        """
+        patch = self.patch
+        if height < patch or width < patch or height % patch or width % patch:
+            nearest = [max(patch, round(size / patch) * patch) for size in (height, width)]
+            raise ConfigError(
+                "the input size does not divide into patches",
+                found=f"height {height}, width {width}",
+                expected=f"multiples of {patch} pixels",
+                hint=f"nearest: height {nearest[0]}, width {nearest[1]}",
+            )
+        return height // patch, width // patch
+
+    def tokens(self, x_NCHW: Tensor) -> Tensor:
+        """Patch tokens after the final norm, without class and register tokens.
+
+        Args:
+            x_NCHW: (N, 3, H, W) float, already normalised; H and W multiples of `patch`.
+
+        Returns:
+            (N, L, D), L = h * w in row-major order.
+        """
+        self.grid(*x_NCHW.shape[-2:])
+        return self.vit.forward_features(x_NCHW)[:, self.vit.num_prefix_tokens :]
+
+    def maps(self, x_NCHW: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Feature maps after chosen blocks, each passed through the final norm.
+
+        Args:
+            x_NCHW: As for `tokens`.
+            layers: Block numbers from 0; negative ones count from the end.
+
+        Returns:
+            One (N, D, h, w) map a layer, in the order asked for.
+
+        Raises:
+            ConfigError: A layer that does not exist, or an input size that does not divide into
+                patches.
+        """
+        self.grid(*x_NCHW.shape[-2:])
+        if any(not -self.depth <= layer < self.depth for layer in layers):
+            raise ConfigError(
+                "no such layer", found=list(layers), expected=f"0 to {self.depth - 1}"
+            )
+        blocks = [layer % self.depth for layer in layers]
+        ascending = sorted(set(blocks))  # timm returns them in this order, whatever is asked
+        maps = self.vit.forward_intermediates(
+            x_NCHW, indices=ascending, norm=True, stop_early=True, intermediates_only=True
+        )
+        return [maps[ascending.index(block)] for block in blocks]
+
+    @torch.no_grad()
+    def encode(self, events: Events, at: int | Window, rule: WindowRule | None = None) -> Tensor:
+        """Features of an event stream at one moment, with the checkpoint's own preprocessing.
+
+        Args:
+            events: The stream, on any sensor; it is cropped and scaled to the input of `self.input`.
+            at: The moment in microseconds, where the window ends; or the window itself.
+            rule: How the window's start is found; `WindowRule()` if absent.
+
+        Returns:
+            (h, w, D) float32.
+
+        Raises:
+            ConfigError: The encoder has no input settings: it is not from a checkpoint of ours.
+        """
+        settings = self.input
+        if settings is None:
+            raise ConfigError(
+                "this encoder does not say how its input is made",
+                hint="load it with scaleevent.load_encoder, or set encoder.input",
+            )
+        window = at if isinstance(at, Window) else choose_window(events, at, rule or WindowRule())
+        voxel = voxelize(events, window, settings.bins)
+        fit = Fit(events.height, events.width, settings.height, settings.width)
+        x = torch.from_numpy(voxel_input(voxel, fit, settings.normaliser))
+        tokens = self.tokens(x[None].to(next(self.parameters()).device))
+        return tokens[0].unflatten(0, self.grid(settings.height, settings.width))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """`tokens`, so that wrappers such as DistributedDataParallel work."""
+        return self.tokens(x_NCHW)
+
+    def load(self, state: Mapping[str, Tensor], where: object = None) -> None:
+        """Load weights under bare timm names; every name and shape must match.
+
+        Raises:
+            CheckpointError: Names the missing, unexpected and misshapen keys.
+        """
+        shapes = {name: tuple(value.shape) for name, value in self.vit.state_dict().items()}
+        check_keys(state, shapes, where)
+        self.vit.load_state_dict(state)
+
+
+def build_encoder(
+    arch: str | None = None,
+    weights: Path | str | None = None,
+    *,
+    offline: bool = False,
+    keep_periods: bool = False,
+) -> Encoder:
+    """Build an encoder, with random or given weights.
+
+    Args:
+        arch: A key of `ARCHS`. None takes the architecture of the weights.
+        weights: A weight file of any layout `read_weights` knows, ``timm:NAME`` or a plain timm
+            model name, ``hf-hub:ORG/NAME``, or None or "random" for a random start.
+        offline: Use only weights that are already on this machine.
+        keep_periods: Use the rotary periods stored in the file. Meta's files are said to hold them
+            rounded to bfloat16 (huggingface/pytorch-image-models:timm/layers/pos_embed_sincos.py),
+            so a teacher is exact only with them. They are not part of a timm checkpoint: leave it
+            off for a student.
+
+    Raises:
+        ConfigError: Unknown architecture or model name.
+        CheckpointError: The file cannot be used, or does not fit `arch`.
+        EnvironmentProblem: Pretrained weights cannot be fetched.
+    """
+    if arch is not None and arch not in ARCHS:
+        raise ConfigError("unknown architecture", found=arch, expected=", ".join(ARCHS))
+    if weights is None or str(weights) == "random":
+        if arch is None:
+            raise ConfigError(
+                "an encoder needs an architecture or weights", expected=", ".join(ARCHS)
+            )
+        return Encoder(ARCHS[arch])
+    source = str(weights)
+    if source.startswith("hf-hub:"):
+        found = read_weights(_fetch(source.removeprefix("hf-hub:"), offline))
+    elif _is_file(source):
+        found = read_weights(Path(weights))
+    else:
+        return _from_timm(arch, source.removeprefix("timm:"), offline)
+    encoder = Encoder(_spec_of(found, arch, source))
+    encoder.load(found.state, source)
+    if keep_periods and found.periods is not None:
+        _set_periods(encoder, found.periods, source)
+    return encoder
+
+
+def as_teacher(encoder: Encoder) -> Encoder:
+    """Freeze an encoder in place: evaluation mode and no gradients."""
+    return encoder.eval().requires_grad_(False)
+
+
+def _is_file(source: str) -> bool:
+    """Whether this means a file, there or not, rather than a model's name."""
+    return Path(source).exists() or "/" in source or source.endswith((".pth", ".safetensors"))
+
+
+def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
+    """An encoder with the weights that timm publishes under ``NAME`` or ``NAME.TAG``."""
+    model = name.partition(".")[0]
+    spec: Spec = {"name": model, "kwargs": {}}
+    if arch is not None and ARCHS[arch] != spec | {"name": model.removesuffix("_qkvb")}:
+        raise ConfigError("these weights are not of this architecture", found=name, expected=arch)
+    published = timm.list_pretrained(f"{model}.*")
+    known = published and name in [model, *published]
+    repository = timm.get_pretrained_cfg(name).hf_hub_id if known else None
+    if not repository:
+        raise ConfigError(
+            "timm has no pretrained weights of that name",
+            found=name,
+            expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
+        )
+    return Encoder(spec, _fetch(repository, offline))
+
+
+def _fetch(repository: str, offline: bool) -> Path:
+    """The weight file of a Hugging Face hub repository, fetched unless it is on this machine."""
+    name, _, revision = repository.partition("@")
+    file = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
+    try:
+        return Path(hf_hub_download(**file, local_files_only=True))
+    except HFValidationError as problem:
+        raise ConfigError("not the name of a hub repository", found=repository) from problem
+    except LocalEntryNotFoundError:
+        pass
+    if offline or constants.HF_HUB_OFFLINE:
+        reason = "not on this machine, and offline was asked for"
+    elif not _hub_answers():
+        reason = f"no connection to {constants.ENDPOINT}"
+    else:
+        try:
+            return Path(hf_hub_download(**file))
+        except (HfHubHTTPError, OSError) as problem:
+            reason = str(problem).strip().splitlines()[0]
+    raise EnvironmentProblem(
+        "the pretrained weights cannot be fetched",
+        where=f"{constants.ENDPOINT}/{name}",
+        found=reason,
+        hint="either accept the licence on that page and log in with `hf auth login`; "
+        "or download Meta's .pth and pass --teacher FILE; "
+        "or use --arch tiny, which needs no download",
+    )
+
+
+def _hub_answers() -> bool:
+    """One short request, because the hub's own client retries for half a minute."""
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _set_periods(encoder: Encoder, periods: Tensor, where: str) -> None:
+    """Give the rotary embedding the periods of a file."""
+    own = encoder.vit.rope.periods
+    if own.shape != periods.shape:
+        raise CheckpointError(
+            "the rotary periods do not fit the attention heads",
+            where=where,
+            found=f"{len(periods)} periods",
+            expected=len(own),
+        )
+    own.copy_(periods)
+
+
+def _spec_of(found: ViTWeights, arch: str | None, where: str) -> Spec:
+    """The timm call for the weights of a file."""
+    if arch is not None:
+        bias = {"qkv_bias": True} if found.shape.qkv_bias else {}
+        return {"name": ARCHS[arch]["name"], "kwargs": ARCHS[arch]["kwargs"] | bias}
+    if "scaleevent" not in found.metadata:
+        return _nearest_spec(found.shape, where)
+    try:  # one of our own checkpoints: it says what it is
+        return checked_spec(json.loads(found.metadata["scaleevent"])["arch"], where)
+    except (KeyError, TypeError, ValueError) as problem:
+        raise CheckpointError("damaged metadata", where=where, found=repr(problem)) from problem
+
+
+def _nearest_spec(shape: ViTShape, where: str) -> Spec:
+    """A named DINOv3 model where the size is known, else one with its sizes spelt out."""
+    heads = shape.heads
+    if heads is None:
+        if shape.width % DINOV3_HEAD_WIDTH:
+            raise CheckpointError(
+                "the file does not tell the number of attention heads",
+                where=where,
+                found=f"width {shape.width}, no rotary periods",
+                hint=f"name the architecture, one of {', '.join(ARCHS)}",
+            )
+        heads = shape.width // DINOV3_HEAD_WIDTH
+    named = {(384, 12, 6): "vits", (768, 12, 12): "vitb", (1024, 24, 16): "vitl"}
+    arch = named.get((shape.width, shape.depth, heads))
+    sizes = {"embed_dim": shape.width, "depth": shape.depth, "num_heads": heads}
+    options = {
+        "patch_size": (shape.patch, 16),
+        "in_chans": (shape.channels, 3),
+        "num_reg_tokens": (shape.registers, 4),
+        "mlp_ratio": (shape.hidden / shape.width, 4.0),
+        "qkv_bias": (shape.qkv_bias, False),
+    }
+    kwargs = {name: value for name, (value, usual) in options.items() if value != usual}
+    return {
+        "name": ARCHS[arch or "vits"]["name"],
+        "kwargs": kwargs if arch else sizes | kwargs,
+    }
