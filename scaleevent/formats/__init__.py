@@ -1,0 +1,162 @@
+"""Event recordings of any supported file format, opened and read in one way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scaleevent.errors import ConfigError, DataError, NotEventsError
+from scaleevent.events import Events
+from scaleevent.formats import aedat4, arrays, hdf5, prophesee, text
+from scaleevent.formats.columns import MICROSECONDS_PER
+from scaleevent.formats.facts import recording_facts
+from scaleevent.formats.recording import Counts, Frame, Recording, measured_size
+
+__all__ = [
+    "FORMATS",
+    "Counts",
+    "Frame",
+    "Recording",
+    "open_recording",
+    "read_events",
+    "recording_facts",
+]
+
+_HEAD_BYTES = 1 << 16
+_WIDEST = 1 << 15
+
+
+def open_recording(
+    path: Path | str, *, size: tuple[int, int] | None = None, time_unit: str | None = None
+) -> Recording:
+    """Open an event recording; what it is shows in its first bytes, the name decides only ties.
+
+    Args:
+        path: A file in one of `FORMATS`.
+        size: Sensor (height, width), over what the file says. Without it a file that does not
+            store its size is read once to find the largest coordinates.
+        time_unit: s, ms, us or ns for files that do not define one (HDF5, NumPy, text), over what
+            their values suggest. Formats that define it do not need it.
+
+    Returns:
+        The recording, opened but not read.
+
+    Raises:
+        DataError: The file is absent, empty, damaged or of another kind.
+        ConfigError: A size or time unit that cannot be.
+        MissingPackageError: The format needs a package that is not installed.
+    """
+    path = Path(path)
+    if size is not None and not all(0 < side <= _WIDEST for side in size):
+        raise ConfigError(
+            "the sensor size cannot be used",
+            found=f"height {size[0]}, width {size[1]}",
+            expected=f"1 .. {_WIDEST} each",
+        )
+    if time_unit is not None and time_unit not in MICROSECONDS_PER:
+        raise ConfigError(
+            "unknown time unit", found=time_unit, expected=", ".join(MICROSECONDS_PER)
+        )
+    source = _module_for(path).open_source(path, time_unit)
+    notes = dict(source.notes)
+    if size is not None:
+        notes["sensor size from"] = "the caller"
+    elif source.size is not None:
+        size = source.size
+    else:
+        size, notes["sensor size from"] = measured_size(source)
+    if not all(0 < side <= _WIDEST for side in size):
+        raise DataError(
+            "the file's sensor size cannot be", where=path, found=f"{size[1]}x{size[0]}"
+        )
+    return Recording(path, source, *size, notes)
+
+
+def read_events(
+    path: Path | str,
+    start_us: int | None = None,
+    end_us: int | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    time_unit: str | None = None,
+) -> Events:
+    """Events of a file with start_us <= t < end_us, all in memory; None leaves a side open.
+
+    Args:
+        path: A file in one of `FORMATS`.
+        start_us: First time wanted, absolute microseconds on the file's clock.
+        end_us: First time no longer wanted.
+        size: Sensor (height, width); see `open_recording`.
+        time_unit: s, ms, us or ns; see `open_recording`.
+
+    Raises:
+        DataError: The file is absent, empty, damaged or of another kind.
+        ConfigError: A size or time unit that cannot be.
+        MissingPackageError: The format needs a package that is not installed.
+    """
+    recording = open_recording(path, size=size, time_unit=time_unit)
+    blocks = recording.blocks(start_us, end_us)
+    return Events.concatenate(blocks, recording.height, recording.width)
+
+
+def _module_for(path: Path):  # noqa: ANN202  one of the modules in FORMATS
+    """The module that reads the file, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise DataError("cannot read the file", where=path, found=error.strerror) from error
+    if not head:
+        raise DataError(
+            "empty file", where=path, found="0 bytes", expected="an event recording",
+            hint="the recording or its copy failed: look at the original",
+        )  # fmt: skip
+    for module in FORMATS.values():
+        if module.matches(head, path):
+            return module
+    raise NotEventsError(
+        "not an event recording this version reads",
+        where=path,
+        found=_looks_like(head),
+        expected=", ".join(FORMATS),
+    )
+
+
+def _looks_like(head: bytes) -> str:
+    """What a file that begins so is, for the message."""
+    kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
+    return next(kinds, f"unknown content, first bytes {head[:8].hex(' ')}")
+
+
+FORMATS = {
+    "HDF5 (DSEC and others)": hdf5,
+    "AEDAT4": aedat4,
+    "Prophesee RAW (EVT2, EVT3)": prophesee,
+    "npz, npy": arrays,
+    "text (txt, csv)": text,
+}
+"""Readable formats by name: modules with `matches(head, path)` and `open_source(path, time_unit)`.
+
+The first that matches reads the file; text comes last, since it has no mark of its own.
+"""
+
+OTHER_KINDS = {
+    b"#!AER-DAT2": "AEDAT 2 events",
+    b"#!AER-DAT3": "AEDAT 3 events",
+    b"Event Stream": "an ES event stream",
+    b"% Data file": "Prophesee DAT events",
+    b"#ROSBAG V2.0": "a ROS 1 bag",
+    b"SQLite format 3": "an SQLite database, perhaps a ROS 2 bag",
+    b"\x89MCAP0": "an MCAP bag",
+    b"MATLAB 5.0": "a MATLAB file",
+    b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
+    b"\x1f\x8b": "gzip data",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"RIFF": "an AVI video or WAV sound",
+    b"\x1aE\xdf\xa3": "a Matroska video",
+    b"%PDF": "a PDF document",
+    b"\x00\x00\x00\x18ftyp": "an MP4 video",
+    b"\x00\x00\x00\x1cftyp": "an MP4 video",
+    b"\x00\x00\x00 ftyp": "an MP4 video",
+}
+"""First bytes of files people try that are no readable recording."""

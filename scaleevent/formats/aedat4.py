@@ -1,0 +1,204 @@
+"""AEDAT4 (iniVation): events and frames of one recording, through the optional package aedat."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.errors import DataError, MissingPackageError, NotEventsError
+from scaleevent.formats.recording import BLOCK, Frame, RawBlock
+
+MAGIC = b"#!AER-DAT4.0\r\n"
+
+
+def matches(head: bytes, path: Path) -> bool:
+    """Whether a file that begins with `head` is AEDAT4."""
+    return head.startswith(MAGIC)
+
+
+def open_source(path: Path, time_unit: str | None) -> Aedat4Source:
+    """The decoder of an AEDAT4 file; `time_unit` is not needed, the format fixes it.
+
+    Of several event or frame streams the one with the lowest number is taken; `notes` tells.
+
+    Raises:
+        MissingPackageError: The package aedat is absent.
+        DataError: A broken header, a truncated file, no event stream.
+    """
+    _check_header(path)
+    streams = _decoder(path).id_to_stream()
+    events = sorted(number for number, kind in streams.items() if kind["type"] == "events")
+    frames = sorted(number for number, kind in streams.items() if kind["type"] == "frame")
+    if not events:
+        kinds = ", ".join(kind["type"] for kind in streams.values())
+        raise NotEventsError("no event stream in this AEDAT4 file", where=path, found=kinds)
+    notes = {
+        "streams": ", ".join(f"{number} {streams[number]['type']}" for number in sorted(streams))
+    }
+    if len(events) > 1 or len(frames) > 1:
+        notes["read"] = f"events {events[0]}" + (f", frames {frames[0]}" if frames else "")
+    size = (streams[events[0]]["height"], streams[events[0]]["width"])
+    return Aedat4Source(path, size if min(size) else None, notes, events[0], (frames or [None])[0])
+
+
+@dataclass(frozen=True)
+class Aedat4Source:
+    """Decoder of one AEDAT4 file.
+
+    Args:
+        path: The file.
+        size: (height, width) of the event stream.
+        notes: The streams in the file.
+        events: Number of the event stream.
+        pictures: Number of the frame stream, or None.
+    """
+
+    path: Path
+    size: tuple[int, int] | None
+    notes: dict[str, str]
+    events: int
+    pictures: int | None
+    format = "AEDAT4"
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the file has a frame stream."""
+        return self.pictures is not None
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """All events from the beginning; the small packets of the camera are gathered."""
+        packets: list[np.ndarray] = []
+        first = gathered = 0
+        for packet in self._packets(self.events):
+            packets.append(packet["events"])
+            gathered += len(packets[-1])
+            if gathered >= BLOCK:
+                yield _to_block(first, packets)
+                first += gathered
+                packets, gathered = [], 0
+        if packets:
+            yield _to_block(first, packets)
+
+    def frames(self) -> Iterator[Frame]:
+        """The camera's pictures; grey stays grey, colour becomes RGB."""
+        if self.pictures is None:
+            return
+        for packet in self._packets(self.pictures):
+            frame = packet["frame"]
+            image = frame["pixels"]
+            if image.dtype == np.uint16:
+                image = (image >> 8).astype(np.uint8)
+            start = frame["exposure_begin_t"] or frame["begin_t"] or frame["t"]
+            end = frame["exposure_end_t"] or frame["end_t"] or start
+            yield Frame(image[..., :3] if image.ndim == 3 else image, start, end)
+
+    def _packets(self, stream: int) -> Iterator[dict]:
+        """The decoded packets of one stream, with every error of the decoder told as ours."""
+        decoder = _decoder(self.path)
+        number = 0
+        while True:
+            try:
+                packet = next(decoder)
+            except StopIteration:
+                return
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # a panic of the decoder is no Exception
+                raise _damage(self.path, f"packet {number}", error) from error
+            number += 1
+            if packet["stream_id"] == stream:
+                yield packet
+
+
+def _to_block(first: int, packets: list[np.ndarray]) -> RawBlock:
+    events = np.concatenate(packets)
+    return RawBlock(
+        first,
+        events["t"].astype(np.int64),
+        np.ascontiguousarray(events["x"]),
+        np.ascontiguousarray(events["y"]),
+        events["on"].astype(np.uint8),
+    )
+
+
+def _decoder(path: Path):  # noqa: ANN202  the package is optional, so is its type
+    try:
+        import aedat
+    except ImportError as error:
+        raise MissingPackageError("aedat", "aedat", "reading AEDAT4 files") from error
+    try:
+        return aedat.Decoder(path)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the decoder is no Exception
+        raise _damage(path, "header", error) from error
+
+
+def _damage(path: Path, where: str, error: BaseException) -> DataError:
+    """Our error for one of the decoder."""
+    return DataError(
+        "damaged or truncated AEDAT4 file",
+        where=f"{path}, {where}",
+        found=str(error).split("\n")[0],
+        hint="copy the file again; a recording cut short looks like this",
+    )
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header the decoder would trust unseen, and data that end too early.
+
+    The decoder reads the header's flatbuffer without bounds checks and aborts the whole process
+    on some broken ones (aedat 2.3.0). Layout: u32 length; flatbuffer table with compression
+    (int32), position of the data table (int64), XML description (string).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(len(MAGIC))
+        prefix = file.read(4)
+        length = int.from_bytes(prefix, "little")
+        buffer = file.read(min(length, 1 << 24))
+    try:
+        if len(prefix) < 4 or len(buffer) < length:
+            raise ValueError(f"header of {length} bytes in a file of {size}")
+        at = _table_field(buffer, 0)
+        compression = _number(buffer, "<i", at) if at else 0
+        at = _table_field(buffer, 1)
+        table_position = _number(buffer, "<q", at) if at else -1
+        at = _table_field(buffer, 2)
+        text = at + _number(buffer, "<I", at) if at else 0
+        text_length = _number(buffer, "<I", text)
+        if not 0 <= compression <= 4 or not at or text + 4 + text_length > length:
+            raise ValueError(f"compression {compression}, description of {text_length} bytes")
+        buffer[text + 4 : text + 4 + text_length].decode("utf-8")
+    except (ValueError, struct.error) as error:
+        raise _damage(path, f"header at byte {len(MAGIC)}", error) from error
+    if table_position > size:
+        raise DataError(
+            "truncated file",
+            where=f"{path}, byte {size}",
+            found="the end of the file",
+            expected=f"data up to byte {table_position}",
+            hint="copy the file again; a recording cut short loses its last events",
+        )
+
+
+def _table_field(buffer: bytes, number: int) -> int:
+    """Position of a field of the root table of a flatbuffer, 0 where it is absent."""
+    table = _number(buffer, "<I", 0)
+    index = table - _number(buffer, "<i", table)
+    entry = 4 + 2 * number
+    if entry >= _number(buffer, "<H", index):
+        return 0
+    offset = _number(buffer, "<H", index + entry)
+    return table + offset if offset else 0
+
+
+def _number(buffer: bytes, kind: str, at: int) -> int:
+    """One number inside the buffer."""
+    if at < 0:
+        raise ValueError("offset before the header")
+    return struct.unpack_from(kind, buffer, at)[0]

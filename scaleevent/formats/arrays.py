@@ -1,0 +1,269 @@
+"""Events in NumPy files: .npz archives and .npy arrays, read in blocks and never unpickled."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from scaleevent.errors import DataError, NotEventsError
+from scaleevent.formats.columns import (
+    SAMPLE,
+    column_order,
+    find_columns,
+    find_time_unit,
+    to_block,
+)
+from scaleevent.formats.recording import BLOCK, Frame, RawBlock
+
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+NPY_MAGIC = b"\x93NUMPY"
+
+
+def matches(head: bytes, path: Path) -> bool:
+    """Whether a file that begins with `head` is .npy, or a zip named .npz."""
+    zipped = head.startswith(ZIP_MAGICS) and path.suffix.lower() == ".npz"
+    return zipped or head.startswith(NPY_MAGIC)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where rows of one type follow each other without gaps.
+
+    Args:
+        member: Name in the archive; empty for a plain .npy file.
+        skip: Byte of the member where the first row begins.
+        row: Type of a row: a number, a record, or a few numbers.
+    """
+
+    member: str
+    skip: int
+    row: np.dtype
+
+
+@dataclass(frozen=True)
+class Array:
+    """Header of one stored array; `end` is the byte where its data begin."""
+
+    member: str
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    end: int
+
+    def rows(self, numbers: int = 1) -> Rows:
+        """All of it, taking `numbers` stored values as one row."""
+        row = self.dtype if numbers == 1 else np.dtype((self.dtype, (numbers,)))
+        return Rows(self.member, self.end, row)
+
+    def column(self, number: int, length: int) -> Rows:
+        """One column of a matrix stored column by column."""
+        return Rows(self.member, self.end + number * length * self.dtype.itemsize, self.dtype)
+
+
+Columns = dict[str, tuple[Rows, str | int | None]]
+"""For each of t, x, y, p its rows and, in a record or matrix row, the field or place."""
+
+
+def open_source(path: Path, time_unit: str | None) -> ArraySource:
+    """Find the events in a NumPy file.
+
+    Taken are four one-dimensional arrays by name, one record array with these fields, or one
+    (K, 4) or (4, K) matrix whose column order the values tell.
+
+    Raises:
+        DataError: No events, Python objects instead of numbers, a truncated or damaged file, an
+            ambiguous column order or time unit.
+    """
+    with _damage_told(path):
+        arrays = _headers(path)
+        columns, length = _find(path, arrays)
+        sample = next(_stored(path, columns, min(length, SAMPLE)), None)
+        unit = find_time_unit(sample["t"] if sample else np.empty(0), time_unit, str(path))
+    kind = "npz" if any(array.member for array in arrays) else "npy"
+    return ArraySource(path, kind, {"time unit": unit}, columns, length, unit)
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Decoder of one NumPy file."""
+
+    path: Path
+    format: str
+    notes: dict[str, str]
+    columns: Columns
+    length: int
+    unit: str
+    size = None
+    has_frames = False
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """All events from the beginning: the file has no time index."""
+        first = 0
+        with _damage_told(self.path):
+            for stored in _stored(self.path, self.columns, self.length):
+                yield to_block(first, **stored, unit=self.unit, where=str(self.path))
+                first += len(stored["t"])
+
+    def frames(self) -> Iterator[Frame]:
+        """None: these files hold events only."""
+        return iter(())
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Every error of the zip and npy readers, told as ours."""
+    damage = (
+        OSError, EOFError, KeyError, ValueError, TypeError, OverflowError, RuntimeError,
+        SyntaxError, MemoryError, struct.error, tokenize.TokenError, zlib.error, lzma.LZMAError,
+        zipfile.BadZipFile,
+    )  # fmt: skip
+    try:
+        yield
+    except damage as error:
+        raise DataError(
+            "damaged NumPy file",
+            where=path,
+            found=str(error).split("\n")[0] or type(error).__name__,
+            hint="copy the file again; a download cut short looks like this",
+        ) from error
+
+
+@contextmanager
+def _member(path: Path, name: str) -> Iterator[BinaryIO]:
+    """An archive member, or the plain file for an empty name."""
+    with ExitStack() as stack:
+        if name:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            yield stack.enter_context(archive.open(name))
+        else:
+            yield stack.enter_context(path.open("rb"))
+
+
+def _headers(path: Path) -> list[Array]:
+    """Headers of the arrays in the file, each checked against the bytes that are there."""
+    with path.open("rb") as file:
+        if file.read(len(NPY_MAGIC)) == NPY_MAGIC:
+            sizes = {"": path.stat().st_size}
+        else:
+            with zipfile.ZipFile(file) as archive:
+                sizes = {
+                    info.filename: info.file_size
+                    for info in archive.infolist()
+                    if info.filename.endswith(".npy")
+                }
+    arrays = []
+    for name, size in sizes.items():
+        with _member(path, name) as file:
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if read is None:
+                raise ValueError(f"npy version {version}")
+            shape, fortran, dtype = read(file)
+            end = file.tell()
+        where = f"{path}, array {name}" if name else str(path)
+        if dtype.hasobject:
+            raise DataError(
+                "Python objects instead of numbers",
+                where=where,
+                found=f"dtype {dtype}",
+                expected="numeric arrays; objects would run code when read",
+                hint="save the columns as plain arrays: np.savez(path, t=t, x=x, y=y, p=p)",
+            )
+        declared = prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or end + declared > size:
+            raise DataError(
+                "truncated file",
+                where=where,
+                found=f"{max(size - end, 0)} bytes of data",
+                expected=f"{declared} bytes for shape {shape} {dtype}",
+            )
+        arrays.append(Array(name, shape, fortran, dtype, end))
+    return arrays
+
+
+def _find(path: Path, arrays: list[Array]) -> tuple[Columns, int]:
+    """The four columns among the arrays, and their length."""
+    flat = {array.member.removesuffix(".npy"): array for array in arrays if len(array.shape) == 1}
+    names = find_columns(flat)
+    if names:
+        lengths = {name: flat[name].shape[0] for name in names.values()}
+        if len(set(lengths.values())) > 1:
+            raise DataError("event columns differ in length", where=path, found=lengths)
+        columns = {key: (flat[name].rows(), None) for key, name in names.items()}
+        return columns, flat[names["t"]].shape[0]
+    for array in flat.values():
+        names = find_columns(array.dtype.names or ())
+        if names:
+            return {key: (array.rows(), name) for key, name in names.items()}, array.shape[0]
+    matrices = [a for a in arrays if len(a.shape) == 2 and 4 in a.shape and not a.dtype.names]
+    matrices.sort(key=lambda a: "event" not in a.member.lower())
+    if matrices and (len(matrices) == 1 or "event" in matrices[0].member.lower()):
+        return _matrix_columns(path, matrices[0])
+    raise NotEventsError(
+        "no events in this NumPy file",
+        where=path,
+        found=", ".join(f"{a.member or 'array'} {a.dtype} {a.shape}" for a in arrays[:12])
+        or "none",
+        expected="arrays x, y, t, p, a record array with these fields, or one (K, 4) matrix",
+    )
+
+
+def _matrix_columns(path: Path, matrix: Array) -> tuple[Columns, int]:
+    """Columns of a (K, 4) or (4, K) matrix in either memory order."""
+    by_row = matrix.shape[1] == 4
+    length = matrix.shape[0] if by_row else matrix.shape[1]
+    if by_row != matrix.fortran:
+        places: list = [(matrix.rows(4), number) for number in range(4)]
+    else:
+        places = [(matrix.column(number, length), None) for number in range(4)]
+    columns = dict(zip("txyp", places, strict=True))
+    sample = next(_stored(path, columns, min(length, SAMPLE)), None)
+    if sample:
+        order = column_order(np.stack([sample[name] for name in "txyp"], axis=1), str(path))
+        columns = {name: places[order.index(name)] for name in "txyp"}
+    return columns, length
+
+
+def _stored(path: Path, columns: Columns, length: int) -> Iterator[dict[str, np.ndarray]]:
+    """The first `length` events as stored, in blocks, reading each run of rows once."""
+    with ExitStack() as stack:
+        files = {}
+        for rows in dict.fromkeys(rows for rows, _ in columns.values()):
+            files[rows] = stack.enter_context(_member(path, rows.member))
+            left = rows.skip
+            while left:  # read, not seek: the archive's checksum runs along
+                left -= len(_read(files[rows], min(left, BLOCK)))
+        for first in range(0, length, BLOCK):
+            number = min(BLOCK, length - first)
+            read = {
+                rows: np.frombuffer(_read(file, number * rows.row.itemsize), rows.row)
+                for rows, file in files.items()
+            }
+            yield {
+                name: read[rows] if part is None
+                else read[rows][part] if isinstance(part, str)
+                else read[rows][:, part]
+                for name, (rows, part) in columns.items()
+            }  # fmt: skip
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """Exactly that many bytes."""
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError(f"file ends {size - len(data)} bytes early")
+    return data

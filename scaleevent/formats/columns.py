@@ -1,0 +1,184 @@
+"""From columns as people store them to ours: names, order, time unit, pixels, polarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import permutations
+
+import numpy as np
+
+from scaleevent.errors import DataError
+from scaleevent.formats.recording import RawBlock
+
+ALIASES = {
+    "t": ("t", "ts", "time", "times", "timestamp", "timestamps", "t_us"),
+    "x": ("x", "xs", "x_pos", "pos_x"),
+    "y": ("y", "ys", "y_pos", "pos_y"),
+    "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
+}
+"""Names seen for the four columns, lower case."""
+
+MICROSECONDS_PER = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+"""Time units a user can name."""
+
+SAMPLE = 1 << 16
+"""Events looked at to find the column order and the time unit."""
+
+_MOST_BACKWARD = 0.05  # share of steps back in time that jitter may explain
+
+_EPOCH_S = (0.8e9, 4.1e9)  # 1995 to 2099 in seconds since 1970
+
+
+def find_columns(names: Iterable[str]) -> dict[str, str] | None:
+    """The names that stand for t, x, y and p, or None when one is missing or doubled."""
+    found = {}
+    names = list(names)
+    for column, aliases in ALIASES.items():
+        hits = [name for name in names if name.lower() in aliases]
+        if len(hits) != 1:
+            return None
+        found[column] = hits[0]
+    return found
+
+
+def column_order(sample: np.ndarray, where: str) -> str:
+    """Order of the four columns of a table, such as "txyp", read off its values.
+
+    Polarity takes only the values -1, 0, 1; pixels are whole and not negative, x before y; time is
+    the one column with fractions, or else one that rarely steps back.
+
+    Args:
+        sample: (K, 4) the first rows.
+        where: The file, for the message.
+
+    Raises:
+        DataError: No order fits, or several do.
+    """
+    sample = sample.astype(np.float64, copy=False)
+    whole = (sample == np.floor(sample)).all(axis=0)
+    pixel = whole & (sample >= 0).all(axis=0)
+    polarity = np.isin(sample, (-1, 0, 1)).all(axis=0)
+    time = (np.diff(sample, axis=0) < 0).sum(axis=0) <= _MOST_BACKWARD * len(sample)
+    if np.count_nonzero(~whole) == 1:
+        time = ~whole
+    allowed = {"t": time, "x": pixel, "y": pixel, "p": polarity}
+    fits = [
+        "".join(order)
+        for order in permutations("txyp")
+        if order.index("x") < order.index("y")
+        and all(allowed[name][place] for place, name in enumerate(order))
+    ]
+    if len(sample) and len(fits) == 1:
+        return fits[0]
+    first = ", ".join(f"{value:g}" for value in sample[0]) if len(sample) else "no rows"
+    raise DataError(
+        "cannot tell which column is time, x, y and polarity",
+        where=where,
+        found=f"{'orders ' + ', '.join(sorted(fits)) if fits else 'no order'} would fit; "
+        f"first row {first}",
+        expected="four columns: ascending time, whole pixels x and y, polarity 0/1 or -1/+1",
+        hint="name the columns: a header line 't x y p', or arrays called t, x, y, p; "
+        "undistorted events with fractions of pixels are not read",
+    )
+
+
+def find_time_unit(sample: np.ndarray, given: str | None, where: str) -> str:
+    """Unit of raw time stamps: the one given, else the one their type and range allow.
+
+    Fractions are seconds. Whole numbers are microseconds, or nanoseconds where only these give a
+    date between 1995 and 2099.
+
+    Raises:
+        DataError: The values fit no unit or several.
+    """
+    if given is not None:
+        return given
+    sample = sample[np.isfinite(sample)]
+    if not len(sample):
+        return "us"
+    low, high = float(sample.min()), float(sample.max())
+    span = max(abs(low), abs(high))
+    fractions = sample.dtype.kind == "f" and bool((sample != np.floor(sample)).any())
+    if fractions and span < _EPOCH_S[1]:
+        return "s"
+    stored_as_whole = sample.dtype.kind in "iu" or span >= 1e5 or span == 0
+    if not fractions and stored_as_whole:
+        if span < _EPOCH_S[1] * 1e6:
+            return "us"
+        if _EPOCH_S[0] * 1e9 <= span < _EPOCH_S[1] * 1e9:
+            return "ns"
+    raise DataError(
+        "the time unit is ambiguous",
+        where=where,
+        found=f"time stamps from {low:.9g} to {high:.9g}, {sample.dtype}",
+        hint="give the time unit: s, ms, us or ns",
+    )
+
+
+def to_microseconds(t: np.ndarray, unit: str, first: int, where: str) -> np.ndarray:
+    """int64 microseconds; seconds and milliseconds rounded to nearest, nanoseconds floored."""
+    if t.dtype.kind == "f":
+        t = t.astype(np.float64, copy=False) * MICROSECONDS_PER[unit]
+        if not (np.abs(t) < 2.0**62).all():  # NaN fails the comparison too
+            bad = int(np.argmin(np.abs(t) < 2.0**62))
+            raise DataError(
+                "time stamp out of range", where=f"{where}, event {first + bad}", found=t[bad]
+            )
+        return (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
+    factor = {"s": 1_000_000, "ms": 1000}.get(unit, 1)
+    limit = 2**62 // factor
+    if len(t) and (int(t.max()) > limit or int(t.min()) < -limit):
+        raise DataError("time stamp out of range", where=where, found=f"{t.min()} .. {t.max()}")
+    t = t.astype(np.int64, copy=False)
+    return t // 1000 if unit == "ns" else t * factor if factor > 1 else t
+
+
+def to_pixels(column: np.ndarray, name: str, first: int, where: str) -> np.ndarray:
+    """Whole pixel coordinates as integers; fractions are refused, not rounded."""
+    if column.dtype.kind in "iu":
+        return column
+    with np.errstate(invalid="ignore"):
+        whole = column.astype(np.int32)
+    if not np.array_equal(whole, column):
+        bad = int(np.argmax(whole != column))
+        raise DataError(
+            "pixel coordinates are not whole numbers",
+            where=f"{where}, event {first + bad}",
+            found=f"{name} = {column[bad]}",
+            expected="raw sensor pixels",
+            hint="these events were undistorted or rescaled: use the original recording",
+        )
+    return whole
+
+
+def to_polarity(p: np.ndarray, first: int, where: str) -> np.ndarray:
+    """uint8 polarity, 1 = brighter, from 0/1, -1/+1 or bool."""
+    if p.dtype == bool:
+        return p.view(np.uint8)
+    on = p == 1
+    off = p == (-1 if len(p) and p.min() < 0 else 0)
+    if not (on | off).all():
+        bad = int(np.argmin(on | off))
+        raise DataError(
+            "polarity out of range",
+            where=f"{where}, event {first + bad}",
+            found=f"p = {p[bad]}",
+            expected="0 and 1, or -1 and +1",
+        )
+    return on.view(np.uint8)
+
+
+def to_block(
+    first: int, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, unit: str, where: str
+) -> RawBlock:
+    """A raw block from stored columns of any numeric type."""
+    for name, column in zip("txyp", (t, x, y, p), strict=True):
+        if column.dtype.kind not in ("iufb" if name == "p" else "iuf"):
+            raise DataError(f"column {name} is not numeric", where=where, found=column.dtype)
+    return RawBlock(
+        first,
+        to_microseconds(t, unit, first, where),
+        to_pixels(x, "x", first, where),
+        to_pixels(y, "y", first, where),
+        to_polarity(p, first, where),
+    )

@@ -1,0 +1,132 @@
+"""Word machines of Prophesee EVT2 and EVT3: one pass over the words, state carried between calls.
+
+The word layouts are those of the vendor's public format descriptions
+(docs.prophesee.ai, "EVT 2.0 Format" and "EVT 3.0 Format").
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+EVT2_STATE = 2
+"""Length of the EVT2 state: current TIME_HIGH (-1 before the first), times it wrapped."""
+
+EVT3_STATE = 5
+"""Length of the EVT3 state: TIME_HIGH (-1 before the first), wraps, TIME_LOW, row, next column."""
+
+VECTOR = 12
+"""Most events one EVT3 word can hold; output arrays need this many spare places."""
+
+_COLUMN_LIMIT = 0x7FFF  # a vector that runs on past any sensor stays here instead of wrapping
+
+
+def first_state(length: int) -> np.ndarray:
+    """State before the first word; every part is unknown except the number of wraps."""
+    state = np.full(length, -1, np.int64)
+    state[1] = 0
+    if length == EVT3_STATE:
+        state[2] = 0
+    return state
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_evt2(words, state, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode 32-bit words; the outputs hold at least one event a word.
+
+    Type 0 and 1 are events (OFF, ON), 8 sets bits 6 to 33 of the clock; other types are not events.
+
+    Returns:
+        Words used (all), events written, events dropped for want of a time.
+    """
+    high, wraps = state[0], state[1]
+    n = dropped = 0
+    for word in words:
+        kind = word >> 28
+        if kind <= 1:
+            if high < 0:
+                dropped += 1
+                continue
+            t[n] = (wraps << 34) | (high << 6) | np.int64((word >> 22) & 0x3F)
+            x[n] = (word >> 11) & 0x7FF
+            y[n] = word & 0x7FF
+            p[n] = kind
+            n += 1
+        elif kind == 8:
+            now = np.int64(word & 0xFFFFFFF)
+            if high - now > 1 << 27:  # the 28-bit counter ran over
+                wraps += 1
+            high = now
+    state[0], state[1] = high, wraps
+    return len(words), n, dropped
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_evt3(words, state, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode 16-bit words until they end or fewer than `VECTOR` places are left in the outputs.
+
+    A word by word machine: it also reads vector sequences cut short, where a decoder that takes
+    12-12-8 groups goes wrong (prophesee-ai/openeb issue 111).
+
+    Returns:
+        Words used, events written, events dropped for want of a time, row or vector base.
+    """
+    high, wraps, low, row, column = state[0], state[1], state[2], state[3], state[4]
+    polarity = np.uint8(0)
+    if column >= 0:
+        polarity = np.uint8(column >> 16)
+        column &= 0xFFFF
+    now = (wraps << 24) | (high << 12) | low
+    n = dropped = used = 0
+    last = len(t) - VECTOR
+    for word in words:
+        if n > last:
+            break
+        used += 1
+        kind = word >> 12
+        if kind == 0x2:  # one event
+            if high < 0 or row < 0:
+                dropped += 1
+                continue
+            t[n] = now
+            x[n] = word & 0x7FF
+            y[n] = row
+            p[n] = (word >> 11) & 1
+            n += 1
+        elif kind == 0x0:  # row
+            row = np.int64(word & 0x7FF)
+        elif kind == 0x4 or kind == 0x5:  # vector of 12 or 8 events on one row
+            bits = word & 0xFFF if kind == 0x4 else word & 0xFF
+            known = high >= 0 and row >= 0 and column >= 0
+            at = column
+            while bits:
+                if bits & 1:
+                    if known:
+                        t[n] = now
+                        x[n] = at
+                        y[n] = row
+                        p[n] = polarity
+                        n += 1
+                    else:
+                        dropped += 1
+                bits >>= 1
+                at += 1
+            if column >= 0:
+                column = min(column + (12 if kind == 0x4 else 8), _COLUMN_LIMIT)
+        elif kind == 0x6:  # time, low 12 bits
+            low = np.int64(word & 0xFFF)
+            now = (wraps << 24) | (high << 12) | low
+        elif kind == 0x3:  # where the next vector begins
+            column = np.int64(word & 0x7FF)
+            polarity = np.uint8((word >> 11) & 1)
+        elif kind == 0x8:  # time, high 12 bits
+            new = np.int64(word & 0xFFF)
+            if high - new >= 2048:  # the 24-bit clock ran over
+                wraps += 1
+            if new != high:
+                low = 0
+            high = new
+            now = (wraps << 24) | (high << 12) | low
+    state[0], state[1], state[2], state[3] = high, wraps, low, row
+    state[4] = column if column < 0 else column | (np.int64(polarity) << 16)
+    return used, n, dropped

@@ -1,0 +1,216 @@
+"""`street`: an embedded procedural world with images, events and exact ground truth.
+
+A camera moves through a ray-cast street of buildings, cars, people, trees. Each scene gives the
+picture at one moment, the events of the window before it, class, depth and flow of every pixel.
+It depends on nothing but (seed, scene, settings).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent.errors import ConfigError
+from scaleevent.events import Events
+from scaleevent.simulate import EventSimulator, merge_events, noise_events, spread_thresholds
+from scaleevent.street_layout import World, draw_world
+from scaleevent.street_objects import CLASSES
+from scaleevent.street_rays import Lens, cast
+from scaleevent.street_render import labels_and_flow, radiance
+
+__all__ = ["CLASSES", "PALETTE", "StreetScene", "StreetSettings", "render_scene"]
+
+PALETTE = np.array(
+    [(150, 195, 235), (95, 85, 100), (225, 120, 210), (130, 100, 85), (75, 145, 55),
+     (40, 70, 200), (220, 30, 50), (240, 200, 40)],
+    np.uint8,
+)  # fmt: skip
+
+IMAGE_US = 1_000_000  # image time of every scene
+
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # linear sRGB, ITU-R BT.709
+_FIELD = 0.86  # focal length in image widths
+_HORIZON = 0.46  # row of the horizon in image heights
+_SHIFTS = ((-0.25, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+_DARK_CURRENT = 0.005  # radiance that the event pixels add before the logarithm
+_SATURATION = 4000.0  # electrons in a white pixel by day
+
+
+@dataclass(frozen=True)
+class StreetSettings:
+    """How the world is filmed.
+
+    Args:
+        height: Image and sensor rows, up to 480.
+        width: Image and sensor columns, up to 640.
+        window_us: Length of the event window that ends at the image time.
+        speed: Factor on all motion.
+        standing: Share of scenes in which the camera stands still.
+        darkness: 0 = day .. 1 = night: less light, so photon noise and weaker events.
+        exposure: Brightness of the image in stops from the automatic one.
+        shutter_us: Exposure time, centred on the image time: motion blur.
+        threshold: Range of the contrast threshold, log units; one value per scene.
+        threshold_spread: Standard deviation over the pixels, relative to the threshold.
+        noise_hz: Noise events per pixel and second.
+        step_px: Largest image motion between the frames the events are simulated from.
+    """
+
+    height: int = 96
+    width: int = 128
+    window_us: int = 50_000
+    speed: float = 1.0
+    standing: float = 0.15
+    darkness: float = 0.0
+    exposure: float = 0.0
+    shutter_us: int = 8_000
+    threshold: tuple[float, float] = (0.12, 0.30)
+    threshold_spread: float = 0.15
+    noise_hz: float = 0.1
+    step_px: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = self.threshold
+        limits = {
+            "height": 16 <= self.height <= 480,
+            "width": 16 <= self.width <= 640,
+            "window_us": 100 <= self.window_us <= 1_000_000,
+            "speed": 0 <= self.speed <= 16,
+            "standing": 0 <= self.standing <= 1,
+            "darkness": 0 <= self.darkness <= 1,
+            "exposure": -8 <= self.exposure <= 8,
+            "shutter_us": 0 <= self.shutter_us <= 1_000_000,
+            "threshold": 0.01 <= low <= high <= 2,
+            "threshold_spread": 0 <= self.threshold_spread <= 1,
+            "noise_hz": 0 <= self.noise_hz <= 1000,
+            "step_px": 0.1 <= self.step_px <= 100,
+        }
+        for name, fits in limits.items():
+            if not fits:
+                raise ConfigError(f"street: {name} is out of range", found=getattr(self, name))
+
+
+@dataclass(frozen=True, eq=False)
+class StreetScene:
+    """One moment of the street.
+
+    Args:
+        image: (H, W, 3) uint8, sRGB.
+        events: Events with start_us <= t < image_us.
+        start_us: Start of the event window.
+        image_us: Time of image, semantics and depth.
+        semantics: (H, W) uint8, index into `CLASSES`.
+        depth: (H, W) float32, metres along the optical axis; NaN = sky.
+        flow: (2, H, W) float32, pixels right and down that the point seen at image time moves
+            until image_us + window_us; NaN where it has passed the camera by then.
+    """
+
+    image: np.ndarray
+    events: Events
+    start_us: int
+    image_us: int
+    semantics: np.ndarray
+    depth: np.ndarray
+    flow: np.ndarray
+
+
+def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) -> StreetScene:
+    """The scene of a number: the same bytes whatever was rendered before, in any process.
+
+    Args:
+        seed: Names a family of scenes, not negative.
+        scene: Number within the family, not negative.
+        settings: How it is filmed; `StreetSettings()` if absent.
+    """
+    settings = settings or StreetSettings()
+    rng = np.random.default_rng([seed, scene])
+    world = draw_world(rng, settings.speed, settings.standing, settings.darkness)
+    lens = Lens(_FIELD * settings.width, _HORIZON * settings.height)
+    hits = cast(world.solids, world.pose, lens, 0.0, settings.height, settings.width)
+    seconds = settings.window_us * 1e-6
+    semantics, flow = labels_and_flow(
+        world.solids, world.ground, world.pose, world.camera(seconds), lens, seconds,
+        (CLASSES.index("sky"), CLASSES.index("road"), CLASSES.index("vegetation")), hits,
+    )  # fmt: skip
+    blur = _frame_count(flow * (settings.shutter_us / settings.window_us), settings.step_px)
+    start_us = IMAGE_US - settings.window_us
+    return StreetScene(
+        image=_photograph(rng, world, lens, settings, max(blur, len(_SHIFTS))),
+        events=_film(rng, world, lens, settings, _frame_count(flow, settings.step_px), start_us),
+        start_us=start_us,
+        image_us=IMAGE_US,
+        semantics=semantics,
+        depth=np.where(np.isfinite(hits.depth), hits.depth, np.nan).astype(np.float32),
+        flow=flow,
+    )
+
+
+def _view(world: World, lens: Lens, t: float, settings: StreetSettings) -> np.ndarray:
+    """Linear RGB radiance (H, W, 3) at `t` seconds from the image time."""
+    pose = world.camera(t)
+    hits = cast(world.solids, pose, lens, t, settings.height, settings.width)
+    return radiance(world.solids, world.ground, world.light, pose, lens, t, hits)
+
+
+def _frame_count(flow: np.ndarray, step_px: float) -> int:
+    """Intervals to render a motion in, so that 9 of 10 pixels move at most a step in each."""
+    return min(max(math.ceil(np.nanquantile(np.hypot(*flow), 0.9) / step_px), 3), 64)
+
+
+def _photograph(
+    rng: np.random.Generator, world: World, lens: Lens, settings: StreetSettings, exposures: int
+) -> np.ndarray:
+    """The 8-bit picture: averaged over shutter and pixel, exposed, with photon noise."""
+    shutter = settings.shutter_us * 1e-6
+    light = np.zeros((settings.height, settings.width, 3))
+    for i in range(exposures):
+        shift_x, shift_y = _SHIFTS[i % len(_SHIFTS)]
+        t = shutter * ((i + 0.5) / exposures - 0.5)
+        light += _view(world, lens._replace(shift_x=shift_x, shift_y=shift_y), t, settings)
+    light /= exposures
+    middle = np.exp(np.mean(np.log(light @ _LUMINANCE + 1e-5)))
+    key = 0.2 * 2.0 ** (settings.exposure - 1.5 * settings.darkness)  # night stays darker than day
+    light = (light * (key / middle)).astype(np.float32)
+    electrons = _SATURATION * 10.0 ** (-2.5 * settings.darkness)
+    light += np.sqrt(light / electrons) * rng.standard_normal(light.shape, np.float32)
+    light = np.clip(light, 0.0, 1.0)
+    # sRGB transfer function, IEC 61966-2-1
+    coded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(255.0 * coded).astype(np.uint8)
+
+
+def _film(
+    rng: np.random.Generator,
+    world: World,
+    lens: Lens,
+    settings: StreetSettings,
+    intervals: int,
+    start_us: int,
+) -> Events:
+    """Events of the window before the image time."""
+    height, width = settings.height, settings.width
+    seconds = settings.window_us * 1e-6
+    threshold = rng.uniform(*settings.threshold)
+    spread = settings.threshold_spread * threshold
+    positive = spread_thresholds(rng, threshold, spread, height, width)
+    negative = spread_thresholds(rng, threshold, spread, height, width)
+
+    def log_frame(i: int) -> np.ndarray:
+        t = seconds * (i / intervals - 1.0)
+        return np.log(_view(world, lens, t, settings) @ _LUMINANCE + _DARK_CURRENT)
+
+    first = log_frame(0)
+    # In a camera that has been running, any level within the thresholds is equally likely
+    level = first - 0.999 * rng.uniform(-negative, positive)
+    simulator = EventSimulator(first, 0.0, positive, negative, level=level)
+    parts = [
+        simulator.advance(log_frame(i), seconds * i / intervals) for i in range(1, intervals + 1)
+    ]
+    t, x, y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
+    stamps = start_us + np.floor(t * 1e6).astype(np.int64)
+    signal = Events(stamps, x, y, p, height, width).between(start_us, start_us + settings.window_us)
+    noise = noise_events(
+        rng, settings.noise_hz, start_us, start_us + settings.window_us, height, width
+    )
+    return merge_events(signal, noise)

@@ -1,0 +1,115 @@
+"""Drawing one world: a street with its buildings, cars, people, light and camera."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent.street_objects import HORIZON, StreetBuilder, draw_seed, pick
+from scaleevent.street_rays import SOLID, Pose
+from scaleevent.street_surfaces import Ground, Light
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A street and the camera that moves through it; time 0 is the image time."""
+
+    solids: np.ndarray  # (P,) SOLID
+    ground: Ground
+    light: Light
+    pose: Pose  # at image time
+    velocity: tuple[float, float]  # camera, m/s in x and z
+    yaw_rate: float  # rad/s
+
+    def camera(self, t: float) -> Pose:
+        """The camera `t` seconds after the image time."""
+        return Pose(
+            self.pose.x + self.velocity[0] * t,
+            self.pose.y,
+            self.pose.z + self.velocity[1] * t,
+            self.pose.yaw + self.yaw_rate * t,
+        )
+
+
+def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:
+    """A world drawn at random.
+
+    Args:
+        rng: Source of every choice.
+        speed: Factor on all motion.
+        standing: Probability that the camera stands still.
+        darkness: 0 = day, 1 = night.
+    """
+    half_road = rng.uniform(3.4, 5.4)
+    ground = Ground(
+        half_road=half_road,
+        lane_line=bool(rng.random() < 0.75),
+        crossing_z=rng.uniform(16.0, 60.0) if rng.random() < 0.6 else 10.0 * HORIZON,
+        crossing_half=rng.uniform(3.0, 4.5),
+        grey=rng.uniform(0.07, 0.15),
+        seed=draw_seed(rng),
+    )
+    row_x = half_road + rng.uniform(2.4, 4.6)
+    builder = StreetBuilder(rng, ground, row_x, speed)
+    builder.sidewalks()
+    heights = builder.buildings()
+    builder.furniture()
+    builder.cars()
+    builder.people()
+    if rng.random() < standing:
+        velocity, yaw_rate = (0.0, 0.0), 0.0
+    else:
+        velocity = (rng.uniform(-0.4, 0.4) * speed, rng.uniform(1.0, 7.0) * speed)
+        yaw_rate = rng.normal(0.0, 0.07) * speed
+    pose = Pose(rng.uniform(-0.1, 0.45) * half_road, rng.uniform(1.3, 2.0), 0.0, rng.normal(0, 0.1))
+    solids = np.array(builder.solids, SOLID)
+    nearest_first = np.argsort(solids["z"] - solids["half_z"], kind="stable")
+    return World(
+        solids=solids[nearest_first],
+        ground=ground,
+        light=_draw_light(rng, darkness, row_x, heights),
+        pose=pose,
+        velocity=velocity,
+        yaw_rate=yaw_rate,
+    )
+
+
+def _draw_light(
+    rng: np.random.Generator, darkness: float, row_x: float, row_height: float
+) -> Light:
+    """Sunshine, cloud or a low sun; darkness dims and cools it and lights the windows."""
+    weather = pick(rng, (0, 0, 1, 2))
+    azimuth = rng.uniform(0, 2 * math.pi)
+    elevation = math.radians(rng.uniform(*((32, 65), (40, 70), (10, 24))[weather]))
+    sun = ((2.3, 2.1, 1.75), (0.25, 0.25, 0.25), (2.6, 1.45, 0.6))[weather]
+    ambient = ((0.36, 0.43, 0.56), (0.72, 0.75, 0.8), (0.36, 0.36, 0.46))[weather]
+    zenith = ((0.1, 0.24, 0.6), (0.5, 0.54, 0.6), (0.13, 0.22, 0.45))[weather]
+    horizon = ((0.62, 0.76, 0.95), (0.72, 0.75, 0.8), (1.0, 0.66, 0.4))[weather]
+    cloud = ((1.0, 1.0, 1.0), (0.62, 0.64, 0.68), (0.85, 0.6, 0.5))[weather]
+    dim = 10.0 ** (-1.5 * darkness)
+    night = np.array((0.6, 0.75, 1.25)) * darkness + (1.0 - darkness)
+
+    def dimmed(rgb: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+        red, green, blue = (factor * night * rgb).tolist()
+        return red, green, blue
+
+    return Light(
+        sun=(
+            math.cos(elevation) * math.sin(azimuth),
+            math.sin(elevation),
+            math.cos(elevation) * math.cos(azimuth),
+        ),
+        sun_rgb=dimmed(sun, dim * (1.0 - darkness)),
+        ambient_rgb=dimmed(ambient, dim),
+        zenith_rgb=dimmed(zenith, dim),
+        horizon_rgb=dimmed(horizon, dim),
+        cloud_rgb=dimmed(cloud, dim),
+        clouds=(rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.0), rng.uniform(0.1, 0.5))[weather],
+        haze=rng.uniform(0.001, 0.006),
+        lamps=0.6 * darkness,
+        row_x=row_x,
+        row_height=row_height,
+        seed=draw_seed(rng),
+    )

@@ -1,0 +1,276 @@
+"""Ray casting: the nearest surface that each pixel of a camera in the street sees.
+
+World axes: x right, y up, z along the street, metres. Camera axes: x right, y down, z forward.
+Pixel (row, column) looks through the point (column + 0.5, row + 0.5). Depth is measured along the
+camera's z axis, so a ray reaches the point `eye + depth * direction`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from scaleevent.street_surfaces import LEAVES, hashed, kernel
+
+SKY, GROUND = -2, -1  # surface numbers beside those of the solids
+BOX, ELLIPSOID = range(2)
+NEAR = 0.2  # metres; nothing is closer to the camera
+FAR = 300.0  # metres; the plane beyond is lost in the haze and counts as sky
+
+SOLID = np.dtype(
+    [
+        *((name, np.float64) for name in ("x", "y", "z")),  # centre at image time, metres
+        *((name, np.float64) for name in ("half_x", "half_y", "half_z")),
+        *((name, np.float64) for name in ("taper_x", "taper_z")),  # walls lean in, metres per metre
+        *((name, np.float64) for name in ("speed_x", "speed_z")),  # metres per second
+        *((name, np.float64) for name in ("red", "green", "blue")),  # albedo, linear
+        *((name, np.int64) for name in ("shape", "material", "label", "seed")),
+        ("shadow", np.float64),  # how far it darkens the ground below, 0..1
+    ]
+)
+
+
+class Pose(NamedTuple):
+    """A camera looking along the street, turned to the right by `yaw` radians."""
+
+    x: float
+    y: float
+    z: float
+    yaw: float
+
+
+class Lens(NamedTuple):
+    """Pinhole of `focal` pixels, horizon at row `horizon`; rays shifted by parts of a pixel."""
+
+    focal: float
+    horizon: float
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+
+
+class Hits(NamedTuple):
+    """The nearest surface of every pixel, all (H, W)."""
+
+    depth: np.ndarray  # float64 metres, inf = sky
+    surface: np.ndarray  # int32, row of the solids, or GROUND or SKY
+    side: np.ndarray  # int8, side of a box, as `_meet_box` numbers them
+    shade: np.ndarray  # float64, light left by the shadow of what stands above, 0..1
+
+
+def cast(solids: np.ndarray, pose: Pose, lens: Lens, t: float, height: int, width: int) -> Hits:
+    """Look at the world `t` seconds after the image time.
+
+    Args:
+        solids: (P,) `SOLID`.
+        pose: Camera at that time.
+        lens: Projection.
+        t: Seconds; solids move at constant speed.
+        height: Image rows.
+        width: Image columns.
+    """
+    hits = Hits(
+        np.empty((height, width)),
+        np.empty((height, width), np.int32),
+        np.empty((height, width), np.int8),
+        np.ones((height, width)),
+    )
+    _cast_plane(pose, lens, hits)
+    _cast_solids(solids, pose, lens, t, hits)
+    _cast_shadows(solids, pose, lens, t, hits)
+    return hits
+
+
+@kernel
+def _cast_plane(pose, lens, hits):
+    """The plane y = 0 below the horizon, sky above."""
+    height, width = hits.depth.shape
+    for row in range(height):
+        down = (row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
+        depth = pose.y / down if down * FAR > pose.y else np.inf
+        hits.depth[row, :] = depth
+        hits.surface[row, :] = GROUND if depth < FAR else SKY
+
+
+@kernel
+def _view_box(x, y, z, half_x, half_y, half_z, pose, lens, height, width):
+    """Rows and columns (half-open) that an axis-aligned box can cover, and its least depth.
+
+    Edges that reach behind the camera are cut at NEAR.
+    """
+    cos = math.cos(pose.yaw)
+    sin = math.sin(pose.yaw)
+    corners = np.empty((8, 3))
+    for i in range(8):
+        dx = x - pose.x + (half_x if i & 1 else -half_x)
+        dz = z - pose.z + (half_z if i & 4 else -half_z)
+        corners[i, 0] = cos * dx - sin * dz
+        corners[i, 1] = pose.y - y - (half_y if i & 2 else -half_y)
+        corners[i, 2] = sin * dx + cos * dz
+    left, top, right, bottom = np.inf, np.inf, -np.inf, -np.inf
+    nearest = np.min(corners[:, 2])
+    for i in range(8):
+        if corners[i, 2] < NEAR:
+            continue
+        for bit in (0, 1, 2, 4):
+            j = i ^ bit
+            cut = 0.0
+            if bit != 0:
+                if corners[j, 2] >= NEAR:
+                    continue
+                cut = (corners[i, 2] - NEAR) / (corners[i, 2] - corners[j, 2])
+            depth = corners[i, 2] + cut * (corners[j, 2] - corners[i, 2])
+            column = (corners[i, 0] + cut * (corners[j, 0] - corners[i, 0])) / depth * lens.focal
+            row = (corners[i, 1] + cut * (corners[j, 1] - corners[i, 1])) / depth * lens.focal
+            left = min(left, column)
+            right = max(right, column)
+            top = min(top, row)
+            bottom = max(bottom, row)
+    if left > right:
+        return 0, 0, 0, 0, nearest
+    limit = 1e6  # pixels; keeps the conversion to integers defined
+    x0 = 0.5 * width - 0.5 - lens.shift_x
+    y0 = lens.horizon - 0.5 - lens.shift_y
+    return (
+        max(int(math.ceil(max(top, -limit) + y0)), 0),
+        min(int(math.floor(min(bottom, limit) + y0)) + 1, height),
+        max(int(math.ceil(max(left, -limit) + x0)), 0),
+        min(int(math.floor(min(right, limit) + x0)) + 1, width),
+        nearest,
+    )
+
+
+@kernel
+def _meet_box(solid, ox, oy, oz, dx, dy, dz):
+    """Depth at which a ray enters a box with leaning walls, and the face; inf if it does not.
+
+    The box is the meeting of six half-spaces a.p <= b in coordinates of its centre; a wall that
+    leans by `taper` has a = (+-1, taper, 0).
+    """
+    enter = NEAR
+    leave = np.inf
+    face = -1
+    for side in range(6):
+        sign = 1.0 - 2.0 * (side & 1)
+        if side < 2:
+            slope = sign * dx + solid.taper_x * dy
+            room = solid.half_x - sign * ox - solid.taper_x * oy
+        elif side < 4:
+            slope = sign * dz + solid.taper_z * dy
+            room = solid.half_z - sign * oz - solid.taper_z * oy
+        else:
+            slope = sign * dy
+            room = solid.half_y - sign * oy
+        if slope < 0.0:
+            if room < slope * enter:
+                enter = room / slope
+                face = side
+        elif slope > 0.0:
+            if room < slope * leave:
+                leave = room / slope
+        elif room < 0.0:
+            return np.inf, -1
+        if enter > leave:
+            return np.inf, -1
+    return (enter, face) if face >= 0 else (np.inf, -1)
+
+
+@kernel
+def _meet_ellipsoid(solid, ox, oy, oz, dx, dy, dz):
+    """Depth at which a ray enters an ellipsoid; inf if it does not."""
+    ox, oy, oz = ox / solid.half_x, oy / solid.half_y, oz / solid.half_z
+    dx, dy, dz = dx / solid.half_x, dy / solid.half_y, dz / solid.half_z
+    square = dx * dx + dy * dy + dz * dz
+    half = ox * dx + oy * dy + oz * dz
+    root = half * half - square * (ox * ox + oy * oy + oz * oz - 1.0)
+    if root < 0.0:
+        return np.inf
+    depth = (-half - math.sqrt(root)) / square
+    return depth if depth > NEAR else np.inf
+
+
+@kernel
+def _between_leaves(solid, px, py, pz, dx, dy, dz):
+    """Whether a ray that grazes a ball of leaves passes between them; makes ragged outlines."""
+    nx, ny, nz = px / solid.half_x**2, py / solid.half_y**2, pz / solid.half_z**2
+    inwards = -(nx * dx + ny * dy + nz * dz)
+    limit = 0.55 * math.sqrt((nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + dz * dz))
+    if inwards > limit:
+        return False
+    tuft = 9.0  # per metre
+    cell = int(math.floor(tuft * (px + 0.37 * pz)))
+    return inwards < limit * hashed(cell, int(math.floor(tuft * py)), solid.seed + 5)
+
+
+@kernel
+def _cast_solids(solids, pose, lens, t, hits):
+    """Fastest when near solids come first, since they spare the pixels behind them."""
+    height, width = hits.depth.shape
+    cos = math.cos(pose.yaw)
+    sin = math.sin(pose.yaw)
+    for number in range(len(solids)):
+        solid = solids[number]
+        ox = pose.x - solid.x - solid.speed_x * t
+        oy = pose.y - solid.y
+        oz = pose.z - solid.z - solid.speed_z * t
+        top, bottom, left, right, nearest = _view_box(
+            pose.x - ox, solid.y, pose.z - oz,
+            solid.half_x + abs(solid.taper_x) * solid.half_y,  # leaning walls are wider at the foot
+            solid.half_y,
+            solid.half_z + abs(solid.taper_z) * solid.half_y,
+            pose, lens, height, width,
+        )  # fmt: skip
+        for row in range(top, bottom):
+            dy = -(row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
+            for column in range(left, right):
+                if hits.depth[row, column] <= nearest:
+                    continue
+                aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
+                dx = cos * aside + sin
+                dz = cos - sin * aside
+                side = -1
+                if solid.shape == BOX:
+                    depth, side = _meet_box(solid, ox, oy, oz, dx, dy, dz)
+                else:
+                    depth = _meet_ellipsoid(solid, ox, oy, oz, dx, dy, dz)
+                if depth < hits.depth[row, column]:
+                    if solid.material == LEAVES and _between_leaves(
+                        solid, ox + depth * dx, oy + depth * dy, oz + depth * dz, dx, dy, dz
+                    ):
+                        continue
+                    hits.depth[row, column] = depth
+                    hits.surface[row, column] = number
+                    hits.side[row, column] = side
+
+
+@kernel
+def _cast_shadows(solids, pose, lens, t, hits):
+    """Soft dark ellipses below what stands on the ground; not a light calculation."""
+    height, width = hits.depth.shape
+    cos = math.cos(pose.yaw)
+    sin = math.sin(pose.yaw)
+    for number in range(len(solids)):
+        solid = solids[number]
+        if solid.shadow == 0.0:
+            continue
+        x = solid.x + solid.speed_x * t
+        z = solid.z + solid.speed_z * t
+        half_x = 1.15 * solid.half_x + 0.15
+        half_z = 1.15 * solid.half_z + 0.15
+        top, bottom, left, right, _ = _view_box(
+            x, 0.1, z, half_x, 0.1, half_z, pose, lens, height, width
+        )
+        for row in range(top, bottom):
+            for column in range(left, right):
+                depth = hits.depth[row, column]
+                down = (row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
+                if depth == np.inf or pose.y - depth * down > 0.2:
+                    continue
+                aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
+                a = (pose.x + depth * (cos * aside + sin) - x) / half_x
+                b = (pose.z + depth * (cos - sin * aside) - z) / half_z
+                inside = 1.0 - a * a * a * a - b * b * b * b
+                if inside > 0.0:
+                    dark = solid.shadow * min(2.0 * inside, 1.0)
+                    hits.shade[row, column] = min(hits.shade[row, column], 1.0 - dark)

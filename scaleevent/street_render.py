@@ -1,0 +1,177 @@
+"""What a cast of rays shows: radiance, class and optical flow of every pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from scaleevent.street_rays import ELLIPSOID, GROUND, NEAR, SKY
+from scaleevent.street_surfaces import (
+    ROUND,
+    SIDE_X,
+    SIDE_Z,
+    TOP,
+    WHEEL,
+    ground_albedo,
+    kernel,
+    on_road,
+    sky,
+    solid_albedo,
+    sunlit,
+)
+
+
+@kernel
+def radiance(solids, ground, light, pose, lens, t, hits):
+    """Linear RGB radiance of what `cast` found.
+
+    Returns:
+        (H, W, 3) float64.
+    """
+    height, width = hits.depth.shape
+    picture = np.empty((height, width, 3))
+    sun, ambient, horizon = light.sun_rgb, light.ambient_rgb, light.horizon_rgb
+    cos = math.cos(pose.yaw)
+    sin = math.sin(pose.yaw)
+    for row in range(height):
+        dy = -(row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
+        for column in range(width):
+            aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
+            dx = cos * aside + sin
+            dz = cos - sin * aside
+            length = math.sqrt(dx * dx + dy * dy + dz * dz)
+            surface = hits.surface[row, column]
+            if surface == SKY:
+                red, green, blue = sky(light, dx / length, dy / length, dz / length)
+            else:
+                depth = hits.depth[row, column]
+                x = pose.x + depth * dx
+                y = pose.y + depth * dy
+                z = pose.z + depth * dz
+                pixel = depth / lens.focal
+                glow = 0.0
+                if surface == GROUND:
+                    nx, ny, nz = 0.0, 1.0, 0.0
+                    red, green, blue = ground_albedo(ground, x, z, pixel, pixel / -dy)
+                else:
+                    nx, ny, nz, red, green, blue, glow = _solid_surface(
+                        solids[surface], hits.side[row, column],
+                        light, t, pose, dx, dy, dz, depth, pixel,
+                    )  # fmt: skip
+                cosine = nx * light.sun[0] + ny * light.sun[1] + nz * light.sun[2]
+                shade = hits.shade[row, column]
+                direct = shade * cosine * sunlit(light, ground, x, y, z) if cosine > 0.0 else 0.0
+                around = (0.7 + 0.3 * ny) * (0.4 + 0.6 * shade)
+                thick = light.haze * depth * length
+                fog = 1.0 / (1.0 + thick + 0.5 * thick * thick)  # near exp(-thick), and cheaper
+                red *= direct * sun[0] + around * ambient[0]
+                green *= direct * sun[1] + around * ambient[1]
+                blue *= direct * sun[2] + around * ambient[2]
+                red = fog * (red + 0.1 * glow) + (1.0 - fog) * horizon[0]
+                green = fog * (green + 0.07 * glow) + (1.0 - fog) * horizon[1]
+                blue = fog * (blue + 0.035 * glow) + (1.0 - fog) * horizon[2]
+            picture[row, column, 0] = red
+            picture[row, column, 1] = green
+            picture[row, column, 2] = blue
+    return picture
+
+
+@kernel
+def _solid_surface(solid, side, light, t, pose, dx, dy, dz, depth, pixel):
+    """Normal, albedo and glow where a ray meets a solid."""
+    ox = pose.x - solid.x - solid.speed_x * t
+    oy = pose.y - solid.y
+    oz = pose.z - solid.z - solid.speed_z * t
+    px, py, pz = ox + depth * dx, oy + depth * dy, oz + depth * dz
+    v = py + solid.half_y
+    dv = pixel
+    if solid.shape == ELLIPSOID:
+        face = ROUND
+        half_u = solid.half_z
+        nx = px / solid.half_x**2
+        ny = py / solid.half_y**2
+        nz = pz / solid.half_z**2
+        if solid.material == WHEEL:
+            u = pz
+        else:  # around the upright axis, seam on the side away from the start of the street
+            u = solid.half_x * math.atan2(px / solid.half_x, -pz / solid.half_z)
+        du = pixel
+    else:
+        sign = 1.0 - 2.0 * (side & 1)
+        nx, ny, nz = 0.0, 0.0, 0.0
+        if side < 2:
+            face, u, half_u = SIDE_X, pz, solid.half_z
+            nx, ny = sign, solid.taper_x
+            du = pixel / max(abs(dx), 0.02)
+        elif side < 4:
+            face, u, half_u = SIDE_Z, px, solid.half_x
+            nz, ny = sign, solid.taper_z
+            du = pixel / max(abs(dz), 0.02)
+        else:
+            face, u, half_u = TOP, px, solid.half_x
+            ny = sign
+            v = pz
+            du = pixel
+            dv = pixel / max(abs(dy), 0.02)
+    scale = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz)
+    (red, green, blue), glow = solid_albedo(
+        solid.material, (solid.red, solid.green, solid.blue), solid.seed,
+        2.0 * solid.half_y, half_u, face, u, v, du, dv, light.lamps,
+    )  # fmt: skip
+    return nx * scale, ny * scale, nz * scale, red, green, blue, glow
+
+
+@kernel
+def labels_and_flow(solids, ground, pose, later, lens, seconds, ground_labels, hits):
+    """Class numbers at image time and the exact motion of every pixel in the next `seconds`.
+
+    Args:
+        solids: (P,) `SOLID`.
+        ground: `Ground`.
+        pose: Camera at image time.
+        later: Camera `seconds` later.
+        lens: Projection.
+        seconds: Interval of the flow.
+        ground_labels: Labels of sky, road and grass.
+        hits: What `cast` found at image time.
+
+    Returns:
+        (H, W) uint8 labels and (2, H, W) float32 flow in pixels (right, down); NaN where the
+        point has passed the camera.
+    """
+    height, width = hits.depth.shape
+    labels = np.empty((height, width), np.uint8)
+    flow = np.empty((2, height, width), np.float32)
+    cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
+    cos_later, sin_later = math.cos(later.yaw), math.sin(later.yaw)
+    for row in range(height):
+        dy = -(row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
+        for column in range(width):
+            aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
+            dx = cos * aside + sin
+            dz = cos - sin * aside
+            surface = hits.surface[row, column]
+            if surface == SKY:  # at infinity only the turn counts
+                labels[row, column] = ground_labels[0]
+                x, y, z = dx, dy, dz
+            else:
+                depth = hits.depth[row, column]
+                x = pose.x + depth * dx - later.x
+                y = pose.y + depth * dy - later.y
+                z = pose.z + depth * dz - later.z
+                if surface == GROUND:
+                    road = on_road(ground, pose.x + depth * dx, pose.z + depth * dz)
+                    labels[row, column] = ground_labels[1] if road else ground_labels[2]
+                else:
+                    x += seconds * solids[surface].speed_x
+                    z += seconds * solids[surface].speed_z
+                    labels[row, column] = solids[surface].label
+            forward = sin_later * x + cos_later * z
+            if forward < NEAR:
+                flow[:, row, column] = np.nan
+            else:
+                right = (cos_later * x - sin_later * z) / forward
+                flow[0, row, column] = lens.focal * (right - aside)
+                flow[1, row, column] = lens.focal * (-y / forward + dy)
+    return labels, flow

@@ -1,0 +1,34 @@
+"""Helpers that several tests share: the folder of recorded numbers, and events to feed things."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaleevent.events import Events
+
+DATA = Path(__file__).parent / "data"
+
+
+def random_events(
+    count: int, height: int, width: int, span_us: int, seed: int, start_us: int = 0
+) -> Events:
+    """Events at random pixels and times within [start_us, start_us + span_us)."""
+    rng = np.random.default_rng(seed)
+    return Events(
+        t=start_us + np.sort(rng.integers(0, span_us, count)),
+        x=rng.integers(0, width, count).astype(np.uint16),
+        y=rng.integers(0, height, count).astype(np.uint16),
+        p=rng.integers(0, 2, count).astype(np.uint8),
+        height=height,
+        width=width,
+    )
+
+
+@pytest.fixture
+def moving_bar() -> Events:
+    """A bright bar that crosses a 64x96 sensor in 95 ms, a column a millisecond."""
+    column, row, front = (
+        grid.ravel() for grid in np.meshgrid(np.arange(95), np.arange(8, 56), [0, 1], indexing="ij")
+    )
+    return Events.from_columns(column * 1000, column + front, row, front, 64, 96)

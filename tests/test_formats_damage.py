@@ -1,0 +1,400 @@
+"""What the readers do with damage, doubt and malice."""
+
+import multiprocessing
+import os
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from scaleevent.errors import ConfigError, DataError, ScaleEventError
+from scaleevent.events import Events
+from scaleevent.formats import hdf5, open_recording, read_events, recording_facts, text
+from scaleevent.formats.recording import RawBlock, Recording
+from tests import event_files
+from tests.event_files import some_events, write_dsec, write_hdf5, write_raw, write_text
+from tests.test_formats import EVT2_HEADER, LAYOUTS, assert_same, valid_files
+
+EVENTS = some_events(300)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return valid_files(tmp_path_factory.mktemp("layouts"), EVENTS)
+
+
+def columns(**changed):
+    given = {name: np.array(getattr(EVENTS, name)) for name in "txyp"}
+    return {f"events/{name}": column for name, column in (given | changed).items()}
+
+
+def refused(path: Path, *words: str, **options) -> str:
+    """Reading fails with our message, all the words in it."""
+    with pytest.raises(DataError) as caught:
+        read_events(path, **options)
+    message = str(caught.value)
+    assert str(path) in message
+    for word in words:
+        assert word in message, message
+    return message
+
+
+# Not a recording
+
+
+def test_absent_empty_or_folder(tmp_path):
+    (tmp_path / "nothing.raw").touch()
+    refused(tmp_path / "nothing.raw", "empty file", "0 bytes")
+    refused(tmp_path / "absent.raw", "No such file")
+    refused(tmp_path, "directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.raw", b"\x89PNG\r\n\x1a\n0000", "a PNG image"),
+        ("a.h5", b"#ROSBAG V2.0\n", "a ROS 1 bag"),
+        ("a.txt", b"\x07\x08\x09garbage", "07 08 09"),
+        ("a.zip", b"PK\x03\x04....", "zip archive"),
+        ("a.dat", b"% Data file containing CD events.\n% Version 2\n\x0c\x08", "Prophesee DAT"),
+    ],
+)
+def test_other_content_is_named(tmp_path, name, content, kind):
+    path = tmp_path / name
+    path.write_bytes(content)
+    message = refused(path, kind)
+    assert "EVT3" in message and "HDF5" in message
+
+
+def test_a_wrong_extension_does_not_matter(files, tmp_path):
+    for layout in ("evt3", "hdf5 group", "npy records", "text", "aedat4"):
+        wrong = tmp_path / "recording.bin"
+        wrong.write_bytes(files[layout].read_bytes())
+        assert_same(read_events(wrong, size=(180, 240)), EVENTS)
+
+
+# Cut short
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cut_files_are_refused(files, tmp_path, layout):
+    data = files[layout].read_bytes()
+    path = tmp_path / files[layout].name
+    keep = len(data) - 1 if path.suffix == ".raw" else len(data) * 2 // 3
+    path.write_bytes(data[:keep])
+    refused(path)
+
+
+def test_half_a_word_is_named_with_its_byte(tmp_path):
+    path = write_raw(tmp_path / "a.raw", event_files.evt2_words(EVENTS), *EVT2_HEADER)
+    size = path.stat().st_size
+    os.truncate(path, size - 1)
+    refused(path, "truncated", f"byte {size - 4}", "3 bytes")
+
+
+def test_aedat4_with_a_data_table_cut_off(files, tmp_path):
+    data = bytearray(files["aedat4"].read_bytes())
+    place = data.index((-1).to_bytes(8, "little", signed=True))
+    data[place : place + 8] = (10**6).to_bytes(8, "little")
+    path = tmp_path / "a.aedat4"
+    path.write_bytes(data)
+    refused(path, "truncated", "byte 1000000")
+
+
+def test_text_names_the_line(tmp_path, monkeypatch):
+    rows = event_files.in_seconds(EVENTS)
+    path = write_text(tmp_path / "cut.txt", [*rows, ["0.06", "12"]], "# t x y p\n")
+    refused(path, "line 302", "'0.06 12'")
+    path = write_text(tmp_path / "word.txt", [*rows[:9], ["0.01", "x", "1", "1"], *rows[9:]])
+    refused(path, "line 10")
+    monkeypatch.setattr(text, "_SAMPLE_BYTES", 400)
+    monkeypatch.setattr(text, "_CHUNK_BYTES", 700)
+    path = write_text(tmp_path / "late.txt", [*rows[:250], ["0.06", "x", "1", "1"]])
+    refused(path, "line 251")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_checksum_is_compared(tmp_path, save):
+    path = tmp_path / "a.npz"
+    save(path, t=EVENTS.t, x=EVENTS.x, y=EVENTS.y, p=EVENTS.p)
+    with zipfile.ZipFile(path) as archive:
+        checksum = archive.getinfo("y.npy").CRC
+    stored, wrong = (value.to_bytes(4, "little") for value in (checksum, checksum ^ 1))
+    path.write_bytes(path.read_bytes().replace(stored, wrong))
+    refused(path, "CRC")
+
+
+# Lies and traps
+
+
+def test_declared_size_is_checked_before_reading(tmp_path):
+    path = tmp_path / "bomb.npy"
+    with path.open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (2**30, 4)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(b"\0" * 1000)
+    refused(path, "truncated", str(2**35))
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        for name in "txyp":
+            file.create_dataset(f"events/{name}", (2**40,), "u1", chunks=(2**20,))
+    refused(tmp_path / "bomb.h5", "data are missing")
+
+
+def test_python_objects_are_refused_unread(tmp_path):
+    trap = tmp_path / "trap"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (trap,)
+
+    objects = np.array([Bomb()] * 3, dtype=object)
+    np.save(tmp_path / "a.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "a.npz", t=objects, x=EVENTS.x, y=EVENTS.y, p=EVENTS.p)
+    for name in ("a.npy", "a.npz"):
+        refused(tmp_path / name, "Python objects")
+    assert not trap.exists()
+
+
+def test_hdf5_does_not_reach_outside_its_file(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(1000))
+    other = write_hdf5(tmp_path / "other.h5", columns())
+    cases = {}
+    with h5py.File(tmp_path / "external.h5", "w") as file:
+        for name in "txyp":
+            file.create_dataset(f"events/{name}", (300,), "u1", external=[(str(secret), 0, 300)])
+        cases["external.h5"] = "another file"
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        for name in "txyp":
+            layout = h5py.VirtualLayout((300,), "u1")
+            layout[:] = h5py.VirtualSource(str(other), f"events/{name}", (300,))
+            file.create_virtual_dataset(f"events/{name}", layout)
+        cases["virtual.h5"] = "another file"
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["events"] = h5py.ExternalLink(str(other), "/events")
+        cases["link.h5"] = "no events"
+    with h5py.File(tmp_path / "loop.h5", "w") as file:
+        for number in range(50):  # followed each time, they would be 50 ** depth groups
+            file[f"a/{number}"] = file["/"]
+        file["soft"] = h5py.SoftLink("/a")
+        cases["loop.h5"] = "no events"
+    with h5py.File(tmp_path / "unknown filter.h5", "w") as file:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_chunk((300,))
+        plan.set_filter(36559, h5py.h5z.FLAG_OPTIONAL)
+        space = h5py.h5s.create_simple((300,))
+        file.create_group("events")
+        for name in "txyp":
+            kind = h5py.h5t.NATIVE_UINT8
+            data = h5py.h5d.create(file["events"].id, name.encode(), kind, space, plan)
+            data.write_direct_chunk((0,), bytes(300))
+        cases["unknown filter.h5"] = "filter 36559"
+    for name, words in cases.items():
+        refused(tmp_path / name, words)
+
+
+def test_columns_must_match(tmp_path):
+    refused(write_hdf5(tmp_path / "a.h5", columns(p=EVENTS.p[:-1])), "differ in length")
+    np.savez(tmp_path / "a.npz", t=EVENTS.t, x=EVENTS.x, y=EVENTS.y, p=EVENTS.p[:-1])
+    refused(tmp_path / "a.npz", "differ in length")
+    words = columns(t=np.array([b"x"] * 300))
+    refused(write_hdf5(tmp_path / "b.h5", words), "not numbers")
+
+
+def test_a_wrong_millisecond_index_is_noticed(tmp_path):
+    for number, index in enumerate((np.full(60, 200), np.full(60, 10**6))):
+        path = write_dsec(tmp_path / f"{number}.h5", EVENTS, ms_to_idx=index)
+        refused(path, "millisecond index", start_us=10_000, end_us=20_000)
+    path = write_dsec(tmp_path / "zero.h5", EVENTS, ms_to_idx=np.zeros(60))
+    part = read_events(path, 10_000, 20_000, size=(180, 240))
+    assert_same(part, EVENTS.between(10_000, 20_000))
+
+
+def test_broken_raw_headers(tmp_path):
+    words = event_files.evt2_words(EVENTS)
+    refused(write_raw(tmp_path / "a.raw", words, "evt 2.1"), "EVT2.1", "EVT2 or EVT3")
+    for size in ("-5x0", "99999x9", "640"):
+        refused(write_raw(tmp_path / "b.raw", words, f"geometry {size}"), "sensor size")
+
+
+# Values that cannot be
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_events_off_the_sensor_are_counted_and_placed(files, layout):
+    off = (EVENTS.x >= 120) | (EVENTS.y >= 90)
+    first = int(np.argmax(off))
+    number = f"{off.sum()} such events"
+    refused(files[layout], f"event {first}\n", number, "< 120", "< 90", size=(90, 120))
+
+
+def test_values_no_event_can_have(tmp_path):
+    def stored(**changed):
+        return write_hdf5(tmp_path / "a.h5", columns(**changed), height=180, width=240)
+
+    bad = EVENTS.p.astype(np.int8)
+    bad[7] = 3
+    refused(stored(p=bad), "polarity", "event 7", "p = 3")
+    fractions = EVENTS.x + 0.0
+    fractions[9] += 0.5
+    refused(stored(x=fractions), "whole", "event 9", "x = ")
+    negative = np.where(np.arange(300) == 5, -1, EVENTS.y.astype(np.int32))
+    refused(stored(y=negative), "off the sensor", "event 5", "y = -1")
+    seconds = np.where(np.arange(300) == 11, np.nan, EVENTS.t / 1e6)
+    refused(stored(t=seconds), "time stamp", "event 11")
+
+
+def test_arguments_that_cannot_be(files):
+    for size in ((-1, 10), (0, 10), (10, 10**6)):
+        with pytest.raises(ConfigError, match="sensor size"):
+            open_recording(files["evt2"], size=size)
+    with pytest.raises(ConfigError, match="time unit"):
+        open_recording(files["hdf5 group"], time_unit="hours")
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit"),
+    [
+        (lambda t: t / 1e6, None),
+        (lambda t: t / 1e3, "ms"),
+        (lambda t: t, None),
+        (lambda t: t.astype(np.uint32), None),
+        (lambda t: t * 1000 + 999, "ns"),
+        (lambda t: t * 1000.0, "ns"),
+        (lambda t: t + 0.0, "us"),
+    ],
+)
+def test_time_units(tmp_path, stored, unit):
+    path = write_hdf5(tmp_path / "a.h5", columns(t=stored(EVENTS.t)), height=180, width=240)
+    assert_same(read_events(path, time_unit=unit), EVENTS)
+
+
+def test_dates_tell_the_unit_and_doubt_asks(tmp_path):
+    epoch = 1_643_243_628_737_093
+    late = Events(EVENTS.t + epoch, EVENTS.x, EVENTS.y, EVENTS.p, 180, 240)
+    for stamps in (late.t, late.t * 1000, late.t / 1e6):
+        path = write_hdf5(tmp_path / "a.h5", columns(t=stamps), height=180, width=240)
+        assert_same(read_events(path), late)
+    for stamps in (late.t * 30, EVENTS.t + 0.0, late.t / 1e3 + 0.25):
+        path = write_hdf5(tmp_path / "a.h5", columns(t=stamps), height=180, width=240)
+        refused(path, "time unit is ambiguous", "s, ms, us or ns")
+
+
+def test_doubtful_column_order_asks(tmp_path):
+    refused(write_text(tmp_path / "a.txt", [[5, 3, 4, 1]]), "txyp", "xytp", "header")
+    path = write_text(tmp_path / "b.txt", [[5, 3, 4, 1]], "t x y p\n")
+    assert read_events(path).t.tolist() == [5]
+
+
+class Shuffled:
+    """A source of raw blocks of given times, the x of an event being its position."""
+
+    format, size, notes, has_frames = "test", None, {}, False
+
+    def __init__(self, t, block):
+        self.t, self.block = t, block
+
+    def blocks(self, start_us, end_us):
+        for first in range(0, len(self.t), self.block):
+            t = self.t[first : first + self.block]
+            x = np.arange(first, first + len(t), dtype=np.uint16)
+            yield RawBlock(first, t, x, np.zeros_like(x), (x % 2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 5000])
+@pytest.mark.parametrize("seed", range(4))
+def test_jitter_is_sorted_stably_across_blocks(seed, block):
+    rng = np.random.default_rng(seed)
+    steady = np.sort(rng.integers(0, 20_000 * 10**seed, 3000))
+    t = steady - np.where(rng.random(3000) < 0.3, rng.integers(0, 1001, 3000), 0)
+    recording = Recording(Path("x"), Shuffled(t, block), 1, 3000)
+    order = np.argsort(t, kind="stable")
+    events = Events.concatenate(recording.blocks(), 1, 3000)
+    assert np.array_equal(events.x, order) and np.array_equal(events.t, t[order])
+    late = np.maximum.accumulate(t) > t
+    assert recording.counts.reordered == late.sum() > 0
+    part = Events.concatenate(recording.blocks(4000, 9000), 1, 3000)
+    assert np.array_equal(part.x, events.between(4000, 9000).x)
+    counts = recording.counts
+    assert counts.decoded == counts.kept + sum(counts.dropped.values())
+
+
+@pytest.mark.parametrize("block", [1, 10, 1000])
+def test_larger_steps_back_are_damage(block):
+    t = np.arange(0, 300_000, 1000)
+    t[250:] -= 1001 + 1000
+    with pytest.raises(DataError, match=r"event 250\n") as caught:
+        list(Recording(Path("x"), Shuffled(t, block), 1, 300).blocks())
+    assert "1001 us before" in str(caught.value)
+
+
+def test_unsorted_file(tmp_path):
+    t = np.array(EVENTS.t)
+    t[200] -= 30_000
+    path = write_hdf5(tmp_path / "a.h5", columns(t=t), height=180, width=240)
+    refused(path, "time steps back", "event 200", "/a.h5")
+
+
+# Facts, and anything at all
+
+
+@pytest.mark.parametrize("block", [300, 1 << 18])
+def test_facts_of_a_planted_recording(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(hdf5, "BLOCK", block)
+    t = np.concatenate([np.arange(0, 100_000, 100), np.arange(50_000, 60_000, 10)])
+    t = np.sort(t) + 5_000_000
+    x = np.zeros(len(t), np.uint16)
+    p = (np.arange(len(t)) % 4 == 0).astype(np.uint8)
+    events = Events(t, x, x, p, 180, 240)
+    facts = recording_facts(open_recording(write_dsec(tmp_path / "a.h5", events, 123)))
+    assert facts["format"] == "DSEC HDF5" and (facts["width"], facts["height"]) == (640, 480)
+    assert facts["events"] == facts["decoded"] == 2000 and facts["dropped"] == {}
+    assert (facts["first_us"], facts["last_us"]) == (5_000_000, 5_099_900)
+    assert facts["peak_rate"] == 1100 / 0.01 and facts["positive_share"] == 0.25
+    assert facts["mean_rate"] == pytest.approx(2000 / 0.0999)
+
+
+def _read_broken_files(path: Path, seed: int) -> None:
+    """300 mutated copies and 300 files of random bytes after the same first bytes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the AEDAT4 decoder prints its panics
+    data = path.read_bytes()
+    rng = np.random.default_rng(seed)
+    target = path.with_name("broken" + path.suffix)
+    for number in range(600):
+        broken = bytearray(data)
+        if number % 2:
+            keep = int(rng.integers(0, 40))
+            broken = broken[:keep] + rng.bytes(int(rng.integers(1, 3000)))
+        else:
+            end = len(data) if number % 4 else min(len(data), 600)
+            for at in rng.integers(0, end, rng.integers(1, 6)):
+                broken[at] = rng.integers(0, 256)
+            if number % 6 == 0:
+                broken = broken[: rng.integers(1, len(broken))]
+        target.write_bytes(broken)
+        try:
+            events = read_events(target)
+            assert len(events) == 0 or int(events.x.max()) < events.width
+        except ScaleEventError:
+            pass
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["evt2", "evt3", "dsec", "hdf5 compound", "hdf5 matrix", "npz columns", "npz matrix"]
+    + ["npy records", "text", "csv", "aedat4"],
+)
+def test_broken_files_give_only_our_errors(tmp_path, layout):
+    """In a child process: a crash of a C library is a failure too."""
+    path = valid_files(tmp_path, EVENTS)[layout]
+    child = multiprocessing.get_context("fork").Process(target=_read_broken_files, args=(path, 1))
+    child.start()
+    child.join(60)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0
