@@ -56,28 +56,30 @@ def active_mask(density: np.ndarray, tau: float = TAU) -> np.ndarray:
 def cell_mean(planes, rows, columns):
     """Mean over each cell of the sum of |planes| (B, H, W); empty cells take the nearest pixel."""
     h, w = rows.size - 1, columns.size - 1
-    bins, height, width = planes.shape
+    bins, _, width = planes.shape
     mean = np.zeros((h, w), np.float64)
     line = np.empty(width, np.float32)
     for i in range(h):
-        first, last = _span(rows[i], rows[i + 1], height)
+        first, last = _span(rows, i)
         for y in range(first, last):
             line[:] = 0
             for b in range(bins):
                 for x in range(width):
                     line[x] += abs(planes[b, y, x])
             for j in range(w):
-                left, right = _span(columns[j], columns[j + 1], width)
-                total = 0.0
+                left, right = _span(columns, j)
                 for x in range(left, right):
-                    total += line[x]
-                mean[i, j] += total / ((last - first) * (right - left))
+                    mean[i, j] += line[x]
+        for j in range(w):  # one division, so that a mean of exactly tau is not rounded below it
+            left, right = _span(columns, j)
+            mean[i, j] /= (last - first) * (right - left)
     return mean
 
 
 @nb.njit(nogil=True, cache=True)
-def _span(first, last, size):
+def _span(edges, cell):
+    first, last = edges[cell], edges[cell + 1]
     if last > first:
         return first, last
-    nearest = min(first, size - 1)
+    nearest = min(first, edges[-1] - 1)
     return nearest, nearest + 1

@@ -83,6 +83,10 @@ class Events:
         cast = {}
         for name, column in zip(COLUMNS, (t, x, y, p), strict=True):
             column = np.asarray(column)
+            if column.size and column.dtype.kind not in "iub":
+                raise DataError(
+                    f"event {name} is not an integer", found=column.dtype, expected="integers"
+                )
             limits = np.iinfo(COLUMNS[name])
             if column.size and (column.min() < limits.min or column.max() > limits.max):
                 bad = int(np.argmax((column < limits.min) | (column > limits.max)))

@@ -79,7 +79,7 @@ def choose_window(events: Events, end_us: int, rule: WindowRule) -> Window:
         return Window(end_us, end_us, "start")
     pixels = events.height * events.width
     if rule.kind == "count":
-        first = past - round(rule.events_per_pixel * pixels)
+        first = past - max(round(rule.events_per_pixel * pixels), 1)
         if first < 0:
             return Window(int(events.t[0]), end_us, "start")
         return Window(int(events.t[first]), end_us)

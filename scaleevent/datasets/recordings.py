@@ -103,7 +103,12 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
     names = custom.unique_names(
         [re.sub(r"[/\\]", "-", str(r.path.relative_to(base).with_suffix(""))) for r in found]
     )
-    return [_source(n, r, config) for n, r in zip(names, found, strict=True)], passed
+    beside = Counter(recording.path.parent for recording in found)
+    tasks = [
+        _source(name, recording, config, alone=beside[recording.path.parent] == 1)
+        for name, recording in zip(names, found, strict=True)
+    ]
+    return tasks, passed
 
 
 def _candidate(path: Path) -> bool:
@@ -113,10 +118,9 @@ def _candidate(path: Path) -> bool:
     )
 
 
-def _source(name: str, recording: Recording, config: VoxelizeConfig) -> PairSource:
+def _source(name: str, recording: Recording, config: VoxelizeConfig, alone: bool) -> PairSource:
     folder = recording.path.parent
     beside = any((folder / frames).is_dir() for frames in custom.FRAME_FOLDERS)
-    alone = sum(_candidate(path) for path in folder.iterdir()) == 1
     if recording.has_frames or beside and alone:
         shared = {key: getattr(config, key) for key in WindowSettings.model_fields}
         options = PrepareConfig(

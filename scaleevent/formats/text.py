@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.recording import Frame, RawBlock
 
@@ -84,7 +84,8 @@ def open_source(path: Path, time_unit: str | None) -> TextSource:
     sensor's width and height; else the values tell.
 
     Raises:
-        DataError: A line that is not four numbers, an ambiguous column order or time unit.
+        NotEventsError: The first line that counts is not four numbers.
+        DataError: A later one is not, or an ambiguous column order or time unit.
     """
     with path.open("rb") as file:
         head = next(_whole_lines(file, path, _SAMPLE_BYTES), b"")
@@ -107,10 +108,16 @@ def open_source(path: Path, time_unit: str | None) -> TextSource:
     delimiter = next((mark for mark in ",;" if mark.encode() in start), None)
     layout = Layout(skip, line, delimiter, names or (0, 1, 2, 3), whole=False)
     if events.strip():
+        numbers = _fields(start.partition(b"#")[0])
+        if names is None and (len(numbers) != 4 or not all(map(_NUMBER.fullmatch, numbers))):
+            raise NotEventsError(
+                "text that is not events",
+                where=f"{path}, line {line + 1}",
+                found=repr(start[:80].decode("ascii", "replace")),
+                expected="four numbers a line: time, x, y, polarity",
+            )
         sample = layout.parse(events, line, path)
         if names is None:
-            if len(_fields(start)) != 4:
-                raise layout.bad_line(start, line, path, ValueError("more than four columns"))
             table = np.stack([sample[name] for name in "txyp"], axis=1)
             order = column_order(table, str(path))
             names = tuple(order.index(name) for name in "txyp")

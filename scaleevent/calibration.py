@@ -1,0 +1,276 @@
+"""Two cameras side by side: where a pixel of the event camera lies in the frame camera's picture.
+
+Parallax is left out: the map holds for points far away beside the distance between the cameras.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from scaleevent.errors import DataError
+from scaleevent.geometry import pixel_grid
+
+_YAML_BYTES = 1_000_000
+_UNDISTORT_STEPS = 30
+_SAME_PIXEL = 0.01  # pixels; an iteration that ends farther off has not found the ray
+_SAME_RAY = 1e-4  # difference of two rays (a, b, 1) that are the same
+_ROTATION_ERROR = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole with radial and tangential distortion; pixel centres have whole coordinates.
+
+    Args:
+        matrix: (3, 3) float64, rows [fx, 0, cx], [0, fy, cy], [0, 0, 1], in pixels.
+        distortion: (4,) float64: k1, k2, p1, p2.
+        height: Rows.
+        width: Columns.
+    """
+
+    matrix: np.ndarray
+    distortion: np.ndarray
+    height: int
+    width: int
+
+    def distort(self, points: np.ndarray) -> np.ndarray:
+        """Pixels where rays meet the sensor.
+
+        With r2 = a^2 + b^2 and s = 1 + k1 r2 + k2 r2^2 (the "radtan" model, as in
+        ethz-asl/kalibr:aslam_cv/aslam_cameras/.../RadialTangentialDistortion.hpp):
+        a' = a s + 2 p1 a b + p2 (r2 + 2 a^2),  b' = b s + p1 (r2 + 2 b^2) + 2 p2 a b.
+
+        Args:
+            points: (..., 2) rays (a, b, 1), without unit.
+
+        Returns:
+            (..., 2) column and row.
+        """
+        scale, shift = self._distortion(points)
+        return (points * scale + shift) * self._focal + self._centre
+
+    def undistort(self, pixels: np.ndarray) -> np.ndarray:
+        """Rays of pixels: the inverse of `distort`, by fixed-point iteration.
+
+        Solves a = (a' - shift(a)) / s(a), the iteration of opencv/opencv:modules/calib3d/src/
+        undistort.dispatch.cpp.
+
+        Args:
+            pixels: (..., 2) column and row.
+
+        Returns:
+            (..., 2) rays (a, b, 1); NaN where the model has no inverse.
+        """
+        distorted = (pixels - self._centre) / self._focal
+        rays = distorted
+        with np.errstate(all="ignore"):  # far outside the sensor the iteration may run away
+            for _ in range(_UNDISTORT_STEPS):
+                scale, shift = self._distortion(rays)
+                rays = (distorted - shift) / scale
+            lost = np.abs(self.distort(rays) - pixels).max(-1, keepdims=True)
+            return np.where(lost <= _SAME_PIXEL, rays, np.nan)
+
+    @property
+    def _focal(self) -> np.ndarray:
+        return self.matrix[[0, 1], [0, 1]]
+
+    @property
+    def _centre(self) -> np.ndarray:
+        return self.matrix[:2, 2]
+
+    def _distortion(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Radial factor (..., 1) and tangential shift (..., 2)."""
+        k1, k2, p1, p2 = self.distortion
+        a, b = rays[..., :1], rays[..., 1:]
+        r2 = a * a + b * b
+        shift_a = 2 * p1 * a * b + p2 * (r2 + 2 * a * a)
+        shift_b = p1 * (r2 + 2 * b * b) + 2 * p2 * a * b
+        return 1 + k1 * r2 + k2 * r2 * r2, np.concatenate([shift_a, shift_b], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """An event camera and a frame camera, both as they are.
+
+    Args:
+        events: The event camera (cam0).
+        frames: The frame camera (cam1).
+        rotation: (3, 3) float64, rays of the event camera to rays of the frame camera.
+    """
+
+    events: Camera
+    frames: Camera
+    rotation: np.ndarray
+
+    def frame_map(self) -> np.ndarray:
+        """Where the frame camera sees what each pixel of the event camera sees, far away.
+
+        Returns:
+            (H, W, 2) float64 column and row in the frame of every event pixel; NaN where the
+            frame camera cannot see.
+        """
+        rays = self.events.undistort(pixel_grid(self.events.height, self.events.width))
+        turned = np.concatenate([rays, np.ones_like(rays[..., :1])], -1) @ self.rotation.T
+        depth = turned[..., 2:]
+        with np.errstate(all="ignore"):
+            rays = np.where(depth > 0, turned[..., :2] / depth, np.nan)
+            pixels = self.frames.distort(rays)
+            # distortion folds rays from far outside back into the picture: keep those it returns
+            off = np.abs(self.frames.undistort(pixels) - rays).max(-1, keepdims=True)
+            return np.where(off <= _SAME_RAY, pixels, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class RectifiedRig:
+    """DSEC's virtual cameras without distortion, which its pictures and rectify_map refer to.
+
+    Args:
+        homography: (3, 3) float64, rectified event pixel to rectified frame pixel:
+            K_rect1 R K_rect0^-1 with R = R_rect1 T_10[:3, :3] R_rect0^T
+            (uzh-rpg/DSEC, threads 25 and 51).
+        height: Rows of the rectified frames.
+        width: Columns of the rectified frames.
+    """
+
+    homography: np.ndarray
+    height: int
+    width: int
+
+
+def read_rig(path: Path) -> Rig:
+    """Cameras from a YAML file in the layout of DSEC's cam_to_cam.yaml.
+
+    Keys: intrinsics.cam0 (events) and .cam1 (frames), each with camera_matrix [fx, fy, cx, cy],
+    distortion_coeffs [k1, k2, p1, p2], resolution [width, height]; extrinsics.T_10 (4x4), which
+    takes points of cam0 to cam1.
+
+    Raises:
+        DataError: Not YAML, or a key that is missing, of the wrong shape, not finite or singular.
+    """
+    keys = _Keys.read(path)
+    cameras = []
+    for name in ("intrinsics.cam0", "intrinsics.cam1"):
+        keys.require_model(name)
+        distortion = keys.numbers(f"{name}.distortion_coeffs", (4,))
+        cameras.append(Camera(keys.matrix(name), distortion, *keys.size(name)))
+    return Rig(*cameras, keys.rotation("extrinsics.T_10", (4, 4)))
+
+
+def read_rectified_rig(path: Path) -> RectifiedRig:
+    """The rectified views from DSEC's cam_to_cam.yaml: camRect0, camRect1, T_10 and R_rect0, 1.
+
+    Raises:
+        DataError: As `read_rig`.
+    """
+    keys = _Keys.read(path)
+    turn = keys.rotation("extrinsics.T_10", (4, 4))
+    rect0 = keys.rotation("extrinsics.R_rect0", (3, 3))
+    rect1 = keys.rotation("extrinsics.R_rect1", (3, 3))
+    inverse = np.linalg.inv(keys.matrix("intrinsics.camRect0"))
+    homography = keys.matrix("intrinsics.camRect1") @ rect1 @ turn @ rect0.T @ inverse
+    return RectifiedRig(homography, *keys.size("intrinsics.camRect1"))
+
+
+def read_homography(path: Path) -> np.ndarray:
+    """(3, 3) float64 from a .npy file, or from text: nine numbers between blanks or commas.
+
+    Raises:
+        DataError: Unreadable, of another shape, not finite or singular.
+    """
+    try:
+        if path.suffix == ".npy":
+            matrix = np.asarray(np.load(path, allow_pickle=False), np.float64)
+        else:
+            numbers = path.read_text("ascii").replace(",", " ").split()
+            matrix = np.array(numbers, np.float64).reshape(3, 3)
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise DataError(
+            "not a homography", where=path, found=error, expected="3x3 numbers, text or .npy"
+        ) from None
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
+        raise DataError(
+            "not a homography",
+            where=path,
+            found=matrix.tolist() if matrix.size <= 9 else f"shape {matrix.shape}",
+            expected="an invertible 3x3 matrix, event pixel to frame pixel",
+        )
+    return matrix
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """A calibration file's values by dotted key, each checked when it is asked for."""
+
+    path: Path
+    document: Any
+
+    @classmethod
+    def read(cls, path: Path) -> _Keys:
+        try:
+            text = Path(path).read_text("utf-8")
+            if len(text) > _YAML_BYTES:
+                raise DataError("calibration file too large", where=path, found=len(text))
+            # OpenCV begins its files with %YAML:1.0, which is no YAML
+            lines = [line for line in text.splitlines() if not line.startswith("%YAML")]
+            return cls(path, yaml.safe_load("\n".join(lines)))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise DataError("calibration cannot be read", where=path, found=error) from None
+
+    def numbers(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Finite float64 values of one shape."""
+        value = self._value(key)
+        expected = f"{'x'.join(map(str, shape))} finite numbers"
+        if value is None:
+            raise self._bad(key, "calibration key is missing", None, expected)
+        try:
+            array = np.array(value, np.float64)
+        except (ValueError, TypeError):
+            raise self._bad(key, "calibration value is not numeric", value, expected) from None
+        if array.shape != shape or not np.isfinite(array).all():
+            raise self._bad(key, "calibration value cannot be used", value, expected)
+        return array
+
+    def matrix(self, camera: str) -> np.ndarray:
+        """(3, 3) camera matrix."""
+        key = f"{camera}.camera_matrix"
+        fx, fy, cx, cy = values = self.numbers(key, (4,))
+        if fx <= 0 or fy <= 0:
+            raise self._bad(key, "camera matrix is singular", values, "[fx, fy, cx, cy], f > 0")
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+    def size(self, camera: str) -> tuple[int, int]:
+        """(height, width)."""
+        key = f"{camera}.resolution"
+        values = self.numbers(key, (2,))
+        if (values < 1).any() or (values % 1).any():
+            raise self._bad(key, "camera resolution cannot be", values, "[width, height]")
+        return int(values[1]), int(values[0])
+
+    def rotation(self, key: str, shape: tuple[int, int]) -> np.ndarray:
+        """(3, 3) rotation part."""
+        turn = self.numbers(key, shape)[:3, :3]
+        off = np.abs(turn @ turn.T - np.eye(3)).max()
+        if off > _ROTATION_ERROR or np.linalg.det(turn) < 0:
+            raise self._bad(key, "not a rotation", turn.tolist(), "orthonormal, determinant +1")
+        return turn
+
+    def require_model(self, camera: str) -> None:
+        """Refuse lens models other than the one implemented, where the file names one."""
+        for key, known in (("camera_model", "pinhole"), ("distortion_model", "radtan")):
+            value = self._value(f"{camera}.{key}")
+            if value not in (None, known):
+                raise self._bad(f"{camera}.{key}", "lens model not supported", value, known)
+
+    def _value(self, key: str) -> Any:
+        value = self.document
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    def _bad(self, key: str, what: str, found: object, expected: str) -> DataError:
+        return DataError(what, where=f"{self.path}, key {key}", found=found, expected=expected)

@@ -1,0 +1,301 @@
+"""`dsec`: DSEC sequences as they lie on disk, left cameras, frames in the distorted event view.
+
+Events stay raw, on whole pixels. Frames are DSEC-Det's `images/left/distorted`, already in that
+view, or the rectified PNGs warped into it: rectify_map[y, x] gives the rectified event pixel, and
+an infinite-depth homography takes it to the rectified frame (`scaleevent.calibration`).
+
+Layouts seen in the wild, told apart by where `events.h5` lies:
+
+    A  [train|test]/SEQ/events/left/events.h5                  merged, as DSEC-Det
+    B  train_events/SEQ/events/left/events.h5                  one folder a product
+    C  SEQ/events_left/events.h5                               as tonic
+    D  {train|test}/SEQ/events_left/events.h5                  as E-RAFT
+    E  SEQ_events_left/events.h5                               per-sequence zips side by side
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from scaleevent.calibration import read_rectified_rig
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets.frames import (
+    EventView,
+    PictureFiles,
+    check_count,
+    list_pictures,
+    pair_frames,
+    picture_size,
+    read_frame_times,
+    window_rule,
+)
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.formats import open_recording
+from scaleevent.geometry import homography_map, warp_image
+from scaleevent.store import Pair
+from scaleevent.windows import WindowRule
+
+# names of each part after a sequence's prefix, `FOLDER/SEQ/` or in layout E `FOLDER/SEQ_`
+EVENTS = ("events/left/events.h5", "events_left/events.h5")
+RECTIFY = tuple(
+    f"{folder}/rectify_map{plural}.h5"
+    for folder in ("events/left", "events_left")
+    for plural in ("", "s")
+)
+DISTORTED = ("images/left/distorted", "images_distorted_left")
+RECTIFIED = ("images/left/rectified", "images_rectified_left")
+TIMES = ("images/timestamps.txt", "image_timestamps.txt")
+CALIBRATION = ("calibration/cam_to_cam.yaml", "cam_to_cam.yaml")
+
+TEST_SEQUENCES = {
+    *("interlaken_00_a", "interlaken_00_b", "interlaken_01_a", "thun_01_a", "thun_01_b"),
+    *("zurich_city_12_a", "zurich_city_13_a", "zurich_city_13_b", "zurich_city_14_a"),
+    *("zurich_city_14_b", "zurich_city_14_c", "zurich_city_15_a"),
+}
+"""The official test split; the flow and semantic benchmarks test on sequences of it."""
+
+
+_MAP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One sequence: one task of `prepare`.
+
+    Args:
+        name: Its name in DSEC.
+        events: events.h5 of the left event camera.
+        frames: The pictures and their times.
+        times: The file of these times.
+        size: (height, width) of the sensor.
+        rectified: Whether the pictures are rectified and need the warp.
+        rectify_map: rectify_map.h5; with distorted pictures it may be absent, like the next.
+        calibration: cam_to_cam.yaml.
+        rule: How windows are found.
+        lossless: Encode as PNG what is warped.
+        found: The layout and what was recognised, for people.
+    """
+
+    name: str
+    events: Path
+    frames: PictureFiles
+    times: Path
+    size: tuple[int, int]
+    rectified: bool
+    rectify_map: Path | None
+    calibration: Path | None
+    rule: WindowRule
+    lossless: bool
+    found: str
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        maps = filter(None, (self.rectify_map, self.calibration))
+        return (self.events, self.times, *maps, *self.frames.files)
+
+    @property
+    def expected(self) -> int:
+        """Number of frames."""
+        return self.frames.expected
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every frame that has events before it."""
+        recording = open_recording(self.events, size=self.size)
+        split = "test" if self.name in TEST_SEQUENCES else "train"
+        origin = {"sequence": self.name, "official_split": split}
+        images = (
+            replace(image, provenance=origin | image.provenance)
+            for image in self.frames.timed(recording, self.view())
+        )
+        yield from pair_frames(recording, images, self.rule, self.name, counts)
+
+    def view(self) -> EventView:
+        """How frames come onto the event pixels; what they show of them where that is known."""
+        if self.rectify_map is None or self.calibration is None:
+            return EventView(*self.size, self.lossless)
+        rectified = read_rectify_map(self.rectify_map)
+        if rectified.shape[:2] != self.size:
+            raise DataError(
+                "rectify_map is of another event camera",
+                where=f"{self.rectify_map}, dataset rectify_map",
+                found=f"{rectified.shape[1]}x{rectified.shape[0]}",
+                expected=f"{self.size[1]}x{self.size[0]}, the sensor of the events",
+            )
+        rig = read_rectified_rig(self.calibration)
+        source = homography_map(rig.homography, rectified)
+        frame_size = (rig.height, rig.width)
+        if self.rectified:
+            return EventView(*self.size, self.lossless, source, frame_size)
+        _, reached = warp_image(np.zeros(frame_size, np.uint8), source)
+        return EventView(*self.size, self.lossless, valid=None if reached.all() else reached)
+
+
+def read_rectify_map(path: Path) -> np.ndarray:
+    """(H, W, 2) float64: rectified column and row of every event pixel, from rectify_map.h5.
+
+    Raises:
+        DataError: Not such a file.
+    """
+    expected = "dataset rectify_map, (height, width, 2) finite numbers"
+    try:
+        with h5py.File(path, "r") as file:
+            data = file["rectify_map"]
+            if data.external or data.is_virtual or data.nbytes > _MAP_BYTES:
+                raise DataError(
+                    "rectify_map cannot be used",
+                    where=path,
+                    found=f"{data.nbytes} bytes, external {bool(data.external or data.is_virtual)}",
+                    expected=f"at most {_MAP_BYTES} bytes inside this file",
+                )
+            values = np.asarray(data[()], np.float64)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            "rectify_map cannot be read", where=path, found=str(error).strip("'"), expected=expected
+        ) from None
+    if values.ndim != 3 or values.shape[2] != 2 or not np.isfinite(values).all():
+        raise DataError(
+            "rectify_map cannot be used",
+            where=f"{path}, dataset rectify_map",
+            found=f"shape {values.shape}, {np.count_nonzero(~np.isfinite(values))} not finite",
+            expected=expected,
+        )
+    return values
+
+
+def sources(config: PrepareConfig) -> list[Sequence]:
+    """The sequences found under the roots.
+
+    Raises:
+        ConfigError: No root, or a sequence that is not there.
+        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+    """
+    if not config.roots:
+        raise ConfigError("dsec needs its folder", hint="scaleevent prepare dsec FOLDER -o PAIRS")
+    found = [place for root in config.roots for place in find_sequences(root)]
+    names = sorted({place.name for place in found})
+    unknown = sorted(set(config.sequences) - set(names))
+    if unknown:
+        raise ConfigError(
+            "sequence not found", where="--sequences", found=", ".join(unknown),
+            expected=", ".join(names),
+        )  # fmt: skip
+    wanted = [place for place in found if place.name in (config.sequences or names)]
+    for name in names:
+        same = sorted({str(place.events.resolve()) for place in wanted if place.name == name})
+        if len(same) > 1:
+            raise DataError("sequence found twice", where=name, found=", ".join(same))
+    places = {place.name: place for place in wanted}
+    missing = {name: lacks for name, place in places.items() if (lacks := place.missing())}
+    if missing:
+        raise DataError(
+            f"files of {len(missing)} of {len(places)} sequences are missing",
+            where=", ".join(map(str, config.roots)),
+            found="; ".join(
+                f"{name} (layout {places[name].layout}) has no {', no '.join(lacks)}"
+                for name, lacks in list(missing.items())[:10]
+            ),
+            hint="download them, or name the sequences that are whole: --sequences",
+        )
+    return [_source(places[name], config) for name in sorted(places)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sequence lies.
+
+    Args:
+        name: Of the sequence.
+        layout: Letter of the layout.
+        events: Its events.h5.
+        prefixes: What its parts' names may follow.
+    """
+
+    name: str
+    layout: str
+    events: Path
+    prefixes: tuple[str, ...]
+
+    def part(self, names: tuple[str, ...]) -> Path | None:
+        """The first of these files or folders that is there."""
+        paths = (Path(prefix + name) for prefix in self.prefixes for name in names)
+        return next((path for path in paths if path.exists()), None)
+
+    def missing(self) -> list[str]:
+        """Parts without which there are no pairs."""
+        lacks = [] if self.part(TIMES) else [TIMES[0]]
+        if self.part(DISTORTED):
+            return lacks
+        if not self.part(RECTIFIED):
+            return [*lacks, f"{RECTIFIED[0]} or {DISTORTED[0]}"]
+        needed = (RECTIFY, CALIBRATION)
+        return [*lacks, *(names[0] for names in needed if not self.part(names))]
+
+
+def find_sequences(root: Path) -> list[Place]:
+    """Every sequence below a folder, in any of the layouts.
+
+    Raises:
+        DataError: There is none.
+    """
+    places = []
+    for events in (hit for depth in ("", "*/", "*/*/") for hit in root.glob(depth + EVENTS[0])):
+        folder = events.parents[2].absolute()
+        product = folder.parent.name
+        if product.endswith("_events"):
+            siblings = sorted(folder.parents[1].glob(product.removesuffix("events") + "*"))
+            prefixes = tuple(f"{sibling}/{folder.name}/" for sibling in siblings)
+            places.append(Place(folder.name, "B", events, prefixes))
+        else:
+            places.append(Place(folder.name, "A", events, (f"{folder}/",)))
+    for events in (hit for depth in ("", "*/", "*/*/") for hit in root.glob(depth + EVENTS[1])):
+        folder = events.parents[1].absolute()
+        layout = "D" if folder.parent.name in ("train", "test") else "C"
+        places.append(Place(folder.name, layout, events, (f"{folder}/",)))
+    for events in (hit for depth in ("", "*/") for hit in root.glob(f"{depth}*_{EVENTS[1]}")):
+        prefix = str(events.absolute()).removesuffix(EVENTS[1])
+        places.append(Place(Path(prefix).name.removesuffix("_"), "E", events, (prefix,)))
+    if not places:
+        raise DataError(
+            "no DSEC sequence in this folder",
+            where=root,
+            expected=f"SEQUENCE/{EVENTS[0]}, SEQUENCE/{EVENTS[1]} or SEQUENCE_{EVENTS[1]}",
+        )
+    return places
+
+
+def _source(place: Place, config: PrepareConfig) -> Sequence:
+    distorted, rectified = place.part(DISTORTED), place.part(RECTIFIED)
+    folder = distorted or rectified
+    times = place.part(TIMES)
+    stamps = read_frame_times(times, "us", config.exposure_point)
+    paths = list_pictures(folder)
+    check_count(len(paths), "pictures", folder, len(stamps.us), times)
+    frames = PictureFiles.in_order(stamps.us, paths)
+    rectify_map = place.part(RECTIFY)
+    size = config.size
+    if size is None and rectify_map is not None:
+        size = read_rectify_map(rectify_map).shape[:2]
+    elif size is None:
+        size = picture_size(frames.paths[0])  # distorted pictures are on the event pixels
+    source = Sequence(
+        name=place.name,
+        events=place.events,
+        frames=frames,
+        times=times,
+        size=size,
+        rectified=distorted is None,
+        rectify_map=rectify_map,
+        calibration=place.part(CALIBRATION),
+        rule=window_rule(config),
+        lossless=config.lossless,
+        found=f"layout {place.layout}, {len(frames.paths)} pictures in {folder}",
+    )
+    source.view().check_size(*picture_size(frames.paths[0]), frames.paths[0])
+    return source

@@ -1,0 +1,360 @@
+"""Frames beside events: their files, their times, and their way onto the event camera's pixels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scaleevent.config import WindowSettings
+from scaleevent.errors import DataError
+from scaleevent.formats import Recording, recording_facts
+from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.geometry import warp_image
+from scaleevent.pairing import TimedImage, pair_images
+from scaleevent.store import Pair, decode_image, encode_image
+from scaleevent.windows import WindowRule
+
+PICTURES = (".png", ".jpg", ".jpeg")
+
+_STEP_US = (100, 10_000_000)
+"""Median time between frames that a guessed unit may lead to: 10,000 a second to six a minute."""
+
+_LONGEST_EXPOSURE = 1.1
+"""Share of the time between frames that an exposure may take, jitter of the stamps included."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True, eq=False)
+class EventView:
+    """The event camera's pixel grid, and how a frame is brought onto it.
+
+    Args:
+        height: Sensor rows.
+        width: Sensor columns.
+        lossless: Encode as PNG, not JPEG.
+        source: (H, W, 2) column and row in the frame of every event pixel; None where frames are
+            on the event pixels already.
+        frame_size: (height, width) that frames must have for `source`; None where it is unknown.
+        valid: (H, W) bool, what frames that are on the event pixels show; None for everything.
+    """
+
+    height: int
+    width: int
+    lossless: bool
+    source: np.ndarray | None = None
+    frame_size: tuple[int, int] | None = None
+    valid: np.ndarray | None = None
+
+    def place_file(self, path: Path) -> tuple[bytes, np.ndarray | None]:
+        """Encoded image and validity mask of a picture file; bytes unchanged if it fits as it is.
+
+        Raises:
+            DataError: Not a whole PNG or JPEG file, or of another size.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError("cannot read the picture", where=path, found=error.strerror) from None
+        image = decode_image(data, path)  # even where not needed: refuses files cut short
+        if self.source is not None:
+            return self.place(image, path)
+        self.check_size(*image.shape[:2], path)
+        return data, self.valid
+
+    def place(self, image: np.ndarray, where: object) -> tuple[bytes, np.ndarray | None]:
+        """Encoded image and validity mask of (h, w) or (h, w, 3) uint8.
+
+        Raises:
+            DataError: Of another size; `where` tells which.
+        """
+        self.check_size(*image.shape[:2], where)
+        if self.source is None:
+            return encode_image(image, self.lossless), self.valid
+        warped, valid = warp_image(image, self.source)
+        return encode_image(warped, self.lossless), None if valid.all() else valid
+
+    def check_size(self, height: int, width: int, where: object) -> None:
+        """Refuse frames that cannot be brought onto the event pixels.
+
+        Raises:
+            DataError: Both sizes, and the ways out.
+        """
+        if self.source is not None:
+            if self.frame_size in (None, (height, width)):
+                return
+            raise DataError(
+                "frames do not have the size in the calibration",
+                where=where,
+                found=f"{width}x{height}",
+                expected=f"{self.frame_size[1]}x{self.frame_size[0]}",
+            )
+        if (height, width) == (self.height, self.width):
+            return
+        hint = "another camera: --homography or --calibration; wrong sensor size: --size"
+        k = height / self.height
+        if k > 1 and k % 1 == 0 and k == width / self.width:
+            shift = (k - 1) / 2  # between the pixel centres of the two grids
+            hint += (
+                f"; the same view {k:g}x larger: --homography with "
+                f"{k:g} 0 {shift:g}  0 {k:g} {shift:g}  0 0 1"
+            )
+        raise DataError(
+            "frames are not on the event camera's pixels",
+            where=where,
+            found=f"frame {width}x{height} (columns x rows)",
+            expected=f"{self.width}x{self.height}, the sensor of the events",
+            hint=hint,
+        )
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Frames stored one a file, in order of time.
+
+    Args:
+        times_us: Image times on the clock of the events.
+        paths: Files.
+    """
+
+    times_us: tuple[int, ...]
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def in_order(cls, times_us: np.ndarray, paths: list[Path]) -> PictureFiles:
+        """Sort by time; equal times keep their order."""
+        order = np.argsort(times_us, kind="stable").tolist()
+        return cls(tuple(times_us[order].tolist()), tuple(paths[k] for k in order))
+
+    @property
+    def expected(self) -> int:
+        """Number of frames."""
+        return len(self.paths)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files the frames are read from."""
+        return self.paths
+
+    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
+        """The frames, each read only if it is used."""
+        for time, path in zip(self.times_us, self.paths, strict=True):
+            yield TimedImage(time, partial(view.place_file, path), {"frame": path.name})
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) from a picture's header.
+
+    Raises:
+        DataError: Not a PNG or JPEG file.
+    """
+    try:
+        with Image.open(path, formats=["PNG", "JPEG"]) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError("picture cannot be read", where=path, found=error) from None
+
+
+def check_count(number: int, what: str, frames: Path, stamps: int, times: Path) -> None:
+    """Refuse frames and time stamps that differ in number.
+
+    Raises:
+        DataError: Both numbers.
+    """
+    if number != stamps:
+        raise DataError(
+            "frames and time stamps differ in number",
+            where=f"{frames} and {times}",
+            found=f"{number} {what}, {stamps} time stamps",
+            hint="remove what has no partner, or write `time file` in each line",
+        )
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """PNG and JPEG files of a folder, numbers in names in order of their value."""
+
+    def natural(path: Path) -> list[tuple[int, str]]:
+        parts = re.split(r"([0-9]+)", path.name)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+    files = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    return sorted((path for path in files if path.name[0] != "." and path.is_file()), key=natural)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTimes:
+    """What a file of frame times says.
+
+    Args:
+        us: (K,) int64 image times.
+        names: The picture of each, where the file names it.
+        layout: How the lines were read, for people.
+    """
+
+    us: np.ndarray
+    names: tuple[str, ...] | None
+    layout: str
+
+
+def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
+    """Times of frames from text, one frame a line; '#' begins a comment.
+
+    A line holds a time, a time and a file name (or the other way round), a running index and a
+    time, or begin and end of the exposure; fields stand between blanks or commas.
+
+    Args:
+        path: The file.
+        unit: s, ms, us or ns; None to tell from the values: fractions are seconds, whole numbers
+            microseconds, or nanoseconds where only these make a date.
+        point: start, middle or end: the moment of an exposure that counts.
+
+    Raises:
+        DataError: Not such a file (with the line), or values that fit no unit.
+    """
+    rows, lines = _rows(path)
+    columns = list(zip(*rows, strict=True))
+    numeric = [_is_numeric(column, path, lines) for column in columns]
+    if numeric == [True]:
+        return FrameTimes(_times(columns[0], unit, path), None, "time")
+    if sorted(numeric) == [False, True]:
+        time, name = numeric.index(True), numeric.index(False)
+        return FrameTimes(_times(columns[time], unit, path), columns[name], "time and file")
+    if numeric == [True, True]:
+        first, second = (np.array(column, np.float64) for column in columns)
+        if len(first) > 1 and (np.diff(first) == 1).all() and (first % 1 == 0).all():
+            return FrameTimes(_times(columns[1], unit, path), None, "index and time")
+        step = np.median(np.diff(first)) if len(first) > 1 else np.inf
+        if (second >= first).all() and np.median(second - first) <= _LONGEST_EXPOSURE * step:
+            starts = _times(columns[0], unit, path)
+            ends = _times(columns[1], unit, path, like=columns[0])
+            us = {"start": starts, "middle": starts + (ends - starts) // 2, "end": ends}[point]
+            return FrameTimes(us, None, f"begin and end of the exposure, {point} taken")
+    raise DataError(
+        "cannot tell how the frame times are written",
+        where=f"{path}, line {lines[0]}",
+        found=" ".join(rows[0]),
+        expected="a time; time and file; index and time; or begin and end of the exposure",
+    )
+
+
+def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
+    """Fields of every line that holds any, all of one length, and the numbers of these lines."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("cannot read the frame times", where=path, found=error) from None
+    rows, numbers = [], []
+    for number, line in enumerate(lines, 1):
+        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
+        if fields == [""]:
+            continue
+        if rows and len(fields) != len(rows[0]):
+            raise DataError(
+                "a line with another number of fields",
+                where=f"{path}, line {number}",
+                found=repr(line[:80]),
+                expected=f"{len(rows[0])} fields, as in line {numbers[0]}",
+            )
+        rows.append(fields)
+        numbers.append(number)
+    if not rows:
+        raise DataError("no frame times in this file", where=path)
+    return rows, numbers
+
+
+def _is_numeric(column: tuple[str, ...], path: Path, lines: list[int]) -> bool:
+    """Whether a column holds numbers; a mixture is an error."""
+    numeric = [_NUMBER.fullmatch(field) is not None for field in column]
+    if any(numeric) and not all(numeric):
+        bad = numeric.index(False)
+        raise DataError(
+            "not a frame time",
+            where=f"{path}, line {lines[bad]}",
+            found=repr(column[bad][:80]),
+            expected="a number",
+            hint="lines that are no data begin with #",
+        )
+    return all(numeric)
+
+
+def _times(
+    column: tuple[str, ...], unit: str | None, path: Path, like: tuple[str, ...] | None = None
+) -> np.ndarray:
+    """(K,) int64 microseconds; the unit is told from `like` where it is not given."""
+    try:
+        values = _numbers(column)
+        found = find_time_unit(_numbers(like or column), unit, str(path))
+        us = to_microseconds(values, found, 0, str(path))
+    except OverflowError:
+        raise DataError("frame time out of range", where=path, found=max(column)) from None
+    step = np.median(np.diff(np.sort(us))) if len(us) > 1 else None
+    if unit is None and step is not None and not _STEP_US[0] <= step <= _STEP_US[1]:
+        raise DataError(
+            "the unit of the frame times is ambiguous",
+            where=path,
+            found=f"{column[0]}, {column[1]}, ...; read as {found}, a frame every {step:,.0f} us",
+            hint="give --frame-time-unit: s, ms, us or ns",
+        )
+    return us
+
+
+def _numbers(column: tuple[str, ...]) -> np.ndarray:
+    """int64 where all are written as whole numbers, else float64."""
+    if all(field.lstrip("+-").isdecimal() for field in column):
+        return np.array([int(field) for field in column], np.int64)
+    return np.array(column, np.float64)
+
+
+def pair_frames(
+    recording: Recording,
+    images: Iterable[TimedImage],
+    rule: WindowRule,
+    name: str,
+    counts: Counter[str],
+) -> Iterator[Pair]:
+    """`pair_images`, with an error that shows both clocks if not one image got a pair.
+
+    Raises:
+        DataError: No pair at all; else as `pair_images`.
+    """
+    span: list[int] = []  # first and latest image time
+
+    def noted() -> Iterator[TimedImage]:
+        for image in images:
+            span[:] = [*span[:1], image.image_us]
+            yield image
+
+    made = False
+    for pair in pair_images(recording, noted(), rule, name, counts):
+        made = True
+        yield pair
+    if made:
+        return
+    facts = recording_facts(recording)
+    raise DataError(
+        "no image has events before it",
+        where=recording.path,
+        found=f"images from {span[0]} to {span[-1]} us" if span else "no images",
+        expected=f"times inside the events, {facts['first_us']} to {facts['last_us']} us"
+        if facts["events"]
+        else "events: the recording holds none",
+        hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
+    )
+
+
+def window_rule(config: WindowSettings) -> WindowRule:
+    """The rule that the settings ask for."""
+    return WindowRule(
+        kind=config.window,
+        duration_us=config.longest_us,
+        events_per_pixel=config.window_events,
+        cell=config.cell,
+        quantile=config.quantile,
+    )

@@ -1,0 +1,382 @@
+import pickle
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets import DATASETS, dsec
+from scaleevent.errors import ConfigError, DataError, MissingPackageError
+from scaleevent.store import Pair, decode_image
+from tests import fakes
+from tests.event_files import write_aedat4
+
+
+def prepare(name: str, *roots: Path, **settings: object) -> tuple[list[Pair], Counter]:
+    """All pairs of a data set and the tally."""
+    counts: Counter[str] = Counter()
+    sources = DATASETS[name].sources(PrepareConfig(name=name, roots=list(roots), **settings))
+    return [pair for source in sources for pair in source.pairs(counts)], counts
+
+
+def content(pair: Pair) -> tuple:
+    """Everything a pair holds, comparable."""
+    events = [getattr(pair.events, name).tobytes() for name in "txyp"]
+    valid = None if pair.valid is None else pair.valid.tobytes()
+    return pair.recording, pair.image_us, pair.image, pair.window, *events, valid
+
+
+# --- the contract
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_keeps_the_contract(tmp_path, name):
+    config = fakes.fake_configs(tmp_path)[name]
+    sources = DATASETS[name].sources(config)
+    assert sources and len({source.name for source in sources}) == len(sources)
+    for source in sources:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", source.name)
+        assert all(path.is_file() for path in source.inputs)
+        counts: Counter[str] = Counter()
+        pairs = list(pickle.loads(pickle.dumps(source)).pairs(counts))
+        assert pairs and counts["pairs"] == len(pairs)
+        assert counts["images"] == source.expected
+        for kind, kept in (("images", "pairs"), ("events decoded", "events kept")):
+            dropped = f"{kind.split()[0]} dropped: "
+            lost = sum(number for key, number in counts.items() if key.startswith(dropped))
+            assert counts[kind] == counts[kept] + lost
+        by_recording: dict[str, list[int]] = {}
+        for pair in pairs:
+            by_recording.setdefault(pair.recording, []).append(pair.image_us)
+            assert pair.window.end_us == pair.image_us
+            assert pair.window.start_us <= pair.events.t[0] <= pair.events.t[-1] < pair.image_us
+            assert decode_image(pair.image).shape == (pair.events.height, pair.events.width, 3)
+            assert pair.valid is None or pair.valid.shape == (pair.events.height, pair.events.width)
+        assert all(times == sorted(times) for times in by_recording.values())
+        again = list(source.pairs(Counter()))
+        assert list(map(content, again)) == list(map(content, pairs))
+
+
+# --- custom
+
+
+def test_pairs_of_a_folder(tmp_path):
+    root = fakes.write_custom(tmp_path / "my rig")
+    pairs, counts = prepare("custom", root, window="time", window_ms=20)
+    events = fakes.fake_events()
+    assert [pair.image_us for pair in pairs] == list(fakes.IMAGES_US)
+    for pair, path in zip(pairs, sorted((root / "images").iterdir()), strict=True):
+        assert pair.image == path.read_bytes()  # fits as it is: not encoded again
+        assert pair.recording == "my-rig"
+        assert pair.provenance == {"frame": path.name}
+        inside = (events.t >= pair.image_us - 20_000) & (events.t < pair.image_us)
+        assert np.array_equal(pair.events.t, events.t[inside])
+        assert np.array_equal(pair.events.x, events.x[inside])
+    assert counts["events decoded"] == len(events)
+
+
+def test_numbers_in_names_decide_the_order(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    for old, new in (("000000", "frame2"), ("000001", "frame10"), ("000002", "frame100")):
+        (root / "images" / f"{old}.png").rename(root / "images" / f"{new}.png")
+    pairs, _ = prepare("custom", root)
+    assert [decode_image(pair.image)[0, 0, 0] for pair in pairs] == [40, 80, 120]
+
+
+def test_times_decide_the_order_where_they_name_the_picture(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    (root / "timestamps.txt").unlink()
+    order = (2, 0, 1)  # picture of the first, second and third time
+    lines = [
+        f"{time / 1e6:.6f} images/{k:06d}.png"
+        for time, k in zip(fakes.IMAGES_US, order, strict=True)
+    ]
+    fakes.write_times(root / "images.txt", ["# time file", *reversed(lines)])
+    pairs, _ = prepare("custom", root)
+    assert [pair.image_us for pair in pairs] == list(fakes.IMAGES_US)
+    assert [decode_image(pair.image)[0, 0, 0] for pair in pairs] == [120, 40, 80]
+
+
+def test_offset_moves_the_frames_clock(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    fakes.write_times(root / "timestamps.txt", [time - 900_000 for time in fakes.IMAGES_US])
+    moved, _ = prepare("custom", root, offset_us=900_000)
+    assert [pair.image_us for pair in moved] == list(fakes.IMAGES_US)
+    with pytest.raises(DataError, match="--offset-us.*--frame-time-unit") as caught:
+        prepare("custom", root)
+    assert "180000 to 280000 us" in caught.value.found
+    assert "1000" in caught.value.expected and "us" in caught.value.expected
+
+
+def test_recording_without_events(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig", fakes.Events.empty(48, 64))
+    with pytest.raises(DataError, match="holds none"):
+        prepare("custom", root, size=(48, 64))
+
+
+def test_count_mismatch_tells_both_numbers(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    (root / "images" / "000001.png").unlink()
+    with pytest.raises(DataError, match="2 pictures, 3 time stamps"):
+        prepare("custom", root)
+
+
+def test_wrong_size_tells_both_sizes_and_the_ways_out(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    fakes.write_pictures(root / "images", [np.zeros((96, 128), np.uint8)] * 3)
+    with pytest.raises(DataError) as caught:
+        prepare("custom", root)
+    assert "128x96" in caught.value.found and "64x48" in caught.value.expected
+    for way in ("--calibration", "--size", "--homography"):
+        assert way in caught.value.hint
+    (root / "h.txt").write_text(caught.value.hint.split("--homography with ")[1])
+    blocks = np.kron(fakes.sensor_pictures()[0] + np.eye(48, 64, dtype=np.uint8), np.ones((2, 2)))
+    fakes.write_pictures(root / "images", [blocks.astype(np.uint8)] * 3)
+    pairs, _ = prepare("custom", root, homography=root / "h.txt", lossless=True)
+    assert np.array_equal(decode_image(pairs[0].image)[..., 0], blocks[::2, ::2])
+
+
+def test_one_frame_of_another_size_is_named(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    Image.new("L", (32, 24)).save(root / "images" / "000002.png")
+    with pytest.raises(DataError, match="000002.png"):
+        prepare("custom", root)
+
+
+def test_picture_cut_short_is_refused_though_its_bytes_would_be_kept(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    picture = root / "images" / "000001.png"
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
+    Image.fromarray(noise).save(picture)
+    picture.write_bytes(picture.read_bytes()[:-300])
+    with pytest.raises(DataError, match="000001.png"):
+        prepare("custom", root)
+
+
+def test_homography_brings_frames_onto_the_event_pixels(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    wide = np.random.default_rng(0).integers(0, 256, (60, 70), np.uint8)
+    fakes.write_pictures(root / "images", [wide] * 3)
+    (root / "h.txt").write_text("1 0 10\n0 1 -2\n0 0 1\n")
+    pairs, _ = prepare("custom", root, homography=root / "h.txt", lossless=True)
+    expected = np.zeros((48, 64), np.uint8)
+    expected[2:, :60] = wide[:46, 10:]
+    assert np.array_equal(decode_image(pairs[0].image)[..., 0], expected)
+    assert np.array_equal(pairs[0].valid, np.pad(np.ones((46, 60), bool), ((2, 0), (0, 4))))
+
+
+def test_calibration_brings_frames_onto_the_event_pixels(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    fakes.write_pictures(root / "images", [fakes.frame_picture()] * 3)
+    path = fakes.write_calibration(tmp_path / "cam_to_cam.yaml")
+    pairs, _ = prepare("custom", root, calibration=path, lossless=True)
+    assert fakes.pixels_off(decode_image(pairs[0].image), pairs[0].valid) < 0.5
+    fakes.write_pictures(root / "images", [fakes.frame_picture()[:-1]] * 3)
+    with pytest.raises(DataError, match="size in the calibration"):
+        prepare("custom", root, calibration=path)
+
+
+def test_calibration_of_another_event_camera(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    path = fakes.write_calibration(tmp_path / "cam_to_cam.yaml")
+    with pytest.raises(DataError, match=r"cam0\.resolution"):
+        prepare("custom", root, calibration=path, size=(60, 80))
+
+
+def test_several_roots_get_names_of_their_own(tmp_path):
+    roots = [fakes.write_custom(tmp_path / day / "rig") for day in ("monday", "tuesday")]
+    pairs, _ = prepare("custom", *roots)
+    assert list(dict.fromkeys(pair.recording for pair in pairs)) == ["rig", "rig-2"]
+    with pytest.raises(ConfigError, match="twice"):
+        prepare("custom", roots[0], roots[0])
+
+
+def test_frames_named_once_are_not_lent_to_two_recordings(tmp_path):
+    roots = [fakes.write_custom(tmp_path / day) for day in ("monday", "tuesday")]
+    with pytest.raises(ConfigError, match="2 recordings"):
+        prepare("custom", *roots, frames=roots[0] / "images")
+    pairs, _ = prepare("custom", *roots, frames=Path("images"))  # below each root
+    assert len(pairs) == 6
+
+
+def lose_frames(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        path.unlink()
+    (root / "images").rmdir()
+
+
+SPOILT = {
+    "no such": lambda root: root.rename(root.with_name("gone")),
+    "no frames": lose_frames,
+    "no time stamps": lambda root: (root / "timestamps.txt").unlink(),
+    "no event recording": lambda root: (root / "events.npz").unlink(),
+    "several recordings": lambda root: (root / "more.npz").write_bytes(
+        (root / "events.npz").read_bytes()
+    ),
+    "damaged": lambda root: (root / "events.npz").write_bytes(
+        (root / "events.npz").read_bytes()[:-500]
+    ),
+    "empty file": lambda root: (root / "events.npz").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_is_missing_is_said(tmp_path, what):
+    root = fakes.write_custom(tmp_path / "rig")
+    SPOILT[what](root)
+    with pytest.raises(DataError) as caught:
+        prepare("custom", root)
+    assert what in caught.value.what and str(root) in str(caught.value.where)
+
+
+def test_listed_picture_outside_the_folder_is_not_read(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    fakes.write_pictures(tmp_path / "secret", fakes.sensor_pictures())
+    lines = [f"{time} ../../secret/{k:06d}.png" for k, time in enumerate(fakes.IMAGES_US)]
+    fakes.write_times(root / "timestamps.txt", lines)
+    with pytest.raises(DataError, match="missing"):
+        prepare("custom", root)
+
+
+def test_frames_inside_aedat4_and_the_exposure_point(tmp_path):
+    pytest.importorskip("aedat")
+    path = tmp_path / "day one.aedat4"
+    frames = [(us, us + 4001, picture) for us, picture in zip(
+        fakes.IMAGES_US, fakes.sensor_pictures(), strict=True)]  # fmt: skip
+    write_aedat4(path, [fakes.fake_events()], frames, size=(48, 64))
+    for point, shift in (("start", 0), ("middle", 2000), ("end", 4001)):
+        pairs, counts = prepare("custom", path, exposure_point=point, lossless=True)
+        assert [pair.image_us for pair in pairs] == [us + shift for us in fakes.IMAGES_US]
+        assert [decode_image(pair.image)[0, 0, 0] for pair in pairs] == [40, 80, 120]
+    assert pairs[0].recording == "day-one" and counts["images"] == 3
+    (tmp_path / "day two.aedat4").write_bytes(path.read_bytes())
+    both, _ = prepare("custom", tmp_path)
+    assert {pair.recording for pair in both} == {"day-one", "day-two"}
+
+
+def write_video(path: Path, pictures: list[np.ndarray]) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "bgr0"
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.repeat(picture[..., None], 3, 2), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_frames_of_a_video(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    lose_frames(root)
+    write_video(root / "video.mkv", fakes.sensor_pictures())
+    pairs, _ = prepare("custom", root, lossless=True)
+    assert [decode_image(pair.image)[0, 0].tolist() for pair in pairs] == [
+        [grey] * 3 for grey in (40, 80, 120)
+    ]
+    fakes.write_times(root / "timestamps.txt", fakes.IMAGES_US[:2])
+    with pytest.raises(DataError, match="3 frames, 2 time stamps"):
+        prepare("custom", root)
+
+
+def test_video_without_its_package(tmp_path, monkeypatch):
+    root = fakes.write_custom(tmp_path / "rig")
+    lose_frames(root)
+    (root / "video.mkv").write_bytes(b"not a video")
+    with pytest.raises(DataError, match="video.mkv"):
+        prepare("custom", root)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingPackageError, match=r"scaleevent\[video\]"):
+        prepare("custom", root)
+
+
+# --- dsec
+
+
+def test_every_layout_gives_the_same_pairs(tmp_path):
+    results = {}
+    for layout in fakes.DSEC_PARTS:
+        root = fakes.write_dsec_root(tmp_path / layout, layout)
+        (source,) = dsec.sources(PrepareConfig(name="dsec", roots=[root]))
+        assert source.found.startswith(f"layout {layout}")
+        results[layout] = list(source.pairs(Counter()))
+    contents = {layout: list(map(content, pairs)) for layout, pairs in results.items()}
+    assert all(len(pairs) == 3 for pairs in contents.values())
+    assert all(pairs == contents["A"] for pairs in contents.values())
+    assert results["A"][0].provenance == {
+        "sequence": fakes.SEQUENCE,
+        "official_split": "test",
+        "frame": "000000.png",
+    }
+
+
+def test_rectified_pictures_are_warped_into_the_event_view(tmp_path):
+    root = fakes.write_dsec_root(tmp_path)
+    pairs, _ = prepare("dsec", root, lossless=True)
+    assert 0.8 < pairs[0].valid.mean() < 1
+    assert fakes.pixels_off(decode_image(pairs[0].image), pairs[0].valid) < 0.5
+
+
+def test_distorted_pictures_are_taken_as_they_are(tmp_path):
+    root = fakes.write_dsec_root(tmp_path)
+    warped, _ = prepare("dsec", root)
+    sequence = root / "train" / fakes.SEQUENCE
+    paths = fakes.write_pictures(sequence / "images/left/distorted", fakes.sensor_pictures())
+    pairs, _ = prepare("dsec", root)
+    assert [pair.image for pair in pairs] == [path.read_bytes() for path in paths]
+    assert np.array_equal(pairs[0].valid, warped[0].valid)  # the frame camera reaches no farther
+    (sequence / "calibration/cam_to_cam.yaml").unlink()
+    pairs, _ = prepare("dsec", root)
+    assert pairs[0].valid is None
+
+
+@pytest.mark.parametrize("part", ["events/left/rectify_map.h5", "images/timestamps.txt",
+                                  "calibration/cam_to_cam.yaml"])  # fmt: skip
+def test_missing_dsec_file_is_named(tmp_path, part):
+    root = fakes.write_dsec_root(tmp_path)
+    (root / "train" / fakes.SEQUENCE / part).unlink()
+    with pytest.raises(DataError, match=f"{fakes.SEQUENCE} .layout A. has no {part}"):
+        prepare("dsec", root)
+
+
+def test_sequences_are_chosen_by_name(tmp_path):
+    for sequence in ("thun_00_a", "zurich_city_00_a"):
+        fakes.write_dsec_root(tmp_path / sequence, "E", sequence)
+    roots = sorted(tmp_path.iterdir())
+    pairs, _ = prepare("dsec", *roots, sequences=["thun_00_a"])
+    assert {pair.recording for pair in pairs} == {"thun_00_a"}
+    assert pairs[0].provenance["official_split"] == "train"
+    with pytest.raises(ConfigError, match="thun_00_a, zurich_city_00_a"):
+        prepare("dsec", *roots, sequences=["thun_00_b"])
+
+
+def test_sequence_in_two_places(tmp_path):
+    for layout in ("A", "E"):
+        fakes.write_dsec_root(tmp_path, layout)
+    with pytest.raises(DataError, match="found twice"):
+        prepare("dsec", tmp_path)
+
+
+def test_folder_without_sequences(tmp_path):
+    with pytest.raises(DataError, match=r"events_left/events\.h5"):
+        prepare("dsec", tmp_path)
+
+
+def test_rectify_map_that_cannot_be_used(tmp_path):
+    import h5py
+
+    root = fakes.write_dsec_root(tmp_path)
+    path = root / "train" / fakes.SEQUENCE / "events/left/rectify_map.h5"
+    bad = np.full((48, 64, 2), np.nan, np.float32)
+    for data, what in ((bad, "6144 not finite"), (bad[..., 0], "shape")):
+        with h5py.File(path, "w") as file:
+            file["rectify_map"] = data
+        with pytest.raises(DataError, match=what):
+            prepare("dsec", root)
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="rectify_map.h5"):
+        prepare("dsec", root)
