@@ -12,10 +12,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.events import Events
-from scaleevent.pictures import overlay_events
+from scaleevent.pictures import overlay_events, panel
 from scaleevent.store import PairStore, decode_image
 
 REACH = 8  # shifts tried, pixels each way
@@ -83,13 +82,13 @@ def main() -> None:
         image, events, valid = latest(store, number, round(1000 * args.last_ms))
         scores.append(alignment(image, events, valid))
         if number in shown:
-            rows.append(np.concatenate([image, overlay_events(image // 2, events)], axis=1))
+            rows.append([image, overlay_events(image // 2, events)])
     mean = np.mean(scores, axis=0)
     dx, dy = best_shift(mean)
     print(f"{len(store)} pairs; gradient under events / of the image: {mean[REACH, REACH]:.2f}")
     print(f"largest at shift x {dx:+d}, y {dy:+d}: {mean.max():.2f}; mean of all {mean.mean():.2f}")
     if args.out:
-        Image.fromarray(np.concatenate(rows)).save(args.out)
+        panel(("image", "events over the image"), rows, tall=260).save(args.out)
         print(args.out)
 
 

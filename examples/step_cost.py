@@ -37,7 +37,10 @@ def meta_layout(encoder: Encoder) -> dict[str, torch.Tensor]:
         state[name] = value
         if name.endswith("attn.qkv.weight"):
             bias = torch.zeros(len(value))
-            state |= {name.replace("weight", "bias"): bias, name.replace("weight", "bias_mask"): bias}
+            state |= {
+                name.replace("weight", "bias"): bias,
+                name.replace("weight", "bias_mask"): bias,
+            }
     state["mask_token"] = torch.zeros(1, encoder.width)
     state["rope_embed.periods"] = encoder.vit.rope.periods.clone()
     return state

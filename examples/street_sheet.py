@@ -8,6 +8,7 @@ from PIL import Image
 from scaleevent.pictures import draw_events
 from scaleevent.street import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
 
+
 def depth_picture(depth: np.ndarray) -> np.ndarray:
     """Near bright, far dark, logarithmic from 2 to 150 m; sky black."""
     near = 1.0 - np.log(np.clip(depth, 2.0, 150.0) / 2.0) / np.log(75.0)

@@ -19,7 +19,6 @@ import json
 import math
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 
 from scaleevent.durable import write_bytes
 from scaleevent.encoder import Encoder, build_encoder
-from scaleevent.street import StreetSettings, render_scene
+from scaleevent.street import render_scene
 
 SEED = 1000  # family of scenes, and of everything drawn in training
 FOCAL, HORIZON = 0.86, 0.46  # camera of `street`: image widths and heights
@@ -39,7 +38,8 @@ EDGE = 0.05  # step in log depth between neighbours where one object ends
 # Mean and scale of log depth, log height, log width; the other quantities are near unit size.
 CENTRE, SPREAD = (2.9, -0.2, 1.6), (1.4, 2.3, 1.1)
 
-# Weight in the distance between pixels: log depth, height, width, normal, curvature, 2 colours.
+# Weight in the distance between pixels: log depth, height, width; normal; curvature; two colour
+# differences. Curvature is small, colour matters less than shape.
 WORD_WEIGHTS = torch.tensor((0.4, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 0.5, 0.5))
 WORDS = 48
 WORD_SAMPLE = 60_000  # pixels that k-means sees
@@ -61,8 +61,8 @@ def geometry(depth: np.ndarray) -> np.ndarray:
 
     Returns:
         (7, H, W) float16: log depth, log height above the lowest point, log width of the object's
-        run of pixels along the row (these in metres, standardised), unit surface normal (zero in
-        the sky) and its curvature, 1 - |mean normal| over 5x5 pixels.
+        run of pixels along the row (these in metres, standardised), unit normal into the surface
+        (zero in the sky) and the curvature, 1 - |mean normal| over 5x5 pixels.
     """
     height, width = depth.shape
     focal = FOCAL * width
@@ -89,9 +89,9 @@ def geometry(depth: np.ndarray) -> np.ndarray:
     return maps.transpose(2, 0, 1).astype(np.float16)
 
 
-def view(scene: int, settings: StreetSettings) -> tuple[np.ndarray, np.ndarray]:
+def view(scene: int) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 3) uint8 and geometry (7, H, W) float16 of one scene."""
-    rendered = render_scene(SEED, scene, settings)
+    rendered = render_scene(SEED, scene)
     return rendered.image, geometry(rendered.depth)
 
 
@@ -201,11 +201,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes that render")
     args = parser.parse_args()
 
-    settings = StreetSettings()
     with ProcessPoolExecutor(args.jobs) as pool:
-        views = pool.map(partial(view, settings=settings), range(args.scenes), chunksize=10)
+        views = pool.map(view, range(args.scenes), chunksize=10)
         images, shapes = (torch.from_numpy(np.stack(part)) for part in zip(*views, strict=True))
-    print(f"{args.scenes} scenes of {settings.height}x{settings.width}")
+    height, width = images.shape[1:3]
+    print(f"{args.scenes} scenes of {height}x{width}")
     torch.set_num_threads(1)  # sums in one order: the same file whatever the number of cores
     encoder, last = train(images, shapes, args.epochs)
 
@@ -215,7 +215,7 @@ def main() -> None:
         "arch": encoder.spec,
         "training": {
             "data": f"street images, seed {SEED}, scenes 0 to {args.scenes - 1}",
-            "size": [settings.height, settings.width],
+            "size": [height, width],
             "targets": "geometry from depth, colour, k-means words of both; patches hidden",
             "class_labels": "none used",
             "epochs": args.epochs,

@@ -74,7 +74,9 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     """Typer annotation of a setting; every flag defaults to "not given"."""
     kind, text = field.annotation, field.description
     if field.default not in (None, ..., []) and not field.is_required():
-        shown = "x".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        shown = (
+            "x".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        )
         text = f"{text} (default {shown})"
     if positional:
         many = get_origin(kind) is list

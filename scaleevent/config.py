@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from scaleevent.errors import ConfigError
 
@@ -110,6 +110,30 @@ class PrepareConfig(WindowSettings):
 
     _size = field_validator("size", mode="before")(parse_size)
 
+    @model_validator(mode="after")
+    def _belongs(self) -> PrepareConfig:
+        """Refuse a setting that the data set would ignore."""
+        for key, names in ONLY_FOR.items():
+            if (
+                self.name not in names
+                and getattr(self, key) != self.__class__.model_fields[key].default
+            ):
+                raise ValueError(f"{key} is only for {' and '.join(names)}, not {self.name}")
+        return self
+
+
+# settings of `prepare` that not every data set has
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("scenes", "speed", "darkness", "exposure", "shutter_ms", "noise_hz"), ("street",)
+    ),
+    **dict.fromkeys(
+        ("frames", "timestamps", "time_unit", "frame_time_unit", "offset_us", "exposure_point",
+         "homography", "calibration"), ("custom",),
+    ),
+    "sequences": ("dsec",),
+}  # fmt: skip
+
 
 class VoxelizeConfig(WindowSettings):
     """Settings of `scaleevent voxelize`."""
@@ -158,11 +182,12 @@ class PretrainConfig(Settings):
         Field(description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"),
     ] = []
     out: Annotated[Path, Field(description="run folder")] = Path("runs/pretrain")
-    preset: Annotated[
-        str | None, Field(description="demo, paper-vits|b|l, released-vits|b|l")
-    ] = None
+    preset: Annotated[str | None, Field(description="demo, paper-vits|b|l, released-vits|b|l")] = (
+        None
+    )
     arch: Annotated[
-        Literal["tiny", "vits", "vitb", "vitl"], Field(description="encoder: tiny, vits, vitb, vitl")
+        Literal["tiny", "vits", "vitb", "vitl"],
+        Field(description="encoder: tiny, vits, vitb, vitl"),
     ] = "vits"
     teacher: Annotated[
         str | None,
@@ -171,7 +196,10 @@ class PretrainConfig(Settings):
     student_init: Annotated[
         str, Field(description="start of the student: teacher, random, or as --teacher")
     ] = "teacher"
-    size: Annotated[tuple[int, int], Field(description="network input, rows x columns")] = (480, 640)
+    size: Annotated[tuple[int, int], Field(description="network input, rows x columns")] = (
+        480,
+        640,
+    )
     normaliser: Annotated[
         Literal["minmax", "symmetric", "none"], Field(description="range of the voxel input")
     ] = "minmax"
@@ -194,9 +222,9 @@ class PretrainConfig(Settings):
     batch: Annotated[
         int | None, Field(ge=1, le=65_536, description="global batch; default by --arch")
     ] = None
-    sampling: Annotated[
-        Literal["released", "uniform"], Field(description="law of the draws")
-    ] = "released"
+    sampling: Annotated[Literal["released", "uniform"], Field(description="law of the draws")] = (
+        "released"
+    )
     lr: Annotated[float, Field(gt=0, le=10, description="learning rate")] = 5e-6
     lr_patch: Annotated[
         float | None, Field(gt=0, le=10, description="of the patch embedding; default --lr")
@@ -358,8 +386,8 @@ def load_config(
         key = ".".join(map(str, problem["loc"]))
         raise ConfigError(
             "setting cannot be used" + more,
-            where=f"{key} (--{key.replace('_', '-')})",
-            found=problem.get("input"),
+            where=f"{key} (--{key.replace('_', '-')})" if key else None,
+            found=problem.get("input") if key else None,
             expected=problem["msg"],
         ) from None
 

@@ -46,7 +46,9 @@ class Distillation:
             return valid
         if self.mask == "hard":
             return active_mask(density, self.tau) & valid
-        share = (density * REFERENCE_PIXELS / self.tau).clamp(max=1) if self.tau else density * 0 + 1
+        share = (
+            (density * REFERENCE_PIXELS / self.tau).clamp(max=1) if self.tau else density * 0 + 1
+        )
         return (share * valid).float()
 
     def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,9 +85,13 @@ def read_json(path: Path) -> Any:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one JSON object as a line; a torn last line is dropped by `read_json_lines`."""
-    with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    """Append one JSON object as a line; what a killed writer left of a last line is cut off."""
+    with writing(path), open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(value).encode() + b"\n")
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -109,8 +114,8 @@ def fingerprint(value: Any) -> str:
 def clean_leftovers(folder: Path) -> None:
     """Remove temporary files that dead writers left in a folder; those of live ones stay."""
     for path in Path(folder).glob(f".*{TEMPORARY}"):
-        writer = path.name.removesuffix(TEMPORARY).split(".")[-2]
-        if not (writer.isdigit() and _alive(int(writer))):
+        ours = re.fullmatch(rf"\..+\.(\d{{1,9}})\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}", path.name)
+        if ours and not _alive(int(ours[1])):
             path.unlink(missing_ok=True)
 
 
@@ -127,6 +132,12 @@ def check_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) ->
         EnvironmentProblem: The folder holds something else, or something of ours without consent.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise EnvironmentProblem(
+            "output is a file", where=folder, expected="a folder", hint="choose another --out"
+        )
+    if folder.exists():
+        clean_leftovers(folder)  # all there is, if a first run died while writing its marker
     if not folder.exists() or not any(folder.iterdir()):
         return
     ours = (folder / marker).exists()

@@ -293,6 +293,17 @@ def build_encoder(
     return encoder
 
 
+def published_weights(name: str) -> str:
+    """A line on weights that timm publishes: where they are, their size and licence."""
+    config = timm.get_pretrained_cfg(name)
+    with torch.device("meta"):
+        numbers = sum(p.numel() for p in timm.create_model(name).parameters())
+    return (
+        f"weights {config.hf_hub_id}: about {4 * numbers / 1e6:.0f} MB, fetched once; "
+        f"licence {config.license}"
+    )
+
+
 def as_teacher(encoder: Encoder) -> Encoder:
     """Freeze an encoder in place: evaluation mode and no gradients."""
     return encoder.eval().requires_grad_(False)

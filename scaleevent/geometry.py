@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
@@ -99,22 +100,29 @@ def warp_image(image: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.nd
     Returns:
         The warped uint8 image of (H, W[, C]) and a (H, W) bool mask, True where `image` reaches.
     """
-    rows, columns = image.shape[:2]
-    x, y = source[..., 0], source[..., 1]
-    with np.errstate(invalid="ignore"):
-        valid = (x >= 0) & (y >= 0) & (x <= columns - 1) & (y <= rows - 1)
-    x, y = np.where(valid, x, 0), np.where(valid, y, 0)
-    left = np.clip(np.floor(x).astype(np.int64), 0, max(columns - 2, 0))
-    top = np.clip(np.floor(y).astype(np.int64), 0, max(rows - 2, 0))
-    right, bottom = np.minimum(left + 1, columns - 1), np.minimum(top + 1, rows - 1)
-    fx, fy = x - left, y - top
-    if image.ndim == 3:
-        fx, fy = fx[..., None], fy[..., None]
-    upper = image[top, left] * (1 - fx) + image[top, right] * fx
-    lower = image[bottom, left] * (1 - fx) + image[bottom, right] * fx
-    out = np.rint(upper * (1 - fy) + lower * fy).astype(np.uint8)
-    out[~valid] = 0
-    return out, valid
+    planes = image if image.ndim == 3 else image[..., None]
+    out = np.zeros((*source.shape[:2], planes.shape[2]), np.uint8)
+    valid = np.zeros(source.shape[:2], np.bool_)
+    _sample(planes, np.asarray(source, np.float64), out, valid)
+    return out.reshape(*source.shape[:2], *image.shape[2:]), valid
+
+
+@nb.njit(nogil=True, cache=True)
+def _sample(image, source, out, valid):
+    rows, columns, channels = image.shape
+    for i in range(source.shape[0]):
+        for j in range(source.shape[1]):
+            x, y = source[i, j, 0], source[i, j, 1]
+            if not (x >= 0 and y >= 0 and x <= columns - 1 and y <= rows - 1):
+                continue  # NaN ends here too
+            valid[i, j] = True
+            left, top = int(x), int(y)
+            right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
+            fx, fy = x - left, y - top
+            for c in range(channels):
+                upper = image[top, left, c] * (1 - fx) + image[top, right, c] * fx
+                lower = image[bottom, left, c] * (1 - fx) + image[bottom, right, c] * fx
+                out[i, j, c] = np.uint8(np.rint(upper * (1 - fy) + lower * fy))
 
 
 def homography_map(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -69,7 +69,9 @@ class FeatureColours:
         return (np.clip(scaled, 0, 1) * 255).astype(np.uint8).reshape(*grid, 3)
 
 
-def panel(columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tall: int = 144) -> Image.Image:
+def panel(
+    columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tall: int = 144
+) -> Image.Image:
     """A grid of pictures under column names; each is scaled to `tall` rows, pixels kept hard."""
     first = rows[0][0]
     wide = round(tall * first.shape[1] / first.shape[0])

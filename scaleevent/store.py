@@ -108,6 +108,11 @@ def decode_image(data: bytes, where: object = None) -> np.ndarray:
                     "image too large", where=where, found=f"{image.width}x{image.height}",
                     expected=f"at most {MAX_PIXELS} pixels",
                 )  # fmt: skip
+            if image.mode[0] in "IF":  # Pillow would clip these to 255
+                raise DataError(
+                    "image is not 8-bit", where=where, found=f"mode {image.mode}",
+                    hint="convert the frames to 8 bits",
+                )  # fmt: skip
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError("image cannot be read", where=where, found=str(error)) from None

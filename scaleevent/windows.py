@@ -13,6 +13,7 @@ from typing import Literal
 import numba as nb
 import numpy as np
 
+from scaleevent.config import WindowSettings
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 
@@ -57,6 +58,17 @@ class WindowRule:
     pixel_cap: int = 8
     fewest: float = 0.02
     most: float = 1.5
+
+
+def window_rule(settings: WindowSettings) -> WindowRule:
+    """The rule that a command's settings ask for."""
+    return WindowRule(
+        kind=settings.window,
+        duration_us=settings.longest_us,
+        events_per_pixel=settings.window_events,
+        cell=settings.cell,
+        quantile=settings.quantile,
+    )
 
 
 def choose_window(events: Events, end_us: int, rule: WindowRule) -> Window:

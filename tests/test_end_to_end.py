@@ -62,7 +62,7 @@ def test_voxelize_a_folder(place, capsys):
     raw.mkdir()
     rng = np.random.default_rng(0)
     t = np.sort(rng.integers(0, 200_000, 4000))
-    columns = dict(t=t, x=rng.integers(0, 32, 4000), y=rng.integers(0, 24, 4000))
+    columns = {"t": t, "x": rng.integers(0, 32, 4000), "y": rng.integers(0, 24, 4000)}
     np.savez(raw / "one.npz", **columns, p=rng.integers(0, 2, 4000))
     (raw / "calib.txt").write_text("fx fy cx cy k1 k2\n1 2 3 4 5 6\n")
     arguments = f"{raw} --bins 5 --rate 50 --size 24x32 -o {place / 'voxels'} --patch 8 --json"

@@ -103,4 +103,3 @@ def _weights(path: Path) -> Report:
                                           "metrics", "sha256") if key in described},
     }  # fmt: skip
     return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)
-

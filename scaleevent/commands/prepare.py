@@ -35,9 +35,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     claim_folder(cfg.out, JOB, resume=cfg.resume, overwrite=cfg.overwrite)
     settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
     with progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker:
-        manifest = write_store(
-            sources, cfg.out, settings, jobs=cfg.jobs, advance=ticker.advance
-        )
+        manifest = write_store(sources, cfg.out, settings, jobs=cfg.jobs, advance=ticker.advance)
     report = store_report("prepare", cfg.out, manifest)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
@@ -60,13 +58,18 @@ def store_report(command: str, out: Path, manifest: dict[str, Any]) -> Report:
 def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
     """What would be read and written."""
     rows = tuple(
-        (source.name, source.expected, sum(p.stat().st_size for p in source.inputs) / 1e6)
+        (
+            source.name,
+            source.found,
+            source.expected,
+            sum(p.stat().st_size for p in source.inputs) / 1e6,
+        )
         for source in sources
     )
     return Report(
         "prepare",
         f"prepare {cfg.name}: dry run, nothing is written",
-        ("shard", "images", "input MB"),
+        ("shard", "found", "images", "input MB"),
         rows,
         (f"{images:,} images in {len(sources)} shards would go to {cfg.out}",),
         {"dry_run": True, "out": str(cfg.out), "images": images},

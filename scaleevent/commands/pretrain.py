@@ -29,7 +29,13 @@ from scaleevent.durable import (
     write_bytes,
     write_json,
 )
-from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoder import (
+    ARCHS,
+    Encoder,
+    as_teacher,
+    build_encoder,
+    published_weights,
+)
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.geometry import Fit
 from scaleevent.inputs import InputSettings
@@ -149,8 +155,10 @@ class _Run:
             EMBEDDED_TEACHER if cfg.arch == "tiny" else f"timm:{ARCHS[cfg.arch]['name']}"
         )
         arch = None if cfg.teacher else cfg.arch
-        if self.peers.main:  # one download, not one a rank
-            build_encoder(arch, weights, offline=cfg.offline)
+        if self.peers.main:
+            if not self.quiet and str(weights).startswith("timm:"):
+                say(published_weights(str(weights).removeprefix("timm:")))
+            build_encoder(arch, weights, offline=cfg.offline)  # one download, not one a rank
         self.peers.wait()
         teacher = as_teacher(build_encoder(arch, weights, offline=cfg.offline, keep_periods=True))
         torch.manual_seed(cfg.seed)  # for a random start only
@@ -266,9 +274,13 @@ class _Run:
             def on_step(step: int, record: dict[str, float]) -> None:
                 detail = ""
                 if record:
-                    detail = " ".join(
-                        f"{name} {record[name]:.4f}" for name in ("loss", "l1", "intra", "cross")
-                    ) + f" active {record['active']:.0%} {record['samples_per_s']:.1f} samples/s"
+                    detail = (
+                        " ".join(
+                            f"{name} {record[name]:.4f}"
+                            for name in ("loss", "l1", "intra", "cross")
+                        )
+                        + f" active {record['active']:.0%} {record['samples_per_s']:.1f} samples/s"
+                    )
                 ticker.advance(1, detail)
 
             train(

@@ -26,7 +26,6 @@ from scaleevent.datasets.frames import (
     pair_frames,
     picture_size,
     read_frame_times,
-    window_rule,
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError, NotEventsError
@@ -34,7 +33,7 @@ from scaleevent.formats import Recording, open_recording
 from scaleevent.geometry import homography_map, pixel_grid
 from scaleevent.pairing import TimedImage
 from scaleevent.store import Pair
-from scaleevent.windows import WindowRule
+from scaleevent.windows import WindowRule, window_rule
 
 RECORDINGS = (".aedat4", ".raw", ".h5", ".hdf5", ".npz", ".npy")
 TEXT_RECORDINGS = (".txt", ".csv")

@@ -33,13 +33,12 @@ from scaleevent.datasets.frames import (
     pair_frames,
     picture_size,
     read_frame_times,
-    window_rule,
 )
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
 from scaleevent.geometry import homography_map, warp_image
 from scaleevent.store import Pair
-from scaleevent.windows import WindowRule
+from scaleevent.windows import WindowRule, window_rule
 
 # names of each part after a sequence's prefix, `FOLDER/SEQ/` or in layout E `FOLDER/SEQ_`
 EVENTS = ("events/left/events.h5", "events_left/events.h5")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scaleevent.config import WindowSettings
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.columns import find_time_unit, to_microseconds
@@ -346,15 +345,4 @@ def pair_frames(
         if facts["events"]
         else "events: the recording holds none",
         hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
-    )
-
-
-def window_rule(config: WindowSettings) -> WindowRule:
-    """The rule that the settings ask for."""
-    return WindowRule(
-        kind=config.window,
-        duration_us=config.longest_us,
-        events_per_pixel=config.window_events,
-        cell=config.cell,
-        quantile=config.quantile,
     )

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from scaleevent.config import PrepareConfig, VoxelizeConfig, WindowSettings
 from scaleevent.datasets import custom
-from scaleevent.datasets.frames import window_rule
 from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.pairing import EventStream
 from scaleevent.store import Pair
-from scaleevent.windows import WindowRule
+from scaleevent.windows import WindowRule, window_rule
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)
 
@@ -34,6 +33,7 @@ class EventWindows:
         period_us: Time between the ends of windows; the first ends one period after the first
             event.
         span_us: First and last event time.
+        found: What was recognised, for people.
     """
 
     name: str
@@ -43,6 +43,7 @@ class EventWindows:
     rule: WindowRule
     period_us: int
     span_us: tuple[int, int]
+    found: str
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -136,5 +137,12 @@ def _source(name: str, recording: Recording, config: VoxelizeConfig, alone: bool
     size = (recording.height, recording.width)
     period_us = max(1, round(1e6 / config.rate))
     return EventWindows(
-        name, recording.path, size, config.time_unit, window_rule(config), period_us, span
+        name,
+        recording.path,
+        size,
+        config.time_unit,
+        window_rule(config),
+        period_us,
+        span,
+        recording.format,
     )

@@ -17,11 +17,13 @@ class PairSource(Protocol):
         name: Unique in the data set and safe as a file name.
         inputs: Files read; their sizes and times tell whether a finished shard is still true.
         expected: Images it will look at.
+        found: What was recognised, for people.
     """
 
     name: str
     inputs: tuple[Path, ...]
     expected: int
+    found: str
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """All pairs, in a fixed order, adding to the tally (`scaleevent.pairing.pair_images`)."""

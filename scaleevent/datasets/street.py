@@ -26,6 +26,7 @@ class Scenes:
     settings: StreetSettings
     lossless: bool
     inputs: tuple[Path, ...] = ()
+    found: str = "rendered scenes"
 
     @property
     def name(self) -> str:

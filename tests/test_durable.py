@@ -1,0 +1,194 @@
+"""Files are whole under their names or not there, whatever kills the writer."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from scaleevent.durable import (
+    append_json_line,
+    atomic_path,
+    claim_folder,
+    clean_leftovers,
+    fingerprint,
+    read_json,
+    read_json_lines,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from scaleevent.errors import DataError, EnvironmentProblem
+
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from scaleevent import durable
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(os, sys.argv[2], die)
+durable.write_bytes(Path(sys.argv[1]), b"new")
+"""
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_killed_before_the_rename_leaves_the_old_file(tmp_path, moment):
+    target = tmp_path / "file.bin"
+    target.write_bytes(b"old")
+    process = subprocess.run([sys.executable, "-c", CRASH, target, moment], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert target.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2  # and a leftover ...
+    clean_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [target]  # ... of a dead writer
+
+
+def test_error_in_the_block_leaves_the_old_file(tmp_path):
+    target = tmp_path / "file.bin"
+    write_bytes(target, b"old")
+    with pytest.raises(KeyError), atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyError
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_name_appears_only_when_whole(tmp_path):
+    target = tmp_path / "new" / "file.bin"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"content")
+        assert temporary.parent == target.parent
+        assert not target.exists()
+    assert target.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "--out"), (errno.EROFS, "--out")],
+)
+def test_refusals_of_the_system_say_what_to_do(tmp_path, monkeypatch, number, hint):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(EnvironmentProblem) as caught:
+        write_bytes(tmp_path / "file.bin", b"content")
+    assert hint in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_live_writers_and_foreign_files_stay(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = [
+        f".a.h5.{os.getpid()}.0123abcd.tmp",
+        ".notes.tmp",
+        ".12.tmp",
+        f".a.h5.{dead.pid}.notours.tmp",
+        f"a.h5.{dead.pid}.0123abcd.tmp",
+        "a.h5",
+    ]
+    for name in [*kept, f".a.h5.{dead.pid}.0123abcd.tmp", f".b.{dead.pid}.00000000.tmp"]:
+        (tmp_path / name).touch()
+    clean_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+# Folders
+
+
+def claim(folder, resume=False, overwrite=False):
+    claim_folder(folder, "marker.json", resume=resume, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_new_or_empty_folder_is_taken(tmp_path, exists):
+    folder = tmp_path / "a" / "b"
+    if exists:
+        folder.mkdir(parents=True)
+    claim(folder)
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("consent", [{}, {"resume": True}, {"overwrite": True}])
+def test_folder_of_something_else_is_never_touched(tmp_path, consent):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(EnvironmentProblem, match="choose another --out"):
+        claim(tmp_path, **consent)
+    assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+def test_own_folder_needs_consent(tmp_path):
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    (folder / "sub").mkdir(parents=True)
+    outside.mkdir()
+    for path in (folder / "marker.json", folder / "sub" / "part", outside / "precious"):
+        path.touch()
+    (folder / "link").symlink_to(outside)
+    with pytest.raises(EnvironmentProblem, match="--resume goes on, --overwrite starts anew"):
+        claim(folder)
+    claim(folder, resume=True)
+    assert (folder / "sub" / "part").exists()
+    claim(folder, overwrite=True)
+    assert not list(folder.iterdir())
+    assert (outside / "precious").exists()
+
+
+def test_folder_where_a_first_run_died_at_once_is_taken(tmp_path):
+    subprocess.run(
+        [sys.executable, "-c", CRASH, tmp_path / "out" / "marker.json", "replace"], check=False
+    )
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    claim(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(EnvironmentProblem, match="output is a file"):
+        claim(tmp_path / "out", overwrite=True)
+
+
+# JSON
+
+
+def test_json_keeps_values_and_order(tmp_path):
+    value = {"b": 1.5, "a": [None, True, "ü"]}
+    write_json(tmp_path / "x.json", value)
+    assert list(read_json(tmp_path / "x.json").items()) == list(value.items())
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b"PK\x03\x04"])
+def test_damaged_json_is_an_error_with_its_path(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"not a JSON file[\s\S]*x\.json"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(DataError, match="file not found"):
+        read_json(tmp_path / "y.json")
+
+
+def test_torn_last_line_is_dropped_and_later_lines_are_whole(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert read_json_lines(log) == []
+    lines = [{"step": 0, "loss": 1.25}, {"step": 1}, {"step": 2}]
+    append_json_line(log, lines[0])
+    append_json_line(log, lines[1])
+    whole = log.read_bytes()
+    for torn in range(1, len(json.dumps(lines[2])) + 1):
+        log.write_bytes(whole + json.dumps(lines[2]).encode()[:torn])
+        assert read_json_lines(log) == lines[:2]
+        append_json_line(log, lines[2])
+        assert read_json_lines(log) == lines
+    log.write_bytes(b'{"st')
+    append_json_line(log, lines[0])
+    assert read_json_lines(log) == lines[:1]
+
+
+def test_hashes(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
