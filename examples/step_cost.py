@@ -3,8 +3,8 @@
     python examples/step_cost.py [vits vitb vitl]
 
 For every size, in a process of its own: random weights are written as a Meta `.pth`, teacher and
-student are built from that file, one street pair is rendered at 480x640, and one step runs: teacher,
-student, mask, L1 + IS + CS, backward, clip, AdamW.
+student are built from that file, one street pair is rendered at 480x640, and one step runs:
+teacher, student, mask, L1 + IS + CS, backward, clip, AdamW.
 """
 
 import resource
@@ -28,7 +28,7 @@ from scaleevent.store import PairStore
 
 
 def meta_layout(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """Weights of a timm DINOv3 under the names of Meta's files, zero query-key-value biases included."""
+    """Weights of a timm DINOv3 under the names of Meta's files, their zero biases included."""
     names = {"reg_token": "storage_tokens", ".gamma_1": ".ls1.gamma", ".gamma_2": ".ls2.gamma"}
     state = {}
     for name, value in encoder.vit.state_dict().items():
@@ -70,9 +70,10 @@ def step(arch: str, folder: Path) -> None:
     seconds = time.perf_counter() - began
     parts = ", ".join(f"{name} {float(term.detach()):.4f}" for name, term in terms.items())
     print(
-        f"{arch}: {sum(p.numel() for p in student.parameters()) / 1e6:.1f} M parameters, one step of "
-        f"one pair {seconds:.1f} s on {torch.get_num_threads()} threads, peak memory {peak_mb():.0f} MB "
-        f"({before:.0f} before the step), {parts}, active {extra['active']():.0%}",
+        f"{arch}: {sum(p.numel() for p in student.parameters()) / 1e6:.1f} M parameters, "
+        f"one step of one pair {seconds:.1f} s on {torch.get_num_threads()} threads, "
+        f"peak memory {peak_mb():.0f} MB ({before:.0f} before the step), {parts}, "
+        f"active {extra['active']():.0%}",
         flush=True,
     )
 

@@ -6,13 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scaleevent.checkpoint import load_encoder
     from scaleevent.commands.prepare import run as prepare
     from scaleevent.commands.pretrain import run as pretrain
     from scaleevent.config import PrepareConfig, PretrainConfig
     from scaleevent.density import active_mask, patch_density
-    from scaleevent.distillation import Distillation
     from scaleevent.encoder import Encoder, build_encoder
-    from scaleevent.checkpoint import load_encoder
     from scaleevent.errors import ScaleEventError
     from scaleevent.events import Events
     from scaleevent.formats import open_recording, read_events
@@ -45,7 +44,28 @@ _HOME = {
 }
 _COMMANDS = {"prepare", "pretrain"}
 
-__all__ = sorted([*_HOME, *_COMMANDS, "__version__"])
+__all__ = [
+    "Encoder",
+    "Events",
+    "PairStore",
+    "PrepareConfig",
+    "PretrainConfig",
+    "ScaleEventError",
+    "Window",
+    "WindowRule",
+    "__version__",
+    "active_mask",
+    "build_encoder",
+    "choose_window",
+    "distillation_terms",
+    "load_encoder",
+    "open_recording",
+    "patch_density",
+    "prepare",
+    "pretrain",
+    "read_events",
+    "voxelize",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 import scaleevent
 from scaleevent import config
 from scaleevent.errors import ScaleEventError
+from scaleevent.settings import Settings, load_config
 
 app = typer.Typer(
     name="scaleevent",
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 SHORT = {"out": "-o"}
 # command: settings, positional settings, help
-COMMANDS: dict[str, tuple[type[config.Settings], tuple[str, ...], str]] = {
+COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     "info": (config.InfoConfig, ("path",), "Say what a recording, store or checkpoint is."),
     "prepare": (config.PrepareConfig, ("name", "roots"), "Turn recordings and images into pairs."),
     "voxelize": (config.VoxelizeConfig, ("root",), "Turn recordings into voxel files."),
@@ -66,8 +67,8 @@ def _command(name: str) -> Callable[..., None]:
     return command
 
 
-def _plain(model: type[config.Settings]) -> Callable[..., config.Settings]:
-    return lambda flags, file: config.load_config(model, flags, file)
+def _plain(model: type[Settings]) -> Callable[..., Settings]:
+    return lambda flags, file: load_config(model, flags, file)
 
 
 def _flag(name: str, field: FieldInfo, positional: bool) -> Any:

@@ -9,8 +9,6 @@ without us: ``timm.create_model(spec["name"], checkpoint_path="encoder.safetenso
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,19 +16,17 @@ from typing import Any, TypedDict
 
 import timm
 import torch
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
-from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
+from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.events import Events
 from scaleevent.geometry import Fit
+from scaleevent.hub import fetch_weights
 from scaleevent.inputs import InputSettings, voxel_input
 from scaleevent.voxels import voxelize
 from scaleevent.weights import ViTShape, ViTWeights, check_keys, read_weights
 from scaleevent.windows import Window, WindowRule, choose_window
 
-HUB_TIMEOUT_S = 5.0
 DINOV3_HEAD_WIDTH = 64
 
 
@@ -209,7 +205,7 @@ class Encoder(nn.Module):
         """Features of an event stream at one moment, with the checkpoint's own preprocessing.
 
         Args:
-            events: The stream, on any sensor; it is cropped and scaled to the input of `self.input`.
+            events: The stream, on any sensor; cropped and scaled to the size in `self.input`.
             at: The moment in microseconds, where the window ends; or the window itself.
             rule: How the window's start is found; `WindowRule()` if absent.
 
@@ -281,7 +277,7 @@ def build_encoder(
         return Encoder(ARCHS[arch])
     source = str(weights)
     if source.startswith("hf-hub:"):
-        found = read_weights(_fetch(source.removeprefix("hf-hub:"), offline))
+        found = read_weights(fetch_weights(source.removeprefix("hf-hub:"), offline))
     elif _is_file(source):
         found = read_weights(Path(weights))
     else:
@@ -291,17 +287,6 @@ def build_encoder(
     if keep_periods and found.periods is not None:
         _set_periods(encoder, found.periods, source)
     return encoder
-
-
-def published_weights(name: str) -> str:
-    """A line on weights that timm publishes: where they are, their size and licence."""
-    config = timm.get_pretrained_cfg(name)
-    with torch.device("meta"):
-        numbers = sum(p.numel() for p in timm.create_model(name).parameters())
-    return (
-        f"weights {config.hf_hub_id}: about {4 * numbers / 1e6:.0f} MB, fetched once; "
-        f"licence {config.license}"
-    )
 
 
 def as_teacher(encoder: Encoder) -> Encoder:
@@ -329,48 +314,7 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
             found=name,
             expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
         )
-    return Encoder(spec, _fetch(repository, offline))
-
-
-def _fetch(repository: str, offline: bool) -> Path:
-    """The weight file of a Hugging Face hub repository, fetched unless it is on this machine."""
-    name, _, revision = repository.partition("@")
-    file = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
-    try:
-        return Path(hf_hub_download(**file, local_files_only=True))
-    except HFValidationError as problem:
-        raise ConfigError("not the name of a hub repository", found=repository) from problem
-    except LocalEntryNotFoundError:
-        pass
-    if offline or constants.HF_HUB_OFFLINE:
-        reason = "not on this machine, and offline was asked for"
-    elif not _hub_answers():
-        reason = f"no connection to {constants.ENDPOINT}"
-    else:
-        try:
-            return Path(hf_hub_download(**file))
-        except (HfHubHTTPError, OSError) as problem:
-            reason = str(problem).strip().splitlines()[0]
-    raise EnvironmentProblem(
-        "the pretrained weights cannot be fetched",
-        where=f"{constants.ENDPOINT}/{name}",
-        found=reason,
-        hint="either accept the licence on that page and log in with `hf auth login`; "
-        "or download Meta's .pth and pass --teacher FILE; "
-        "or use --arch tiny, which needs no download",
-    )
-
-
-def _hub_answers() -> bool:
-    """One short request, because the hub's own client retries for half a minute."""
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
+    return Encoder(spec, fetch_weights(repository, offline))
 
 
 def _set_periods(encoder: Encoder, periods: Tensor, where: str) -> None:

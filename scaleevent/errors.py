@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each knows its exit code and says what, where, found, expected, next."""
+"""The errors a user can meet: what, where, found, expected, next step, and an exit code."""
 
 from __future__ import annotations
 

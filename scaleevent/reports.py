@@ -1,4 +1,4 @@
-"""`Report`: what commands print. Numbers inside, text only when rendered. And progress on stderr."""
+"""`Report`: what commands print, numbers inside, text when rendered; and progress on stderr."""
 
 from __future__ import annotations
 

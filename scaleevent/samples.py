@@ -15,7 +15,7 @@ from scaleevent.density import cell_mean, patch_density
 from scaleevent.errors import DataError
 from scaleevent.geometry import Fit
 from scaleevent.inputs import InputSettings, image_input, voxel_input
-from scaleevent.store import PairStore, decode_image
+from scaleevent.store import PairStore, Shard, decode_image
 
 
 class Batch(TypedDict):
@@ -49,9 +49,13 @@ class PairSamples(Dataset):
         number = int(np.searchsorted(self._ends, index, "right"))
         return number, int(index - self._ends[number] + len(self.stores[number]))
 
-    def __getitem__(self, index: int) -> Batch:
+    def shard(self, index: int) -> tuple[Shard, int]:
+        """The shard of a sample and its row in there."""
         number, inside = self.locate(index)
-        shard, row = self.stores[number].locate(inside)
+        return self.stores[number].locate(inside)
+
+    def __getitem__(self, index: int) -> Batch:
+        shard, row = self.shard(index)
         settings = self.settings
         encoded = shard.image(row)
         if not encoded:

@@ -138,7 +138,12 @@ class ShardWriter:
         return self
 
     def add(self, pair: Pair, voxel: np.ndarray | None = None) -> None:
-        """Append a pair; with a (B, H, W) float32 voxel, that is stored instead of its events."""
+        """Append a pair; with a (B, H, W) float32 voxel, that is stored instead of its events.
+
+        Raises:
+            DataError: Events outside their window, a window of over 71 minutes, a validity mask of
+                another size than the sensor, or labels of one task in several types.
+        """
         self._pool("image", np.frombuffer(pair.image, np.uint8), compress=False)
         if voxel is None:
             self._events("before", pair.window, pair.events)
@@ -147,6 +152,7 @@ class ShardWriter:
             self._window("before", pair.window)
         if pair.after is not None:
             self._events("after", *pair.after)
+            self._row("after/pair", self.pairs)
         for task, label in pair.labels.items():
             name = f"labels/{task}"
             self._pool(name, np.ascontiguousarray(label.values).reshape(-1))
@@ -154,6 +160,10 @@ class ShardWriter:
             self._row(f"{name}/span_us", (label.start_us, label.end_us))
             self._row(f"{name}/pair", self.pairs)
         if pair.valid is not None:
+            _expect(
+                pair.valid.shape == (pair.events.height, pair.events.width),
+                "validity mask and sensor differ in size", pair.recording, pair.valid.shape,
+            )  # fmt: skip
             self._pool("valid", np.packbits(pair.valid))
             self._row("valid/pair", self.pairs)
         self._row("image_us", pair.image_us)
@@ -171,6 +181,10 @@ class ShardWriter:
         self._atomic.__exit__(kind, value, trace)
 
     def _events(self, name: str, window: Window, events: Events) -> None:
+        inside = not len(events) or (
+            window.start_us <= events.t[0] and events.t[-1] < min(window.end_us, window.start_us + 2**32)
+        )
+        _expect(inside, "events do not fit their window", name, f"{events} in {window}")
         times = events.t - window.start_us
         for column, dtype in EVENT_COLUMNS.items():
             values = times if column == "t" else getattr(events, column)
@@ -187,6 +201,7 @@ class ShardWriter:
             self._create(f"{name}/values", (0,), values.dtype, CHUNK, compress)
             self._row(f"{name}/offset", 0)
         pool = self._file[f"{name}/values"]
+        _expect(pool.dtype == values.dtype, "values of several types", name, values.dtype)
         first = pool.shape[0]
         pool.resize((first + len(values),))
         pool[first:] = values
@@ -207,6 +222,12 @@ class ShardWriter:
             name, shape, dtype, maxshape=(None, *shape[1:]), chunks=(chunk, *shape[1:]),
             fletcher32=True, **codec,
         )  # fmt: skip
+
+
+def _expect(holds: bool, what: str, where: object, found: object) -> None:
+    """Refuse a pair that the store's types would change without a word."""
+    if not holds:
+        raise DataError(what, where=where, found=found)
 
 
 def finish_shard(path: Path, pairs: int, counts: dict[str, int], job: str) -> dict[str, Any]:
@@ -267,17 +288,30 @@ class Shard:
         """Encoded image."""
         return self.pool("image", index).tobytes()
 
-    def events(self, index: int, which: str = "before") -> tuple[Events, Window]:
-        """Events and their window; `which` is `before` or `after`."""
-        start, end = map(int, self.rows(f"{which}/window_us")[index])
-        columns = {name: self.pool(f"{which}/{name}", index) for name in EVENT_COLUMNS}
+    def events(self, index: int) -> tuple[Events, Window]:
+        """Events and their window, which ends at the image."""
+        return self._events("before", index, index)
+
+    def after(self, index: int) -> tuple[Events, Window] | None:
+        """Events and window that start at the image, or None where this pair has none."""
+        item = self._item("after", index)
+        return None if item is None else self._events("after", item, index)
+
+    def _events(self, name: str, item: int, index: int) -> tuple[Events, Window]:
+        start, end = map(int, self.rows(f"{name}/window_us")[item])
+        columns = {column: self.pool(f"{name}/{column}", item) for column in EVENT_COLUMNS}
         times = columns.pop("t").astype(np.int64)
         times += start
         height, width = map(int, self.rows("sensor")[index])
-        stop = STOPS[int(self.rows(f"{which}/stop")[index])]
-        return Events.unchecked(times, **columns, height=height, width=width), Window(
-            start, end, stop
-        )
+        stop = STOPS[int(self.rows(f"{name}/stop")[item])]
+        return Events(times, **columns, height=height, width=width), Window(start, end, stop)
+
+    def _item(self, name: str, index: int) -> int | None:
+        """Number of a pair's item in a pool that not all pairs have a part in."""
+        if name not in self.file:
+            return None
+        at = np.flatnonzero(self.rows(f"{name}/pair") == index)
+        return int(at[0]) if len(at) else None
 
     def voxel(self, index: int, bins: int) -> np.ndarray:
         """(B, H, W) float32 at native resolution: made from the events, or as materialised.
@@ -289,29 +323,27 @@ class Shard:
             return voxelize(*self.events(index), bins)
         voxel = self._guarded("voxel", index)
         if len(voxel) != bins:
-            raise DataError("voxels of another bin count", where=self.path, found=len(voxel), expected=bins)
+            raise DataError(
+                "voxels of another bin count", where=self.path, found=len(voxel), expected=bins
+            )
         return voxel
 
     def label(self, task: str, index: int) -> Label | None:
         """Ground truth of a task, or None where this pair has none."""
         name = f"labels/{task}"
-        if name not in self.file:
+        item = self._item(name, index)
+        if item is None:
             return None
-        at = np.flatnonzero(self.rows(f"{name}/pair") == index)
-        if not len(at):
-            return None
-        values = self.pool(name, int(at[0])).reshape(self.rows(f"{name}/shape")[at[0]])
-        return Label(values, *map(int, self.rows(f"{name}/span_us")[at[0]]))
+        values = self.pool(name, item).reshape(self.rows(f"{name}/shape")[item])
+        return Label(values, *map(int, self.rows(f"{name}/span_us")[item]))
 
     def valid(self, index: int) -> np.ndarray | None:
         """(H, W) bool, or None where the whole image is valid."""
-        if "valid" not in self.file:
-            return None
-        at = np.flatnonzero(self.rows("valid/pair") == index)
-        if not len(at):
+        item = self._item("valid", index)
+        if item is None:
             return None
         height, width = map(int, self.rows("sensor")[index])
-        bits = np.unpackbits(self.pool("valid", int(at[0])), count=height * width)
+        bits = np.unpackbits(self.pool("valid", item), count=height * width)
         return bits.reshape(height, width).astype(bool)
 
     def provenance(self, index: int) -> dict[str, Any]:
@@ -321,7 +353,8 @@ class Shard:
     def _guarded(self, name: str, part: slice | int) -> np.ndarray:
         try:
             dataset = self.file[name]
-            if dataset.external or dataset.is_virtual:
+            elsewhere = dataset.file.filename != self.file.filename
+            if elsewhere or dataset.external or dataset.is_virtual:
                 raise DataError("dataset points outside its file", where=f"{self.path}:{name}")
             return dataset[part]
         except (OSError, KeyError) as error:
@@ -360,6 +393,9 @@ class PairStore:
                 expected=FORMAT,
             )
         self.shards = [entry for entry in self.manifest["shards"] if entry["pairs"]]
+        for entry in self.shards:
+            if Path(entry["file"]).name != entry["file"]:
+                raise DataError("a shard outside its store", where=folder, found=entry["file"])
         lost = [entry["file"] for entry in self.shards if not self._whole(entry)]
         if lost:
             raise DataError(

@@ -9,11 +9,10 @@ from scaleevent.config import (
     PrepareConfig,
     PretrainConfig,
     data_source,
-    dump_yaml,
-    load_config,
     pretrain_config,
 )
 from scaleevent.errors import ConfigError
+from scaleevent.settings import dump_yaml, load_config
 
 
 def yaml_file(tmp_path, text):

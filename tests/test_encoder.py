@@ -222,7 +222,7 @@ def test_published_timm_weights_come_from_the_hub_cache(monkeypatch, tmp_path):
     original = timm.create_model("vit_small_patch16_dinov3").eval()
     file = tmp_path / "model.safetensors"
     save_file(original.state_dict(), file)
-    monkeypatch.setattr("scaleevent.encoder.hf_hub_download", lambda **kwargs: str(file))
+    monkeypatch.setattr("scaleevent.hub.hf_hub_download", lambda **kwargs: str(file))
     encoder = build_encoder("vits", "timm:vit_small_patch16_dinov3", offline=True).eval()
     assert encoder.spec == ARCHS["vits"]
     x = torch.randn(1, 3, 32, 48)

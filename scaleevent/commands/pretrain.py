@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 import scaleevent
 from scaleevent.checkpoint import content_hash, save_encoder
 from scaleevent.commands.street_store import street_store
-from scaleevent.config import PretrainConfig, data_source, dump_yaml
-from scaleevent.distillation import Distillation, encode_all, to_device, token_scale, validate
+from scaleevent.comparison import Comparison, in_order, spread
+from scaleevent.config import PretrainConfig, data_source
+from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.distributed import Ranks, launch, launched, ranks
 from scaleevent.durable import (
     append_json_line,
@@ -29,19 +29,11 @@ from scaleevent.durable import (
     write_bytes,
     write_json,
 )
-from scaleevent.encoder import (
-    ARCHS,
-    Encoder,
-    as_teacher,
-    build_encoder,
-    published_weights,
-)
+from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.geometry import Fit
+from scaleevent.hub import published_weights
 from scaleevent.inputs import InputSettings
 from scaleevent.losses import STRUCTURES
-from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
-from scaleevent.probing import ridge_probe
 from scaleevent.reports import Report, progress, say
 from scaleevent.samples import (
     PairSamples,
@@ -51,7 +43,8 @@ from scaleevent.samples import (
     load_batches,
     split_samples,
 )
-from scaleevent.store import PairStore, decode_image
+from scaleevent.settings import dump_yaml
+from scaleevent.store import PairStore
 from scaleevent.training import Plan, load_state, train
 
 EMBEDDED_TEACHER = Path(scaleevent.__file__).parent / "data" / "tiny_teacher.safetensors"
@@ -60,9 +53,13 @@ NOT_RESULT = {
     "overwrite", "probe",
 }  # fmt: skip
 VALIDATION_SAMPLES = 256
-PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
 CALIBRATION_SAMPLES = 64
-PANEL_ROWS = 4
+MEASURES = {
+    "val_loss": "held-out loss",
+    "val_cosine": "cosine to teacher, active tokens",
+    "val_cosine_all": "cosine to teacher, all tokens",
+    "val_rank": "effective rank",
+}
 
 
 def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
@@ -196,8 +193,8 @@ class _Run:
             return self.cfg.token_scale
         if self.cfg.arch != "tiny" and "dinov3" in teacher.spec["name"]:
             return 1.0
-        spread = _spread(split.train, CALIBRATION_SAMPLES)
-        return token_scale(teacher, self._batches(samples, spread))
+        numbers = spread(split.train, CALIBRATION_SAMPLES)
+        return token_scale(teacher, in_order(samples, numbers, self._local_batch))
 
     def _parallel(self, student: Encoder) -> DistributedDataParallel:
         device = self.peers.device
@@ -218,21 +215,19 @@ class _Run:
             weight_decay=cfg.weight_decay,
         )
 
-    def _batches(self, samples: PairSamples, numbers: Any) -> Iterator[Any]:
-        """Samples in a fixed order, for everything that is not training."""
-        size = max(1, self.cfg.global_batch // self.peers.world)
-        groups = [numbers[i : i + size].tolist() for i in range(0, len(numbers), size)]
-        return iter(load_batches(samples, groups, workers=0))
+    @property
+    def _local_batch(self) -> int:
+        return max(1, self.cfg.global_batch // self.peers.world)
 
     def _checker(
         self, distillation: Distillation, samples: PairSamples, split: Split
     ) -> Callable[[int], dict[str, float]]:
-        numbers = _spread(split.validation, VALIDATION_SAMPLES)
+        numbers = spread(split.validation, VALIDATION_SAMPLES)
 
         def check(epoch: int) -> dict[str, float]:
             if not len(numbers) or not self.peers.main:
                 return {}
-            batches = self._batches(samples, numbers)
+            batches = in_order(samples, numbers, self._local_batch)
             return validate(distillation, batches, self.cfg.lambdas)
 
         return check
@@ -331,108 +326,48 @@ class _Run:
         scale: float,
         origin: str,
     ) -> Report:
+        """Numbers before and after, picture, encoder.safetensors, report.json."""
         cfg = self.cfg
-        log = [line for line in read_json_lines(cfg.out / "log.jsonl") if "epoch" in line]
-        before, after = log[0], log[-1]
-        names = {
-            "val_loss": "held-out loss",
-            "val_cosine": "cosine to teacher, active tokens",
-            "val_cosine_all": "cosine to teacher, all tokens",
-            "val_rank": "effective rank",
-        }
-        rows = [(text, before[k], after[k]) for k, text in names.items() if k in before]
+        checks = [line for line in read_json_lines(cfg.out / "log.jsonl") if "epoch" in line]
+        first, last = checks[0], checks[-1]
+        rows = [(text, first[key], last[key]) for key, text in MEASURES.items() if key in first]
+        notes = []
         untrained = Encoder(student.spec).to(self.peers.device).eval()
         untrained.load(start)
-        notes = []
-        if cfg.probe:
-            rows += self._probe(samples, split, teacher, untrained, student, notes)
-        picture = self._picture(samples, split, teacher, untrained, student)
-        metrics = {text: [a, b] for text, a, b in rows}
+        comparison = Comparison(samples, split, teacher, untrained, student, self._local_batch)
+        probe = comparison.probe() if cfg.probe else None
+        if probe is not None:
+            rows.append(("probe mIoU", probe.before, probe.after))
+            notes.append(
+                f"probe: ridge on frozen tokens, {probe.classes} classes, {probe.training} "
+                f"labelled pairs, {probe.held_out} held out; teacher on images "
+                f"{probe.teacher:.1f} mIoU"
+            )
+        comparison.picture(cfg.out / "panel.png")
         description = {
             "config": cfg.model_dump(mode="json"),
-            "teacher": {"source": cfg.teacher or cfg.arch,
-                        "sha256": content_hash(teacher.vit.state_dict())},
+            "teacher": {
+                "source": cfg.teacher or cfg.arch,
+                "sha256": content_hash(teacher.vit.state_dict()),
+            },
             "token_scale": scale,
             "data": {"origin": origin, "stores": [s.fingerprint for s in samples.stores]},
-            "step": after["step"],
-            "metrics": metrics,
-        }  # fmt: skip
+            "step": last["step"],
+            "metrics": {text: [before, after] for text, before, after in rows},
+        }
         save_encoder(cfg.out / "encoder.safetensors", student, description)
         notes += [f"encoder: {cfg.out / 'encoder.safetensors'}"]
-        notes += [f"picture: {picture}"] if picture else []
+        notes += [f"picture: {cfg.out / 'panel.png'}"]
         report = Report(
             "pretrain",
-            f"pretrain {cfg.arch}, loss {cfg.structure}, {after['step']:,} steps",
+            f"pretrain {cfg.arch}, loss {cfg.structure}, {last['step']:,} steps",
             ("on held-out pairs", "before", "after"),
             tuple(rows),
             tuple(notes),
-            description | {"input": asdict(student.input)},
+            description | {"input": asdict(samples.settings)},
         )
         write_json(cfg.out / "report.json", report.to_json())
         return report
-
-    def _probe(
-        self,
-        samples: PairSamples,
-        split: Split,
-        teacher: Encoder,
-        untrained: Encoder,
-        student: Encoder,
-        notes: list[str],
-    ) -> list[tuple[str, float, float]]:
-        train = _labelled(samples, _spread(split.train, PROBE_TRAINING))
-        held = _labelled(samples, _spread(split.validation, PROBE_HELD_OUT))
-        if not train[0] or not held[0]:
-            return []
-        classes = int(max(label[label < 255].max() for label in train[1])) + 1
-        grid = student.grid(*self.cfg.size)
-
-        def score(encoder: Encoder, key: str) -> float:
-            tokens = [
-                encode_all(encoder, (b[key] for b in self._batches(samples, torch.tensor(part[0]))))
-                for part in (train, held)
-            ]
-            iou = ridge_probe(
-                tokens[0], torch.stack(train[1]), tokens[1], torch.stack(held[1]), grid, classes
-            )
-            return 100 * float(torch.tensor(iou).nanmean())
-
-        ceiling = score(teacher, "image")
-        notes.append(
-            f"probe: ridge on frozen tokens, {classes} classes, {len(train[0])} labelled pairs, "
-            f"{len(held[0])} held out; teacher on images: {ceiling:.1f} mIoU"
-        )
-        return [("probe mIoU", score(untrained, "voxel"), score(student, "voxel"))]
-
-    def _picture(
-        self,
-        samples: PairSamples,
-        split: Split,
-        teacher: Encoder,
-        untrained: Encoder,
-        student: Encoder,
-    ) -> Path | None:
-        numbers = _spread(split.validation if len(split.validation) else split.train, PANEL_ROWS)
-        batch = next(self._batches(samples, numbers[: self.cfg.global_batch]))
-        grid = student.grid(*self.cfg.size)
-        tokens = [
-            encode_all(encoder, [batch[key]]).numpy()
-            for encoder, key in ((teacher, "image"), (untrained, "voxel"), (student, "voxel"))
-        ]
-        colours = FeatureColours(tokens[0])
-        rows = []
-        for i, number in enumerate(numbers[: len(tokens[0])]):
-            store, inside = samples.locate(int(number))
-            shard, row = samples.stores[store].locate(inside)
-            image = decode_image(shard.image(row))
-            fit = Fit(*image.shape[:2], *self.cfg.size)
-            events = draw_voxel(fit.crop_array(shard.voxel(row, 3)))
-            image = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
-            rows.append([image, events, *(colours.draw(t[i], grid) for t in tokens)])
-        columns = ("image", "events", "teacher PCA", "student before", "student after")
-        path = self.cfg.out / "panel.png"
-        save_picture(path, panel(columns, rows))
-        return path
 
 
 def _workers(cfg: PretrainConfig, peers: Ranks) -> int:
@@ -440,26 +375,3 @@ def _workers(cfg: PretrainConfig, peers: Ranks) -> int:
     if cfg.workers is not None:
         return cfg.workers
     return min(8, (os.cpu_count() or 1) // peers.world) if peers.device.type == "cuda" else 0
-
-
-def _spread(numbers: Any, most: int) -> Any:
-    """At most so many, evenly over all."""
-    if len(numbers) <= most:
-        return numbers
-    return numbers[torch.linspace(0, len(numbers) - 1, most).round().long().numpy()]
-
-
-def _labelled(samples: PairSamples, numbers: Any) -> tuple[list[int], list[Tensor]]:
-    """Those samples that have semantics, and the labels on the network's field of view."""
-    found: list[int] = []
-    labels: list[Tensor] = []
-    for number in numbers:
-        store, inside = samples.locate(int(number))
-        shard, row = samples.stores[store].locate(inside)
-        label = shard.label("semantics", row)
-        if label is not None:
-            settings = samples.settings
-            fit = Fit(*label.values.shape, settings.height, settings.width)
-            found.append(int(number))
-            labels.append(torch.from_numpy(fit.crop_array(label.values).copy()))
-    return found, labels

@@ -1,0 +1,140 @@
+"""An encoder before and after pretraining, on pairs it has not seen: probe and picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scaleevent.distillation import encode_all
+from scaleevent.encoder import Encoder
+from scaleevent.geometry import Fit
+from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
+from scaleevent.probing import ridge_probe
+from scaleevent.samples import Batch, PairSamples, Split, load_batches
+from scaleevent.store import decode_image
+
+PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
+PANEL_ROWS = 4
+COLUMNS = ("image", "events", "teacher PCA", "student before", "student after")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Mean intersection over union in percent, and what it was measured on."""
+
+    before: float
+    after: float
+    teacher: float
+    classes: int
+    training: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and on which pairs.
+
+    Args:
+        samples: All pairs.
+        split: Which of them were held out.
+        teacher: Frozen image encoder.
+        before: The student as it started, on voxels.
+        after: The trained student, on voxels.
+        batch: Samples encoded together.
+    """
+
+    samples: PairSamples
+    split: Split
+    teacher: Encoder
+    before: Encoder
+    after: Encoder
+    batch: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        return self.after.grid(self.samples.settings.height, self.samples.settings.width)
+
+    def probe(self) -> Probe | None:
+        """Ridge probes for the semantics in the stores; None where there are none."""
+        train = self._labelled(spread(self.split.train, PROBE_TRAINING))
+        held = self._labelled(spread(self.split.validation, PROBE_HELD_OUT))
+        if not len(train[0]) or not len(held[0]):
+            return None
+        classes = int(max(label[label < 255].max() for label in train[1])) + 1
+
+        def score(encoder: Encoder, key: str) -> float:
+            tokens = [
+                encode_all(encoder, (batch[key] for batch in self._batches(numbers)))
+                for numbers in (train[0], held[0])
+            ]
+            iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
+            return 100 * float(np.nanmean(iou))
+
+        return Probe(
+            before=score(self.before, "voxel"),
+            after=score(self.after, "voxel"),
+            teacher=score(self.teacher, "image"),
+            classes=classes,
+            training=len(train[0]),
+            held_out=len(held[0]),
+        )
+
+    def picture(self, path: Path) -> None:
+        """PNG: images, events, and features of teacher and student in the teacher's colours."""
+        pool = self.split.validation if len(self.split.validation) else self.split.train
+        numbers = spread(pool, min(PANEL_ROWS, self.batch))
+        batch = next(self._batches(numbers))
+        tokens = [
+            encode_all(encoder, [batch[key]]).numpy()
+            for encoder, key in (
+                (self.teacher, "image"), (self.before, "voxel"), (self.after, "voxel"),
+            )
+        ]  # fmt: skip
+        colours = FeatureColours(tokens[0])
+        rows = []
+        for i, number in enumerate(numbers):
+            shard, row = self.samples.shard(int(number))
+            image = decode_image(shard.image(row))
+            fit = self._fit(*image.shape[:2])
+            events = draw_voxel(fit.crop_array(shard.voxel(row, self.samples.settings.bins)))
+            image = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+            rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
+        save_picture(path, panel(COLUMNS, rows))
+
+    def _fit(self, height: int, width: int) -> Fit:
+        settings = self.samples.settings
+        return Fit(height, width, settings.height, settings.width)
+
+    def _batches(self, numbers: np.ndarray) -> Iterator[Batch]:
+        return in_order(self.samples, numbers, self.batch)
+
+    def _labelled(self, numbers: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """Those that have semantics, and these on the network's field of view."""
+        found, labels = [], []
+        for number in numbers:
+            shard, row = self.samples.shard(int(number))
+            label = shard.label("semantics", row)
+            if label is not None:
+                found.append(number)
+                seen = self._fit(*label.values.shape).crop_array(label.values)
+                labels.append(torch.from_numpy(seen.copy()))
+        return np.array(found), torch.stack(labels) if labels else torch.empty(0)
+
+
+def spread(numbers: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, evenly over all."""
+    if len(numbers) <= most:
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, most).round().astype(np.int64)]
+
+
+def in_order(samples: PairSamples, numbers: np.ndarray, batch: int) -> Iterator[Batch]:
+    """Samples in a fixed order, for everything that is not training."""
+    groups = [numbers[i : i + batch].tolist() for i in range(0, len(numbers), batch)]
+    return iter(load_batches(samples, groups, workers=0))

@@ -1,0 +1,68 @@
+"""Pretrained weights from the Hugging Face hub: cached, fetched once, or a clear refusal."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from scaleevent.errors import ConfigError, EnvironmentProblem
+
+TIMEOUT_S = 5.0
+
+
+def published_weights(name: str) -> str:
+    """A line on weights that timm publishes: where they are, their size and licence."""
+    config = timm.get_pretrained_cfg(name)
+    with torch.device("meta"):
+        numbers = sum(p.numel() for p in timm.create_model(name).parameters())
+    return (
+        f"weights {config.hf_hub_id}: about {4 * numbers / 1e6:.0f} MB, fetched once; "
+        f"licence {config.license}"
+    )
+
+
+def fetch_weights(repository: str, offline: bool) -> Path:
+    """The weight file of a Hugging Face hub repository, fetched unless it is on this machine."""
+    name, _, revision = repository.partition("@")
+    file = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
+    try:
+        return Path(hf_hub_download(**file, local_files_only=True))
+    except HFValidationError as problem:
+        raise ConfigError("not the name of a hub repository", found=repository) from problem
+    except LocalEntryNotFoundError:
+        pass
+    if offline or constants.HF_HUB_OFFLINE:
+        reason = "not on this machine, and offline was asked for"
+    elif not _hub_answers():
+        reason = f"no connection to {constants.ENDPOINT}"
+    else:
+        try:
+            return Path(hf_hub_download(**file))
+        except (HfHubHTTPError, OSError) as problem:
+            reason = str(problem).strip().splitlines()[0]
+    raise EnvironmentProblem(
+        "the pretrained weights cannot be fetched",
+        where=f"{constants.ENDPOINT}/{name}",
+        found=reason,
+        hint="either accept the licence on that page and log in with `hf auth login`; "
+        "or download Meta's .pth and pass --teacher FILE; "
+        "or use --arch tiny, which needs no download",
+    )
+
+
+def _hub_answers() -> bool:
+    """One short request, because the hub's own client retries for half a minute."""
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""What a checkpoint promises: whole, ours, of the right kind, unchanged."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from scaleevent.checkpoint import content_hash, load_encoder, load_tensors, save_tensors
+from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.errors import CheckpointError
+
+TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3, dtype=torch.int64)}
+
+
+def test_round_trip_with_description(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, TENSORS, {"kind": "state", "step": 7})
+    tensors, description = load_tensors(path, "state")
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert description["step"] == 7 and description["format"] == 1
+    assert description["sha256"] == content_hash(dict(reversed(TENSORS.items())))
+    assert set(load_file(path)) == {"a", "b"}
+
+
+def test_the_hash_sees_names_types_shapes_and_values():
+    base = content_hash(TENSORS)
+    for changed in (
+        {"b": TENSORS["b"], "c": TENSORS["a"]},
+        {"b": TENSORS["b"].double(), "a": TENSORS["a"]},
+        {"b": TENSORS["b"].reshape(3, 2), "a": TENSORS["a"]},
+        {"b": TENSORS["b"] + 1e-7, "a": TENSORS["a"]},
+    ):
+        assert content_hash(changed) != base
+
+
+def test_non_finite_weights_are_never_written(tmp_path):
+    with pytest.raises(CheckpointError, match="not finite"):
+        save_tensors(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, torch.nan])}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_refusals(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, TENSORS, {"kind": "state"})
+    content = path.read_bytes()
+
+    def refused(data, message, kind="state"):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=message):
+            load_tensors(path, kind)
+
+    refused(content, "another kind", kind="encoder")
+    refused(content[:-1], "whole")
+    refused(b"", "whole")
+    refused(content[:-1] + bytes([content[-1] ^ 1]), "changed")
+    newer = {"scaleevent": json.dumps({"format": 99, "version": "9", "kind": "state"})}
+    save_file(TENSORS, path, newer)
+    refused(path.read_bytes(), "newer version")
+    save_file(TENSORS, path)
+    refused(path.read_bytes(), "not a ScaleEvent checkpoint")
+    with pytest.raises(CheckpointError, match="not found"):
+        load_tensors(tmp_path / "absent", "state")
+
+
+def test_missing_and_foreign_keys_are_named(tmp_path):
+    encoder = Encoder(ARCHS["tiny"])
+    state = encoder.vit.state_dict()
+    state["extra.weight"] = state.pop("norm.weight").clone()
+    description = {"kind": "encoder", "arch": dict(encoder.spec), "input": None}
+    save_tensors(tmp_path / "x.safetensors", state, description)
+    with pytest.raises(CheckpointError, match=r"norm\.weight") as error:
+        load_encoder(tmp_path / "x.safetensors")
+    assert "extra.weight" in str(error.value)
