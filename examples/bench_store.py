@@ -28,7 +28,7 @@ from scaleevent.density import patch_density  # noqa: E402
 from scaleevent.durable import write_json  # noqa: E402
 from scaleevent.geometry import Fit  # noqa: E402
 from scaleevent.inputs import InputSettings, image_input, voxel_input  # noqa: E402
-from scaleevent.samples import PairSamples  # noqa: E402
+from scaleevent.samples import PairSamples, keep_freed_memory  # noqa: E402
 from scaleevent.store import (  # noqa: E402
     FORMAT,
     MANIFEST,
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), options.pairs, options.events)
         size = (Path(folder) / "bench.h5").stat().st_size / options.pairs

@@ -2,9 +2,9 @@
 
     python examples/bench_voxels.py --events 250000 1000000 10000000
 
-One core, 3x480x640, CPU time, medians over rounds in which every implementation takes its turn. Bringing
-events into another package's own container is not timed. eventcv and evlib take part where they are
-installed (`pip install eventcv evlib`); so does torch.
+One core, 3x480x640, CPU time, medians over rounds in which every implementation takes its turn.
+Bringing events into another package's own container is not timed. eventcv and evlib take part where
+they are installed (`pip install eventcv evlib`); so does torch.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ def compare(count: int, span_us: int, rounds: int) -> None:
                 seconds[name].append(time.process_time() - begin)
     median = {name: float(np.median(taken)) for name, taken in seconds.items()}
     fastest = min((name for name in PEERS if name in runs), key=median.__getitem__)
-    print(f"\n{count:,} events in {span_us / 1000:g} ms, {BINS}x{HEIGHT}x{WIDTH}, CPU time, one core")
+    print(
+        f"\n{count:,} events in {span_us / 1000:g} ms, {BINS}x{HEIGHT}x{WIDTH}, CPU time, one core"
+    )
     print(f"{'':26}{'median ms':>10}{'Mev/s':>9}{'best':>8}{'x fastest peer':>16}{'vs ours':>10}")
     for name in runs:
         print(

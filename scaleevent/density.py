@@ -57,22 +57,21 @@ def cell_mean(planes, rows, columns):
     """Mean over each cell of the sum of |planes| (B, H, W); empty cells take the nearest pixel."""
     h, w = rows.size - 1, columns.size - 1
     bins, _, width = planes.shape
-    mean = np.zeros((h, w), np.float64)
-    line = np.empty(width, np.float32)
+    mean = np.empty((h, w), np.float64)
+    line = np.empty(width, np.float64)
     for i in range(h):
         first, last = _span(rows, i)
+        line[:] = 0
         for y in range(first, last):
-            line[:] = 0
             for b in range(bins):
                 for x in range(width):
                     line[x] += abs(planes[b, y, x])
-            for j in range(w):
-                left, right = _span(columns, j)
-                for x in range(left, right):
-                    mean[i, j] += line[x]
-        for j in range(w):  # one division, so that a mean of exactly tau is not rounded below it
+        for j in range(w):
             left, right = _span(columns, j)
-            mean[i, j] /= (last - first) * (right - left)
+            total = 0.0
+            for x in range(left, right):
+                total += line[x]
+            mean[i, j] = total / ((last - first) * (right - left))  # one rounding: tau is inclusive
     return mean
 
 

@@ -128,7 +128,9 @@ class EventStream:
             self._first_us = int(block.t[0])
         held, size = self._held, (block.height, block.width)
         if self.rule.kind == "count":
-            spare = len(held) - round(self.rule.events_per_pixel * size[0] * size[1])
+            needed = max(round(self.rule.events_per_pixel * size[0] * size[1]), 1)
+            oldest = held.t[max(len(held) - needed, 0)] if len(held) else 0
+            spare = int(np.searchsorted(held.t, oldest, "left"))  # ties belong to the window
         else:  # one event older than the longest window tells that the stream did not start in it
             spare = int(np.searchsorted(held.t, end_us - self.rule.duration_us, "left")) - 1
         self._held = Events.concatenate([held[max(spare, 0) :], block], *size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -197,12 +199,31 @@ class StepBatches:
             yield self.epochs[epoch][first : first + local].tolist()
 
 
+def keep_freed_memory(worker: int = 0) -> None:
+    """Let the allocator hand the large arrays of one sample to the next, where it is glibc.
+
+    By default it returns them to the system, and faulting in fresh pages takes a third of the time
+    that a sample of 480x640 takes.
+
+    Args:
+        worker: Unused; a loader tells its workers their number.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mmap_threshold, trim_threshold = -3, -1  # malloc.h
+        mallopt(mmap_threshold, 32 << 20)  # the most it takes
+        mallopt(trim_threshold, 256 << 20)
+
+
 def load_batches(samples: PairSamples, batches: Sequence[list[int]], workers: int) -> DataLoader:
     """Loader over given batches; the worker count changes nothing but speed."""
+    if not workers:
+        keep_freed_memory()
     return DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=workers,
+        worker_init_fn=keep_freed_memory,
         multiprocessing_context="spawn" if workers else None,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,

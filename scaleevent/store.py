@@ -182,7 +182,8 @@ class ShardWriter:
 
     def _events(self, name: str, window: Window, events: Events) -> None:
         inside = not len(events) or (
-            window.start_us <= events.t[0] and events.t[-1] < min(window.end_us, window.start_us + 2**32)
+            window.start_us <= events.t[0]
+            and events.t[-1] < min(window.end_us, window.start_us + 2**32)
         )
         _expect(inside, "events do not fit their window", name, f"{events} in {window}")
         times = events.t - window.start_us
@@ -261,7 +262,8 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            self.file = h5py.File(path, "r", rdcc_nbytes=16 << 20)
+            # no chunk cache: pairs come in random order, and each open data set would hold one
+            self.file = h5py.File(path, "r", rdcc_nbytes=0)
             format_number = int(self.file.attrs["format"])
             self.recordings: list[str] = json.loads(self.file.attrs["recordings"])
             self.pairs = int(self.file.attrs["pairs"])
@@ -271,7 +273,8 @@ class Shard:
             raise DataError(
                 "pair store of another format", where=path, found=format_number, expected=FORMAT
             )
-        self._held: dict[str, Any] = {}
+        self._held: dict[str, np.ndarray] = {}
+        self._open: dict[str, h5py.Dataset] = {}
 
     def rows(self, name: str) -> np.ndarray:
         """A small per-pair table, read once."""
@@ -352,11 +355,9 @@ class Shard:
 
     def _guarded(self, name: str, part: slice | int) -> np.ndarray:
         try:
-            dataset = self.file[name]
-            elsewhere = dataset.file.filename != self.file.filename
-            if elsewhere or dataset.external or dataset.is_virtual:
-                raise DataError("dataset points outside its file", where=f"{self.path}:{name}")
-            return dataset[part]
+            if name not in self._open:
+                self._open[name] = self._checked(self.file[name])
+            return self._open[name][part]
         except (OSError, KeyError) as error:
             raise DataError(
                 "shard is damaged",
@@ -364,6 +365,13 @@ class Shard:
                 found=str(error).splitlines()[0],
                 hint="delete this shard and its .json, then run prepare again: it remakes only it",
             ) from None
+
+    def _checked(self, dataset: h5py.Dataset) -> h5py.Dataset:
+        """Refuse data that other files hold."""
+        elsewhere = dataset.file.filename != self.file.filename
+        if elsewhere or dataset.external or dataset.is_virtual:
+            raise DataError("dataset points outside its file", where=f"{self.path}:{dataset.name}")
+        return dataset
 
 
 class PairStore:
@@ -461,4 +469,6 @@ def verify_shards(store: PairStore) -> None:
     """
     bad = [e["file"] for e in store.shards if sha256_file(store.folder / e["file"]) != e["sha256"]]
     if bad:
-        raise DataError("shards have changed since they were written", where=store.folder, found=bad)
+        raise DataError(
+            "shards have changed since they were written", where=store.folder, found=bad
+        )

@@ -130,7 +130,7 @@ def _keep_scratch(sums: np.ndarray) -> None:
 
 
 def _edges(t: np.ndarray, start: int, span: int, bins: int) -> list[int]:
-    """First event of each interval, and the end: interval b begins where (B-1)(t-start)/span = b."""
+    """First event of each interval, and the end: tau reaches b where interval b begins."""
     inner = [start + -(-b * span // (bins - 1)) for b in range(1, bins - 1)]
     return [0, *map(int, np.searchsorted(t, inner, "left")), len(t)]
 
@@ -143,7 +143,7 @@ def _pixel_index(x, y, width, index):
 
 @nb.njit(nogil=True, cache=True)
 def _packed_values(t, p, start, shift, scale, base, value):
-    """s (2^LOW_BITS + f) of each event; `base` takes off the interval's start and rounds."""
+    """Of each event s (2^LOW_BITS + f); `base` takes off the interval's start and rounds."""
     for j in range(t.size):
         ticks = np.int32(np.uint64(t[j] - start) >> np.uint64(shift))
         f = np.int64(np.int32(np.float64(ticks) * scale + base))
@@ -179,7 +179,7 @@ def _fullest(sums: np.ndarray) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def _changing_bits(sums):
-    """Bits that differ from the next lower one in any pixel: the top one of a field tells its size."""
+    """Bits unlike the next lower one in any pixel: the top one of a field tells its size."""
     bits = np.int64(0)
     for k in range(sums.size):
         bits |= sums[k] ^ (sums[k] << 1)
@@ -214,7 +214,7 @@ def _move(sums, wide):
 
 @nb.njit(nogil=True, cache=True)
 def _unpack_block(sums, carry, value):
-    """value = carry + P - F, carry = F, sums = 0; value comes as the bits of a float64 + MAGIC."""
+    """Do value = carry + P - F, carry = F, sums = 0; value are the bits of a float64 + MAGIC."""
     for k in range(sums.size):
         high, low = _fields(sums[k])
         sums[k] = 0

@@ -78,7 +78,9 @@ def test_tiny_sensors_take_the_nearest_pixel(size):
 @pytest.mark.parametrize(("height", "width"), [(260, 346), (48, 64), (27, 36), (63, 84)])
 def test_threshold_is_inclusive_for_every_cell_size(height, width):
     """A quarter event on every pixel is exactly tau = 64, whatever the number of pixels."""
-    density = patch_density(np.full((1, height, width), 0.25, np.float32), 16, Fit(height, width, 48, 64))
+    density = patch_density(
+        np.full((1, height, width), 0.25, np.float32), 16, Fit(height, width, 48, 64)
+    )
     assert active_mask(density, 64).all()
     assert not active_mask(density, np.nextafter(64, 65)).any()
 

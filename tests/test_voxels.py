@@ -61,7 +61,9 @@ def recorded_case(name: str) -> Events:
 def test_equals_the_reference_code(name, reference, bins):
     with np.load(DATA / "representations.npz") as archive:
         expected = archive[f"{name}__{reference}__B{bins}"]
-    np.testing.assert_allclose(voxelize(recorded_case(name), bins=bins), expected, atol=2e-6, rtol=0)
+    np.testing.assert_allclose(
+        voxelize(recorded_case(name), bins=bins), expected, atol=2e-6, rtol=0
+    )
 
 
 def test_empty_case_gives_zeros_where_the_reference_raises():
@@ -129,9 +131,7 @@ def test_degenerate_spans():
     assert not grid[1:].any()
     assert not voxelize(same, Window(77, 77), 4).any()  # half-open and empty
     assert not voxelize(Events.empty(4, 4), Window(0, 10), 4).any()
-    assert_within_stated_error(
-        voxelize(same, Window(77, 78), 4), oracle(same, Window(77, 78), 4)
-    )
+    assert_within_stated_error(voxelize(same, Window(77, 78), 4), oracle(same, Window(77, 78), 4))
 
 
 @pytest.mark.parametrize("span", [2**30, 2**31 - 1, 2**31, 2**31 + 1, 2**33 + 5, 2**45])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
+from scaleevent.pairing import EventStream
 from scaleevent.windows import Window, WindowRule, choose_window
 
 RULE = WindowRule(duration_us=10_000, cell=8, quantile=0.25)
@@ -174,3 +176,24 @@ def test_no_event_before_the_image(kind):
 def test_window_that_ends_before_it_starts_is_refused():
     with pytest.raises(ConfigError, match="ends before it starts"):
         Window(5, 4)
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "time", "count"])
+@pytest.mark.parametrize("block", [1, 3, 50, 1_000])
+def test_blocks_of_a_stream_change_no_window(kind, block):
+    """Many events share a stamp, so blocks begin and end inside ties."""
+    events = random_events(1_000, 16, 24, 120, seed=10)
+    events = Events(events.t * 250, events.x, events.y, events.p, 16, 24)
+    rule = replace(RULE, kind=kind, duration_us=5_000, events_per_pixel=0.1)
+    recording = SimpleNamespace(
+        height=16,
+        width=24,
+        blocks=lambda: (events[i : i + block] for i in range(0, len(events), block)),
+    )
+    stream = EventStream(recording, rule)
+    for end_us in range(1, 30_000, 1_130):
+        window, chosen = stream.window_before(end_us)
+        assert window == choose_window(events, end_us, rule)
+        expected = events.between(window.start_us, window.end_us)
+        for name in "txyp":
+            np.testing.assert_array_equal(getattr(chosen, name), getattr(expected, name))
