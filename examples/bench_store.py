@@ -22,50 +22,32 @@ os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "NUMBA")}
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from bench_voxels import HEIGHT, WIDTH, make_events  # noqa: E402
-from PIL import Image  # noqa: E402
 
 from scaleevent.density import patch_density  # noqa: E402
 from scaleevent.durable import write_json  # noqa: E402
 from scaleevent.geometry import Fit  # noqa: E402
 from scaleevent.inputs import InputSettings, image_input, voxel_input  # noqa: E402
+from scaleevent.pairs import Pair, decode_image, encode_image  # noqa: E402
 from scaleevent.samples import PairSamples, keep_freed_memory  # noqa: E402
-from scaleevent.store import (  # noqa: E402
-    FORMAT,
-    MANIFEST,
-    Pair,
-    PairStore,
-    ShardWriter,
-    decode_image,
-    encode_image,
-    finish_shard,
-)
+from scaleevent.store import FORMAT, MANIFEST, PairStore, ShardWriter, finish_shard  # noqa: E402
+from scaleevent.street import StreetSettings, render_scene  # noqa: E402
 from scaleevent.voxels import voxelize  # noqa: E402
 from scaleevent.windows import Window  # noqa: E402
 
 SPAN_US = 50_000
 
 
-def make_image(seed: int) -> np.ndarray:
-    """(480, 640, 3) uint8 with detail at every scale, so that it decodes like a photograph."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((HEIGHT, WIDTH, 3))
-    for side in (4, 8, 16, 32, 64, 128, 256):
-        grid = rng.integers(0, 256, (side * 3 // 4, side, 3), np.uint8)
-        scaled = Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-        image += np.asarray(scaled) * 2 / side**0.5
-    return (255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
-
-
 def write(folder: Path, pairs: int, events: int) -> None:
     """A store of one shard."""
     path = folder / "bench.h5"
+    street = StreetSettings(HEIGHT, WIDTH)
     with ShardWriter(path, {}) as writer:
         for number in range(pairs):
             writer.add(
                 Pair(
                     recording="bench",
                     image_us=SPAN_US,
-                    image=encode_image(make_image(number)),
+                    image=encode_image(render_scene(0, number, street).image),
                     events=make_events(events, SPAN_US, number),
                     window=Window(0, SPAN_US),
                 )

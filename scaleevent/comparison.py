@@ -13,10 +13,10 @@ from torch import Tensor
 from scaleevent.distillation import encode_all
 from scaleevent.encoder import Encoder
 from scaleevent.geometry import Fit
+from scaleevent.pairs import decode_image
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
 from scaleevent.probing import ridge_probe
 from scaleevent.samples import Batch, PairSamples, Split, load_batches
-from scaleevent.store import decode_image
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
 PANEL_ROWS = 4

@@ -259,7 +259,7 @@ BATCH = {"tiny": 16, "vits": 80, "vitb": 48, "vitl": 20}
 PRESETS: dict[str, dict[str, Any]] = {
     # a few minutes on a laptop CPU: the embedded teacher and street
     "demo": {
-        "arch": "tiny", "size": (96, 128), "epochs": 5, "draws": 800, "sampling": "uniform",
+        "arch": "tiny", "size": (96, 128), "epochs": 8, "draws": 800, "sampling": "uniform",
         "lr": 5e-4, "schedule": "cosine", "warmup_steps": 30, "clip": 1.0, "validation": 0.2,
     },
     **{f"paper-{arch}": {"arch": arch} for arch in ("vits", "vitb", "vitl")},

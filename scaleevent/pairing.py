@@ -12,7 +12,7 @@ import numpy as np
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
-from scaleevent.store import Pair
+from scaleevent.pairs import Pair
 from scaleevent.windows import Window, WindowRule, choose_window
 
 

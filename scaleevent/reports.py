@@ -100,8 +100,10 @@ def say(line: str) -> None:
 class Ticker:
     """Progress of one task: a bar with rate and ETA on a terminal, a line every 30 s elsewhere."""
 
-    def __init__(self, name: str, total: int, unit: str, bar: Progress | None) -> None:
-        self.name, self.total, self.unit, self.bar = name, total, unit, bar
+    def __init__(
+        self, name: str, total: int, unit: str, bar: Progress | None, lines: bool
+    ) -> None:
+        self.name, self.total, self.unit, self.bar, self.lines = name, total, unit, bar, lines
         self.done = 0
         self._began = self._said = time.monotonic()
         self._first = 0
@@ -119,7 +121,7 @@ class Ticker:
         shown = f"{rate:,.1f} {self.unit}/s {detail}"
         if self.bar is not None and self._task is not None:
             self.bar.update(self._task, completed=self.done, detail=shown)
-        elif time.monotonic() - self._said >= STATUS_SECONDS:
+        elif self.lines and time.monotonic() - self._said >= STATUS_SECONDS:
             self._said = time.monotonic()
             left = (self.total - self.done) / rate if rate else float("inf")
             say(f"{self.name}: {self.done:,}/{self.total:,}, {shown}, {left:,.0f} s left")
@@ -127,9 +129,9 @@ class Ticker:
 
 @contextmanager
 def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ticker]:
-    """A `Ticker` for a block of work."""
+    """A `Ticker` for a block of work; a mute one unless `show`."""
     if not (show and sys.stderr.isatty()):
-        yield Ticker(name, total, unit, None)
+        yield Ticker(name, total, unit, None, lines=show)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -140,4 +142,4 @@ def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ti
         TextColumn("{task.fields[detail]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield Ticker(name, total, unit, bar)
+        yield Ticker(name, total, unit, bar, lines=False)

@@ -17,7 +17,8 @@ from scaleevent.density import cell_mean, patch_density
 from scaleevent.errors import DataError
 from scaleevent.geometry import Fit
 from scaleevent.inputs import InputSettings, image_input, voxel_input
-from scaleevent.store import PairStore, Shard, decode_image
+from scaleevent.pairs import decode_image
+from scaleevent.store import PairStore, Shard
 
 
 class Batch(TypedDict):

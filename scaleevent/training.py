@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
@@ -17,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from scaleevent.checkpoint import load_tensors, save_tensors
 from scaleevent.distributed import Ranks
-from scaleevent.durable import append_json_line, read_json, read_json_lines, write_json
+from scaleevent.durable import append_json_line, read_json, read_json_lines, write_bytes, write_json
 from scaleevent.errors import CheckpointError, DivergedError, StoppedError
 from scaleevent.losses import Terms, total
 
@@ -222,9 +223,7 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _cut_log(path: Path, step: int) -> None:
     """Drop log lines beyond a step, so that a resumed run logs each step once."""
     kept = [line for line in read_json_lines(path) if line["step"] <= step]
-    path.unlink(missing_ok=True)
-    for line in kept:
-        append_json_line(path, line)
+    write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
 
 
 def _record(

@@ -34,6 +34,7 @@ ORDER = [
     "street_layout",
     "street_render",
     "street",
+    "pairs",
     "store",
     "pairing",
     "calibration",

@@ -107,3 +107,8 @@ def test_unknown_normaliser_is_named():
     check_normaliser("minmax")
     with pytest.raises(ConfigError, match="minmax, symmetric, none"):
         check_normaliser("zscore")
+
+
+def test_other_bin_counts_are_refused():
+    with pytest.raises(ConfigError, match="three bins"):
+        voxel_input(np.zeros((5, 4, 4), np.float32), Fit(4, 4, 4, 4))

@@ -18,16 +18,13 @@ from PIL import Image
 from scaleevent.durable import claim_folder, read_json
 from scaleevent.errors import DataError
 from scaleevent.events import Events
+from scaleevent.pairs import Label, Pair, decode_image, encode_image
 from scaleevent.preparing import JOB, write_store
 from scaleevent.store import (
     MANIFEST,
-    Label,
-    Pair,
     PairStore,
     Shard,
     ShardWriter,
-    decode_image,
-    encode_image,
     finish_shard,
     shard_done,
     verify_shards,

@@ -10,10 +10,11 @@ from scaleevent.commands.prepare import store_report
 from scaleevent.config import VoxelizeConfig
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.durable import claim_folder
+from scaleevent.pairs import decode_image
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.preparing import JOB, write_store
 from scaleevent.reports import Report, progress
-from scaleevent.store import PairStore, decode_image
+from scaleevent.store import PairStore
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "root"}
 PREVIEW_ROWS = 4

@@ -32,7 +32,7 @@ from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.geometry import homography_map, pixel_grid
 from scaleevent.pairing import TimedImage
-from scaleevent.store import Pair
+from scaleevent.pairs import Pair
 from scaleevent.windows import WindowRule, window_rule
 
 RECORDINGS = (".aedat4", ".raw", ".h5", ".hdf5", ".npz", ".npy")

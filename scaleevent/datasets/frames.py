@@ -17,7 +17,7 @@ from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.geometry import warp_image
 from scaleevent.pairing import TimedImage, pair_images
-from scaleevent.store import Pair, decode_image, encode_image
+from scaleevent.pairs import Pair, decode_image, encode_image
 from scaleevent.windows import WindowRule
 
 PICTURES = (".png", ".jpg", ".jpeg")

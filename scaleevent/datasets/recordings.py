@@ -14,7 +14,7 @@ from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.pairing import EventStream
-from scaleevent.store import Pair
+from scaleevent.pairs import Pair
 from scaleevent.windows import WindowRule, window_rule
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)

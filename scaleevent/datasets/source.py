@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from scaleevent.store import Pair
+from scaleevent.pairs import Pair
 
 
 class PairSource(Protocol):

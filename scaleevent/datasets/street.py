@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scaleevent.config import PrepareConfig
 from scaleevent.errors import ConfigError
-from scaleevent.store import Label, Pair, encode_image
+from scaleevent.pairs import Label, Pair, encode_image
 from scaleevent.street import StreetSettings, render_scene
 from scaleevent.windows import Window
 
