@@ -246,11 +246,6 @@ class PretrainConfig(Settings):
         """Weights of the loss terms by name."""
         return {"l1": self.lambda_l1, "intra": self.lambda_is, "cross": self.lambda_cs}
 
-    @property
-    def global_batch(self) -> int:
-        """Samples a step over all ranks."""
-        return self.batch or BATCH[self.arch]
-
 
 # Four GPUs with the per-GPU batch of the released code's comment ("20-S, 12/8-B, 5-L":
 # zhiwen-xdu/ScaleEvent:scale_event/pretrain/pretrain_ddp.py); the paper gives none.

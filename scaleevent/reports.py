@@ -100,9 +100,7 @@ def say(line: str) -> None:
 class Ticker:
     """Progress of one task: a bar with rate and ETA on a terminal, a line every 30 s elsewhere."""
 
-    def __init__(
-        self, name: str, total: int, unit: str, bar: Progress | None, lines: bool
-    ) -> None:
+    def __init__(self, name: str, total: int, unit: str, bar: Progress | None, lines: bool) -> None:
         self.name, self.total, self.unit, self.bar, self.lines = name, total, unit, bar, lines
         self.done = 0
         self._began = self._said = time.monotonic()

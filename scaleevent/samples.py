@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -179,25 +179,40 @@ def draw_epoch(
     return out
 
 
+@dataclass(frozen=True)
 class StepBatches:
-    """Sample numbers of every step of one rank, from any step on: the loader's batch sampler."""
+    """Sample numbers of every step of one rank, from any step on: the loader's batch sampler.
 
-    def __init__(
-        self, epochs: Sequence[np.ndarray], batch: int, first_step: int, rank: int, world: int
-    ) -> None:
-        self.epochs, self.batch, self.first_step = epochs, batch, first_step
-        self.rank, self.world = rank, world
-        self.steps_per_epoch = len(epochs[0]) // batch
+    Args:
+        draw: Epoch number to the samples of that epoch, in order, over all ranks.
+        epochs: Number of epochs.
+        steps_per_epoch: Steps in each; what is left of an epoch's draws is not used.
+        batch: Samples of a step over all ranks.
+        first_step: Steps already done.
+        rank: Number of this rank.
+        world: Number of ranks.
+    """
+
+    draw: Callable[[int], np.ndarray]
+    epochs: int
+    steps_per_epoch: int
+    batch: int
+    first_step: int = 0
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * len(self.epochs) - self.first_step
+        return self.epochs * self.steps_per_epoch - self.first_step
 
     def __iter__(self) -> Iterator[list[int]]:
         local = self.batch // self.world
-        for step in range(self.first_step, self.steps_per_epoch * len(self.epochs)):
-            epoch, inside = divmod(step, self.steps_per_epoch)
-            first = inside * self.batch + self.rank * local
-            yield self.epochs[epoch][first : first + local].tolist()
+        skipped = self.first_step % self.steps_per_epoch
+        for epoch in range(self.first_step // self.steps_per_epoch, self.epochs):
+            numbers = self.draw(epoch)
+            for step in range(skipped, self.steps_per_epoch):
+                first = step * self.batch + self.rank * local
+                yield numbers[first : first + local].tolist()
+            skipped = 0
 
 
 def keep_freed_memory(worker: int = 0) -> None:

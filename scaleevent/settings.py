@@ -77,9 +77,9 @@ def load_config(
         ) from None
 
 
-def dump_yaml(settings: Settings) -> str:
+def dump_yaml(settings: Settings, exclude: set[str] | None = None) -> str:
     """The settings as YAML, one key a line; `load_config` reads it back."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(settings.model_dump(mode="json", exclude=exclude), sort_keys=False)
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,7 +17,7 @@ import scaleevent
 from scaleevent.checkpoint import content_hash, save_encoder
 from scaleevent.commands.street_store import street_store
 from scaleevent.comparison import Comparison, in_order, spread
-from scaleevent.config import PretrainConfig, data_source
+from scaleevent.config import BATCH, PretrainConfig, data_source
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.distributed import Ranks, launch, launched, ranks
 from scaleevent.durable import (
@@ -52,6 +52,8 @@ NOT_RESULT = {
     "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
     "overwrite", "probe",
 }  # fmt: skip
+DEFAULT_ARCH = "vits"
+DINOV3 = {spec["name"] for spec in ARCHS.values()}
 VALIDATION_SAMPLES = 256
 CALIBRATION_SAMPLES = 64
 MEASURES = {
@@ -97,6 +99,7 @@ class _Run:
     cfg: PretrainConfig
     peers: Ranks
     quiet: bool
+    batch: int = 0
 
     def go(self) -> Report:
         cfg, peers = self.cfg, self.peers
@@ -107,23 +110,15 @@ class _Run:
         settings = InputSettings(*cfg.size, patch=teacher.patch, normaliser=cfg.normaliser)
         teacher.grid(*cfg.size)
         student.input = settings
+        self.batch = self._global_batch(teacher)
         samples, split, origin = self._data(settings)
-        if cfg.global_batch % peers.world:
-            raise ConfigError(
-                "the global batch does not divide over the processes",
-                where="--batch", found=cfg.global_batch, expected=f"a multiple of {peers.world}",
-            )  # fmt: skip
-        if cfg.draws < cfg.global_batch:
-            raise ConfigError("an epoch is shorter than a batch", where="--draws", found=cfg.draws,
-                              expected=f"at least {cfg.global_batch}")  # fmt: skip
         scale = self._scale(teacher, samples, split)
         trained = student if peers.world == 1 else self._parallel(student)
-        distillation = Distillation(
-            teacher, trained, cfg.structure, cfg.mask, cfg.tau, scale
-        )  # fmt: skip
+        distillation = Distillation(teacher, trained, cfg.structure, cfg.mask, cfg.tau, scale)
         if peers.main:
             claim_folder(cfg.out, "config.yaml", **consent)
-            write_bytes(cfg.out / "config.yaml", dump_yaml(cfg).encode())
+            record = dump_yaml(cfg, exclude={"resume", "overwrite"})
+            write_bytes(cfg.out / "config.yaml", record.encode())
         peers.wait()
         self._say_first(origin, samples, split, scale)
         optimizer = self._optimizer(student)
@@ -139,6 +134,9 @@ class _Run:
         held_out = replace(distillation, student=student)
         check = self._checker(held_out, samples, split)
         if first == 0 and peers.main:
+            (cfg.out / "log.jsonl").unlink(
+                missing_ok=True
+            )  # of a run stopped before its first save
             append_json_line(cfg.out / "log.jsonl", {"step": 0, "epoch": 0} | check(0))
         peers.wait()
         self._train(distillation, student, optimizer, samples, split, first, identity, check)
@@ -148,15 +146,16 @@ class _Run:
 
     def _models(self) -> tuple[Encoder, Encoder]:
         cfg, device = self.cfg, self.peers.device
+        arch = cfg.arch or (None if cfg.teacher else DEFAULT_ARCH)
         weights: str | Path = cfg.teacher or (
-            EMBEDDED_TEACHER if cfg.arch == "tiny" else f"timm:{ARCHS[cfg.arch]['name']}"
+            EMBEDDED_TEACHER if arch == "tiny" else f"timm:{ARCHS[arch]['name']}"
         )
-        arch = None if cfg.teacher else cfg.arch
-        if self.peers.main:
-            if not self.quiet and str(weights).startswith("timm:"):
-                say(published_weights(str(weights).removeprefix("timm:")))
-            build_encoder(arch, weights, offline=cfg.offline)  # one download, not one a rank
-        self.peers.wait()
+        if str(weights).startswith("timm:") and not self.quiet:
+            say(published_weights(str(weights).removeprefix("timm:")))
+        if self.peers.world > 1:
+            if self.peers.main:  # one download, not one a rank
+                build_encoder(arch, weights, offline=cfg.offline)
+            self.peers.wait()
         teacher = as_teacher(build_encoder(arch, weights, offline=cfg.offline, keep_periods=True))
         torch.manual_seed(cfg.seed)  # for a random start only
         if cfg.student_init == "random":
@@ -172,6 +171,22 @@ class _Run:
                 expected=f"width {teacher.width}, patch {teacher.patch}",
             )
         return teacher.to(device), student.to(device)
+
+    def _global_batch(self, teacher: Encoder) -> int:
+        """As asked, else by the encoder's size; it must divide over the ranks."""
+        widths = {96: "tiny", 384: "vits", 768: "vitb", 1024: "vitl"}
+        batch = self.cfg.batch or BATCH[widths.get(teacher.width, "tiny")]
+        if batch % self.peers.world:
+            raise ConfigError(
+                "the global batch does not divide over the processes",
+                where="--batch", found=batch, expected=f"a multiple of {self.peers.world}",
+            )  # fmt: skip
+        if self.cfg.draws < batch:
+            raise ConfigError(
+                "an epoch is shorter than a batch",
+                where="--draws", found=self.cfg.draws, expected=f"at least {batch}",
+            )  # fmt: skip
+        return batch
 
     def _data(self, settings: InputSettings) -> tuple[PairSamples, Split, str]:
         folders, origin = data_source(self.cfg.data)
@@ -191,7 +206,7 @@ class _Run:
     def _scale(self, teacher: Encoder, samples: PairSamples, split: Split) -> float:
         if self.cfg.token_scale:
             return self.cfg.token_scale
-        if self.cfg.arch != "tiny" and "dinov3" in teacher.spec["name"]:
+        if teacher.spec["name"] in DINOV3 and "embed_dim" not in teacher.spec["kwargs"]:
             return 1.0
         numbers = spread(split.train, CALIBRATION_SAMPLES)
         return token_scale(teacher, in_order(samples, numbers, self._local_batch))
@@ -216,8 +231,13 @@ class _Run:
         )
 
     @property
+    def _teacher_name(self) -> str:
+        arch = self.cfg.arch or DEFAULT_ARCH
+        return self.cfg.teacher or ("embedded tiny" if arch == "tiny" else f"DINOv3 {arch}")
+
+    @property
     def _local_batch(self) -> int:
-        return max(1, self.cfg.global_batch // self.peers.world)
+        return self.batch // self.peers.world
 
     def _checker(
         self, distillation: Distillation, samples: PairSamples, split: Split
@@ -247,7 +267,7 @@ class _Run:
         bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and peers.device.type == "cuda"
         plan = Plan(
             epochs=cfg.epochs,
-            steps_per_epoch=cfg.draws // cfg.global_batch,
+            steps_per_epoch=cfg.draws // self.batch,
             schedule=cfg.schedule,
             decay=cfg.decay,
             warmup_steps=cfg.warmup_steps,
@@ -256,11 +276,12 @@ class _Run:
             log_every=cfg.log_every,
             save_every=cfg.save_every,
         )
-        epochs = [
-            draw_epoch(samples, split.train, cfg.draws, cfg.seed, epoch, cfg.sampling)
-            for epoch in range(cfg.epochs)
-        ]
-        steps = StepBatches(epochs, cfg.global_batch, first, peers.rank, peers.world)
+        steps = StepBatches(
+            lambda epoch: draw_epoch(
+                samples, split.train, cfg.draws, cfg.seed, epoch, cfg.sampling
+            ),
+            plan.epochs, plan.steps_per_epoch, self.batch, first, peers.rank, peers.world,
+        )  # fmt: skip
         batches = load_batches(samples, steps, _workers(cfg, peers))
         student.train()
         with progress("pretrain", plan.steps, "steps", not self.quiet) as ticker:
@@ -310,9 +331,8 @@ class _Run:
             f"{len(split.validation):,} held out{dropped}"
         )
         say(
-            f"preset {cfg.preset or 'paper defaults'}, arch {cfg.arch}, "
-            f"teacher {cfg.teacher or ('embedded' if cfg.arch == 'tiny' else 'DINOv3')}, input "
-            f"{cfg.size[0]}x{cfg.size[1]}, global batch {cfg.global_batch}, {cfg.epochs} epochs x "
+            f"preset {cfg.preset or 'paper defaults'}, teacher {self._teacher_name}, input "
+            f"{cfg.size[0]}x{cfg.size[1]}, global batch {self.batch}, {cfg.epochs} epochs x "
             f"{cfg.draws:,} draws on {self.peers.world} x {self.peers.device}"
         )
 
@@ -347,7 +367,7 @@ class _Run:
         description = {
             "config": cfg.model_dump(mode="json"),
             "teacher": {
-                "source": cfg.teacher or cfg.arch,
+                "source": self._teacher_name,
                 "sha256": content_hash(teacher.vit.state_dict()),
             },
             "token_scale": scale,
@@ -360,7 +380,7 @@ class _Run:
         notes += [f"picture: {cfg.out / 'panel.png'}"]
         report = Report(
             "pretrain",
-            f"pretrain {cfg.arch}, loss {cfg.structure}, {last['step']:,} steps",
+            f"pretrain with {self._teacher_name}: loss {cfg.structure}, {last['step']:,} steps",
             ("on held-out pairs", "before", "after"),
             tuple(rows),
             tuple(notes),
