@@ -48,6 +48,8 @@ def _command(name: str) -> Callable[..., None]:
         load = config.pretrain_config if name == "pretrain" else _plain(model)
         settings = load(flags, file)
         module = importlib.import_module(f"scaleevent.commands.{name}")
+        if name == "pretrain" and (code := module.launch_ranks(settings, as_json)) is not None:
+            raise typer.Exit(code)
         report = module.run(settings, quiet=as_json)
         if report.rows or report.notes:
             report.show(as_json)
@@ -86,11 +88,21 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
             typer.Argument(help=field.description, show_default=False),
         ]
     flag = f"--{name.replace('_', '-')}"
-    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool and field.default else [flag]
+    choices = _choices(kind)
+    text = f"{text} ({'|'.join(choices)})" if choices else text
     return Annotated[
         _accepted(kind) | None,
         typer.Option(*names, *filter(None, [SHORT.get(name)]), help=text, show_default=False),
     ]
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The values of a Literal, or of an optional one."""
+    for part in (kind, *get_args(kind)):
+        if get_origin(part) is Literal:
+            return get_args(part)
+    return ()
 
 
 def _accepted(kind: Any) -> Any:
@@ -130,9 +142,6 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":
             print(error, file=sys.stderr)
         _leave(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        _leave(130)
     except Exception as error:
         traceback.print_exc()
         print(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from scaleevent.durable import MARKER
 from scaleevent.errors import ConfigError
 from scaleevent.settings import Settings, load_config, parse_size
 
@@ -30,6 +31,19 @@ class WindowSettings(Settings):
         float, Field(gt=0, le=1, description="share of cells that must be full, for adaptive")
     ] = 0.1
     cell: Annotated[int, Field(ge=2, le=256, description="cell side in pixels, adaptive")] = 16
+
+    @model_validator(mode="after")
+    def _used(self) -> WindowSettings:
+        """Refuse a setting that the rule would ignore."""
+        unused = {
+            "adaptive": ("window_events",),
+            "time": ("window_events", "quantile", "cell"),
+            "count": ("window_ms", "quantile", "cell"),
+        }[self.window]
+        for key in unused:
+            if getattr(self, key) != WindowSettings.model_fields[key].default:
+                raise ValueError(f"{key} has no effect with window {self.window}")
+        return self
 
     @property
     def longest_us(self) -> int:
@@ -102,8 +116,9 @@ class PrepareConfig(WindowSettings):
 
 # settings of `prepare` that not every data set has
 ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "size": ("street", "custom"),
     **dict.fromkeys(
-        ("scenes", "speed", "darkness", "exposure", "shutter_ms", "noise_hz"), ("street",)
+        ("seed", "scenes", "speed", "darkness", "exposure", "shutter_ms", "noise_hz"), ("street",)
     ),
     **dict.fromkeys(
         ("frames", "timestamps", "time_unit", "frame_time_unit", "offset_us", "exposure_point",
@@ -148,6 +163,7 @@ class InfoConfig(Settings):
         Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
     ] = None
     picture: Annotated[Path | None, Field(description="write a PNG of the events here")] = None
+    verify: Annotated[bool, Field(description="re-hash every shard of a pair store")] = False
 
     _size = field_validator("size", mode="before")(parse_size)
 
@@ -226,7 +242,7 @@ class PretrainConfig(Settings):
     ] = True
     seed: Annotated[int, Field(ge=0, description="of the draws")] = 0
     gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
-    device: Annotated[str, Field(description="auto, cpu or cuda")] = "auto"
+    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N")] = "auto"
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on a GPU, else fp32")
     ] = "auto"
@@ -313,6 +329,13 @@ def data_source(named: list[Path]) -> tuple[list[Path], str]:
             stores.append(Path(shelf))
         if stores:
             return stores, "$SCALEEVENT_DATA"
+        raise ConfigError("no pair store", where="$SCALEEVENT_DATA", found=shelf,
+                          expected="a folder of folders with manifest.json")  # fmt: skip
     if Path("pairs/manifest.json").exists():
         return [Path("pairs")], "./pairs"
+    if Path("pairs", MARKER).exists():
+        raise ConfigError(
+            "the pair store is not finished", where="./pairs",
+            hint="finish it with the same prepare command and --resume, or name other data",
+        )  # fmt: skip
     return [], "street"

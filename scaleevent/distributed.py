@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scaleevent.errors import ConfigError, EnvironmentProblem
+from scaleevent.stopping import on_stop
 
 EXIT_FILE = "SCALEEVENT_EXIT_FILE"  # where rank 0 leaves its exit code for the launcher
 SHUTDOWN_SECONDS = 300  # time for ranks to save a large state after a stop signal
@@ -65,7 +66,7 @@ class Ranks:
 
 def launched() -> bool:
     """Whether an outer launcher (torchrun, srun) has set up ranks for us."""
-    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "RANK" in os.environ or "SLURM_STEP_ID" in os.environ and "SLURM_PROCID" in os.environ
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,7 +77,12 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            "no such device", where="--device", found=name, expected="auto, cpu, cuda or cuda:N"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem("no CUDA device here", found=name, hint="--device cpu")
     return device
@@ -90,6 +96,12 @@ def ranks(device_name: str) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     if "RANK" not in os.environ:  # srun without torchrun
+        if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+            raise EnvironmentProblem(
+                "ranks started by srun need an address to meet at",
+                expected="MASTER_ADDR and MASTER_PORT",
+                hint="export MASTER_ADDR=$(scontrol show hostnames | head -n 1) MASTER_PORT=29500",
+            )
         os.environ["RANK"] = os.environ["SLURM_PROCID"]
         os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
         os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
@@ -139,6 +151,10 @@ def launch(processes: int, device_name: str, arguments: Sequence[str], instead: 
     threads = max(1, (os.cpu_count() or 1) // processes)
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "exit-code"  # torchrun itself turns every failure into 1
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, EXIT_FILE: str(told)}
-        code = subprocess.run(command, env=environment, check=False).returncode
+        own = {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        environment = {**own, **os.environ, EXIT_FILE: str(told)}
+        # a session of its own: ^C reaches torchrun once, through us, and not every rank beside it
+        with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+            with on_stop(lambda number, frame: process.send_signal(number)):
+                code = process.wait()
         return int(told.read_text()) if told.exists() else code

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 
 TEMPORARY = ".tmp"
+MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
 
 
 @contextmanager
@@ -52,6 +53,8 @@ def writing(path: Path) -> Iterator[None]:
             hint = "free some space, then run the same command again: finished parts are kept"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "choose a folder you may write to with --out"
+        elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            hint = "choose another --out"
         else:
             raise
         raise EnvironmentProblem(
@@ -119,18 +122,24 @@ def clean_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) -> None:
-    """Refuse an output folder that may not be written to; changes nothing.
+def check_folder(folder: Path, kind: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output folder that may not be written to.
 
     Args:
         folder: The output folder.
-        marker: A file that only our own output of this kind holds.
-        resume: The user agreed to go on in a folder that holds the marker.
-        overwrite: The user agreed to empty a folder that holds the marker.
+        kind: What we would write there; our folders say so in a marker file.
+        resume: The user agreed to go on in a folder of ours.
+        overwrite: The user agreed to empty a folder of ours.
 
     Raises:
+        ConfigError: Both were asked for.
         EnvironmentProblem: The folder holds something else, or something of ours without consent.
     """
+    if resume and overwrite:
+        raise ConfigError(
+            "--resume and --overwrite exclude each other",
+            hint="--resume goes on with what is there, --overwrite deletes it",
+        )
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise EnvironmentProblem(
@@ -140,21 +149,40 @@ def check_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) ->
         clean_leftovers(folder)  # all there is, if a first run died while writing its marker
     if not folder.exists() or not any(folder.iterdir()):
         return
-    ours = (folder / marker).exists()
+    marker = folder / MARKER
+    ours = marker.is_file() and marker.read_text().strip() == kind
     if not (ours and (resume or overwrite)):
         hint = "--resume goes on, --overwrite starts anew" if ours else "choose another --out"
         raise EnvironmentProblem("output folder is not empty", where=folder, hint=hint)
 
 
-def claim_folder(folder: Path, marker: str, *, resume: bool, overwrite: bool) -> None:
-    """`check_folder`, then make the folder, emptied if `overwrite`."""
+@contextmanager
+def claimed_folder(folder: Path, kind: str, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """`check_folder`, then make and mark the folder, emptied if `overwrite`.
+
+    If the block fails before anything was written, the folder goes again.
+    """
     folder = Path(folder)
-    check_folder(folder, marker, resume=resume, overwrite=overwrite)
+    check_folder(folder, kind, resume=resume, overwrite=overwrite)
     if overwrite and folder.exists():
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    with writing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot make the output folder: {error.strerror}", where=folder,
+            hint="choose another --out",
+        ) from error  # fmt: skip
+    with writing(folder):
+        write_bytes(folder / MARKER, f"{kind}\n".encode())
+    try:
+        yield
+    except BaseException:
+        if [path.name for path in folder.iterdir()] == [MARKER]:
+            (folder / MARKER).unlink()
+            folder.rmdir()
+        raise
 
 
 def _alive(process: int) -> bool:

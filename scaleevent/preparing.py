@@ -7,7 +7,10 @@ alone: not on the number of workers, nor on what an interrupted run had finished
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -19,13 +22,14 @@ import scaleevent
 from scaleevent.datasets.source import PairSource
 from scaleevent.density import active_mask, patch_density
 from scaleevent.durable import clean_leftovers, fingerprint, write_json, writing
-from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
+from scaleevent.stopping import STOP_SIGNALS, stop_requested
 from scaleevent.store import FORMAT, MANIFEST, ShardWriter, finish_shard, shard_done
 from scaleevent.voxels import voxelize
 
-JOB = "job.json"  # marks a folder as ours from the start; the manifest comes last
 POLL_SECONDS = 0.2
 _told: Any = None  # queue to the parent, set in every worker
+_ending: Any = None  # event by which the parent ends all workers at their next pair
 
 
 def write_store(
@@ -52,31 +56,35 @@ def write_store(
 
     Raises:
         ScaleEventError: The first task that fails ends the run; finished shards are kept.
+        StoppedError: A stop signal came; finished shards are kept.
     """
     clean_leftovers(out)
     names = Counter(source.name for source in sources)
     twice = [name for name, number in names.items() if number > 1]
     if twice:
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
-    write_json(out / JOB, {"settings": settings})
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(told,))
-    try:
-        tasks = [
-            pool.submit(_write_shard, source, out, settings, voxels, number)
-            for number, source in enumerate(sources)
-        ]
-        _wait_for(tasks, told, advance)
-        shards = [task.result() for task in tasks]
-    except BrokenProcessPool:
-        raise EnvironmentProblem(
-            "a worker process died while writing",
-            where=out,
-            hint="usually a full disk or memory; free some, then run again with --resume",
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    told, ending = context.Queue(), context.Event()
+    pool = ProcessPoolExecutor(
+        jobs, context, initializer=_start_worker, initargs=(told, ending)
+    )  # fmt: skip
+    with stop_requested() as stop:
+        try:
+            tasks = [
+                pool.submit(_write_shard, source, out, settings, voxels, number)
+                for number, source in enumerate(sources)
+            ]
+            _wait_for(tasks, told, advance, stop)
+            shards = [task.result() for task in tasks]
+        except BrokenProcessPool:
+            raise EnvironmentProblem(
+                "a worker process died while writing",
+                where=out,
+                hint="usually a full disk or memory; free some, then run again with --resume",
+            ) from None
+        finally:
+            ending.set()
+            pool.shutdown(cancel_futures=True)
     counts: Counter[str] = Counter()
     for shard in shards:
         counts.update(shard["counts"])
@@ -93,13 +101,24 @@ def write_store(
     return manifest
 
 
-def _start_worker(told: Any) -> None:
-    global _told
-    _told = told
+def _start_worker(told: Any, ending: Any) -> None:
+    """Set up a worker: the parent answers signals, and a worker does not outlive it."""
+    global _told, _ending
+    _told, _ending = told, ending
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+    def leave_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _wait_for(tasks: list[Future], told: Any, advance: Callable[[int], None]) -> None:
-    """Until all tasks are done or one has failed, passing progress on."""
+def _wait_for(
+    tasks: list[Future], told: Any, advance: Callable[[int], None], stop: Callable[[], bool]
+) -> None:
+    """Until all tasks are done, one has failed or a stop is asked for, passing progress on."""
     pending = set(tasks)
     while pending:
         done, pending = wait(pending, POLL_SECONDS)
@@ -110,6 +129,12 @@ def _wait_for(tasks: list[Future], told: Any, advance: Callable[[int], None]) ->
                 break
         for task in done:
             task.result()
+        if stop() and pending:
+            raise StoppedError(
+                "stopped on request, finished shards are kept",
+                found=f"{len(tasks) - len(pending)} of {len(tasks)} shards",
+                hint="the same command with --resume goes on",
+            )
 
 
 def _write_shard(
@@ -131,6 +156,8 @@ def _write_shard(
     seen = 0
     with ShardWriter(path, {"source": source.name}) as writer:
         for pair in source.pairs(counts):
+            if _ending.is_set():
+                raise StoppedError("stopped with another task", where=path)
             if voxels is None:
                 writer.add(pair)
             else:

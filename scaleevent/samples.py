@@ -57,17 +57,25 @@ class PairSamples(Dataset):
         number, inside = self.locate(index)
         return self.stores[number].locate(inside)
 
+    def check_images(self) -> None:
+        """Distillation needs an image in every pair.
+
+        Raises:
+            DataError: Pairs without one, as `voxelize` makes them of recordings without frames.
+        """
+        for store in self.stores:
+            missing = int((store.image_bytes == 0).sum())
+            if missing:
+                raise DataError(
+                    f"{missing} of {len(store)} pairs have no image, which distillation needs",
+                    where=store.folder,
+                    hint="leave out recordings without frames, or use `scaleevent prepare`",
+                )
+
     def __getitem__(self, index: int) -> Batch:
         shard, row = self.shard(index)
         settings = self.settings
-        encoded = shard.image(row)
-        if not encoded:
-            raise DataError(
-                "this store has no images, which distillation needs",
-                where=shard.path,
-                hint="voxelize recordings with frames, or use `scaleevent prepare`",
-            )
-        image = decode_image(encoded, f"{shard.path}, pair {row}")
+        image = decode_image(shard.image(row), f"{shard.path}, pair {row}")
         voxel = shard.voxel(row, settings.bins)
         fit = Fit(*voxel.shape[1:], settings.height, settings.width)
         if image.shape[:2] != (fit.height, fit.width):
@@ -93,11 +101,19 @@ class PairSamples(Dataset):
 
 @dataclass(frozen=True)
 class Split:
-    """Sample numbers for training and validation, and how many neither may use."""
+    """Sample numbers for training and validation.
+
+    Args:
+        train: To draw from.
+        validation: Held out.
+        dropped: How many neither may use.
+        shared: Whether events are on both sides, because every window overlaps.
+    """
 
     train: np.ndarray
     validation: np.ndarray
-    dropped: int
+    dropped: int = 0
+    shared: bool = False
 
 
 def split_samples(samples: PairSamples, share: float) -> Split:
@@ -105,7 +121,8 @@ def split_samples(samples: PairSamples, share: float) -> Split:
 
     The last recordings (in the store's order) are held out until they make up `share` of the
     pairs. In a single recording the last pairs in time are, and training pairs whose image lies
-    inside a held-out window are dropped, so that no event is on both sides.
+    inside a held-out window are dropped, so that no event is on both sides; where that would
+    leave none, all stay and the split says so.
 
     Args:
         samples: All samples.
@@ -114,7 +131,7 @@ def split_samples(samples: PairSamples, share: float) -> Split:
     everything = np.arange(len(samples))
     held = int(np.ceil(share * len(samples)))
     if held == 0:
-        return Split(everything, everything[:0], 0)
+        return Split(everything, everything[:0])
     names = np.concatenate(
         [np.char.add(f"{i}/", s.recordings.astype(str)) for i, s in enumerate(samples.stores)]
     )
@@ -125,16 +142,16 @@ def split_samples(samples: PairSamples, share: float) -> Split:
         enough = int(np.searchsorted(np.cumsum(sizes), held)) + 1
         chosen = order[::-1][: min(enough, len(recordings) - 1)]
         outside = np.isin(member, chosen)
-        return Split(everything[~outside], everything[outside], 0)
+        return Split(everything[~outside], everything[outside])
     windows = np.concatenate([store.windows_us for store in samples.stores])
     in_time = np.argsort(windows[:, 1], kind="stable")
     validation = np.sort(in_time[-held:])
     first_us = windows[validation, 0].min()
     train = np.sort(in_time[:-held])
     kept = train[windows[train, 1] <= first_us]
-    if not len(kept):
-        kept = train  # every window reaches back into the held-out ones: keep, rather than none
-    return Split(kept, validation, len(train) - len(kept))
+    if not len(kept):  # every window reaches into the held-out ones
+        return Split(train, validation, shared=True)
+    return Split(kept, validation, dropped=len(train) - len(kept))
 
 
 def draw_epoch(

@@ -66,15 +66,18 @@ def load_config(
     try:
         return model(**merged)
     except ValidationError as error:
-        problem = error.errors()[0]
-        more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-        key = ".".join(map(str, problem["loc"]))
         raise ConfigError(
-            "setting cannot be used" + more,
-            where=f"{key} (--{key.replace('_', '-')})" if key else None,
-            found=problem.get("input") if key else None,
-            expected=problem["msg"],
+            "settings cannot be used", found="; ".join(map(_told, error.errors()[:20]))
         ) from None
+
+
+def _told(problem: Any) -> str:
+    """One problem of validation: which setting, what is wrong, what was given."""
+    key = ".".join(map(str, problem["loc"]))
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{key} is not given"
+    return f"{key}: {text}, not {problem['input']!r}" if key else text
 
 
 def dump_yaml(settings: Settings, exclude: set[str] | None = None) -> str:
@@ -110,8 +113,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError("settings file too large", where=path, found=f"{len(data)} bytes")
     try:
         value = yaml.load(data, _Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(
+            "cannot read the YAML settings", where=f"{path}{line}", found=error.problem
+        ) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("not a YAML file", where=path, found=error) from None
+        raise ConfigError("cannot read the YAML settings", where=path, found=error) from None
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):

@@ -25,7 +25,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from scaleevent.durable import atomic_path, read_json, sha256_file, write_json
+from scaleevent.durable import MARKER, atomic_path, read_json, sha256_file, write_json
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.pairs import Label, Pair
@@ -168,8 +168,10 @@ def shard_done(path: Path, job: str) -> dict[str, Any] | None:
     if not entry_path.exists():
         return None
     entry = read_json(entry_path)
-    whole = not entry["pairs"] or (path.exists() and path.stat().st_size == entry["bytes"])
-    return entry if entry["job"] == job and whole else None
+    if entry["job"] != job:
+        return None
+    whole = not entry["pairs"] or (path.exists() and sha256_file(path) == entry["sha256"])
+    return entry if whole else None
 
 
 class Shard:
@@ -283,7 +285,7 @@ class Shard:
                 "shard is damaged",
                 where=f"{self.path}:{name}",
                 found=str(error).splitlines()[0],
-                hint="delete this shard and its .json, then run prepare again: it remakes only it",
+                hint="run prepare again with --resume: it remakes only damaged shards",
             ) from None
 
     def _checked(self, dataset: h5py.Dataset) -> h5py.Dataset:
@@ -310,7 +312,9 @@ class PairStore:
                 "not a prepared pair store",
                 where=self.folder,
                 expected=f"a folder with {MANIFEST}, as `scaleevent prepare` writes it",
-                hint="an interrupted prepare is finished by the same command with --resume",
+                hint="an interrupted prepare is finished by the same command with --resume"
+                if (self.folder / MARKER).exists()
+                else "recordings become one with `scaleevent prepare custom FOLDER -o pairs`",
             )
         self.manifest = read_json(self.folder / MANIFEST)
         if self.manifest.get("format") != FORMAT:
@@ -367,6 +371,11 @@ class PairStore:
     def windows_us(self) -> np.ndarray:
         """(len, 2) int64: begin and end of every pair's window."""
         return self._column(lambda shard: shard.rows("before/window_us"))
+
+    @cached_property
+    def image_bytes(self) -> np.ndarray:
+        """(len,) int64: size of every encoded image; 0 where a pair has none."""
+        return self._column(lambda shard: np.diff(shard.rows("image/offset")))
 
     def _column(self, read: Any) -> np.ndarray:
         starts = self._ends - [entry["pairs"] for entry in self.shards]

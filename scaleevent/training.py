@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +17,10 @@ from torch.nn.utils import clip_grad_norm_
 from scaleevent.checkpoint import load_tensors, save_tensors
 from scaleevent.distributed import Ranks
 from scaleevent.durable import append_json_line, read_json, read_json_lines, write_bytes, write_json
-from scaleevent.errors import CheckpointError, DivergedError, StoppedError
+from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.losses import Terms, total
+from scaleevent.stopping import stop_requested
 
-STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 LAST = "last.json"
 
 
@@ -83,7 +81,7 @@ def train(
     first_step: int = 0,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, record: None,
     on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
-    identity: str = "",
+    identity: dict[str, Any] | None = None,
 ) -> None:
     """Run the steps from `first_step` to the end of the plan.
 
@@ -110,7 +108,7 @@ def train(
     source = iter(batches)
     began, since = time.perf_counter(), first_step
     waited = 0.0
-    with _stop_requested() as stop:
+    with stop_requested() as stop:
         for step in range(first_step, plan.steps):
             before = time.perf_counter()
             batch = next(source)
@@ -161,7 +159,7 @@ def save_state(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    identity: str,
+    identity: dict[str, Any] | None,
     keep: int,
 ) -> None:
     """Save what a resume needs: weights and moments. Draws depend on the step alone."""
@@ -178,12 +176,16 @@ def save_state(
 
 
 def load_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any] | None,
 ) -> int:
     """Restore the newest whole state; 0 steps where there is none.
 
     Raises:
-        CheckpointError: The state is of a run with other settings or data, or all are damaged.
+        ConfigError: The state is of a run with other settings, which are listed.
+        CheckpointError: It is of a run on other data, or all states are damaged.
     """
     states = Path(folder) / "state"
     if not (states / LAST).exists():
@@ -197,12 +199,7 @@ def load_state(
         except CheckpointError as error:
             problem = problem or error
             continue
-        if description["identity"] != identity:
-            raise CheckpointError(
-                "the saved state is of a run with other settings or data",
-                where=states / name,
-                hint="resume with the settings in config.yaml, or start anew with --overwrite",
-            )
+        _check_identity(description["identity"] or {}, identity or {}, states / name)
         model.load_state_dict(_under(tensors, "model/"))
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "optimizer/").items():
@@ -214,6 +211,26 @@ def load_state(
         return int(description["step"])
     assert problem is not None
     raise problem
+
+
+def _check_identity(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+    differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
+    if not differing:
+        return
+    if "data" in differing or "teacher weights" in differing:
+        raise CheckpointError(
+            "the saved state is of a run on other data or with another teacher",
+            where=where,
+            found=", ".join(differing),
+            hint="give the same data, or start anew with --overwrite",
+        )
+    raise ConfigError(
+        "the saved state is of a run with other settings",
+        where=", ".join(f"--{key.replace('_', '-')}" for key in differing),
+        found=", ".join(f"{key} {now.get(key)}" for key in differing),
+        expected=", ".join(f"{key} {saved.get(key)}" for key in differing),
+        hint="resume with the settings in config.yaml, or start anew with --overwrite",
+    )
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -257,25 +274,3 @@ def _check_finite(
         found=f"{values}, gradient norm {float(norm.detach()):.4g}",
         hint=f"the last good state is in {Path(folder) / 'state'}; try a lower --lr",
     )
-
-
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Whether a stop signal has come; a second one leaves at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    try:
-        old = {number: signal.signal(number, note) for number in numbers}
-    except ValueError:  # not in the main thread: nothing to catch there
-        old = {}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

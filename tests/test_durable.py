@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from scaleevent.durable import (
+    MARKER,
     append_json_line,
     atomic_path,
-    claim_folder,
+    claimed_folder,
     clean_leftovers,
     fingerprint,
     read_json,
@@ -21,7 +22,7 @@ from scaleevent.durable import (
     write_bytes,
     write_json,
 )
-from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 
 CRASH = """
 import os, signal, sys
@@ -101,55 +102,72 @@ def test_leftovers_of_live_writers_and_foreign_files_stay(tmp_path):
 
 
 def claim(folder, resume=False, overwrite=False):
-    claim_folder(folder, "marker.json", resume=resume, overwrite=overwrite)
+    with claimed_folder(folder, "marbles", resume=resume, overwrite=overwrite):
+        (folder / "content").touch()
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_new_or_empty_folder_is_taken(tmp_path, exists):
+def test_new_or_empty_folder_is_taken_and_marked(tmp_path, exists):
     folder = tmp_path / "a" / "b"
     if exists:
         folder.mkdir(parents=True)
     claim(folder)
-    assert folder.is_dir()
+    assert (folder / MARKER).read_text() == "marbles\n"
 
 
 @pytest.mark.parametrize("consent", [{}, {"resume": True}, {"overwrite": True}])
-def test_folder_of_something_else_is_never_touched(tmp_path, consent):
-    (tmp_path / "thesis.tex").write_text("x")
+@pytest.mark.parametrize("name", ["thesis.tex", MARKER])  # a marker of another kind too
+def test_folder_of_something_else_is_never_touched(tmp_path, consent, name):
+    (tmp_path / name).write_text("x")
     with pytest.raises(EnvironmentProblem, match="choose another --out"):
         claim(tmp_path, **consent)
-    assert (tmp_path / "thesis.tex").read_text() == "x"
+    assert (tmp_path / name).read_text() == "x" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_own_folder_needs_consent(tmp_path):
     folder, outside = tmp_path / "out", tmp_path / "outside"
-    (folder / "sub").mkdir(parents=True)
+    claim(folder)
+    (folder / "sub").mkdir()
     outside.mkdir()
-    for path in (folder / "marker.json", folder / "sub" / "part", outside / "precious"):
+    for path in (folder / "sub" / "part", outside / "precious"):
         path.touch()
     (folder / "link").symlink_to(outside)
     with pytest.raises(EnvironmentProblem, match="--resume goes on, --overwrite starts anew"):
         claim(folder)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        claim(folder, resume=True, overwrite=True)
     claim(folder, resume=True)
     assert (folder / "sub" / "part").exists()
     claim(folder, overwrite=True)
-    assert not list(folder.iterdir())
+    assert {path.name for path in folder.iterdir()} == {MARKER, "content"}
     assert (outside / "precious").exists()
 
 
+def test_a_folder_in_which_nothing_was_made_goes_again(tmp_path):
+    with pytest.raises(DataError):  # noqa: SIM117
+        with claimed_folder(tmp_path / "out", "marbles", resume=False, overwrite=False):
+            raise DataError("bad input")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError):  # noqa: SIM117
+        with claimed_folder(tmp_path / "out", "marbles", resume=False, overwrite=False):
+            (tmp_path / "out" / "part").touch()
+            raise DataError("bad input")
+    claim(tmp_path / "out", resume=True)
+
+
 def test_folder_where_a_first_run_died_at_once_is_taken(tmp_path):
-    subprocess.run(
-        [sys.executable, "-c", CRASH, tmp_path / "out" / "marker.json", "replace"], check=False
-    )
+    subprocess.run([sys.executable, "-c", CRASH, tmp_path / "out" / MARKER, "replace"], check=False)
     assert len(list((tmp_path / "out").iterdir())) == 1
     claim(tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {MARKER, "content"}
 
 
-def test_file_in_place_of_the_folder_is_an_error(tmp_path):
+def test_places_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(EnvironmentProblem, match="output is a file"):
         claim(tmp_path / "out", overwrite=True)
+    with pytest.raises(EnvironmentProblem, match="cannot make the output folder"):
+        claim(tmp_path / "out" / "below")
 
 
 # JSON

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -159,9 +161,11 @@ def test_a_stopped_run_resumes_to_the_same_bytes(run, place):
     assert losses[0] == losses[1]
 
 
-def test_two_ranks_give_the_losses_of_one(run, place):
-    """Same global batch on two gloo processes, launched by --gpus."""
-    arguments = f"pretrain {place / 'pairs'} --arch tiny {TINY} -o {place / 'two'} --no-probe"
+def test_two_ranks_give_the_losses_of_one(place):
+    """Same global batch on two gloo processes, launched by --gpus; with frozen tensors too."""
+    arguments = f"pretrain {place / 'pairs'} --arch tiny {TINY} --no-probe --freeze released -o "
+    call(arguments + str(place / "one"))
+    arguments += str(place / "two")
     done = subprocess.run(
         [sys.executable, "-m", "scaleevent", *arguments.split(), "--gpus", "2", "--device", "cpu"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
@@ -169,7 +173,7 @@ def test_two_ranks_give_the_losses_of_one(run, place):
     assert done.returncode == 0, done.stderr
     one, two = (
         [x for x in read_json_lines(folder / "log.jsonl") if "loss" in x]
-        for folder in (run, place / "two")
+        for folder in (place / "one", place / "two")
     )
     for a, b in zip(one, two, strict=True):
         assert a["step"] == b["step"]
@@ -182,7 +186,7 @@ def test_more_gpus_than_there_are(place, capfd):
         pytest.skip("this machine has eight GPUs")
     call(f"pretrain {place / 'pairs'} --arch vitb --gpus 8 -o {place / 'gpus'}", 5)
     error = capfd.readouterr().err
-    assert re.search(r"this runs here: scaleevent pretrain \S+ --arch tiny", error)
+    assert re.search(r"this runs here: scaleevent pretrain \S+ --preset demo", error)
     assert not (place / "gpus").exists()
 
 
@@ -196,6 +200,12 @@ def test_errors_and_exit_codes(place, tmp_path, capfd):
         (f"pretrain {tmp_path / 'nowhere'}", 2, "no such pair store"),
         (f"pretrain {tmp_path} -o {tmp_path / 'r1'} --arch tiny", 3, "not a prepared pair store"),
         (f"pretrain {place / 'pairs'} --lr -1", 2, "lr"),
+        (f"pretrain {place / 'pairs'} --arch tiny --device foo -o {tmp_path / 'r'}", 2, "device"),
+        (f"pretrain {place / 'pairs'} --resume --overwrite", 2, "exclude each other"),
+        (f"pretrain {place / 'pairs'} --arch tiny -o {tmp_path / 'empty.raw' / 'x'}", 5, "folder"),
+        (f"prepare street -o {tmp_path / 'p'} --homography h.txt", 2, "only for custom"),
+        (f"prepare street -o {tmp_path / 'p'} --window-events 1", 2, "no effect"),
+        ("prepare", 2, "name is not given"),
         (f"pretrain {place / 'pairs'} --arch tiny --size 50x64 -o {tmp_path / 'r2'}", 2, "patch"),
         (f"pretrain {place / 'pairs'} --teacher {tmp_path / 'x.pth'} -o {tmp_path / 'r3'}", 3, ""),
         (f"prepare custom {tmp_path / 'nowhere'} -o {tmp_path / 'p'}", 3, "no such file"),
@@ -208,3 +218,25 @@ def test_errors_and_exit_codes(place, tmp_path, capfd):
         assert text.lower() in error.lower(), line
         assert "Traceback" not in error, line
     assert not (tmp_path / "p").exists() and not (tmp_path / "v").exists()
+
+
+def test_a_stopped_prepare_resumes_to_the_same_bytes(place):
+    """SIGTERM: exit 75, workers end, no temporary file stays; --resume finishes the job."""
+    arguments = ["prepare", "street", "--scenes", "300", "--size", "32x48", "-o"]
+    command = [sys.executable, "-m", "scaleevent", *arguments, str(place / "stopped")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list((place / "stopped").glob(".*.tmp")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, error
+    assert "--resume goes on" in error and "Traceback" not in error
+    assert not list((place / "stopped").glob(".*.tmp"))
+    call(f"{' '.join(arguments)} {place / 'stopped'} --resume")
+    call(f"{' '.join(arguments)} {place / 'straight'} --jobs 2")
+
+    def content(folder):
+        return {path.name: path.read_bytes() for path in (place / folder).iterdir()}
+
+    assert content("stopped") == content("straight")

@@ -15,11 +15,11 @@ import pytest
 from conftest import random_events
 from PIL import Image
 
-from scaleevent.durable import claim_folder, read_json
+from scaleevent.durable import read_json
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.pairs import Label, Pair, decode_image, encode_image
-from scaleevent.preparing import JOB, write_store
+from scaleevent.preparing import write_store
 from scaleevent.store import (
     MANIFEST,
     PairStore,
@@ -379,7 +379,7 @@ def test_manifest_counts_and_hashes(finished):
     names = {"00000-alpha", "00001-nothing", "00002-beta"}
     jsons = {f"{name}.json" for name in names}
     shards = {"00000-alpha.h5", "00002-beta.h5"}
-    assert set(content(finished)) == jsons | shards | {MANIFEST, JOB}
+    assert set(content(finished)) == jsons | shards | {MANIFEST}
 
 
 def test_store_survives_pickling_and_processes(finished):
@@ -410,7 +410,6 @@ def test_resume_remakes_only_what_is_missing(finished, copied):
     (copied / "00002-beta.h5").write_bytes(b"torn")
     (copied / MANIFEST).unlink()
     kept = (copied / "00001-nothing.json").stat().st_mtime_ns
-    claim_folder(copied, JOB, resume=True, overwrite=False)
     write_store(SOURCES, copied, {"seed": 1})
     assert content(copied) == content(finished)
     assert (copied / "00001-nothing.json").stat().st_mtime_ns == kept

@@ -10,11 +10,12 @@ from torch import nn
 
 from scaleevent.distributed import Ranks
 from scaleevent.durable import read_json_lines
-from scaleevent.errors import CheckpointError, DivergedError, StoppedError
+from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.training import Plan, load_state, train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WEIGHTS = {"square": 2.0}
+SAME = {"lr": 1.0, "data": ["a"]}
 
 
 def make():
@@ -40,7 +41,7 @@ def run(folder, plan, model, optimizer, first=0, spoil=None, on_step=lambda step
 
     train(
         model, optimizer, objective, batches(first, plan.steps), plan, ALONE, folder,
-        weights=WEIGHTS, first_step=first, identity="same", on_step=on_step,
+        weights=WEIGHTS, first_step=first, identity=SAME, on_step=on_step,
     )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_resume_is_exact(tmp_path, cut):
 
     again, again_optimizer = make()
     nn.init.zeros_(again.weight)
-    first = load_state(tmp_path / "cut", again, again_optimizer, "same")
+    first = load_state(tmp_path / "cut", again, again_optimizer, SAME)
     assert first == cut
     run(tmp_path / "cut", plan, again, again_optimizer, first)
     assert torch.equal(again.weight, model.weight)
@@ -102,8 +103,11 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
     plan = Plan(epochs=1, steps_per_epoch=4)
     model, optimizer = make()
     run(tmp_path, plan, model, optimizer)
-    with pytest.raises(CheckpointError, match="other settings or data"):
-        load_state(tmp_path, model, optimizer, "different")
+    with pytest.raises(ConfigError, match="--lr") as error:
+        load_state(tmp_path, model, optimizer, {"lr": 2.0, "data": ["a"]})
+    assert "lr 2.0" in str(error.value) and "lr 1.0" in str(error.value)
+    with pytest.raises(CheckpointError, match="other data"):
+        load_state(tmp_path, model, optimizer, {"lr": 1.0, "data": ["b"]})
 
 
 def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
@@ -114,7 +118,7 @@ def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
     content = bytearray(newest.read_bytes())
     content[-5] ^= 4  # one flipped bit in a moment
     newest.write_bytes(content)
-    assert load_state(tmp_path, model, optimizer, "same") == 4
+    assert load_state(tmp_path, model, optimizer, SAME) == 4
 
 
 def test_non_finite_loss_stops_before_the_update(tmp_path):

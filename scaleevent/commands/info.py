@@ -14,7 +14,7 @@ from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording, recording_facts
 from scaleevent.pictures import draw_events, save_picture
 from scaleevent.reports import Report
-from scaleevent.store import MANIFEST, PairStore
+from scaleevent.store import MANIFEST, PairStore, verify_shards
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 HEADER_BYTES = 100_000_000
@@ -31,7 +31,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if not path.exists():
         raise DataError("no such file or folder", where=path)
     if path.is_dir() or path.name == MANIFEST:
-        return _store(path if path.is_dir() else path.parent)
+        return _store(path if path.is_dir() else path.parent, cfg.verify)
     if path.suffix == ".safetensors":
         return _weights(path)
     recording = open_recording(path, size=cfg.size, time_unit=cfg.time_unit)
@@ -66,10 +66,16 @@ def _middle(recording: Recording, facts: dict[str, Any]) -> Events:
     return Events.concatenate(parts, recording.height, recording.width)
 
 
-def _store(folder: Path) -> Report:
+def _store(folder: Path, verify: bool) -> Report:
     store = PairStore(folder)
+    if verify:
+        verify_shards(store)
     manifest = store.manifest
-    settings = {f"setting {key}": str(value) for key, value in manifest["settings"].items()}
+    settings = {
+        f"setting {key}": str(value)
+        for key, value in manifest["settings"].items()
+        if value not in (None, [])
+    }
     facts = {
         "kind": manifest["kind"], "pairs": len(store), "shards": len(store.shards),
         "recordings": len(set(store.recordings)) if len(store) else 0,

@@ -8,9 +8,9 @@ from typing import Any
 from scaleevent.config import PrepareConfig
 from scaleevent.datasets import DATASETS
 from scaleevent.datasets.source import PairSource
-from scaleevent.durable import claim_folder
+from scaleevent.durable import claimed_folder
 from scaleevent.errors import DataError
-from scaleevent.preparing import JOB, write_store
+from scaleevent.preparing import write_store
 from scaleevent.reports import Report, progress, say
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
@@ -32,9 +32,9 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     images = sum(source.expected for source in sources)
     if cfg.dry_run:
         return _plan(cfg, sources, images)
-    claim_folder(cfg.out, JOB, resume=cfg.resume, overwrite=cfg.overwrite)
+    claim = claimed_folder(cfg.out, "pairs", resume=cfg.resume, overwrite=cfg.overwrite)
     settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
-    with progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker:
+    with claim, progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker:
         manifest = write_store(sources, cfg.out, settings, jobs=cfg.jobs, advance=ticker.advance)
     report = store_report("prepare", cfg.out, manifest)
     if not quiet and not manifest["counts"].get("pairs"):

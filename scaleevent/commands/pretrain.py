@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,14 +24,13 @@ from scaleevent.distributed import Ranks, launch, launched, ranks
 from scaleevent.durable import (
     append_json_line,
     check_folder,
-    claim_folder,
-    fingerprint,
+    claimed_folder,
     read_json_lines,
     write_bytes,
     write_json,
 )
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.hub import published_weights
 from scaleevent.inputs import InputSettings
 from scaleevent.losses import STRUCTURES
@@ -76,20 +76,38 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         encoder.safetensors, panel.png, report.json and state/.
     """
     if cfg.gpus > 1 and not launched():
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(dump_yaml(cfg))
-            file.flush()
-            arguments = ["pretrain", "--config", file.name, *(["--json"] if quiet else [])]
-            sys.exit(launch(cfg.gpus, cfg.device, arguments, _runs_here(cfg)))
+        raise ConfigError(
+            "one Python process is one rank",
+            where="gpus",
+            found=cfg.gpus,
+            hint="use the command line, or run your script under torchrun",
+        )
     with ranks(cfg.device) as peers:
         return _Run(cfg, peers, quiet or not peers.main).go()
 
 
+def launch_ranks(cfg: PretrainConfig, as_json: bool) -> int | None:
+    """Run `--gpus` ranks of this command if that takes a launch; their exit code."""
+    if cfg.gpus == 1 or launched():
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(dump_yaml(cfg))
+        file.flush()
+        arguments = ["pretrain", "--config", file.name, *(["--json"] if as_json else [])]
+        return launch(cfg.gpus, cfg.device, arguments, _runs_here(cfg))
+
+
 def _runs_here(cfg: PretrainConfig) -> str:
-    """A command that needs neither more GPUs than there are nor a download."""
-    data = "".join(f" {path}" for path in cfg.data)
-    gpus = min(torch.cuda.device_count(), cfg.gpus)
-    return f"scaleevent pretrain{data} --arch tiny" + (f" --gpus {gpus}" if gpus > 1 else "")
+    """A command that needs no more GPUs than there are."""
+    found = torch.cuda.device_count()
+    if not found:
+        return _runs_without_download(cfg)
+    return _runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCH} --gpus {found}")
+
+
+def _runs_without_download(cfg: PretrainConfig, how: str = "--preset demo") -> str:
+    """The command on the same data, with the embedded teacher unless said otherwise."""
+    return " ".join(["scaleevent pretrain", *map(str, cfg.data), how])
 
 
 @dataclass
@@ -105,7 +123,8 @@ class _Run:
         cfg, peers = self.cfg, self.peers
         consent = {"resume": cfg.resume, "overwrite": cfg.overwrite}
         if peers.main:
-            check_folder(cfg.out, "config.yaml", **consent)
+            check_folder(cfg.out, "run", **consent)
+        self._say_loss()
         teacher, student = self._models()
         settings = InputSettings(*cfg.size, patch=teacher.patch, normaliser=cfg.normaliser)
         teacher.grid(*cfg.size)
@@ -113,36 +132,30 @@ class _Run:
         self.batch = self._global_batch(teacher)
         samples, split, origin = self._data(settings)
         scale = self._scale(teacher, samples, split)
+        self._say_plan(samples, split, scale)
+        start = {name: value.clone() for name, value in student.vit.state_dict().items()}
+        optimizer = self._optimizer(student)  # freezes before the ranks agree on gradients
         trained = student if peers.world == 1 else self._parallel(student)
         distillation = Distillation(teacher, trained, cfg.structure, cfg.mask, cfg.tau, scale)
-        if peers.main:
-            claim_folder(cfg.out, "config.yaml", **consent)
-            record = dump_yaml(cfg, exclude={"resume", "overwrite"})
-            write_bytes(cfg.out / "config.yaml", record.encode())
-        peers.wait()
-        self._say_first(origin, samples, split, scale)
-        optimizer = self._optimizer(student)
-        identity = fingerprint(
-            [
-                cfg.model_dump(mode="json", exclude=NOT_RESULT | {"data"}),
-                [store.fingerprint for store in samples.stores],
-                content_hash(teacher.vit.state_dict()),
-            ]
-        )
-        start = {name: value.clone() for name, value in student.vit.state_dict().items()}
-        first = load_state(cfg.out, student.vit, optimizer, identity) if cfg.resume else 0
         held_out = replace(distillation, student=student)
         check = self._checker(held_out, samples, split)
-        if first == 0 and peers.main:
-            (cfg.out / "log.jsonl").unlink(
-                missing_ok=True
-            )  # of a run stopped before its first save
-            append_json_line(cfg.out / "log.jsonl", {"step": 0, "epoch": 0} | check(0))
-        peers.wait()
-        self._train(distillation, student, optimizer, samples, split, first, identity, check)
-        if not peers.main:
-            return Report("pretrain", "", (), ())
-        return self._finish(student, teacher, start, samples, split, scale, origin)
+        identity = cfg.model_dump(mode="json", exclude=NOT_RESULT) | {
+            "data": [store.fingerprint for store in samples.stores],
+            "teacher weights": content_hash(teacher.vit.state_dict()),
+        }
+        with claimed_folder(cfg.out, "run", **consent) if peers.main else nullcontext():
+            peers.wait()
+            first = load_state(cfg.out, student.vit, optimizer, identity) if cfg.resume else 0
+            if first == 0 and peers.main:  # also after a stop before the first saved state
+                record = dump_yaml(cfg, exclude={"resume", "overwrite"})
+                write_bytes(cfg.out / "config.yaml", record.encode())
+                (cfg.out / "log.jsonl").unlink(missing_ok=True)
+                append_json_line(cfg.out / "log.jsonl", {"step": 0, "epoch": 0} | check(0))
+            peers.wait()
+            self._train(distillation, student, optimizer, samples, split, first, identity, check)
+            if not peers.main:
+                return Report("pretrain", "", (), ())
+            return self._finish(student, teacher, start, samples, split, scale, origin)
 
     def _models(self) -> tuple[Encoder, Encoder]:
         cfg, device = self.cfg, self.peers.device
@@ -150,13 +163,18 @@ class _Run:
         weights: str | Path = cfg.teacher or (
             EMBEDDED_TEACHER if arch == "tiny" else f"timm:{ARCHS[arch]['name']}"
         )
-        if str(weights).startswith("timm:") and not self.quiet:
+        if str(weights).startswith("timm:") and not (self.quiet or cfg.offline):
             say(published_weights(str(weights).removeprefix("timm:")))
-        if self.peers.world > 1:
-            if self.peers.main:  # one download, not one a rank
-                build_encoder(arch, weights, offline=cfg.offline)
-            self.peers.wait()
-        teacher = as_teacher(build_encoder(arch, weights, offline=cfg.offline, keep_periods=True))
+        try:
+            if self.peers.world > 1:
+                if self.peers.main:  # one download, not one a rank
+                    build_encoder(arch, weights, offline=cfg.offline)
+                self.peers.wait()
+            teacher = build_encoder(arch, weights, offline=cfg.offline, keep_periods=True)
+        except EnvironmentProblem as error:
+            error.hint = f"{error.hint}; this runs here: {_runs_without_download(cfg)}"
+            raise
+        as_teacher(teacher)
         torch.manual_seed(cfg.seed)  # for a random start only
         if cfg.student_init == "random":
             student = Encoder(teacher.spec)
@@ -190,18 +208,25 @@ class _Run:
 
     def _data(self, settings: InputSettings) -> tuple[PairSamples, Split, str]:
         folders, origin = data_source(self.cfg.data)
+        if not self.quiet:
+            say(f"data {origin}: {', '.join(map(str, folders)) or 'rendered on first use'}")
         if not folders:
             if self.peers.main:
                 street_store(self.cfg.size, self.quiet)
             self.peers.wait()
             folders = [street_store(self.cfg.size, quiet=True)]
-        samples = PairSamples([PairStore(folder) for folder in folders], settings)
-        if not len(samples):
+        stores = [PairStore(folder) for folder in folders]
+        empty = [store.folder for store in stores if not len(store)]
+        if empty and not self.quiet:
+            say(f"without a pair, left out: {', '.join(map(str, empty))}")
+        samples = PairSamples([store for store in stores if len(store)], settings)
+        if not samples.stores:
             raise DataError("the pair stores hold no pair", where=", ".join(map(str, folders)))
+        samples.check_images()
         split = split_samples(samples, self.cfg.validation)
         if not len(split.train):
             raise DataError("no pair is left for training", where="--validation")
-        return samples, split, f"{origin} ({', '.join(map(str, folders))})"
+        return samples, split, origin
 
     def _scale(self, teacher: Encoder, samples: PairSamples, split: Split) -> float:
         if self.cfg.token_scale:
@@ -260,7 +285,7 @@ class _Run:
         samples: PairSamples,
         split: Split,
         first: int,
-        identity: str,
+        identity: dict[str, Any],
         check: Callable[[int], dict[str, float]],
     ) -> None:
         cfg, peers = self.cfg, self.peers
@@ -315,25 +340,31 @@ class _Run:
             )
         student.eval()
 
-    def _say_first(self, origin: str, samples: PairSamples, split: Split, scale: float) -> None:
-        cfg = self.cfg
+    def _say_loss(self) -> None:
+        """The first line of a run: which loss is computed."""
+        cfg, form = self.cfg, STRUCTURES[self.cfg.structure]
+        if not self.quiet:
+            say(
+                f"loss {cfg.structure}: L1 x {cfg.lambda_l1:g} + IS x {cfg.lambda_is:g} + "
+                f"CS x {cfg.lambda_cs:g} ({form.similarity} maps, {form.distance}, gate "
+                f"{form.gate}, {form.reduction}), mask {cfg.mask} tau {cfg.tau:g}"
+            )
+
+    def _say_plan(self, samples: PairSamples, split: Split, scale: float) -> None:
         if self.quiet:
             return
-        form = STRUCTURES[cfg.structure]
-        say(
-            f"loss {cfg.structure}: L1 x {cfg.lambda_l1:g} + IS x {cfg.lambda_is:g} + "
-            f"CS x {cfg.lambda_cs:g} ({form.similarity} maps, {form.distance}, gate {form.gate}, "
-            f"{form.reduction}), mask {cfg.mask} tau {cfg.tau:g}, token scale {scale:.4g}"
-        )
+        cfg = self.cfg
         dropped = f", {split.dropped} overlapping dropped" if split.dropped else ""
         say(
-            f"data {origin}: {len(samples):,} pairs, {len(split.train):,} to train, "
+            f"{len(samples):,} pairs, {len(split.train):,} to train, "
             f"{len(split.validation):,} held out{dropped}"
         )
+        if split.shared:
+            say("warning: all training windows overlap held-out ones, so events are on both sides")
         say(
-            f"preset {cfg.preset or 'paper defaults'}, teacher {self._teacher_name}, input "
-            f"{cfg.size[0]}x{cfg.size[1]}, global batch {self.batch}, {cfg.epochs} epochs x "
-            f"{cfg.draws:,} draws on {self.peers.world} x {self.peers.device}"
+            f"preset {cfg.preset or 'paper defaults'}, teacher {self._teacher_name}, token scale "
+            f"{scale:.4g}, input {cfg.size[0]}x{cfg.size[1]}, global batch {self.batch}, "
+            f"{cfg.epochs} epochs x {cfg.draws:,} draws on {self.peers.world} x {self.peers.device}"
         )
 
     def _finish(

@@ -9,10 +9,10 @@ import numpy as np
 from scaleevent.commands.prepare import store_report
 from scaleevent.config import VoxelizeConfig
 from scaleevent.datasets.recordings import sources as find_sources
-from scaleevent.durable import claim_folder
+from scaleevent.durable import claimed_folder
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import draw_voxel, panel, save_picture
-from scaleevent.preparing import JOB, write_store
+from scaleevent.preparing import write_store
 from scaleevent.reports import Report, progress
 from scaleevent.store import PairStore
 
@@ -32,9 +32,9 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
         Counts, the share of active cells, and the path of a preview picture.
     """
     sources, passed = find_sources(cfg)
-    claim_folder(cfg.out, JOB, resume=cfg.resume, overwrite=cfg.overwrite)
+    claim = claimed_folder(cfg.out, "voxels", resume=cfg.resume, overwrite=cfg.overwrite)
     windows = sum(source.expected for source in sources)
-    with progress("voxelize", windows, "windows", not quiet) as ticker:
+    with claim, progress("voxelize", windows, "windows", not quiet) as ticker:
         manifest = write_store(
             sources,
             cfg.out,
