@@ -48,8 +48,10 @@ def _command(name: str) -> Callable[..., None]:
         load = config.pretrain_config if name == "pretrain" else _plain(model)
         settings = load(flags, file)
         module = importlib.import_module(f"scaleevent.commands.{name}")
-        if name == "pretrain" and (code := module.launch_ranks(settings, as_json)) is not None:
-            raise typer.Exit(code)
+        if name == "pretrain":
+            launching = importlib.import_module("scaleevent.commands.launching")
+            if (code := launching.launch_ranks(settings, as_json)) is not None:
+                raise typer.Exit(code)
         report = module.run(settings, quiet=as_json)
         if report.rows or report.notes:
             report.show(as_json)

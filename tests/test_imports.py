@@ -61,7 +61,7 @@ ORDER = [
 PLUGINS = {
     "formats": {"recording", "columns", "facts", "evt"},
     "datasets": {"source", "frames", "video", "custom"},
-    "commands": {"prepare", "street_store"},
+    "commands": {"launching", "prepare", "street_store"},
 }
 
 

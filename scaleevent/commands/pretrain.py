@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 import scaleevent
 from scaleevent.checkpoint import content_hash, save_encoder
+from scaleevent.commands.launching import DEFAULT_ARCH, runs_without_download
 from scaleevent.commands.street_store import street_store
 from scaleevent.comparison import Comparison, in_order, spread
 from scaleevent.config import BATCH, PretrainConfig, data_source
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
-from scaleevent.distributed import Ranks, launch, launched, ranks
+from scaleevent.distributed import Ranks, launched, ranks
 from scaleevent.durable import (
     append_json_line,
     check_folder,
@@ -52,7 +52,6 @@ NOT_RESULT = {
     "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
     "overwrite", "probe",
 }  # fmt: skip
-DEFAULT_ARCH = "vits"
 DINOV3 = {spec["name"] for spec in ARCHS.values()}
 VALIDATION_SAMPLES = 256
 CALIBRATION_SAMPLES = 64
@@ -84,30 +83,6 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         )
     with ranks(cfg.device) as peers:
         return _Run(cfg, peers, quiet or not peers.main).go()
-
-
-def launch_ranks(cfg: PretrainConfig, as_json: bool) -> int | None:
-    """Run `--gpus` ranks of this command if that takes a launch; their exit code."""
-    if cfg.gpus == 1 or launched():
-        return None
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(dump_yaml(cfg))
-        file.flush()
-        arguments = ["pretrain", "--config", file.name, *(["--json"] if as_json else [])]
-        return launch(cfg.gpus, cfg.device, arguments, _runs_here(cfg))
-
-
-def _runs_here(cfg: PretrainConfig) -> str:
-    """A command that needs no more GPUs than there are."""
-    found = torch.cuda.device_count()
-    if not found:
-        return _runs_without_download(cfg)
-    return _runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCH} --gpus {found}")
-
-
-def _runs_without_download(cfg: PretrainConfig, how: str = "--preset demo") -> str:
-    """The command on the same data, with the embedded teacher unless said otherwise."""
-    return " ".join(["scaleevent pretrain", *map(str, cfg.data), how])
 
 
 @dataclass
@@ -172,7 +147,7 @@ class _Run:
                 self.peers.wait()
             teacher = build_encoder(arch, weights, offline=cfg.offline, keep_periods=True)
         except EnvironmentProblem as error:
-            error.hint = f"{error.hint}; this runs here: {_runs_without_download(cfg)}"
+            error.hint = f"{error.hint}; this runs here: {runs_without_download(cfg)}"
             raise
         as_teacher(teacher)
         torch.manual_seed(cfg.seed)  # for a random start only

@@ -83,9 +83,15 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
     root = config.root
     if not root.exists():
         raise DataError("no such file or folder", where=root)
-    files = [root] if root.is_file() else [p for p in sorted(root.rglob("*")) if _candidate(p)]
-    found: list[Recording] = []
+    files = [root]
     passed: list[str] = []
+    if root.is_dir():
+        below = [path for path in sorted(root.rglob("*")) if path.is_file() and not _beside(path)]
+        files = [path for path in below if path.suffix.lower() in SUFFIXES]
+        others = Counter(p.suffix.lower() for p in below if p.suffix.lower() not in SUFFIXES)
+        passed += [f"{number} x *{ending}" for ending, number in others.items()]
+    found: list[Recording] = []
+    damaged: list[DataError] = []
     for path in files:
         try:
             found.append(open_recording(path, size=config.size, time_unit=config.time_unit))
@@ -93,6 +99,17 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
             if root.is_file():
                 raise
             passed.append(f"{path}: {error.what}")
+        except DataError as error:
+            damaged.append(error)
+    if len(damaged) == 1:
+        raise damaged[0]
+    if damaged:
+        raise DataError(
+            f"{len(damaged)} damaged recordings",
+            where=root,
+            found="; ".join(f"{error.where}: {error.what}" for error in damaged[:20]),
+            hint="mend or move them, then run again",
+        )
     if not found:
         raise DataError(
             "no event recording found",
@@ -112,11 +129,10 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
     return tasks, passed
 
 
-def _candidate(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return (
-        path.is_file() and not hidden and path.suffix in SUFFIXES and path.name not in custom.TIMES
-    )
+def _beside(path: Path) -> bool:
+    """Frames and their times, and hidden files: no recordings, and no news either."""
+    frames = path.parent.name in custom.FRAME_FOLDERS
+    return frames or path.name in custom.TIMES or path.name.startswith(".")
 
 
 def _source(name: str, recording: Recording, config: VoxelizeConfig, alone: bool) -> PairSource:

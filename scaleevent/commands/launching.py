@@ -1,0 +1,37 @@
+"""`--gpus N`: the same command on N ranks, and what to run where that cannot be."""
+
+from __future__ import annotations
+
+import tempfile
+
+import torch
+
+from scaleevent.config import PretrainConfig
+from scaleevent.distributed import launch, launched
+from scaleevent.settings import dump_yaml
+
+DEFAULT_ARCH = "vits"
+
+
+def launch_ranks(cfg: PretrainConfig, as_json: bool) -> int | None:
+    """Run `--gpus` ranks of this command if that takes a launch; their exit code."""
+    if cfg.gpus == 1 or launched():
+        return None
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(dump_yaml(cfg))
+        file.flush()
+        arguments = ["pretrain", "--config", file.name, *(["--json"] if as_json else [])]
+        return launch(cfg.gpus, cfg.device, arguments, runs_here(cfg))
+
+
+def runs_here(cfg: PretrainConfig) -> str:
+    """A command that needs no more GPUs than there are."""
+    found = torch.cuda.device_count()
+    if not found:
+        return runs_without_download(cfg)
+    return runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCH} --gpus {found}")
+
+
+def runs_without_download(cfg: PretrainConfig, how: str = "--preset demo") -> str:
+    """The command on the same data, with the embedded teacher unless said otherwise."""
+    return " ".join(["scaleevent pretrain", *map(str, cfg.data), how])
