@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fakes import write_custom
 from PIL import Image
 
 from scaleevent import cli
@@ -240,3 +241,15 @@ def test_a_stopped_prepare_resumes_to_the_same_bytes(place):
         return {path.name: path.read_bytes() for path in (place / folder).iterdir()}
 
     assert content("stopped") == content("straight")
+
+
+def test_voxel_shards_of_a_recording_with_frames_train_too(place, capsys):
+    root = write_custom(place / "rig")
+    call(f"voxelize {root} -o {place / 'framed'} --json")
+    assert json.loads(capsys.readouterr().out)["counts"]["pairs"] >= 3
+    options = "--preset demo --size 48x64 --epochs 1 --draws 4 --batch 2 --validation 0.3"
+    call(f"pretrain {place / 'framed'} {options} -o {place / 'framed-run'}")
+    losses = [x["loss"] for x in read_json_lines(place / "framed-run/log.jsonl") if "loss" in x]
+    assert losses and np.isfinite(losses).all()
+    call(f"pretrain {place / 'voxels'} {options} -o {place / 'unframed'}", 3)
+    assert "no image" in capsys.readouterr().err and not (place / "unframed").exists()
