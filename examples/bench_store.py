@@ -27,8 +27,9 @@ from scaleevent.density import patch_density  # noqa: E402
 from scaleevent.durable import write_json  # noqa: E402
 from scaleevent.geometry import Fit  # noqa: E402
 from scaleevent.inputs import InputSettings, image_input, voxel_input  # noqa: E402
+from scaleevent.memory import keep_freed_memory  # noqa: E402
 from scaleevent.pairs import Pair, decode_image, encode_image  # noqa: E402
-from scaleevent.samples import PairSamples, keep_freed_memory  # noqa: E402
+from scaleevent.samples import PairSamples  # noqa: E402
 from scaleevent.store import FORMAT, MANIFEST, PairStore, ShardWriter, finish_shard  # noqa: E402
 from scaleevent.street import StreetSettings, render_scene  # noqa: E402
 from scaleevent.voxels import voxelize  # noqa: E402

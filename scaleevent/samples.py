@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -17,6 +15,7 @@ from scaleevent.density import cell_mean, patch_density
 from scaleevent.errors import DataError
 from scaleevent.geometry import Fit
 from scaleevent.inputs import InputSettings, image_input, voxel_input
+from scaleevent.memory import keep_freed_memory
 from scaleevent.pairs import decode_image
 from scaleevent.store import PairStore, Shard
 
@@ -230,22 +229,6 @@ class StepBatches:
                 first = step * self.batch + self.rank * local
                 yield numbers[first : first + local].tolist()
             skipped = 0
-
-
-def keep_freed_memory(worker: int = 0) -> None:
-    """Let the allocator hand the large arrays of one sample to the next, where it is glibc.
-
-    By default it returns them to the system, and faulting in fresh pages takes a third of the time
-    that a sample of 480x640 takes.
-
-    Args:
-        worker: Unused; a loader tells its workers their number.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mmap_threshold, trim_threshold = -3, -1  # malloc.h
-        mallopt(mmap_threshold, 32 << 20)  # the most it takes
-        mallopt(trim_threshold, 256 << 20)
 
 
 def load_batches(samples: PairSamples, batches: Sequence[list[int]], workers: int) -> DataLoader:

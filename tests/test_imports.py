@@ -15,6 +15,7 @@ PACKAGE = Path(scaleevent.__file__).parent
 # The path of the data: a module may import those above it, and its own package's.
 ORDER = [
     "errors",
+    "memory",
     "stopping",
     "durable",
     "settings",
