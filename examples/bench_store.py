@@ -42,7 +42,7 @@ def write(folder: Path, pairs: int, events: int) -> None:
     """A store of one shard."""
     path = folder / "bench.h5"
     street = StreetSettings(HEIGHT, WIDTH)
-    with ShardWriter(path, {}) as writer:
+    with ShardWriter(path) as writer:
         for number in range(pairs):
             writer.add(
                 Pair(

@@ -128,7 +128,20 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-class VoxelizeConfig(WindowSettings):
+class RecordingSettings(Settings):
+    """What a recording's file may not say; shared by `voxelize` and `info`."""
+
+    size: Annotated[
+        tuple[int, int] | None, Field(description="sensor rows x columns if the file has none")
+    ] = None
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
+    ] = None
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+
+class VoxelizeConfig(WindowSettings, RecordingSettings):
     """Settings of `scaleevent voxelize`."""
 
     root: Annotated[Path, Field(description="folder of recordings, or one recording")]
@@ -139,33 +152,17 @@ class VoxelizeConfig(WindowSettings):
     ] = 20.0
     tau: Annotated[float, Field(ge=0, description="activity threshold per 16x16 patch")] = 64.0
     patch: Annotated[int, Field(ge=2, le=256, description="patch of the activity statistics")] = 16
-    size: Annotated[
-        tuple[int, int] | None, Field(description="sensor rows x columns if the file has none")
-    ] = None
-    time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
-    ] = None
     jobs: Annotated[int, Field(ge=1, le=1024, description="worker processes")] = 1
     resume: Annotated[bool, Field(description="keep shards that are finished")] = False
     overwrite: Annotated[bool, Field(description="empty the output folder first")] = False
 
-    _size = field_validator("size", mode="before")(parse_size)
 
-
-class InfoConfig(Settings):
+class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
     path: Annotated[Path, Field(description="a recording, a pair store or a checkpoint")]
-    size: Annotated[
-        tuple[int, int] | None, Field(description="sensor rows x columns if the file has none")
-    ] = None
-    time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
-    ] = None
     picture: Annotated[Path | None, Field(description="write a PNG of the events here")] = None
     verify: Annotated[bool, Field(description="re-hash every shard of a pair store")] = False
-
-    _size = field_validator("size", mode="before")(parse_size)
 
 
 class PretrainConfig(Settings):

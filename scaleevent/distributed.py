@@ -58,6 +58,12 @@ class Ranks:
         """Whether the flag is set on some rank."""
         return self.sum([float(flag)])[0] > 0
 
+    def loader_workers(self, asked: int | None) -> int:
+        """Loader processes: as asked, else none beside a CPU's work, up to 8 beside a GPU's."""
+        if asked is not None:
+            return asked
+        return min(8, (os.cpu_count() or 1) // self.world) if self.device.type == "cuda" else 0
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.world > 1:

@@ -21,7 +21,7 @@ from typing import Any
 import scaleevent
 from scaleevent.datasets.source import PairSource
 from scaleevent.density import active_mask, patch_density
-from scaleevent.durable import clean_leftovers, fingerprint, write_json, writing
+from scaleevent.durable import clean_leftovers, fingerprint, write_json
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.stopping import STOP_SIGNALS, stop_requested
 from scaleevent.store import FORMAT, MANIFEST, ShardWriter, finish_shard, shard_done
@@ -96,8 +96,7 @@ def write_store(
         "counts": dict(sorted(counts.items())),
         "shards": shards,
     }
-    with writing(out):
-        write_json(out / MANIFEST, manifest)
+    write_json(out / MANIFEST, manifest)
     return manifest
 
 
@@ -154,7 +153,7 @@ def _write_shard(
         return entry
     counts: Counter[str] = Counter()
     seen = 0
-    with ShardWriter(path, {"source": source.name}) as writer:
+    with ShardWriter(path) as writer:
         for pair in source.pairs(counts):
             if _ending.is_set():
                 raise StoppedError("stopped with another task", where=path)

@@ -15,6 +15,7 @@ All datasets carry checksums (fletcher32), so a flipped bit is an error, not oth
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from functools import cached_property
@@ -44,8 +45,8 @@ class ShardWriter:
     Use as a context manager; the shard appears under its name when the block ends well.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
-        self.path, self.facts = Path(path), facts
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
         self.pairs = 0
 
     def __enter__(self) -> ShardWriter:
@@ -53,7 +54,6 @@ class ShardWriter:
         self._temporary = self._atomic.__enter__()
         self._file = h5py.File(self._temporary, "w", libver="v110")
         self._file.attrs["format"] = FORMAT
-        self._file.attrs["facts"] = json.dumps(self.facts, sort_keys=True)
         self._recordings: dict[str, int] = {}
         return self
 
@@ -95,7 +95,8 @@ class ShardWriter:
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: Any) -> None:
         if kind is None:
-            self._file.attrs["recordings"] = json.dumps(list(self._recordings))
+            names = json.dumps(list(self._recordings)).encode()
+            self._pool("recordings", np.frombuffer(names, np.uint8))  # attributes have no checksum
             self._file.attrs["pairs"] = self.pairs
         self._file.close()
         self._atomic.__exit__(kind, value, trace)
@@ -187,7 +188,6 @@ class Shard:
             # no chunk cache: pairs come in random order, and each open data set would hold one
             self.file = h5py.File(path, "r", rdcc_nbytes=0)
             format_number = int(self.file.attrs["format"])
-            self.recordings: list[str] = json.loads(self.file.attrs["recordings"])
             self.pairs = int(self.file.attrs["pairs"])
         except (OSError, KeyError, ValueError) as error:
             raise DataError("not a whole shard of a pair store", where=path, found=error) from None
@@ -197,6 +197,7 @@ class Shard:
             )
         self._held: dict[str, np.ndarray] = {}
         self._open: dict[str, h5py.Dataset] = {}
+        self.recordings: list[str] = json.loads(self.pool("recordings", 0).tobytes())
 
     def rows(self, name: str) -> np.ndarray:
         """A small per-pair table, read once."""
@@ -233,7 +234,7 @@ class Shard:
 
     def _item(self, name: str, index: int) -> int | None:
         """Number of a pair's item in a pool that not all pairs have a part in."""
-        if name not in self.file:
+        if not self._holds(name):
             return None
         at = np.flatnonzero(self.rows(f"{name}/pair") == index)
         return int(at[0]) if len(at) else None
@@ -244,7 +245,7 @@ class Shard:
         Raises:
             DataError: A materialised voxel has another number of bins.
         """
-        if "voxel" not in self.file:
+        if not self._holds("voxel"):
             return voxelize(*self.events(index), bins)
         voxel = self._guarded("voxel", index)
         if len(voxel) != bins:
@@ -281,12 +282,21 @@ class Shard:
                 self._open[name] = self._checked(self.file[name])
             return self._open[name][part]
         except (OSError, KeyError) as error:
-            raise DataError(
-                "shard is damaged",
-                where=f"{self.path}:{name}",
-                found=str(error).splitlines()[0],
-                hint="run prepare again with --resume: it remakes only damaged shards",
-            ) from None
+            raise self._damaged(name, error) from None
+
+    def _holds(self, name: str) -> bool:
+        try:
+            return name in self.file
+        except (OSError, KeyError) as error:
+            raise self._damaged(name, error) from None
+
+    def _damaged(self, name: str, error: Exception) -> DataError:
+        return DataError(
+            "shard is damaged",
+            where=f"{self.path}:{name}",
+            found=str(error).splitlines()[0],
+            hint="run prepare again with --resume: it remakes only damaged shards",
+        )
 
     def _checked(self, dataset: h5py.Dataset) -> h5py.Dataset:
         """Refuse data that other files hold."""
@@ -384,8 +394,6 @@ class PairStore:
     @cached_property
     def fingerprint(self) -> str:
         """Hash over all shards' hashes: the data's identity in run records."""
-        import hashlib
-
         joined = "".join(entry["sha256"] for entry in self.shards)
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
 

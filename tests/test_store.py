@@ -77,7 +77,7 @@ def rich_pairs() -> list[Pair]:
 
 
 def write_shard(path: Path, pairs: list[Pair], voxels: list | None = None) -> Path:
-    with ShardWriter(path, {"source": "test"}) as writer:
+    with ShardWriter(path) as writer:
         for number, pair in enumerate(pairs):
             writer.add(pair, None if voxels is None else voxels[number])
     return path
@@ -156,7 +156,7 @@ def test_written_twice_gives_the_same_bytes(tmp_path):
 
 
 def test_error_while_writing_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), ShardWriter(tmp_path / "a.h5", {}) as writer:
+    with pytest.raises(KeyError), ShardWriter(tmp_path / "a.h5") as writer:
         writer.add(pair_of(0))
         raise KeyError
     assert not list(tmp_path.iterdir())
@@ -235,7 +235,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
     expected, data = everything(Shard(whole)), whole.read_bytes()
     rng = np.random.default_rng(1)
     outcomes = Counter()
-    for number in range(200):
+    for number in range(400):
         damaged = bytearray(data)
         damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         path = tmp_path / f"{number}.h5"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -282,7 +281,7 @@ class _Run:
             ),
             plan.epochs, plan.steps_per_epoch, self.batch, first, peers.rank, peers.world,
         )  # fmt: skip
-        batches = load_batches(samples, steps, _workers(cfg, peers))
+        batches = load_batches(samples, steps, peers.loader_workers(cfg.workers))
         student.train()
         with progress("pretrain", plan.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)
@@ -394,10 +393,3 @@ class _Run:
         )
         write_json(cfg.out / "report.json", report.to_json())
         return report
-
-
-def _workers(cfg: PretrainConfig, peers: Ranks) -> int:
-    """Loader processes: as asked, else none beside a CPU's own work, up to 8 beside a GPU."""
-    if cfg.workers is not None:
-        return cfg.workers
-    return min(8, (os.cpu_count() or 1) // peers.world) if peers.device.type == "cuda" else 0
