@@ -176,6 +176,27 @@ def read_rectified_rig(path: Path) -> RectifiedRig:
     return RectifiedRig(homography, *keys.size("intrinsics.camRect1"))
 
 
+def read_depth_scale(path: Path) -> float:
+    """Focal length times baseline of DSEC's event cameras: depth in metres times disparity.
+
+    From disparity_to_depth.cams_03 = Q of its cam_to_cam.yaml: the focal length is |Q[2, 3]|, the
+    baseline |1 / Q[3, 2]|.
+
+    Raises:
+        DataError: Not YAML, or Q is missing, of the wrong shape, not finite or singular.
+    """
+    matrix = _Keys.read(path).numbers("disparity_to_depth.cams_03", (4, 4))
+    focal, inverse_baseline = abs(matrix[2, 3]), abs(matrix[3, 2])
+    if not focal or not inverse_baseline:
+        raise DataError(
+            "calibration value cannot be used",
+            where=f"{path}, key disparity_to_depth.cams_03",
+            found=matrix.tolist(),
+            expected="a focal length in row 2, an inverse baseline in row 3",
+        )
+    return float(focal / inverse_baseline)
+
+
 def read_homography(path: Path) -> np.ndarray:
     """(3, 3) float64 from a .npy file, or from text: nine numbers between blanks or commas.
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from scaleevent.durable import MARKER
 from scaleevent.errors import ConfigError
 from scaleevent.settings import Settings, load_config, parse_size
+
+DataSet = Literal[
+    "street", "custom", "dsec", "dsec-semantic", "dsec-depth", "dsec-flow", "ddd17-seg",
+    "mvsec-depth", "mvsec-flow",
+]  # fmt: skip
 
 
 class WindowSettings(Settings):
@@ -54,9 +59,7 @@ class WindowSettings(Settings):
 class PrepareConfig(WindowSettings):
     """Settings of `scaleevent prepare`."""
 
-    name: Annotated[
-        Literal["street", "custom", "dsec"], Field(description="data set: street, custom, dsec")
-    ]
+    name: Annotated[DataSet, Field(description=f"data set: {', '.join(get_args(DataSet))}")]
     roots: Annotated[list[Path], Field(description="folder(s) or file(s) of the data set")] = []
     out: Annotated[Path, Field(description="pair store to write")] = Path("pairs")
     seed: Annotated[int, Field(ge=0, description="street: family of scenes")] = 0
@@ -70,6 +73,9 @@ class PrepareConfig(WindowSettings):
     exposure: Annotated[float, Field(ge=-8, le=8, description="street: stops")] = 0.0
     shutter_ms: Annotated[float, Field(ge=0, le=1000, description="street: exposure time")] = 8.0
     noise_hz: Annotated[float, Field(ge=0, le=1000, description="street: noise per pixel")] = 0.1
+    after: Annotated[
+        bool, Field(description="street: also the window after the image, for optical flow")
+    ] = False
     frames: Annotated[
         Path | None, Field(description="custom: folder or video of the frame camera")
     ] = None
@@ -92,8 +98,24 @@ class PrepareConfig(WindowSettings):
         Path | None, Field(description="custom: YAML in the layout of DSEC's cam_to_cam.yaml")
     ] = None
     sequences: Annotated[
-        list[str], Field(description="dsec: only these sequences (repeat the flag)")
+        list[str], Field(description="only these sequences (repeat the flag)")
     ] = []
+    label_skip: Annotated[
+        int | None, Field(ge=0, description="dsec-*: labels left out at a sequence's start")
+    ] = None
+    label_stride: Annotated[
+        int | None, Field(ge=1, description="dsec-*: of the others every how many is taken")
+    ] = None
+    event_view: Annotated[
+        Literal["rectified", "raw"], Field(description="dsec-semantic: pixels of the events")
+    ] = "rectified"
+    dt: Annotated[
+        int,
+        Field(ge=1, le=16, description="mvsec-flow: image intervals that a flow spans"),
+    ] = 1
+    all_frames: Annotated[
+        bool, Field(description="mvsec-flow: beyond the part that is usually scored, too")
+    ] = False
     lossless: Annotated[bool, Field(description="store images as PNG, not JPEG q95")] = False
     jobs: Annotated[int, Field(ge=1, le=1024, description="worker processes")] = 1
     resume: Annotated[bool, Field(description="keep shards that are finished")] = False
@@ -114,17 +136,24 @@ class PrepareConfig(WindowSettings):
         return self
 
 
+DAVIS = ("ddd17-seg", "mvsec-depth", "mvsec-flow")
+LABELS_OF_DSEC = ("dsec-semantic", "dsec-depth", "dsec-flow")
+
 # settings of `prepare` that not every data set has
 ONLY_FOR: dict[str, tuple[str, ...]] = {
     "size": ("street", "custom"),
     **dict.fromkeys(
-        ("seed", "scenes", "speed", "darkness", "exposure", "shutter_ms", "noise_hz"), ("street",)
+        ("seed", "scenes", "speed", "darkness", "exposure", "shutter_ms", "noise_hz", "after"),
+        ("street",),
     ),
     **dict.fromkeys(
         ("frames", "timestamps", "time_unit", "frame_time_unit", "offset_us", "exposure_point",
          "homography", "calibration"), ("custom",),
     ),
-    "sequences": ("dsec",),
+    "sequences": ("dsec", *LABELS_OF_DSEC, *DAVIS),
+    **dict.fromkeys(("label_skip", "label_stride"), LABELS_OF_DSEC),
+    "event_view": ("dsec-semantic",),
+    **dict.fromkeys(("dt", "all_frames"), ("mvsec-flow",)),
 }  # fmt: skip
 
 

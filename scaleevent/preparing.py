@@ -49,7 +49,7 @@ def write_store(
         settings: What shapes the bytes; recorded, and part of every task's identity.
         jobs: Worker processes. HDF5 is written only in these: it may crash on a full disk.
         voxels: `bins`, `tau` and `patch` to store voxels instead of events; None stores events.
-        advance: Told how many images were looked at since the last call.
+        advance: Told how many images or labels were looked at since the last call.
 
     Returns:
         The manifest.
@@ -165,8 +165,9 @@ def _write_shard(
                 writer.add(pair, voxel)
             counts[f"windows ended by {pair.window.stop}"] += 1
             counts["events in windows"] += len(pair.events)
-            _told.put(counts["images"] - seen)
-            seen = counts["images"]
+            looked = counts["images"] + counts["labels"]
+            _told.put(looked - seen)
+            seen = looked
     _told.put(source.expected - seen)
     return finish_shard(path, writer.pairs, dict(sorted(counts.items())), job)
 

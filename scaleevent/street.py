@@ -7,7 +7,9 @@ It depends on nothing but (seed, scene, settings).
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +57,7 @@ class StreetSettings:
         threshold_spread: Standard deviation over the pixels, relative to the threshold.
         noise_hz: Noise events per pixel and second.
         step_px: Largest image motion between the frames the events are simulated from.
+        after: Film the window that starts at the image time too, for two-frame tasks.
     """
 
     height: int = 96
@@ -69,6 +72,7 @@ class StreetSettings:
     threshold_spread: float = 0.15
     noise_hz: float = 0.1
     step_px: float = 1.0
+    after: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.threshold
@@ -98,6 +102,7 @@ class StreetScene:
     Args:
         image: (H, W, 3) uint8, sRGB.
         events: Events with start_us <= t < image_us.
+        after: Events of the window of the same length that starts at the image time, if filmed.
         start_us: Start of the event window.
         image_us: Time of image, semantics and depth.
         semantics: (H, W) uint8, index into `CLASSES`.
@@ -108,6 +113,7 @@ class StreetScene:
 
     image: np.ndarray
     events: Events
+    after: Events | None
     start_us: int
     image_us: int
     semantics: np.ndarray
@@ -134,11 +140,13 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
         (CLASSES.index("sky"), CLASSES.index("road"), CLASSES.index("vegetation")), hits,
     )  # fmt: skip
     blur = _frame_count(flow * (settings.shutter_us / settings.window_us), settings.step_px)
-    start_us = IMAGE_US - settings.window_us
+    image = _photograph(rng, world, lens, settings, max(blur, len(_SHIFTS)))
+    windows = _film(rng, world, lens, settings, _frame_count(flow, settings.step_px))
     return StreetScene(
-        image=_photograph(rng, world, lens, settings, max(blur, len(_SHIFTS))),
-        events=_film(rng, world, lens, settings, _frame_count(flow, settings.step_px), start_us),
-        start_us=start_us,
+        image=image,
+        events=next(windows),
+        after=next(windows) if settings.after else None,
+        start_us=IMAGE_US - settings.window_us,
         image_us=IMAGE_US,
         semantics=semantics,
         depth=np.where(np.isfinite(hits.depth), hits.depth, np.nan).astype(np.float32),
@@ -181,14 +189,9 @@ def _photograph(
 
 
 def _film(
-    rng: np.random.Generator,
-    world: World,
-    lens: Lens,
-    settings: StreetSettings,
-    intervals: int,
-    start_us: int,
-) -> Events:
-    """Events of the window before the image time."""
+    rng: np.random.Generator, world: World, lens: Lens, settings: StreetSettings, intervals: int
+) -> Iterator[Events]:
+    """Events of the window before the image time, then of each one after it, filmed on demand."""
     height, width = settings.height, settings.width
     seconds = settings.window_us * 1e-6
     threshold = rng.uniform(*settings.threshold)
@@ -204,13 +207,14 @@ def _film(
     # In a camera that has been running, any level within the thresholds is equally likely
     level = first - 0.999 * rng.uniform(-negative, positive)
     simulator = EventSimulator(first, 0.0, positive, negative, level=level)
-    parts = [
-        simulator.advance(log_frame(i), seconds * i / intervals) for i in range(1, intervals + 1)
-    ]
-    t, x, y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
-    stamps = start_us + np.floor(t * 1e6).astype(np.int64)
-    signal = Events(stamps, x, y, p, height, width).between(start_us, start_us + settings.window_us)
-    noise = noise_events(
-        rng, settings.noise_hz, start_us, start_us + settings.window_us, height, width
-    )
-    return merge_events(signal, noise)
+    origin_us = IMAGE_US - settings.window_us
+    for window in itertools.count():
+        start_us = origin_us + window * settings.window_us
+        end_us = start_us + settings.window_us
+        frames = range(window * intervals + 1, (window + 1) * intervals + 1)
+        parts = [simulator.advance(log_frame(i), seconds * i / intervals) for i in frames]
+        t, x, y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
+        stamps = origin_us + np.floor(t * 1e6).astype(np.int64)
+        signal = Events(stamps, x, y, p, height, width).between(start_us, end_us)
+        noise = noise_events(rng, settings.noise_hz, start_us, end_us, height, width)
+        yield merge_events(signal, noise)

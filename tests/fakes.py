@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from scaleevent.config import PrepareConfig
 from scaleevent.events import Events
+from tests import davis_files, dsec_files
 from tests.event_files import some_events, write_dsec
 
 HEIGHT, WIDTH = 48, 64
@@ -220,8 +222,18 @@ def write_dsec_root(root: Path, layout: str = "A", sequence: str = SEQUENCE) -> 
 
 def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
     """A `prepare` configuration of every data set, its root written below `folder`."""
+
+    def labelled(name: str, write: Callable[[Path], Path], **settings: bool) -> PrepareConfig:
+        return PrepareConfig(name=name, roots=[write(folder / name)], **settings)
+
     return {
         "street": PrepareConfig(name="street", scenes=2, size=(48, 64)),
         "custom": PrepareConfig(name="custom", roots=[write_custom(folder / "my rig")]),
         "dsec": PrepareConfig(name="dsec", roots=[write_dsec_root(folder / "dsec")]),
+        "dsec-semantic": labelled("dsec-semantic", dsec_files.write_semantic),
+        "dsec-depth": labelled("dsec-depth", dsec_files.write_depth),
+        "dsec-flow": labelled("dsec-flow", dsec_files.write_flow),
+        "ddd17-seg": labelled("ddd17-seg", lambda root: davis_files.write_drive(root).parent),
+        "mvsec-depth": labelled("mvsec-depth", davis_files.write_depth),
+        "mvsec-flow": labelled("mvsec-flow", davis_files.write_flow, all_frames=True),
     }

@@ -16,7 +16,7 @@ class PairSource(Protocol):
     Attributes:
         name: Unique in the data set and safe as a file name.
         inputs: Files read; their sizes and times tell whether a finished shard is still true.
-        expected: Images it will look at.
+        expected: Images or labels it will look at.
         found: What was recognised, for people.
     """
 

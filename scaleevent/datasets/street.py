@@ -37,21 +37,23 @@ class Scenes:
         """Render the scenes."""
         for number in range(self.first, self.first + self.expected):
             scene = render_scene(self.seed, number, self.settings)
-            after = scene.image_us + self.settings.window_us
+            after = Window(scene.image_us, scene.image_us + self.settings.window_us)
+            filmed = len(scene.events) + len(scene.after or ())
             counts["images"] += 1
             counts["pairs"] += 1
-            counts["events decoded"] += len(scene.events)
-            counts["events kept"] += len(scene.events)
+            counts["events decoded"] += filmed
+            counts["events kept"] += filmed
             yield Pair(
                 recording=f"street-{self.seed}-{number:06d}",
                 image_us=scene.image_us,
                 image=encode_image(scene.image, self.lossless),
                 events=scene.events,
                 window=Window(scene.start_us, scene.image_us),
+                after=None if scene.after is None else (after, scene.after),
                 labels={
                     "semantics": Label(scene.semantics, scene.image_us, scene.image_us),
                     "depth": Label(scene.depth, scene.image_us, scene.image_us),
-                    "flow": Label(scene.flow, scene.image_us, after),
+                    "flow": Label(scene.flow, scene.image_us, after.end_us),
                 },
                 provenance={"seed": self.seed, "scene": number},
             )
@@ -73,6 +75,7 @@ def sources(config: PrepareConfig) -> list[Scenes]:
         exposure=config.exposure,
         shutter_us=round(1000 * config.shutter_ms),
         noise_hz=config.noise_hz,
+        after=config.after,
     )
     return [
         Scenes(

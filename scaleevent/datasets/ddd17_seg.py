@@ -1,0 +1,363 @@
+"""`ddd17-seg`: DDD17 with semantic labels, as packed for ESS (uzh-rpg/ess).
+
+    dirN/events.dat.t              int64 nanoseconds, one an event
+    dirN/events.dat.xyp            int16 x, y, p (0 or 1)
+    dirN/index/index_50ms.npy      rows of time (ns) and event numbers; row k - 1 is of image k
+    dirN/segmentation_masks/*.png  NAME_%08d.png, image numbers from 1, 200 x 346 class ids
+    dirN/imgs/*.png                optional, numbered alike: ffmpeg -i video.mp4 imgs/img_%08d.png
+
+Layout: uzh-rpg/ess:datasets/extract_data_tools/example_loader_ddd17.py. Labels are without the
+car's hood, the lowest 60 rows, so events and images are too; a class id is its place in
+`scaleevent.benchmarks`. A pair stands at a labelled image, its window follows the common rule. ESS
+takes the last 640,000 events, counted before the hood is cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets.labelled import (
+    LabelView,
+    TimedLabel,
+    pair_labels,
+    seen_from,
+)
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.formats import Frame, Recording
+from scaleevent.formats.columns import to_block, to_microseconds
+from scaleevent.formats.recording import BLOCK, RawBlock
+from scaleevent.geometry import pixel_grid
+from scaleevent.pairs import Pair, decode_image, encode_image
+from scaleevent.windows import WindowRule, window_rule
+
+SENSOR = (260, 346)
+SIZE = (200, 346)
+CLASSES = 6
+NO_CLASS = 255
+
+SPLITS = {
+    **dict.fromkeys(("dir0", "dir3", "dir4", "dir6", "dir7"), "train"),
+    "dir1": "test",
+    "dir5": "val",
+}
+"""As published numbers have it (uzh-rpg/ess:datasets/ddd17_events_loader.py, where dir1 is called
+`valid`; ldkong1205/OpenESS). Dir5, ESS's `test`, holds one mask and is only taken when named."""
+
+TIMES, PIXELS, MASKS = "events.dat.t", "events.dat.xyp", "segmentation_masks"
+INDEXES = tuple(f"index/index_{ms}ms.npy" for ms in (50, 10, 250))  # the same times in all three
+
+_NUMBER = re.compile(r"(?:.*_)?([0-9]+)\.png")
+
+
+@dataclass(frozen=True)
+class DavisEvents:
+    """Decoder of `events.dat.t` and `events.dat.xyp`; the files are opened for each read.
+
+    Args:
+        folder: Where they lie.
+        length: Number of events.
+    """
+
+    folder: Path
+    length: int
+    format = "DDD17 for ESS"
+    size = SENSOR
+    notes = {"time unit": "ns"}
+    has_frames = False
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """All events from the beginning."""
+        where = str(self.folder / TIMES)
+        try:
+            with (self.folder / TIMES).open("rb") as t, (self.folder / PIXELS).open("rb") as xyp:
+                for first in range(0, self.length, BLOCK):
+                    number = min(BLOCK, self.length - first)
+                    times = np.fromfile(t, "<i8", number)
+                    x, y, p = np.fromfile(xyp, "<i2", 3 * number).reshape(-1, 3).T
+                    yield to_block(first, times, x, y, p, "ns", where)
+        except OSError as error:
+            raise DataError("cannot read the events", where=where, found=error) from None
+
+    def frames(self) -> Iterator[Frame]:
+        """None: images lie beside the events."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One folder of the data set: one task of `prepare`.
+
+    Args:
+        name: Of the folder.
+        events: Its events.
+        index: File of image times.
+        masks: Labels by image number, in order.
+        pictures: Images by their number, where they were unpacked.
+        rule: How windows are found.
+        lossless: Encode images as PNG.
+        found: What was recognised, for people.
+    """
+
+    name: str
+    events: DavisEvents
+    index: Path
+    masks: dict[int, Path]
+    pictures: dict[int, Path]
+    rule: WindowRule
+    lossless: bool
+    found: str
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        folder = self.events.folder
+        pictures = (self.pictures[number] for number in self.masks if number in self.pictures)
+        return (folder / TIMES, folder / PIXELS, self.index, *self.masks.values(), *pictures)
+
+    @property
+    def expected(self) -> int:
+        """Number of labels."""
+        return len(self.masks)
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every label that knows a pixel and has events before it.
+
+        Raises:
+            DataError: Damage, or not one pair.
+        """
+        folder = self.events.folder
+        recording = Recording(folder / TIMES, self.events, *SENSOR)
+        upper = seen_from(recording, LabelView.of(pixel_grid(*SENSOR), SIZE[0]))
+        labels = self._labels()
+        made = False
+        for pair in pair_labels(upper, labels, "semantics", self.rule, self.name, counts):
+            if (pair.labels["semantics"].values == NO_CLASS).all():
+                counts["pairs"] -= 1
+                counts["labels dropped: no pixel with a class"] += 1
+                continue
+            made = True
+            yield replace(pair, image=self._image(pair.provenance["frame"]))
+        if not made:
+            raise DataError(
+                "no label has a pixel with a class", where=folder / MASKS, found=f"{len(labels)}"
+            )
+
+    def _labels(self) -> list[TimedLabel]:
+        """The labels with the time of their image."""
+        times = read_index(self.index)
+        last = max(self.masks)
+        if last > len(times):
+            raise DataError(
+                "no time for the image of a label",
+                where=self.index,
+                found=f"{len(times)} images",
+                expected=f"image {last}, of {self.masks[last].name}",
+            )
+        origin = {"sequence": self.name, "split": SPLITS[self.name]}
+        return [
+            TimedLabel(time, time, partial(read_mask, path), origin | {"frame": number})
+            for number, path in self.masks.items()
+            for time in (int(times[number - 1]),)
+        ]
+
+    def _image(self, number: int) -> bytes:
+        """The upper rows of an image, encoded; empty where it was not unpacked."""
+        path = self.pictures.get(number)
+        if path is None:
+            return b""
+        try:
+            picture = decode_image(path.read_bytes(), path)
+        except OSError as error:
+            raise DataError("cannot read the picture", where=path, found=error) from None
+        if picture.shape[:2] != SENSOR:
+            raise DataError(
+                "picture of another size",
+                where=path,
+                found=f"{picture.shape[1]}x{picture.shape[0]}",
+                expected=f"{SENSOR[1]}x{SENSOR[0]}",
+            )
+        return encode_image(np.ascontiguousarray(picture[: SIZE[0], :, 0]), self.lossless)
+
+
+def read_index(path: Path) -> np.ndarray:
+    """(K,) int64 ascending microseconds of the images, from a file of `index/`.
+
+    Raises:
+        DataError: Not such a file, or times that step back.
+    """
+    try:
+        with path.open("rb") as file:
+            rows = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError("cannot read the image times", where=path, found=error) from None
+    if rows.ndim != 2 or rows.dtype.kind not in "iu" or not len(rows):
+        raise DataError(
+            "not an index of images",
+            where=path,
+            found=f"{rows.dtype} {rows.shape}",
+            expected="integers (K, 3): nanoseconds, event numbers",
+        )
+    times = to_microseconds(rows[:, 0], "ns", 0, str(path))
+    back = np.flatnonzero(np.diff(times) < 0)
+    if len(back):
+        raise DataError(
+            "image times step back",
+            where=f"{path}, row {back[0] + 1}",
+            found=f"{times[back[0] + 1]} us after {times[back[0]]} us",
+        )
+    return times
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(200, 346) uint8 class ids of a label file, 255 where there is none.
+
+    Raises:
+        DataError: Not such a file, of another size, or with other ids.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.size != SIZE[::-1]:
+                raise DataError(
+                    "label of another size",
+                    where=path,
+                    found=f"{picture.width}x{picture.height}",
+                    expected=f"{SIZE[1]}x{SIZE[0]}: the image without its lowest 60 rows",
+                )
+            values = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError("label cannot be read", where=path, found=error) from None
+    if values.ndim == 3 and (values == values[..., :1]).all():  # ids stored as shades of grey
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise DataError(
+            "label is no picture of class ids", where=path, found=f"{values.dtype} {values.shape}"
+        )
+    wrong = np.argwhere((values >= CLASSES) & (values != NO_CLASS))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(
+            "label id outside the classes",
+            where=f"{path}, row {row}, column {column}",
+            found=f"{values[row, column]}; {len(wrong)} such pixels",
+            expected=f"0 .. {CLASSES - 1}, or {NO_CLASS}",
+        )
+    return np.ascontiguousarray(values)
+
+
+def sources(config: PrepareConfig) -> list[Drive]:
+    """The folders of the data set found under the roots.
+
+    Raises:
+        ConfigError: No root, or a folder that is not of the benchmark.
+        DataError: No folder, one that is found twice, files that are missing or cannot be used.
+    """
+    if not config.roots:
+        raise ConfigError(
+            "ddd17-seg needs its folder", hint="scaleevent prepare ddd17-seg FOLDER -o PAIRS"
+        )
+    unknown = sorted(set(config.sequences) - set(SPLITS))
+    if unknown:
+        raise ConfigError(
+            "no such folder in this benchmark", where="--sequences", found=", ".join(unknown),
+            expected=", ".join(sorted(SPLITS)),
+        )  # fmt: skip
+    wanted = set(config.sequences) or {name for name, split in SPLITS.items() if split != "val"}
+    folders = {name: path for name, path in find_folders(config.roots).items() if name in wanted}
+    lost = sorted(set(config.sequences) - set(folders))
+    if lost or not folders:
+        raise DataError(
+            "no such folder of DDD17",
+            where=", ".join(map(str, config.roots)),
+            expected=f"{', '.join(lost or sorted(wanted))}, each with {TIMES}",
+            hint="unpack ddd17_seg.tar.gz of ESS; the folders are looked for up to two below",
+        )
+    missing = {name: lacks for name, path in folders.items() if (lacks := _missing(path))}
+    if missing:
+        raise DataError(
+            f"files of {len(missing)} of {len(folders)} folders are missing",
+            where=", ".join(map(str, config.roots)),
+            found="; ".join(f"{name} has no {', no '.join(x)}" for name, x in missing.items()),
+            hint=f"unzip {MASKS}.zip in each, or name the folders that are whole: --sequences",
+        )
+    return [_source(name, folders[name], config) for name in sorted(folders)]
+
+
+def find_folders(roots: list[Path]) -> dict[str, Path]:
+    """Folders with events by their name, the roots themselves and up to two below.
+
+    Raises:
+        DataError: One is there twice.
+    """
+    found: dict[str, Path] = {}
+    for hit in (
+        path for root in roots for up in ("", "*/", "*/*/") for path in root.glob(up + TIMES)
+    ):
+        folder = hit.parent.resolve()
+        if found.setdefault(folder.name, folder) != folder:
+            raise DataError(
+                "folder found twice", where=folder.name, found=f"{found[folder.name]}, {folder}"
+            )
+    return found
+
+
+def _missing(folder: Path) -> list[str]:
+    """Parts without which there are no pairs."""
+    lacks = [name for name in (PIXELS,) if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in INDEXES):
+        lacks.append(INDEXES[0])
+    if not any((folder / MASKS).glob("*.png")):
+        lacks.append(f"{MASKS}/*.png")
+    return lacks
+
+
+def _source(name: str, folder: Path, config: PrepareConfig) -> Drive:
+    times, pixels = ((folder / part).stat().st_size for part in (TIMES, PIXELS))
+    if times % 8 or pixels * 8 != times * 6:
+        raise DataError(
+            "the two files of events do not fit each other",
+            where=f"{folder / TIMES} and {PIXELS}",
+            found=f"{times} and {pixels} bytes",
+            expected="8 and 6 bytes an event",
+            hint="copy them again; a download cut short looks like this",
+        )
+    masks = numbered(folder / MASKS)
+    pictures = numbered(folder / "imgs")
+    return Drive(
+        name=name,
+        events=DavisEvents(folder, times // 8),
+        index=next(folder / part for part in INDEXES if (folder / part).is_file()),
+        masks=masks,
+        pictures=pictures,
+        rule=window_rule(config),
+        lossless=config.lossless,
+        found=f"{times // 8:,} events, {len(masks)} masks, {len(pictures)} images in imgs",
+    )
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """PNG files by the number at the end of their name, ascending; none where there is no folder.
+
+    Raises:
+        DataError: A name without number, number 0, or a number twice.
+    """
+    found: dict[int, Path] = {}
+    for path in folder.glob("*.png"):
+        match = _NUMBER.fullmatch(path.name)
+        number = int(match[1]) if match else 0
+        if number < 1 or number in found:
+            raise DataError(
+                "file name without a number of its own",
+                where=path,
+                expected="NAME_00000001.png, images counted from 1",
+            )
+        found[number] = path
+    return dict(sorted(found.items()))

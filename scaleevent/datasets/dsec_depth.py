@@ -1,0 +1,108 @@
+"""`dsec-depth`: depth in metres from DSEC's disparity maps, in the rectified left event view.
+
+`disparity/event/%06d.png` holds 256 times the disparity in pixels between the two event cameras,
+0 where it is unknown, at 10 Hz; `disparity/timestamps.txt` holds the time of each
+(dsec.ifi.uzh.ch/data-format). Depth is not clipped here: that belongs to the metric.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.calibration import read_depth_scale
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place
+from scaleevent.datasets.dsec_labels import (
+    LabelledSequence,
+    chosen_labels,
+    find_labelled,
+    label_files,
+    part_of,
+    require,
+    sensor_size,
+)
+from scaleevent.datasets.labelled import TimedLabel, check_size, read_bytes
+from scaleevent.flow_png import decode_grey
+from scaleevent.windows import window_rule
+
+DISPARITY = ("disparity/event", "disparity_event")
+TIMES = ("disparity/timestamps.txt", "disparity_timestamps.txt")
+FIRST = 1
+"""Maps left out at the start: a sequence's first has no events before it."""
+
+_CITY = {
+    "train": "00_a 00_b 01_a 01_b 01_c 01_d 01_e 01_f 02_a 02_b 02_c 02_d 02_e 03_a 04_a 04_b 04_c "
+    "04_d 04_e 04_f 09_a 09_b 09_c 09_e 10_a 11_a 11_b 11_c",
+    "test": "05_a 05_b 06_a 07_a 08_a 09_d 10_b",
+}
+SPLITS = {
+    **{f"zurich_city_{name}": split for split in _CITY for name in _CITY[split].split()},
+    **dict.fromkeys(("interlaken_00_c", "interlaken_00_d", "interlaken_00_e"), "train"),
+    **dict.fromkeys(("interlaken_00_f", "interlaken_00_g", "thun_00_a"), "test"),
+}
+"""All sequences with ground truth, as Tesla-SHT/depthanyevent:dataset/dsec_dataset/constants.py
+(DepthAnyEvent) divides them: 31 train, 10 test."""
+
+
+def sources(config: PrepareConfig) -> list[LabelledSequence]:
+    """The benchmark's sequences found under the roots.
+
+    Raises:
+        ConfigError: No root, or a sequence that is not there.
+        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+    """
+    places = [place for place, _ in find_labelled(config, SPLITS)]
+    names = (DISPARITY, TIMES, RECTIFY, CALIBRATION)
+    require({p.name: {n[0]: part_of(p, n) for n in names} for p in places}, config.roots)
+    return [_source(place, config) for place in places]
+
+
+def _source(place: Place, config: PrepareConfig) -> LabelledSequence:
+    folder, times = part_of(place, DISPARITY), part_of(place, TIMES)
+    rectify_map, calibration = place.part(RECTIFY), place.part(CALIBRATION)
+    stamps, paths = label_files(folder, times, 1)
+    size = sensor_size(rectify_map)
+    scale = read_depth_scale(calibration)
+    split = SPLITS[place.name]
+    chosen = chosen_labels(config, FIRST, 1)
+    labels = tuple(
+        TimedLabel(
+            time,
+            time,
+            partial(read_depth, path, size, scale),
+            {"sequence": place.name, "split": split, "file": path.name},
+        )
+        for time, path in zip(stamps[chosen, 0].tolist(), paths[chosen], strict=True)
+    )
+    return LabelledSequence(
+        name=place.name,
+        task="depth",
+        events=place.events,
+        rectify_map=rectify_map,
+        size=size,
+        rows=size[0],
+        labels=labels,
+        unwanted=len(paths) - len(labels),
+        files=(times, calibration, *paths),
+        rule=window_rule(config),
+        found=f"layout {place.layout}, {split}, {len(paths)} disparity maps in {folder}",
+    )
+
+
+def read_depth(path: Path, size: tuple[int, int], scale: float) -> np.ndarray:
+    """(H, W) float32 metres of a disparity file, NaN where it is unknown.
+
+    Args:
+        path: The file.
+        size: (height, width) it must have.
+        scale: Metres times pixels: depth = scale / disparity.
+
+    Raises:
+        DataError: Not such a file, or another size.
+    """
+    disparity = decode_grey(read_bytes(path), where=path)
+    check_size(disparity, size, path)
+    return (scale / disparity.astype(np.float64)).astype(np.float32)

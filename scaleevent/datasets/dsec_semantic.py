@@ -1,0 +1,137 @@
+"""`dsec-semantic`: DSEC-Semantic, class ids of 11 classes on the upper 440 rows of the event view.
+
+Labels are one-channel PNGs of 640x440 and a text file with the time of each, at the 20 Hz of the
+frames. Parts and classes: uzh-rpg/ess. A class id is its place in `scaleevent.benchmarks`; 255 is
+no class.
+
+Loaders differ in the events they lay under the labels: uzh-rpg/ess:DSEC/dataset/sequence.py, by the
+labels' authors, and ldkong1205/OpenESS:DSEC/dataset/sequence_ov.py rectify them before they cut the
+lowest 40 rows; hamarh/HMNet_pth:experiments/segmentation/data/dsec/scripts/preproc_events.py cuts
+raw events. `event_view` chooses.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets.dsec import RECTIFY, Place
+from scaleevent.datasets.dsec_labels import (
+    LabelledSequence,
+    chosen_labels,
+    find_labelled,
+    label_files,
+    part_of,
+    require,
+    sensor_size,
+)
+from scaleevent.datasets.labelled import TimedLabel, read_ids
+from scaleevent.errors import DataError
+from scaleevent.windows import window_rule
+
+CLASSES = 11
+NO_CLASS = 255
+CUT_ROWS = 40
+"""Lowest rows of the event view, where the frames show nothing: no labels there."""
+
+LABELS = (
+    *("11classes", "semantic/left/11classes/data", "semantic/left/11classes"),
+    *("semantic/11classes/data", "semantic/11classes", "semantic/{0}/11classes"),
+)
+TIMES = (
+    *(
+        f"{folder}{name}"
+        for folder in ("", "semantic/", "semantic/left/", "semantic/{0}/")
+        for name in ("{0}_semantic_timestamps.txt", "semantic_timestamps.txt")
+    ),
+    *("semantic/timestamps.txt", "semantic/left/timestamps.txt"),
+)
+
+SPLITS = {
+    **{f"zurich_city_0{number}_a": "train" for number in (0, 1, 2, 4, 5, 6, 7, 8)},
+    **dict.fromkeys(("zurich_city_13_a", "zurich_city_14_c", "zurich_city_15_a"), "test"),
+}
+"""uzh-rpg/ess: 8,082 training labels and 2,809 test labels."""
+
+CHOICE = {"train": (0, 1), "test": (6, 2)}
+"""Labels left out at the start, and of the others every how many is taken.
+
+The test follows uzh-rpg/ess:DSEC/dataset/sequence.py, which drops six labels and takes every
+second; the training takes every label.
+"""
+
+
+def sources(config: PrepareConfig) -> list[LabelledSequence]:
+    """The benchmark's sequences found under the roots.
+
+    Raises:
+        ConfigError: No root, or a sequence that is not there.
+        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+    """
+    rectified = config.event_view == "rectified"
+    places = [place for place, _ in find_labelled(config, SPLITS)]
+    parts = {
+        place.name: {
+            LABELS[0]: part_of(place, LABELS),
+            TIMES[0].format(place.name): part_of(place, TIMES),
+            **({RECTIFY[0]: place.part(RECTIFY)} if rectified else {}),
+        }
+        for place in places
+    }
+    require(parts, config.roots)
+    return [_source(place, config, rectified) for place in places]
+
+
+def _source(place: Place, config: PrepareConfig, rectified: bool) -> LabelledSequence:
+    folder, times = part_of(place, LABELS), part_of(place, TIMES)
+    stamps, paths = label_files(folder, times, 1)
+    rectify_map = place.part(RECTIFY)
+    size = sensor_size(rectify_map)
+    rows = size[0] - CUT_ROWS
+    split = SPLITS[place.name]
+    chosen = chosen_labels(config, *CHOICE[split])
+    labels = tuple(
+        TimedLabel(
+            time,
+            time,
+            partial(read_classes, path, (rows, size[1])),
+            {"sequence": place.name, "split": split, "file": path.name},
+        )
+        for time, path in zip(stamps[chosen, 0].tolist(), paths[chosen], strict=True)
+    )
+    return LabelledSequence(
+        name=place.name,
+        task="semantics",
+        events=place.events,
+        rectify_map=rectify_map if rectified else None,
+        size=size,
+        rows=rows,
+        labels=labels,
+        unwanted=len(paths) - len(labels),
+        files=(times, *paths),
+        rule=window_rule(config),
+        found=f"layout {place.layout}, {split}, {len(paths)} labels in {folder}",
+    )
+
+
+def read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 class ids of a label file.
+
+    Raises:
+        DataError: Not such a file, another size, or an id that is no class.
+    """
+    ids = read_ids(path, size)
+    wrong = (ids >= CLASSES) & (ids != NO_CLASS)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise DataError(
+            "a class id that the benchmark does not have",
+            where=f"{path}, row {row}, column {column}",
+            found=f"{ids[row, column]}; {np.count_nonzero(wrong)} such pixels",
+            expected=f"0 .. {CLASSES - 1}, or {NO_CLASS} for no class",
+            hint="these may be the labels of 19 classes: the folder 11classes is wanted",
+        )
+    return ids

@@ -1,0 +1,318 @@
+"""An event stream and time-stamped labels to pairs, whatever the data set and the task.
+
+A label lies on a grid of its own: the sensor's rows without a car's hood, or a rectified view. The
+events are brought onto it before windows are chosen, each to the nearest whole pixel; those that
+leave it are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from scaleevent.config import PrepareConfig, WindowSettings
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.events import Events
+from scaleevent.formats import Recording, recording_facts
+from scaleevent.formats.recording import RawBlock
+from scaleevent.pairing import EventStream
+from scaleevent.pairs import MAX_PIXELS, Label, Pair
+from scaleevent.windows import Window, WindowRule
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class TimedLabel:
+    """A label that is read only if its pair is kept.
+
+    Args:
+        start_us: Begin of the span it describes, on the clock of the events.
+        end_us: End of the span; the begin for a label of one instant.
+        load: Returns the values (see `scaleevent.pairs.Label`); None where they are not public.
+        provenance: Where it came from; small and JSON-able.
+    """
+
+    start_us: int
+    end_us: int
+    load: Callable[[], np.ndarray] | None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelView:
+    """Where the pixels of an event camera lie on the grid of its labels.
+
+    Args:
+        height: Rows of the grid.
+        width: Columns of the grid.
+        target: (H, W) int32, flat pixel of the grid for every pixel of the sensor; -1 where that
+            is outside, -2 where it is below.
+    """
+
+    height: int
+    width: int
+    target: np.ndarray
+
+    @classmethod
+    def of(cls, points: np.ndarray, height: int) -> LabelView:
+        """The view that shows sensor pixels at these points, with the lower rows cut off.
+
+        Args:
+            points: (H, W, 2) column and row in a view of H x W pixels, whole at pixel centres.
+            height: Rows of it that the labels cover.
+        """
+        rows, width = points.shape[:2]
+        x, y = np.rint(points[..., 0]), np.rint(points[..., 1])
+        seen = (x >= 0) & (x < width) & (y >= 0) & (y < rows)
+        target = np.where(seen, np.where(y < height, y * width + x, -2), -1)
+        return cls(height, width, target.astype(np.int32))
+
+    def place(self, events: Events, first: int) -> RawBlock:
+        """Events on the grid, from position `first` of the recording, and how many are not."""
+        target = self.target[events.y, events.x]
+        kept = target >= 0
+        dropped = {
+            "outside the rectified view": int(np.count_nonzero(target == -1)),
+            "below the label image": int(np.count_nonzero(target == -2)),
+        }
+        y, x = np.divmod(target[kept], np.int32(self.width))
+        return RawBlock(first, events.t[kept], x, y, events.p[kept], dropped)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The decoder behind `seen_from`: reads another recording through a view."""
+
+    recording: Recording
+    view: LabelView
+    has_frames = False
+
+    @property
+    def format(self) -> str:
+        return self.recording.format
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.view.height, self.view.width
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return self.recording.notes
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        first = 0
+        for events in self.recording.blocks(start_us, end_us):
+            yield self.view.place(events, first)
+            first += len(events)
+        nothing = self.view.place(Events.empty(*self.view.target.shape), first)
+        nothing.dropped.update(self.recording.counts.dropped)
+        yield nothing
+
+
+def seen_from(recording: Recording, view: LabelView) -> Recording:
+    """The recording on the grid of its labels; its tally names the events that are not there."""
+    return Recording(recording.path, _Seen(recording, view), view.height, view.width)
+
+
+def pair_labels(
+    recording: Recording,
+    labels: Sequence[TimedLabel],
+    task: str,
+    rule: WindowRule | None,
+    name: str,
+    counts: Counter[str],
+) -> Iterator[Pair]:
+    """Pairs without image, one a label, in order of time.
+
+    Args:
+        recording: The event stream, on the grid of the labels.
+        labels: Their ends in ascending order.
+        task: Name of the label in the pairs.
+        rule: How the start of the window before a label is found. None for labels of a span: the
+            window after is the span and the one before is as long.
+        name: Recording name for the pairs.
+        counts: Tally to add to: `labels` = `pairs` + the sum of `labels dropped: REASON`; events
+            as in `scaleevent.pairing.pair_images`.
+
+    Raises:
+        DataError: No label has events, labels out of order, damage in the recording or a label.
+    """
+    longest = max((label.end_us - label.start_us for label in labels), default=0)
+    stream = EventStream(recording, rule or WindowRule("time", 2 * longest))
+    made = False
+    previous: TimedLabel | None = None
+    for label in labels:
+        counts["labels"] += 1
+        if previous is not None and label.end_us < previous.end_us:
+            raise DataError(
+                "label times are not ascending",
+                where=f"{recording.path}, label at {label.end_us} us",
+                found=f"follows a label at {previous.end_us} us",
+            )
+        previous = label
+        window, events, after, reason = (_before if rule else _around)(stream, label)
+        if reason is not None:
+            counts[f"labels dropped: {reason}"] += 1
+            continue
+        made = True
+        counts["pairs"] += 1
+        values = {task: label.load()} if label.load else {}
+        yield Pair(
+            recording=name,
+            image_us=label.start_us,
+            image=b"",
+            events=events,
+            window=window,
+            after=after,
+            labels={key: Label(v, label.start_us, label.end_us) for key, v in values.items()},
+            provenance=label.provenance,
+        )
+    stream.finish(counts)
+    if labels and not made:
+        facts = recording_facts(recording)
+        raise DataError(
+            "no label has events before it",
+            where=recording.path,
+            found=f"labels from {labels[0].start_us} to {labels[-1].end_us} us",
+            expected=f"times inside the events, {facts['first_us']} to {facts['last_us']} us"
+            if facts["events"]
+            else "events: the recording holds none that the labels' grid shows",
+            hint="labels and events of different sequences, or a recording cut short",
+        )
+
+
+_Found = tuple[Window, Events, tuple[Window, Events] | None, str | None]
+
+
+def _before(stream: EventStream, label: TimedLabel) -> _Found:
+    """The window that ends at an instant, and why it cannot be used."""
+    window, events = stream.window_before(label.start_us)
+    return window, events, None, stream.why_unusable(label.start_us, events)
+
+
+def _around(stream: EventStream, label: TimedLabel) -> _Found:
+    """The window of a span and the one as long before it, and why they cannot be used."""
+    start, end = label.start_us, label.end_us
+    before, after = Window(2 * start - end, start), Window(start, end)
+    _, held = stream.window_before(end)
+    events = held.between(before.start_us, start)
+    late = held.between(start, end)
+    reason = stream.why_unusable(start, events) or stream.why_unusable(end, late)
+    return before, events, (after, late), reason
+
+
+def refuse_window_rule(config: PrepareConfig) -> None:
+    """For labels of a span, whose windows are that span.
+
+    Raises:
+        ConfigError: A setting of `WindowSettings` is given.
+    """
+    for key, setting in WindowSettings.model_fields.items():
+        if getattr(config, key) != setting.default:
+            raise ConfigError(
+                f"{config.name} takes no rule for windows: they are the spans of its labels",
+                where=key,
+            )
+
+
+def read_times(path: Path, columns: int) -> np.ndarray:
+    """Whole microseconds from text, one label a line; '#' or a first line of words is a header.
+
+    Args:
+        path: The file; fields stand between commas or blanks.
+        columns: Fields a line. Each must ascend from line to line; of two times in a line the
+            second must be later.
+
+    Returns:
+        (K, columns) int64.
+
+    Raises:
+        DataError: Not such a file, with the line.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("cannot read the label times", where=path, found=error) from None
+    rows: list[list[int]] = []
+    for number, line in enumerate(lines, 1):
+        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
+        if fields == [""] or number == 1 and not any(map(_WHOLE.fullmatch, fields)):
+            continue
+        where, found = f"{path}, line {number}", repr(line[:80])
+        if len(fields) != columns or not all(map(_WHOLE.fullmatch, fields)):
+            expected = f"{columns} whole number{'s' * (columns > 1)}, times in microseconds"
+            raise DataError("not a label time", where=where, found=found, expected=expected)
+        row = [int(text) for text in fields]
+        if rows and not all(now > last for now, last in zip(row, rows[-1], strict=True)):
+            raise DataError(
+                "label times are not ascending",
+                where=where,
+                found=f"{found} after {', '.join(map(str, rows[-1]))}",
+            )
+        if columns > 1 and row[1] <= row[0]:
+            raise DataError("a label ends before it starts", where=where, found=found)
+        rows.append(row)
+    if not rows:
+        raise DataError("no label times in this file", where=path)
+    return np.array(rows, np.int64)
+
+
+def check_size(values: np.ndarray, size: tuple[int, int], path: Path) -> None:
+    """Refuse a label of another size than its grid.
+
+    Raises:
+        DataError: Both sizes.
+    """
+    if values.shape[-2:] != size:
+        raise DataError(
+            "label and events differ in size",
+            where=path,
+            found=f"label {values.shape[-1]}x{values.shape[-2]} (columns x rows)",
+            expected=f"{size[1]}x{size[0]}",
+        )
+
+
+def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its numbers.
+
+    Args:
+        path: The file.
+        size: (height, width) it must have.
+
+    Raises:
+        DataError: Not such a file.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in ("L", "P") or image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    "not a map of class ids",
+                    where=path,
+                    found=f"PNG of mode {image.mode}, {image.width}x{image.height}",
+                    expected="one channel of 8 bits",
+                )
+            ids = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError("label cannot be read", where=path, found=error) from None
+    check_size(ids, size, path)
+    return ids
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a label file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError("label cannot be read", where=path, found=error.strerror) from None

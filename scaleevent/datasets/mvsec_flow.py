@@ -1,0 +1,281 @@
+"""`mvsec-flow`: MVSEC's optical flow between grey images, in the raw view of the left camera.
+
+A pair stands at an image at t0; the next image, or the fourth with `dt` 4, is at t1. The label is
+the flow from t0 to t1 (`scaleevent.flow_propagation`). Its windows are [t0, t1), the one every
+published protocol feeds, and before it one as long, [t0 - (t1 - t0), t0), which two-frame networks
+such as E-RAFT take beside it.
+
+Flow 0 in both components means unknown, here NaN. One component alone may be 0 where the
+propagation lost it: EV-FlowNet's evaluation counts such pixels, tub-rip's does not.
+
+Only frames of the published ranges are taken, unless `all_frames` asks for all that the ground
+truth covers. ScaleEvent's lists are not public; its 7,775 test samples of the three indoor scenes
+are more than the ranges hold.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets.labelled import TimedLabel, pair_labels, refuse_window_rule
+from scaleevent.datasets.mvsec import (
+    CAMERA,
+    FLOW_TRUTH,
+    SIZE,
+    TRUTH,
+    BlockReader,
+    Hdf5Maps,
+    ascending_times,
+    complete,
+    find_scenes,
+    find_truths,
+    open_images,
+    open_left,
+)
+from scaleevent.errors import DataError
+from scaleevent.flow_propagation import propagate_flow
+from scaleevent.pairs import Pair
+
+FLOW = f"{CAMERA}/flow_dist"
+
+SCENES = {
+    "indoor_flying1": ("test", slice(60, 1340)),
+    "indoor_flying2": ("test", slice(140, 1500)),
+    "indoor_flying3": ("test", slice(100, 1711)),
+    "outdoor_day1": ("test", slice(4356, 4706)),
+    "outdoor_day2": ("train", slice(30, None)),
+}
+"""Split, and the ground-truth maps (not images) that count: images strictly between the times of
+the first and the last of them. tub-rip/event_based_optical_flow:src/data_loader/mvsec.py, and for
+outdoor_day1 uzh-rpg/E-RAFT:config/mvsec_20.json."""
+
+LONGEST_US = 500_000
+"""Longest time between the two images; more is a gap in the recording."""
+
+
+@dataclass(frozen=True)
+class FlowScene:
+    """One scene: one task of `prepare`.
+
+    Args:
+        name: Its name in MVSEC.
+        data: Its `_data.hdf5`.
+        truth: Its `_gt_flow_dist.npz` or `_gt.hdf5`.
+        dt: Images from the first to the second.
+        part: Ground-truth maps whose time counts.
+        lossless: Encode images as PNG.
+        expected: Number of pairs of images.
+        found: What was recognised, for people.
+    """
+
+    name: str
+    data: Path
+    truth: Path
+    dt: int
+    part: slice
+    lossless: bool
+    expected: int
+    found: str
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Both files."""
+        return (self.data, self.truth)
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every two images with events before and between them, and flow."""
+        with open_flow(self.truth) as flow, open_images(self.data) as images:
+            labels = self._labels(flow, images, counts)
+            recording = open_left(self.data)
+            pairs = pair_labels(recording, labels, "flow", None, self.name, counts)
+            yield from complete(pairs, "flow", images, self.lossless, counts)
+
+    def _labels(
+        self, flow: Hdf5Maps | NpzFlow, images: Hdf5Maps, counts: Counter[str]
+    ) -> list[TimedLabel]:
+        """The flow from image to image, but for images at one time or far apart."""
+        labels = []
+        origin = {"sequence": self.name, "split": SCENES[self.name][0], "dt": self.dt}
+        for first in first_images(images.times_us, flow.times_us, self.part, self.dt).tolist():
+            start, end = images.times_us[[first, first + self.dt]].tolist()
+            if 0 < end - start <= LONGEST_US:
+                load = partial(flow_between, flow, start, end)
+                labels.append(TimedLabel(start, end, load, origin | {"frame": first}))
+                continue
+            reason = "gap between the images" if end > start else "repeated time stamp"
+            counts["labels"] += 1
+            counts[f"labels dropped: {reason}"] += 1
+        return labels
+
+
+def flow_between(flow: Hdf5Maps | NpzFlow, start_us: int, end_us: int) -> np.ndarray:
+    """(2, H, W) float32 pixels right and down, NaN where both are unknown."""
+    values = propagate_flow(flow, flow.times_us, start_us, end_us)
+    values[:, (values == 0).all(0)] = np.nan
+    return values.astype(np.float32)
+
+
+def first_images(images_us: np.ndarray, truth_us: np.ndarray, part: slice, dt: int) -> np.ndarray:
+    """(n,) numbers of images in the part of the ground truth that counts, with their partners.
+
+    Args:
+        images_us: (F,) ascending image times.
+        truth_us: (K,) ascending times of ground-truth maps.
+        part: Maps between whose first and last time images must lie.
+        dt: Images from the first to the second.
+    """
+    times = truth_us[part]
+    if len(times) < 2 or len(images_us) <= dt:
+        return np.empty(0, np.int64)
+    inside = (images_us > times[0]) & (images_us < times[-1])
+    return np.flatnonzero(inside[:-dt] & inside[dt:])
+
+
+def open_flow(path: Path) -> Hdf5Maps | NpzFlow:
+    """The ground-truth flow of either file: `times_us`, and maps (2, 260, 346) by number."""
+    if path.name.endswith(FLOW_TRUTH):
+        return NpzFlow(path)
+    return Hdf5Maps(path, FLOW, np.floating, planes=2)
+
+
+class NpzFlow:
+    """Flow maps of a `_gt_flow_dist.npz` (gigabytes), read forward; a context that closes it.
+
+    Args:
+        path: The file: arrays `timestamps` (K,) seconds, `x_flow_dist` and `y_flow_dist`
+            (K, 260, 346) pixels.
+
+    Raises:
+        DataError: Damaged, absent or of another size, or times that step back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from None
+        try:
+            self.times_us = self._times()
+            self._components = [self._maps(f"{axis}_flow_dist") for axis in "xy"]
+        except DataError:
+            self._archive.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._archive.close()
+
+    def __len__(self) -> int:
+        return len(self.times_us)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """(2, H, W) pixels right and down."""
+        return np.stack([maps[number] for maps in self._components])
+
+    def _times(self) -> np.ndarray:
+        file, shape, dtype = self._open("timestamps")
+        seconds = self._read(file, shape, dtype)
+        return ascending_times(seconds.reshape(-1), f"{self.path}, array timestamps")
+
+    def _maps(self, name: str) -> BlockReader:
+        file, shape, dtype = self._open(name)
+        expected = (len(self.times_us), *SIZE)
+        if shape != expected:
+            raise DataError(
+                "maps of another size, or without a time each",
+                where=f"{self.path}, array {name}",
+                found=shape,
+                expected=expected,
+            )
+        begin, size = file.tell(), SIZE[0] * SIZE[1] * dtype.itemsize
+
+        def read(start: int, stop: int) -> np.ndarray:
+            try:
+                file.seek(begin + start * size)
+            except (OSError, zlib.error, zipfile.BadZipFile, EOFError) as error:
+                raise self._damaged(error) from None
+            return self._read(file, (stop - start, *SIZE), dtype)
+
+        return BlockReader(read, shape[0], size)
+
+    def _open(self, name: str) -> tuple[zipfile.ZipExtFile, tuple[int, ...], np.dtype]:
+        """An array's file behind its header, its shape and type."""
+        try:
+            file = self._archive.open(f"{name}.npy")
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"array {name}: npy version {version}")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from None
+        if fortran and len(shape) > 1 or dtype.kind != "f":
+            raise DataError(
+                "not an array of numbers, row by row",
+                where=f"{self.path}, array {name}",
+                found=f"{dtype}, column by column {fortran}",
+            )
+        return file, shape, dtype
+
+    def _read(
+        self, file: zipfile.ZipExtFile, shape: tuple[int, ...], dtype: np.dtype
+    ) -> np.ndarray:
+        number = int(np.prod(shape))
+        try:
+            return np.frombuffer(file.read(number * dtype.itemsize), dtype, number).reshape(shape)
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(
+            "damaged NumPy archive",
+            where=self.path,
+            found=str(error).strip("'\"") or type(error).__name__,
+            hint="copy the file again; a download cut short looks like this",
+        )
+
+
+def sources(config: PrepareConfig) -> list[FlowScene]:
+    """The scenes of the benchmark found under the roots.
+
+    Raises:
+        ConfigError: No root, a scene that is not of the benchmark, or a rule for windows.
+        DataError: No scene, a ground truth that is missing or too short, unusable files.
+    """
+    refuse_window_rule(config)
+    scenes = find_scenes(config, SCENES)
+    truths = find_truths(config, scenes, (FLOW_TRUTH, TRUTH))
+    return [_source(name, scenes[name], truths[name], config) for name in scenes]
+
+
+def _source(name: str, data: Path, truth: Path, config: PrepareConfig) -> FlowScene:
+    dt = config.dt
+    part = slice(None) if config.all_frames else SCENES[name][1]
+    with open_flow(truth) as flow, open_images(data) as images:
+        repeated = np.flatnonzero(np.diff(flow.times_us) == 0)
+        if len(repeated):
+            raise DataError(
+                "two ground-truth maps at one time", where=f"{truth}, map {repeated[0] + 1}"
+            )
+        expected = len(first_images(images.times_us, flow.times_us, part, dt))
+        if not expected:
+            raise DataError(
+                "no images in the part of the ground truth that is evaluated",
+                where=f"{data} and {truth}",
+                found=f"{len(images)} images, {len(flow)} maps",
+                expected=f"images between maps {part.start or 0} and {part.stop or len(flow)}",
+            )
+        found = f"{len(flow)} flow maps in {truth.name}, {len(images)} grey images, dt {dt}"
+        return FlowScene(name, data, truth, dt, part, config.lossless, expected, found)

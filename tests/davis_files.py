@@ -1,0 +1,184 @@
+"""Writers of small MVSEC and DDD17 files, key by key and byte by byte as the originals are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from scaleevent.config import PrepareConfig
+from scaleevent.datasets import ddd17_seg, mvsec_depth, mvsec_flow
+from scaleevent.events import Events
+from tests.event_files import some_events
+
+DAVIS = (260, 346)
+START_US = 1_506_117_000_123_457  # a moment of 2017, as MVSEC's clocks tell it
+
+
+def davis_events(number: int = 4000, span_us: int = 400_000, start_us: int = START_US) -> Events:
+    """Random events of the whole sensor."""
+    return some_events(number, *DAVIS, start_us=start_us, span_us=span_us)
+
+
+def grey_images(number: int) -> np.ndarray:
+    """(number, 260, 346) uint8, each of another brightness."""
+    shades = 10 * np.arange(1, number + 1, dtype=np.uint8)
+    return np.broadcast_to(shades[:, None, None], (number, *DAVIS)).copy()
+
+
+def write_mvsec_data(path: Path, events: Events, images: np.ndarray, images_us: Sequence) -> Path:
+    """`SCENE_data.hdf5`: both cameras' events as rows x, y, t [s], p [-1, +1] in float64."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = (events.x, events.y, events.t / 1e6, events.p * 2.0 - 1.0)
+    rows = np.stack([np.asarray(column, np.float64) for column in columns], 1)
+    inside = np.searchsorted(events.t, images_us, "right") - 1
+    with h5py.File(path, "w") as file:
+        left = file.create_group("davis/left")
+        left.create_dataset("events", data=rows, chunks=(512, 4), maxshape=(None, 4))
+        left["image_raw"] = images
+        left["image_raw_ts"] = np.asarray(images_us, np.float64) / 1e6
+        left["image_raw_event_inds"] = inside
+        file["davis/right/events"] = rows[::2]
+        file["velodyne/scans_ts"] = np.zeros(1)
+    return path
+
+
+def write_mvsec_truth(path: Path, **maps: tuple[np.ndarray, Sequence]) -> Path:
+    """`SCENE_gt.hdf5` with datasets by name, each maps and their times in us."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "a") as file:
+        for name, (values, times_us) in maps.items():
+            file[f"davis/left/{name}"] = values
+            file[f"davis/left/{name}_ts"] = np.asarray(times_us, np.float64) / 1e6
+    return path
+
+
+def write_flow_npz(
+    path: Path, flow: np.ndarray, times_us: Sequence, compressed: bool = False
+) -> Path:
+    """`SCENE_gt_flow_dist.npz` of (K, 2, 260, 346) flow."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save = np.savez_compressed if compressed else np.savez
+    save(
+        path,
+        timestamps=np.asarray(times_us, np.float64) / 1e6,
+        x_flow_dist=flow[:, 0],
+        y_flow_dist=flow[:, 1],
+    )
+    return path
+
+
+def write_ddd17(
+    folder: Path,
+    events: Events,
+    images_us: Sequence[int],
+    masks: dict[int, np.ndarray],
+    pictures: bool = True,
+) -> Path:
+    """One `dirN` of ESS's archive, image numbers from 1; stamps in ns, off the microsecond."""
+    (folder / "index").mkdir(parents=True)
+    (events.t * 1000 + 250).astype("<i8").tofile(folder / "events.dat.t")
+    rows = np.stack([events.x, events.y, events.p], 1).astype("<i2")
+    rows.tofile(folder / "events.dat.xyp")
+    times = np.asarray(images_us, np.int64)
+    ends = np.searchsorted(events.t, times, "left")
+    begins = np.searchsorted(events.t, times - 50_000, "left")
+    np.save(folder / "index/index_50ms.npy", np.stack([times * 1000 + 250, ends, begins], 1))
+    (folder / "segmentation_masks").mkdir()
+    for number, mask in masks.items():
+        name = f"segmentation_{number:08d}.png"
+        Image.fromarray(mask).save(folder / "segmentation_masks" / name)
+    if pictures:
+        (folder / "imgs").mkdir()
+        for number, picture in enumerate(grey_images(len(times)), 1):
+            picture[200:] = 255  # the hood
+            Image.fromarray(picture).save(folder / "imgs" / f"img_{number:08d}.png")
+    return folder
+
+
+DEPTHS_US = START_US + np.array([60_003, 110_001, 160_000, 210_007])
+IMAGES_US = START_US + np.array([20_000, 52_000, 112_000, 140_000, 320_000])
+
+
+def depth_maps() -> np.ndarray:
+    """Depth with holes, and values that are no depth in the corner."""
+    rng = np.random.default_rng(0)
+    maps = rng.uniform(2, 90, (len(DEPTHS_US), *DAVIS)).astype(np.float32)
+    maps[rng.random(maps.shape) < 0.3] = np.nan
+    maps[:, 0, :4] = (0, -1, np.inf, 7)
+    return maps
+
+
+def write_depth(root: Path, scene: str = "outdoor_night2", maps: np.ndarray | None = None) -> Path:
+    """Both files of a scene with depth."""
+    events = davis_events()
+    images = grey_images(len(IMAGES_US))
+    write_mvsec_data(root / f"{scene}_data.hdf5", events, images, IMAGES_US)
+    maps = depth_maps() if maps is None else maps
+    write_mvsec_truth(root / f"{scene}_gt.hdf5", depth_image_raw=(maps, DEPTHS_US))
+    return root
+
+
+FLOW_US = START_US + 50_000 * np.arange(1, 8)  # 50 .. 350 ms
+FRAMES_US = START_US + np.array([20_000, 70_000, 92_000, 114_500, 180_000, 202_000, 260_000])
+
+
+@cache
+def flow_maps() -> np.ndarray:
+    """Flow with holes, 50 ms a map."""
+    rng = np.random.default_rng(2)
+    maps = rng.normal(0, 6, (len(FLOW_US), 2, *DAVIS))
+    maps[:, :, rng.random(DAVIS) < 0.2] = 0
+    maps[:, 0, 5, :40] = 0  # one component alone
+    maps[:, :, 10, 10], maps[:, 0, 12, 12] = np.nan, np.inf
+    return maps
+
+
+def write_flow(root: Path, scene: str = "indoor_flying2", truth: str = "npz") -> Path:
+    """Both files of a scene with flow; `truth` is npz, compressed or hdf5."""
+    events = davis_events()
+    images = grey_images(len(FRAMES_US))
+    write_mvsec_data(root / "hdf5" / f"{scene}_data.hdf5", events, images, FRAMES_US)
+    if truth == "hdf5":
+        path = root / "hdf5" / f"{scene}_gt.hdf5"
+        write_mvsec_truth(path, flow_dist=(flow_maps(), FLOW_US))
+    else:
+        path = root / "gt_flow" / f"{scene}_gt_flow_dist.npz"
+        write_flow_npz(path, flow_maps(), FLOW_US, compressed=truth == "compressed")
+    return root
+
+
+DRIVE_US = 1_000 + np.array([0, 60_000, 110_000, 160_000, 210_000, 900_000])
+
+
+def class_masks(*numbers: int) -> dict[int, np.ndarray]:
+    """Labels of these images, all classes and none of them in each."""
+    rng = np.random.default_rng(4)
+    return {
+        number: rng.choice([0, 1, 2, 3, 4, 5, 255], (200, 346)).astype(np.uint8)
+        for number in numbers
+    }
+
+
+def drive_events() -> Events:
+    """Events of a drive, whose clock starts near 0."""
+    return davis_events(start_us=1_000)
+
+
+def write_drive(root: Path, name: str = "dir0", masks: dict | None = None) -> Path:
+    """The folder of one drive, images 2, 4 and 5 labelled."""
+    masks = class_masks(2, 4, 5) if masks is None else masks
+    return write_ddd17(root / name, drive_events(), DRIVE_US.tolist(), masks)
+
+
+MODULES = {"ddd17-seg": ddd17_seg, "mvsec-depth": mvsec_depth, "mvsec-flow": mvsec_flow}
+
+
+def sources(name: str, *roots: Path, **settings: object) -> list:
+    """The tasks that `prepare` would run."""
+    config = PrepareConfig(name=name, roots=list(roots), **settings)
+    return MODULES[name].sources(config)
