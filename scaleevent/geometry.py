@@ -13,7 +13,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
 
-STRETCH = 0.01  # sensors this close to the target's aspect ratio are scaled without a crop
+STRETCH = 0.01  # of `Fit`: no visible distortion
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,21 @@ class Fit:
         width: Sensor columns.
         target_height: Rows of the network's input.
         target_width: Columns of the network's input.
+        stretch: Relative difference of aspect ratios up to which the whole sensor is scaled,
+            without a crop.
     """
 
     height: int
     width: int
     target_height: int
     target_width: int
+    stretch: float = STRETCH
 
     @property
     def crop(self) -> tuple[int, int, int, int]:
         """(top, left, rows, columns) of the part of the sensor that is kept."""
         down, across = self.target_height / self.height, self.target_width / self.width
-        if abs(down / across - 1) <= STRETCH:
+        if abs(down / across - 1) <= self.stretch:
             return 0, 0, self.height, self.width
         scale = max(down, across)
         rows = min(self.height, round(self.target_height / scale))

@@ -129,8 +129,17 @@ def read_weights(path: Path) -> ViTWeights:
     """Read a weight file of any layout; the content decides, not the file's name.
 
     Raises:
-        CheckpointError: No such file, damaged, holding more than tensors, or not a complete known
-            network.
+        CheckpointError: As `read_tensors`; or not a complete known network.
+    """
+    tensors, metadata = read_tensors(path)
+    return convert_weights(tensors, path, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Names and tensors of a weight file as published, and a safetensors file's text metadata.
+
+    Raises:
+        CheckpointError: No such file, damaged, or holding more than tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -140,11 +149,11 @@ def read_weights(path: Path) -> ViTWeights:
     # torch.save writes a zip archive or, before 1.6, a bare pickle. The first eight bytes of
     # safetensors are a length, which can look like either, but then comes the brace of its header.
     if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
-        return convert_weights(_unwrap(_load_torch(path), path), path)
+        return dict(_unwrap(_load_torch(path), path)), {}
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = file.metadata() or {}
+            return tensors, file.metadata() or {}
     except SafetensorError as problem:
         raise CheckpointError(
             "not a readable weight file",
@@ -153,7 +162,6 @@ def read_weights(path: Path) -> ViTWeights:
             expected="safetensors, or tensors saved by torch.save",
             hint="fetch the file again; it may be incomplete",
         ) from problem
-    return convert_weights(tensors, path, metadata)
 
 
 def detect_layout(keys: Iterable[str], where: object = None) -> Layout:
