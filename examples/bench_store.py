@@ -30,9 +30,9 @@ from scaleevent.inputs import InputSettings, image_input, voxel_input  # noqa: E
 from scaleevent.memory import keep_freed_memory  # noqa: E402
 from scaleevent.pairs import Pair, decode_image, encode_image  # noqa: E402
 from scaleevent.samples import PairSamples  # noqa: E402
-from scaleevent.store import FORMAT, MANIFEST, PairStore, ShardWriter, finish_shard  # noqa: E402
+from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
+from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.street import StreetSettings, render_scene  # noqa: E402
-from scaleevent.voxels import voxelize  # noqa: E402
 from scaleevent.windows import Window  # noqa: E402
 
 SPAN_US = 50_000
@@ -74,10 +74,8 @@ def by_stage(
         encoded = shard.image(row)
     with stage("decode JPEG"):
         image = decode_image(encoded)
-    with stage("read events"):
-        events, window = shard.events(row)
-    with stage("voxelize"):
-        voxel = voxelize(events, window, settings.bins)
+    with stage("events to voxel"):
+        voxel = shard.voxel(row, settings.bins)
     with stage("density"):
         patch_density(voxel, settings.patch, fit)
     with stage("normalise image"):

@@ -7,6 +7,8 @@ every patch size, sensor and scale.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numba as nb
 import numpy as np
 
@@ -15,6 +17,7 @@ from scaleevent.geometry import Fit
 
 TAU = 64.0
 REFERENCE_PIXELS = 256  # tau is stated for a 16x16 patch
+_cells = lru_cache(maxsize=16)(Fit.cells)  # the same for all samples of a run
 
 
 def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) -> np.ndarray:
@@ -36,7 +39,7 @@ def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) ->
             "voxel and fit are of different sensors",
             found=f"voxel {height}x{width}, fit {fit.height}x{fit.width}",
         )
-    return cell_mean(np.ascontiguousarray(voxel, np.float32), *fit.cells(patch))
+    return cell_mean(np.ascontiguousarray(voxel, np.float32), *_cells(fit, patch))
 
 
 def active_mask(density: np.ndarray, tau: float = TAU) -> np.ndarray:

@@ -14,14 +14,10 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.errors import ConfigError
-from scaleevent.geometry import Fit
+from scaleevent.geometry import STRETCH, Fit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# (3, 256): what an 8-bit value of each channel becomes
-IMAGE_VALUES = (
-    (np.arange(256) / 255 - np.array(IMAGENET_MEAN)[:, None]) / np.array(IMAGENET_STD)[:, None]
-).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class InputSettings:
         patch: Side of a token.
         bins: Time bins of the voxel, 3 to stand for the colour channels.
         normaliser: Key of `NORMALISERS`.
+        stretch: Of `Fit`: which sensors are scaled without a crop.
     """
 
     height: int
@@ -41,6 +38,11 @@ class InputSettings:
     patch: int
     bins: int = 3
     normaliser: str = "minmax"
+    stretch: float = STRETCH
+
+    def fit(self, height: int, width: int) -> Fit:
+        """From a sensor of this size to the input."""
+        return Fit(height, width, self.height, self.width, self.stretch)
 
 
 def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
@@ -63,7 +65,7 @@ def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
             )
         )
     out = np.empty((3, *image.shape[:2]), np.float32)
-    _look_up(image, IMAGE_VALUES, out)
+    _to_planes(image.reshape(len(image), -1), *_standardised(1 / 255, 0), out)
     return out
 
 
@@ -86,9 +88,14 @@ def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.n
     if not fit.identity:
         voxel = resize_planes(voxel, fit)
     scale, shift = NORMALISERS[normaliser](voxel)
-    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
-    _affine(voxel, (scale / std).astype(np.float32), ((shift - mean) / std).astype(np.float32))
+    _affine(voxel, *_standardised(scale, shift))
     return voxel
+
+
+def _standardised(scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) float32 scale and shift of the channels: to 0..1 as given, then by mean and std."""
+    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
+    return (scale / std).astype(np.float32), ((shift - mean) / std).astype(np.float32)
 
 
 def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
@@ -139,14 +146,13 @@ def check_normaliser(name: str) -> None:
 
 
 @nb.njit(nogil=True, cache=True)
-def _look_up(image, values, out):
-    """Interleaved uint8 to planar float32 through one table a channel."""
-    rows, columns, _ = image.shape
-    for y in range(rows):
-        for x in range(columns):
-            out[0, y, x] = values[0, image[y, x, 0]]
-            out[1, y, x] = values[1, image[y, x, 1]]
-            out[2, y, x] = values[2, image[y, x, 2]]
+def _to_planes(rows, scale, shift, out):
+    """Interleaved uint8 to planar float32 * scale + shift; channel by channel, it vectorises."""
+    for y in range(out.shape[1]):
+        for c in range(3):
+            row, a, b, line = rows[y], scale[c], shift[c], out[c, y]
+            for x in range(line.size):
+                line[x] = np.float32(np.int32(row[3 * x + c])) * a + b
 
 
 @nb.njit(nogil=True, cache=True)

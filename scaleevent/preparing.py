@@ -23,8 +23,9 @@ from scaleevent.datasets.source import PairSource
 from scaleevent.density import active_mask, patch_density
 from scaleevent.durable import clean_leftovers, fingerprint, write_json
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
+from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.stopping import STOP_SIGNALS, stop_requested
-from scaleevent.store import FORMAT, MANIFEST, ShardWriter, finish_shard, shard_done
+from scaleevent.store import MANIFEST, finish_shard, shard_done
 from scaleevent.voxels import voxelize
 
 POLL_SECONDS = 0.2

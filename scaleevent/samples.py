@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from scaleevent.density import cell_mean, patch_density
 from scaleevent.errors import DataError
-from scaleevent.geometry import Fit
 from scaleevent.inputs import InputSettings, image_input, voxel_input
 from scaleevent.memory import keep_freed_memory
 from scaleevent.pairs import decode_image
-from scaleevent.store import PairStore, Shard
+from scaleevent.shard import Shard
+from scaleevent.store import PairStore
 
 
 class Batch(TypedDict):
@@ -76,7 +76,7 @@ class PairSamples(Dataset):
         settings = self.settings
         image = decode_image(shard.image(row), f"{shard.path}, pair {row}")
         voxel = shard.voxel(row, settings.bins)
-        fit = Fit(*voxel.shape[1:], settings.height, settings.width)
+        fit = settings.fit(*voxel.shape[1:])
         if image.shape[:2] != (fit.height, fit.width):
             raise DataError(
                 "image and events are on different grids",

@@ -23,6 +23,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
+from scaleevent.packing import PackedEvents, field_shifts, unpack_words
 
 if TYPE_CHECKING:
     from scaleevent.windows import Window
@@ -33,10 +34,12 @@ ROOM = 1 << 18  # events on one pixel that surely fit
 CHUNK = ROOM - 1  # most events between two looks at the fill; F may borrow one from P
 BLOCK = 2048  # events a pass: index and value scratch stay in the first-level cache
 
-# Adding an integer to the bits of this float64 adds it to the number, up to 2^51 either way:
-# the conversion that vectorises everywhere.
-MAGIC = 1.5 * 2.0**52
-MAGIC_BITS = int(np.float64(MAGIC).view(np.int64))
+# In units of 2^-FRACTION_BITS both fields of a packed sum are LOW_BITS wide.
+OFFSET = np.uint64(1 << LOW_BITS - 1)
+LOW_MASK = np.uint64((1 << LOW_BITS) - 1)
+HIGH_MASK = np.uint64((1 << 64) - (1 << FRACTION_BITS))
+PACKED_OFFSET = np.uint64((1 << 63) + (1 << LOW_BITS - 1))
+ABOVE_ZERO = np.uint64(1 << LOW_BITS)
 
 _scratch = threading.local()
 
@@ -86,9 +89,8 @@ def voxelize(
     span = max(end - start, 1)
     pixels = events.height * events.width
     sums = _take_scratch(max(bins - 1, 1), pixels)
-    edges = _edges(events.t, start, span, bins)
-    shift = max(span.bit_length() - 31, 0)  # spans over 35 minutes: coarser steps, still 2^-31
-    scale = (bins - 1) * 2.0 ** (FRACTION_BITS + shift) / span
+    edges = [0, *map(int, np.searchsorted(events.t, _inner(start, span, bins))), len(events)]
+    shift, scale = _steps(span, bins)
     moved: np.ndarray | None = None
     for b, packed in enumerate(sums):
         first, fit = edges[b], CHUNK
@@ -116,6 +118,38 @@ def voxelize(
     return out
 
 
+def voxelize_packed(packed: PackedEvents, window: Window, bins: int = 3) -> np.ndarray:
+    """The grid of `voxelize(packed.unpack(), window, bins)`, bit for bit, in fewer trips to memory.
+
+    Args:
+        packed: Events of this window, waits counted from its start.
+        window: Half-open time span that the bins cover.
+        bins: B, at least 1.
+
+    Returns:
+        (B, H, W) float32.
+
+    Raises:
+        ConfigError: `bins` below 1.
+        DataError: A pixel off the sensor.
+    """
+    words, height, width = packed.words, packed.height, packed.width
+    if bins < 1 or len(packed.gaps) or len(words) > CHUNK:
+        return voxelize(packed.unpack(), window, bins)
+    span = max(window.end_us - window.start_us, 1)
+    sums = _take_scratch(max(bins - 1, 1), height * width)
+    inside = _scatter_words(
+        words, window.start_us, *field_shifts(height, width), height, width,
+        _inner(window.start_us, span, bins), *_steps(span, bins), sums,
+    )  # fmt: skip
+    if not inside:
+        packed.unpack()  # names the event
+    out = np.empty((bins, height, width), np.float32)
+    _unpack(sums, out.reshape(bins, -1))
+    _keep_scratch(sums)
+    return out
+
+
 def _take_scratch(intervals: int, pixels: int) -> np.ndarray:
     """Zeroed int64 memory; what this thread kept from its last call, where that is large enough."""
     held = _scratch.__dict__.pop("sums", None)  # taken, so that an error cannot leave it dirty
@@ -129,10 +163,15 @@ def _keep_scratch(sums: np.ndarray) -> None:
     _scratch.sums = sums.base
 
 
-def _edges(t: np.ndarray, start: int, span: int, bins: int) -> list[int]:
-    """First event of each interval, and the end: tau reaches b where interval b begins."""
-    inner = [start + -(-b * span // (bins - 1)) for b in range(1, bins - 1)]
-    return [0, *map(int, np.searchsorted(t, inner, "left")), len(t)]
+def _inner(start: int, span: int, bins: int) -> np.ndarray:
+    """When each interval but the first begins: tau reaches b at or before that stamp."""
+    return np.array([start + -(-b * span // (bins - 1)) for b in range(1, bins - 1)], np.int64)
+
+
+def _steps(span: int, bins: int) -> tuple[int, float]:
+    """Bits to drop from a time, and what one such step adds to a weight of FRACTION_BITS."""
+    shift = max(span.bit_length() - 31, 0)  # spans over 35 minutes: coarser steps, still 2^-31
+    return shift, (bins - 1) * 2.0 ** (FRACTION_BITS + shift) / span
 
 
 @nb.njit(nogil=True, cache=True)
@@ -169,6 +208,34 @@ def _scatter(t, x, y, p, start, shift, scale, base, sums, width):
         _add(index[:n], value[:n], sums)
 
 
+@nb.njit(nogil=True, cache=True)
+def _scatter_words(
+    words, start, row_shift, wait_shift, height, width, inner, shift, scale, sums
+):  # fmt: skip
+    """Add words to the sums of all intervals; False, half-way, at a pixel off the sensor."""
+    t = np.empty(BLOCK, np.int64)
+    x, y, p = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint8)
+    now, b = start, 0
+    for i in range(0, words.size, BLOCK):
+        n = min(BLOCK, words.size - i)
+        right, bottom = unpack_words(words[i : i + n], now, row_shift, wait_shift, t, x, y, p)
+        if right >= width or bottom >= height:
+            return False
+        now = t[n - 1]
+        first = 0
+        while first < n:
+            over = b < inner.size and inner[b] <= now
+            last = np.searchsorted(t[:n], inner[b]) if over else n
+            part = slice(first, last)
+            _scatter(
+                t[part], x[part], y[part], p[part],
+                start, shift, scale, 0.5 - b * 2.0**FRACTION_BITS, sums[b], width,
+            )  # fmt: skip
+            first = last
+            b += over
+    return True
+
+
 def _fullest(sums: np.ndarray) -> int:
     """A power of two of events that no pixel's P or F is beyond."""
     bits = int(_changing_bits(sums)) & (1 << 64) - 1
@@ -188,18 +255,13 @@ def _changing_bits(sums):
 
 @nb.njit(nogil=True, cache=True)
 def _fields(packed):
-    """P and F of a packed sum, both in units of 2^-FRACTION_BITS.
+    """P and F of a packed sum in units of 2^-FRACTION_BITS, as unsigned numbers: plus OFFSET.
 
-    The shift to the right is one of unsigned numbers: the instruction sets we meet have no signed
-    one for 64-bit vectors.
+    Unsigned, because the instruction sets we meet shift no signed 64-bit vectors to the right.
     """
-    half = np.uint64(1) << np.uint64(LOW_BITS - 1)
-    mask = (np.uint64(1) << np.uint64(LOW_BITS)) - np.uint64(1)
-    low = ((np.uint64(packed) + half) & mask) - half
-    top = np.uint64(1) << np.uint64(63)
-    down = np.uint64(LOW_BITS - FRACTION_BITS)
-    high = (((np.uint64(packed) - low) ^ top) >> down) - (top >> down)
-    return np.int64(high), np.int64(low)
+    positive = np.uint64(packed) + PACKED_OFFSET
+    high = (positive >> np.uint64(LOW_BITS - FRACTION_BITS)) & HIGH_MASK
+    return high, positive & LOW_MASK
 
 
 @nb.njit(nogil=True, cache=True)
@@ -207,40 +269,39 @@ def _move(sums, wide):
     """Move packed sums to the two bins of their interval, int64 in units of 2^-FRACTION_BITS."""
     for k in range(sums.size):
         high, low = _fields(sums[k])
-        wide[0, k] += high - low
-        wide[1, k] += low
+        wide[0, k] += np.int64(high - low)
+        wide[1, k] += np.int64(low - OFFSET)
         sums[k] = 0
 
 
 @nb.njit(nogil=True, cache=True)
-def _unpack_block(sums, carry, value):
-    """Do value = carry + P - F, carry = F, sums = 0; value are the bits of a float64 + MAGIC."""
+def _to_float(value):
+    """Units of 2^-FRACTION_BITS plus OFFSET to float32, rounded once; above 0 on the way."""
+    whole = np.float64(value + ABOVE_ZERO) - (ABOVE_ZERO + OFFSET)
+    return np.float32(whole * 2.0**-FRACTION_BITS)
+
+
+@nb.njit(nogil=True, cache=True)
+def _unpack_block(sums, carry, out):
+    """Do out = carry + P - F, carry = F, sums = 0."""
     for k in range(sums.size):
         high, low = _fields(sums[k])
         sums[k] = 0
-        value[k] = carry[k] + high - low + MAGIC_BITS
+        out[k] = _to_float(carry[k] + high - low)
         carry[k] = low
-
-
-@nb.njit(nogil=True, cache=True)
-def _to_float(value, out):
-    """Fixed-point numbers as `_unpack_block` leaves them to float32, rounded once."""
-    for k in range(out.size):
-        out[k] = np.float32((value[k] - MAGIC) * 2.0**-FRACTION_BITS)
 
 
 @nb.njit(nogil=True, cache=True)
 def _unpack(sums, out):
     """Write all bins from packed sums and zero these: bin b gets P_b - F_b + F_(b-1)."""
-    carry = np.empty(BLOCK, np.int64)
-    value = np.empty(BLOCK, np.int64)
+    carry = np.empty(BLOCK, np.uint64)
     bins, pixels = out.shape
     for i in range(0, pixels, BLOCK):
         n = min(BLOCK, pixels - i)
-        carry[:] = 0
+        carry[:] = OFFSET
         for b in range(sums.shape[0]):
-            _unpack_block(sums[b, i : i + n], carry, value)
-            _to_float(value.view(np.float64), out[b, i : i + n])
+            _unpack_block(sums[b, i : i + n], carry, out[b, i : i + n])
         if bins > sums.shape[0]:
-            value[:] = carry + MAGIC_BITS
-            _to_float(value.view(np.float64), out[bins - 1, i : i + n])
+            last = out[bins - 1, i : i + n]
+            for k in range(n):
+                last[k] = _to_float(carry[k])

@@ -14,7 +14,8 @@ from scaleevent.durable import write_json
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.pairs import decode_image
-from scaleevent.store import FORMAT, MANIFEST, PairStore, ShardWriter, finish_shard
+from scaleevent.shard import FORMAT, ShardWriter
+from scaleevent.store import MANIFEST, PairStore, finish_shard
 from tests.davis_files import (
     DAVIS,
     DEPTHS_US,

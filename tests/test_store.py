@@ -20,11 +20,10 @@ from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.pairs import Label, Pair, decode_image, encode_image
 from scaleevent.preparing import write_store
+from scaleevent.shard import Shard, ShardWriter
 from scaleevent.store import (
     MANIFEST,
     PairStore,
-    Shard,
-    ShardWriter,
     finish_shard,
     shard_done,
     verify_shards,
@@ -127,6 +126,22 @@ def test_round_trip(tmp_path):
                 np.testing.assert_array_equal(label.values, expected.values)
 
 
+def test_window_of_years_comes_back(tmp_path):
+    pair = replace(pair_of(0), window=Window(0, pair_of(0).image_us))
+    shard = Shard(write_shard(tmp_path / "a.h5", [pair]))
+    events, window = shard.events(0)
+    assert_same_events(events, pair.events)
+    assert window == pair.window
+    np.testing.assert_array_equal(shard.voxel(0, 3), voxelize(pair.events, pair.window, 3))
+
+
+def test_events_are_read_only(tmp_path):
+    events, _ = Shard(write_shard(tmp_path / "a.h5", [pair_of(0)])).events(0)
+    for name in "txyp":
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(events, name)[0] = 1
+
+
 def test_images_decode():
     image = picture(0)
     np.testing.assert_array_equal(decode_image(encode_image(image, lossless=True)), image)
@@ -171,7 +186,6 @@ def late(pair: Pair) -> Pair:
     [
         (late, "do not fit their window"),
         (lambda p: replace(p, window=Window(p.image_us, p.image_us)), "do not fit their window"),
-        (lambda p: replace(p, window=Window(0, p.image_us)), "do not fit their window"),
         (lambda p: replace(p, valid=np.ones((WIDTH, HEIGHT), bool)), "differ in size"),
         (lambda p: replace(p, labels={"d": Label(np.ones((2, 2)), 0, 0)}), "several types"),
     ],
@@ -222,11 +236,11 @@ def everything(shard: Shard) -> list:
 def test_flipped_bit_in_a_column_names_it(tmp_path):
     path = write_shard(tmp_path / "a.h5", [pair_of(0, count=5_000)])
     with h5py.File(path) as file:
-        chunk = file["before/x/values"].id.get_chunk_info(0)
+        chunk = file["before/words/values"].id.get_chunk_info(0)
     data = bytearray(path.read_bytes())
     data[chunk.byte_offset + chunk.size // 2] ^= 4
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"shard is damaged[\s\S]*a\.h5:before/x/values"):
+    with pytest.raises(DataError, match=r"shard is damaged[\s\S]*a\.h5:before/words/values"):
         Shard(path).events(0)
 
 
@@ -261,28 +275,28 @@ def test_truncated_shard_is_an_error(tmp_path, share):
 def test_another_format_is_an_error(tmp_path):
     path = write_shard(tmp_path / "a.h5", [pair_of(0)])
     with h5py.File(path, "r+") as file:
-        file.attrs["format"] = 2
-    with pytest.raises(DataError, match=r"another format[\s\S]*found: 2[\s\S]*expected: 1"):
+        file.attrs["format"] = 1
+    with pytest.raises(DataError, match=r"another format[\s\S]*found: 1[\s\S]*expected: 2"):
         Shard(path)
 
 
 def link(file: h5py.File, target: Path) -> None:
-    file["before/x/values"] = h5py.ExternalLink(target, "before/x/values")
+    file["before/words/values"] = h5py.ExternalLink(target, "before/words/values")
 
 
 def link_group(file: h5py.File, target: Path) -> None:
-    del file["before/x"]
-    file["before/x"] = h5py.ExternalLink(target, "before/x")
+    del file["before/words"]
+    file["before/words"] = h5py.ExternalLink(target, "before/words")
 
 
 def external(file: h5py.File, target: Path) -> None:
-    file.create_dataset("before/x/values", (500,), "u2", external=[(str(target), 0, 1000)])
+    file.create_dataset("before/words/values", (500,), "u4", external=[(str(target), 0, 2000)])
 
 
 def virtual(file: h5py.File, target: Path) -> None:
-    layout = h5py.VirtualLayout((500,), "u2")
-    layout[:] = h5py.VirtualSource(target, "before/x/values", (500,))
-    file.create_virtual_dataset("before/x/values", layout)
+    layout = h5py.VirtualLayout((500,), "u4")
+    layout[:] = h5py.VirtualSource(target, "before/words/values", (500,))
+    file.create_virtual_dataset("before/words/values", layout)
 
 
 @pytest.mark.parametrize("point", [link, link_group, external, virtual])
@@ -290,7 +304,7 @@ def test_data_outside_the_file_is_refused(tmp_path, point):
     target = write_shard(tmp_path / "other.h5", [pair_of(0)])
     path = write_shard(tmp_path / "a.h5", [pair_of(0)])
     with h5py.File(path, "r+") as file:
-        del file["before/x/values"]
+        del file["before/words/values"]
         point(file, target)
     with pytest.raises(DataError, match="points outside its file"):
         Shard(path).events(0)
@@ -300,9 +314,11 @@ def test_pixel_off_the_sensor_is_refused(tmp_path):
     """Written by something else, with right checksums: the kernels must never see it."""
     path = write_shard(tmp_path / "a.h5", [pair_of(0)])
     with h5py.File(path, "r+") as file:
-        file["before/y/values"][7] = HEIGHT
-    with pytest.raises(DataError, match=r"events out of range[\s\S]*event 7"):
-        Shard(path).voxel(0, 3)
+        file["before/words/values"][7] = HEIGHT << 6
+    shard = Shard(path)
+    for read in (shard.events, lambda index: shard.voxel(index, 3)):
+        with pytest.raises(DataError, match=r"events out of range[\s\S]*event 7[\s\S]*y = 24"):
+            read(0)
 
 
 # Stores

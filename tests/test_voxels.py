@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scaleevent import voxels
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
-from scaleevent.voxels import voxelize
+from scaleevent.packing import PackedEvents
+from scaleevent.voxels import voxelize, voxelize_packed
 from scaleevent.windows import Window
 
 CASES = ["uniform", "bar", "gps_time", "all_pos", "all_neg", "single", "same_t", "two", "cancel"]
@@ -358,3 +359,60 @@ def test_out_of_another_kind_is_refused(out):
 def test_no_bins_are_refused(bins):
     with pytest.raises(ConfigError, match="at least one bin"):
         voxelize(random_events(5, 12, 9, 40_000, seed=17), bins=bins)
+
+
+# Packed events
+
+
+def assert_packed_is_the_same(events: Events, window: Window, bins: int) -> None:
+    packed = PackedEvents.pack(events, window.start_us)
+    grid = voxelize_packed(packed, window, bins)
+    assert grid.dtype == np.float32
+    np.testing.assert_array_equal(grid, voxelize(events, window, bins))
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 5, 16, 200])
+@pytest.mark.parametrize("count", [0, 1, 2047, 2048, 2049, 30_000])
+def test_packed_events_give_the_same_bits(bins, count):
+    events = random_events(count, 24, 31, 50_000, seed=bins, start_us=10**15)
+    assert_packed_is_the_same(events, Window(10**15, 10**15 + 50_000), bins)
+    assert_packed_is_the_same(events, Window(10**15 - 9, 10**15 + 61_003), bins)
+
+
+@pytest.mark.parametrize("span", [1, 2, 7, 50])
+def test_packed_events_at_the_edges_of_intervals(span):
+    events = random_events(9_000, 5, 4, span, seed=span)
+    for bins in (2, 3, 4, 9):
+        assert_packed_is_the_same(events, Window(0, span), bins)
+        assert_packed_is_the_same(events, Window(0, 100 * span), bins)
+
+
+@pytest.mark.parametrize("span", [2**24, 2**31 + 1, 2**45])
+def test_packed_events_with_gaps_or_a_huge_span(span):
+    events = random_events(3_000, 480, 640, span, seed=18)
+    assert len(PackedEvents.pack(events, 0).gaps)
+    assert_packed_is_the_same(events, Window(0, span), 3)
+    early = random_events(3_000, 480, 640, 1_000, seed=18)
+    assert_packed_is_the_same(early, Window(0, span), 3)
+
+
+@pytest.mark.parametrize("count", [voxels.CHUNK, voxels.CHUNK + 1, MANY])
+def test_packed_events_on_one_pixel(count):
+    events = one_pixel(np.sort(np.random.default_rng(19).integers(0, 10**7, count)), np.ones(count))
+    assert_packed_is_the_same(events, Window(0, 10**7), 2)
+
+
+def test_packed_pixel_off_the_sensor_leaves_the_scratch_clean():
+    events = random_events(9_000, 24, 20, 50_000, seed=20)
+    packed, window = PackedEvents.pack(events, 0), Window(0, 50_000)
+    expected = voxelize_packed(packed, window, 3)
+    packed.words[8_500] = 20 << 1
+    with pytest.raises(DataError, match="event 8500"):
+        voxelize_packed(packed, window, 3)
+    np.testing.assert_array_equal(voxelize(events, window, 3), expected)
+
+
+def test_packed_events_refuse_no_bins():
+    packed = PackedEvents.pack(random_events(5, 12, 9, 40_000, seed=21), 0)
+    with pytest.raises(ConfigError, match="at least one bin"):
+        voxelize_packed(packed, Window(0, 40_000), 0)
