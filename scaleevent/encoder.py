@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.events import Events
-from scaleevent.geometry import Fit
 from scaleevent.hub import fetch_weights
 from scaleevent.inputs import InputSettings, voxel_input
 from scaleevent.voxels import voxelize
@@ -174,6 +173,16 @@ class Encoder(nn.Module):
         self.grid(*x_NCHW.shape[-2:])
         return self.vit.forward_features(x_NCHW)[:, self.vit.num_prefix_tokens :]
 
+    def embed(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What enters the first block, for decoders that walk the blocks themselves.
+
+        Returns:
+            (N, S, D) class, register and patch tokens, and the rotary table of the patches.
+        """
+        self.grid(*x_NCHW.shape[-2:])
+        tokens, rope = self.vit._pos_embed(self.vit.patch_embed(x_NCHW))
+        return self.vit.norm_pre(tokens), rope
+
     def maps(self, x_NCHW: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Feature maps after chosen blocks, each passed through the final norm.
 
@@ -223,7 +232,7 @@ class Encoder(nn.Module):
             )
         window = at if isinstance(at, Window) else choose_window(events, at, rule or WindowRule())
         voxel = voxelize(events, window, settings.bins)
-        fit = Fit(events.height, events.width, settings.height, settings.width)
+        fit = settings.fit(events.height, events.width)
         x = torch.from_numpy(voxel_input(voxel, fit, settings.normaliser))
         tokens = self.tokens(x[None].to(next(self.parameters()).device))
         return tokens[0].unflatten(0, self.grid(settings.height, settings.width))

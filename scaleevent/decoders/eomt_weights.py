@@ -1,0 +1,270 @@
+"""Published EoMT weights: whose names a file uses, and its parts under ours.
+
+The layouts are those of tue-mps/eomt, lightly-ai/lightly-train (task models), huggingface/
+transformers (EomtDinov3) and zhiwen-xdu/ScaleEvent (downstream).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from scaleevent.errors import CheckpointError
+from scaleevent.weights import convert_weights
+
+Layout = Literal["tue-mps", "lightly-train", "huggingface", "scaleevent"]
+
+_HEAD = r"(q|class_head|mask_head|upscale|transfer)\."
+# File name to own name; what becomes "encoder.*" carries a name that `convert_weights` knows.
+_RENAMES: dict[Layout, list[tuple[str, str]]] = {
+    # Over DINOv3 this is a Hugging Face model in timm's clothes (tue-mps/eomt:models/vit.py).
+    "tue-mps": [
+        (
+            r"network\.encoder\.backbone\.patch_embed\.(?=cls_token|register_tokens|patch_emb)",
+            "encoder.embeddings.",
+        ),
+        (r"network\.encoder\.backbone\.blocks\.", "encoder.layer."),
+        (r"network\.encoder\.backbone\.", "encoder."),
+        (r"network\." + _HEAD, r"\1."),
+    ],
+    "lightly-train": [
+        (r"model\.backbone\.", "encoder."),
+        (r"model\.queries\.", "q."),
+        (r"model\." + _HEAD, r"\1."),
+    ],
+    "huggingface": [
+        (r"(?=embeddings\.)", "encoder."),
+        (r"layers\.(?=\d)", "encoder.layer."),
+        (r"layernorm\.", "encoder.norm."),
+        (r"query\.", "q."),
+        (r"class_predictor\.", "class_head."),
+        (r"mask_head\.fc1\.", "mask_head.0."),
+        (r"mask_head\.fc2\.", "mask_head.2."),
+        (r"mask_head\.fc3\.", "mask_head.4."),
+        (r"upscale_block\.block\.(\d+)\.layernorm2d\.", r"upscale.\1.norm."),
+        (r"upscale_block\.block\.", "upscale."),
+    ],
+    "scaleevent": [(r"(?:module\.)?encoder\.", "encoder."), (r"(?:module\.)?" + _HEAD, r"\1.")],
+}
+_QUERIES: dict[str, Layout] = {
+    "network.q.weight": "tue-mps",
+    "model.queries.weight": "lightly-train",
+    "query.weight": "huggingface",
+    "module.q.weight": "scaleevent",
+    "q.weight": "scaleevent",
+}
+# The state of masked attention, the class weights of the loss, and the image normalisation.
+_BUFFERS = re.compile(r"(^|\.)(attn_mask_probs|criterion\.empty_weight|encoder\.pixel_(mean|std))$")
+_CLASS_HEAD = ("class_head.weight", "class_head.bias")
+_TRANSFER = ("transfer.weight", "transfer.bias")
+
+# Mean size of LayerNorm weights below which they can only be differences: trained ones stay near
+# their start at 1, and fine-tuning moves them by about its learning rate a step.
+_DELTA_NORM = 0.05
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file's tensors, sorted.
+
+    Attributes:
+        layout: Whose names the file uses.
+        head: The head's tensors under own names.
+        encoder: The image encoder's under names that `convert_weights` knows.
+        names: Own name (or "encoder.*", or empty for buffers) of every name in the file.
+    """
+
+    layout: Layout
+    head: dict[str, Tensor]
+    encoder: dict[str, Tensor]
+    names: dict[str, str]
+
+
+def sort_published(tensors: Mapping[str, Tensor], where: object = None) -> Published:
+    """Detect the layout and give every tensor its place.
+
+    Raises:
+        CheckpointError: No known layout, or keys that have no place in it, all named.
+    """
+    layouts = {_QUERIES[name] for name in map(_uncompiled, tensors) if name in _QUERIES}
+    if len(layouts) != 1:
+        raise CheckpointError(
+            "not the weights of an EoMT model",
+            where=where,
+            found=", ".join(sorted(tensors)[:8]),
+            expected="the queries of one model, under one of " + ", ".join(_QUERIES),
+        )
+    layout = layouts.pop()
+    names = {name: _own_name(_uncompiled(name), layout) for name in tensors}
+    strange = sorted(name for name, own in names.items() if own is None)
+    if strange:
+        raise CheckpointError(
+            f"keys that the layout {layout} does not have", where=where, found=", ".join(strange)
+        )
+    head, encoder = {}, {}
+    for name, tensor in tensors.items():
+        own = names[name]
+        if own.startswith("encoder."):
+            encoder[own.removeprefix("encoder.")] = tensor
+        elif own:
+            head[own] = tensor
+    return Published(layout, head, encoder, names)
+
+
+def fit_head(
+    head: Mapping[str, Tensor], own: Mapping[str, Tensor], where: object = None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What of a published head goes into a decoder, and notes on what differs.
+
+    Args:
+        head: Tensors under own names.
+        own: The decoder's tensors.
+        where: Named in errors.
+
+    Raises:
+        CheckpointError: Keys missing, unexpected or of other shapes, all named.
+    """
+    state, notes = {name: tensor.float() for name, tensor in head.items()}, []
+    fresh: set[str] = set()
+    if "class_head.weight" in state:
+        theirs, ours = len(state["class_head.weight"]) - 1, len(own["class_head.weight"]) - 1
+        if theirs != ours:
+            notes.append(f"class head re-initialised: {theirs} -> {ours} classes")
+            fresh.update(_CLASS_HEAD)
+    if "transfer.weight" in own and "transfer.weight" not in state:
+        width, narrow = own["transfer.weight"].shape
+        notes.append(f"transfer, from {narrow} to {width} channels, starts fresh")
+        fresh.update(_TRANSFER)
+    if "q.weight" in state:
+        state["q.weight"], changes = _fit_queries(
+            state["q.weight"], own, "transfer.weight" in fresh
+        )
+        notes += changes
+    state = {name: tensor for name, tensor in state.items() if name not in fresh}
+    _check_head(state, {name: own[name] for name in own if name not in fresh}, where)
+    return state, tuple(notes)
+
+
+def published_encoder(
+    tensors: Mapping[str, Tensor],
+    base: Mapping[str, Tensor] | None = None,
+    delta: bool | None = None,
+    where: object = None,
+) -> dict[str, Tensor]:
+    """The image encoder inside a published EoMT file, for `convert_weights`.
+
+    The models that tue-mps publishes on DINOv3 hold the encoder as differences to Meta's weights,
+    which they may not pass on (tue-mps/eomt:model_zoo/dinov3.md).
+
+    Args:
+        tensors: The file.
+        base: Weights of the encoder that differences are added to, in any layout.
+        delta: Whether the file holds differences. None looks at the numbers: beside a base,
+            whether they are closer to nothing than to it; alone, whether the norm weights are.
+        where: Named in errors.
+
+    Raises:
+        CheckpointError: No EoMT file; or differences without the base they belong to.
+    """
+    encoder = sort_published(tensors, where).encoder
+    if delta is None:
+        delta = _is_delta(encoder, base, where)
+    if not delta:
+        return encoder
+    if base is None:
+        raise CheckpointError(
+            "the file holds differences to an encoder, not its weights",
+            where=where,
+            expected="the DINOv3 weights that they belong to, to be added",
+        )
+    difference, start = convert_weights(encoder, where).state, convert_weights(base).state
+    wrong = {
+        name
+        for name in difference.keys() | start.keys()
+        if not re.search(r"attn\.[qv]_bias$", name)  # left out where they are zero throughout
+        and (
+            name not in difference
+            or name not in start
+            or difference[name].shape != start[name].shape
+        )
+    }
+    if wrong:
+        raise CheckpointError(
+            "the differences belong to another encoder", where=where, found=", ".join(sorted(wrong))
+        )
+    return {
+        name: difference.get(name, 0) + start.get(name, 0)
+        for name in difference.keys() | start.keys()
+    }
+
+
+def _is_delta(
+    encoder: Mapping[str, Tensor], base: Mapping[str, Tensor] | None, where: object
+) -> bool:
+    """Whether an encoder's tensors are differences."""
+    if base is None:
+        norms = [tensor for name, tensor in encoder.items() if re.search(r"norm\d?\.weight$", name)]
+        return bool(norms) and sum(n.float().abs().mean() for n in norms) / len(norms) < _DELTA_NORM
+    found, start = convert_weights(encoder, where).state, convert_weights(base).state
+    common = [name for name in found if name in start and found[name].shape == start[name].shape]
+    size = sum(found[name].square().sum() for name in common)
+    distance = sum((found[name] - start[name]).square().sum() for name in common)
+    return bool(size < distance)
+
+
+def _uncompiled(name: str) -> str:
+    """A key without what torch.compile puts into it."""
+    return name.replace("_orig_mod.", "")
+
+
+def _own_name(name: str, layout: Layout) -> str | None:
+    """The own name of a file's key; empty for buffers, None where it has no place."""
+    if _BUFFERS.search(name):
+        return ""
+    for pattern, replacement in _RENAMES[layout]:
+        new, count = re.subn(rf"^{pattern}", replacement, name)
+        if count:
+            return new
+    return None
+
+
+def _fit_queries(
+    queries: Tensor, own: Mapping[str, Tensor], narrow: bool
+) -> tuple[Tensor, list[str]]:
+    """Queries cut or repeated to the decoder's number; if `narrow`, cut to the encoder's width."""
+    count, width = own["q.weight"].shape
+    notes = []
+    if narrow and queries.shape[1] > width:
+        notes.append(f"queries keep the first {width} of {queries.shape[1]} channels")
+        queries = queries[:, :width]
+    if len(queries) != count:
+        how = "first kept" if len(queries) > count else "repeated"
+        notes.append(f"queries: {len(queries)} -> {count}, {how}")
+        queries = queries.repeat(-(-count // len(queries)), 1)[:count]
+    return queries, notes
+
+
+def _check_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: object) -> None:
+    """Refuse a head of other parts or shapes."""
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in sorted(state.keys() & own.keys())
+        if state[name].shape != own[name].shape
+    ]
+    kinds = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": misshapen,
+    }
+    found = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    if found:
+        raise CheckpointError(
+            "the weights do not make up the EoMT head",
+            where=where,
+            found="; ".join(found),
+            hint='a head wider than the encoder fits with mode="scaleevent" or width=...',
+        )
