@@ -1,0 +1,322 @@
+"""SEA-RAFT: optical flow between the event windows before and after a moment.
+
+Wang, Lipson and Deng, ECCV 2024; princeton-vl/SEA-RAFT. The network is the published one, under its
+own parameter names: a context branch that sees both frames gives a first estimate, a matching
+branch gives a correlation pyramid, and a recurrent block refines the estimate at 1/8 resolution.
+
+How the event encoder takes part is our decision, since ScaleEvent's code does not connect the two.
+SEA-RAFT has exactly two places where features of a frame enter: the matching features and the
+context. The encoder's final tokens of each window are projected (1x1), resized to the 1/8 grid and
+added in both (`fuse_match` to both frames, `fuse_context` of the first frame). Adding, rather than
+replacing the convolutional branches, keeps their detail, which tokens of 16 x 16 pixels lack, keeps
+all published weights usable, and lets the projections start at zero beside them: training then sets
+out from the published network and blends the encoder in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scaleevent.decoders.decoder import Decoder, Loaded
+from scaleevent.decoders.flow_parts import (
+    Estimate,
+    centred_padding,
+    crop,
+    resize_flow,
+    sequence_loss,
+    upsample_estimate,
+)
+from scaleevent.decoders.sea_raft_backbone import STRIDE, ResNetFPN
+from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
+from scaleevent.encoder import Encoder
+from scaleevent.errors import CheckpointError, ConfigError, DataError
+from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD
+from scaleevent.losses import Terms
+from scaleevent.weights import check_keys
+
+RADIUS = 4  # of a correlation window, cells
+REFINEMENTS = 2  # ConvNeXt blocks of the update
+NEIGHBOURS = 9  # coarse cells that a fine pixel is combined from
+FLOW, INFO = 2, 4  # channels of an estimate
+
+
+@dataclass(frozen=True)
+class Size:
+    """Channels and depths of the network.
+
+    Attributes:
+        dim: Channels of the recurrent state; matching features have twice as many.
+        stem: Channels after the first convolution of a branch.
+        stages: Channels of a branch's stages.
+        blocks: Blocks of a branch's stages.
+        levels: Scales of the correlation pyramid.
+        normalised: Whether matching features have mean 0 and deviation 1 over each frame. The
+            published networks do without. In a fresh network the mean, alike everywhere, drowns the
+            differences that make a correlation: some 300 steps teach it nothing otherwise.
+    """
+
+    dim: int
+    stem: int
+    stages: tuple[int, int, int]
+    blocks: tuple[int, int, int]
+    levels: int = 4
+    normalised: bool = False
+
+
+# S and M: princeton-vl/SEA-RAFT:config/eval (L is M with 12 iterations). "tiny" is ours, for inputs
+# of about 100 pixels on a CPU: two levels already cover motions of 64 pixels.
+SIZES: dict[str, Size] = {
+    "tiny": Size(dim=32, stem=16, stages=(16, 24, 32), blocks=(1, 1, 1), levels=2, normalised=True),
+    "S": Size(dim=128, stem=64, stages=(64, 128, 256), blocks=(2, 2, 2)),
+    "M": Size(dim=128, stem=64, stages=(64, 128, 256), blocks=(3, 4, 6)),
+}
+
+
+class MotionEncoder(nn.Module):
+    """Features of the correlation windows and the flow they were read at."""
+
+    def __init__(self, correlations: int, dim: int) -> None:
+        super().__init__()
+        self.convc1 = nn.Conv2d(correlations, 2 * dim, 1)
+        self.convc2 = nn.Conv2d(2 * dim, dim + dim // 2, 3, padding=1)
+        self.convf1 = nn.Conv2d(FLOW, dim, 7, padding=3)
+        self.convf2 = nn.Conv2d(dim, dim // 2, 3, padding=1)
+        self.conv = nn.Conv2d(2 * dim, dim - FLOW, 3, padding=1)
+
+    def forward(self, windows: Tensor, flow: Tensor) -> Tensor:
+        """(N, correlations, h, w) and (N, 2, h, w) to (N, dim, h, w)."""
+        matching = self.convc2(self.convc1(windows).relu_()).relu_()
+        motion = self.convf2(self.convf1(flow).relu_()).relu_()
+        return torch.cat([self.conv(torch.cat([matching, motion], 1)).relu_(), flow], 1)
+
+
+class ConvNextBlock(nn.Module):
+    """A ConvNeXt block followed by a 1x1 convolution to fewer channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(inputs, inputs, 7, padding=3, groups=inputs)
+        self.norm = nn.LayerNorm(inputs, eps=1e-6)
+        self.pwconv1 = nn.Linear(inputs, 4 * outputs)
+        self.pwconv2 = nn.Linear(4 * outputs, inputs)
+        self.gamma = nn.Parameter(torch.full((inputs,), 1e-6))
+        self.final = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, outputs, h, w)."""
+        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        return self.final(x + y.permute(0, 3, 1, 2))
+
+
+class UpdateBlock(nn.Module):
+    """One step of the recurrence."""
+
+    def __init__(self, correlations: int, dim: int) -> None:
+        super().__init__()
+        self.encoder = MotionEncoder(correlations, dim)
+        self.refine = nn.ModuleList(ConvNextBlock(3 * dim, dim) for _ in range(REFINEMENTS))
+
+    def forward(self, net: Tensor, context: Tensor, windows: Tensor, flow: Tensor) -> Tensor:
+        """The next state (N, dim, h, w) from the last, of the same shape."""
+        fixed = [context, self.encoder(windows, flow)]
+        for block in self.refine:
+            net = block(torch.cat([net, *fixed], 1))
+        return net
+
+
+class SeaRaft(Decoder):
+    """SEA-RAFT with the event encoder's tokens added to its matching and context features.
+
+    Args:
+        encoder: Event encoder.
+        size: Key of `SIZES`.
+        iters: Refinements, at least 1; the published models use 4, and 12 for "L".
+        fuse: Whether the encoder takes part; without it this is the published network, for a
+            comparison.
+
+    Raises:
+        ConfigError: Unknown size, or no iterations.
+    """
+
+    task = "flow"
+    weights: ClassVar[Mapping[str, float]] = {"flow": 1.0}
+
+    def __init__(
+        self, encoder: Encoder, size: str = "S", iters: int = 4, fuse: bool = True
+    ) -> None:
+        super().__init__(encoder, {"size": size, "iters": iters, "fuse": fuse})
+        if size not in SIZES:
+            raise ConfigError("unknown size of SEA-RAFT", found=size, expected=", ".join(SIZES))
+        if iters < 1:
+            raise ConfigError("SEA-RAFT refines at least once", where="iters", found=iters)
+        shape = SIZES[size]
+        dim = shape.dim
+        self.iters = iters
+        self.levels = shape.levels
+        self.normalised = shape.normalised
+        branch = (2 * dim, shape.stem, shape.stages, shape.blocks)
+        self.cnet = ResNetFPN(6, *branch)
+        self.fnet = ResNetFPN(3, *branch)
+        self.init_conv = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1)
+        self.update_block = UpdateBlock(shape.levels * (2 * RADIUS + 1) ** 2, dim)
+        self.flow_head = nn.Sequential(
+            nn.Conv2d(dim, 2 * dim, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(2 * dim, FLOW + INFO, 3, padding=1),
+        )
+        self.upsample_weight = nn.Sequential(
+            nn.Conv2d(dim, 2 * dim, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(2 * dim, NEIGHBOURS * STRIDE**2, 1),
+        )
+        self.fuse_match = nn.Conv2d(encoder.width, 2 * dim, 1) if fuse else None
+        self.fuse_context = nn.Conv2d(encoder.width, 2 * dim, 1) if fuse else None
+
+    def forward(self, voxel: Tensor, after: Tensor | None = None) -> list[Estimate]:
+        """Estimates of the flow, on the input's grid.
+
+        Args:
+            voxel: (N, 3, H, W) network input of the window before.
+            after: (N, 3, H, W) network input of the window after.
+
+        Returns:
+            In training the first estimate and one an iteration; otherwise the last one only.
+
+        Raises:
+            DataError: No second window.
+        """
+        if after is None:
+            raise DataError(
+                "optical flow needs two event windows",
+                found="only the one before",
+                hint="prepare the recording with windows on both sides of each label",
+            )
+        frames = torch.cat([voxel, after])
+        tokens = None
+        if self.fuse_match is not None:
+            (tokens,) = self.encoder.maps(frames, [-1])
+        return self.estimates(_to_symmetric(frames), tokens, every=self.training)
+
+    def estimates(
+        self, frames: Tensor, tokens: Tensor | None = None, every: bool = True
+    ) -> list[Estimate]:
+        """The network itself.
+
+        Args:
+            frames: (2N, 3, H, W), first frames before second ones, -1 to 1. Of any size: borders
+                are repeated up to a multiple of 8 pixels that the pyramid can halve.
+            tokens: (2N, D, h, w) encoder features of the same; None leaves the encoder out.
+            every: Give all estimates; upsampling costs as much as an iteration, so leave it off
+                where only the last one is wanted.
+
+        Returns:
+            `iters + 1` estimates, or the last only.
+        """
+        rows, columns = (-(-side // STRIDE) for side in frames.shape[-2:])
+        least = 2**self.levels  # cells; the coarsest level has two then
+        cells = centred_padding((rows, columns), (max(rows, least), max(columns, least)))
+        pixels = centred_padding(frames.shape[-2:], (STRIDE * rows, STRIDE * columns))
+        padding = tuple(p + STRIDE * c for p, c in zip(pixels, cells, strict=True))
+        frames = F.pad(frames, padding, mode="replicate")
+        first, second = frames.chunk(2)
+        # one by one: in training each frame has its own batch statistics, as published
+        matching = torch.cat([self.fnet(first), self.fnet(second)])
+        context = self.cnet(torch.cat([first, second], 1))
+        if tokens is not None:
+            grid = (rows, columns), cells
+            matching = matching + _on_grid(self.fuse_match(tokens), *grid)
+            context = context + _on_grid(self.fuse_context(tokens.chunk(2)[0]), *grid)
+        if self.normalised:
+            matching = F.instance_norm(matching)
+        pyramid = CorrelationPyramid(*matching.chunk(2), self.levels)
+        net, context = self.init_conv(context).chunk(2, 1)
+
+        found = []
+        flow, info = self._heads(net)
+        for step in range(self.iters + 1):
+            if step:
+                flow = flow.detach()
+                net = self.update_block(net, context, pyramid.windows(flow, RADIUS), flow)
+                change, info = self._heads(net)
+                flow = flow + change
+            if every or step == self.iters:
+                # a quarter balances the gradients of the logits, as in RAFT
+                logits = 0.25 * self.upsample_weight(net)
+                found.append(upsample_estimate(flow, info, logits, STRIDE))
+        return [Estimate(crop(flow, padding), crop(info, padding)) for flow, info in found]
+
+    def _heads(self, net: Tensor) -> tuple[Tensor, Tensor]:
+        """Change of flow and likelihood; float32, since positions add up in cells and fractions."""
+        flow, info = self.flow_head(net).float().split([FLOW, INFO], 1)
+        return flow, info
+
+    def loss(self, raw: list[Estimate], target: Tensor) -> Terms:
+        """The likelihood of the true flow, over all estimates; see `sequence_loss`."""
+        return {"flow": sequence_loss(raw, target)}
+
+    def predict(self, raw: list[Estimate], size: tuple[int, int]) -> Tensor:
+        """The last estimate as (N, 2, h, w) float32, in pixels of a grid of `size`."""
+        return resize_flow(raw[-1].flow.float(), size)
+
+    def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
+        """Load a file of princeton-vl/SEA-RAFT, or its Hugging Face copy (MemorySlices/*).
+
+        The projections of the encoder's tokens become zero, so that the published network is where
+        training starts.
+
+        Raises:
+            CheckpointError: Missing, unexpected or misshapen keys, all named.
+        """
+        state = _single_names(tensors, where)
+        own = self.own_state()
+        fresh = tuple(name for name in own if name.startswith("fuse_"))
+        shapes = {name: tuple(value.shape) for name, value in own.items() if name not in fresh}
+        check_keys(state, shapes, where)
+        self.load_own(state | {name: torch.zeros_like(own[name]) for name in fresh}, where)
+        notes = ("the projections of the encoder's tokens start at zero",) if fresh else ()
+        return Loaded("princeton-vl/SEA-RAFT", tuple(sorted(state)), fresh, notes=notes)
+
+    def dead_parameters(self) -> tuple[str, ...]:
+        """The encoder's, where it takes no part."""
+        if self.fuse_match is not None:
+            return ()
+        return tuple(f"encoder.{name}" for name, _ in self.encoder.named_parameters())
+
+
+def _to_symmetric(x: Tensor) -> Tensor:
+    """Encoder input to the values of SEA-RAFT's: an image of 0 to 1 becomes -1 to 1."""
+    mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return 2 * (x * std + mean) - 1
+
+
+def _on_grid(features: Tensor, size: tuple[int, int], padding: tuple[int, ...]) -> Tensor:
+    """Token features on `size` cells of the unpadded frame, and repeated beyond it."""
+    if features.shape[-2:] != size:
+        features = F.interpolate(features, size, mode="bilinear", align_corners=False)
+    return F.pad(features, padding, mode="replicate")
+
+
+def _single_names(tensors: Mapping[str, Tensor], where: object) -> dict[str, Tensor]:
+    """One name for each tensor.
+
+    The norm of a shortcut has two, `bn3` and `downsample.1`; a .pth holds both, and a safetensors
+    file only the one that its writer kept.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        single = re.sub(r"\.downsample\.1\.", ".bn3.", name)
+        if not torch.equal(state.setdefault(single, tensor), tensor):
+            raise CheckpointError(
+                "two names of one tensor hold different values",
+                where=where,
+                found=f"{name} and {single}",
+            )
+    return state
