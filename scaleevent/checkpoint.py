@@ -1,7 +1,8 @@
 """Checkpoints: safetensors with a JSON description and a content hash inside the file.
 
 `encoder` files hold bare timm names, so ``timm.create_model(name, checkpoint_path=FILE)`` loads
-them without us.
+them without us. `task` files hold an encoder under ``encoder.`` and a decoder, under the names of
+its origin, behind ``decoder.``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import scaleevent
+from scaleevent.decoders import DECODERS
+from scaleevent.decoders.decoder import Decoder
 from scaleevent.durable import atomic_path
 from scaleevent.encoder import Encoder
 from scaleevent.errors import CheckpointError
@@ -25,6 +28,10 @@ from scaleevent.inputs import InputSettings
 
 FORMAT = 1
 KEY = "scaleevent"
+HINTS = {
+    ("encoder", "task"): "an encoder gets a task by `scaleevent probe` or `scaleevent finetune`",
+    ("task", "encoder"): "`scaleevent export --format safetensors` takes the encoder out of it",
+}
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -84,11 +91,26 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             expected=f"format {FORMAT} of {scaleevent.__version__}",
         )  # fmt: skip
     if description["kind"] != kind:
-        raise CheckpointError("another kind of checkpoint", where=path, found=description["kind"],
-                              expected=kind)  # fmt: skip
+        raise CheckpointError(
+            "another kind of checkpoint",
+            where=path,
+            found=description["kind"],
+            expected=kind,
+            hint=HINTS.get((description["kind"], kind)),
+        )
     if description["sha256"] != content_hash(tensors):
         raise CheckpointError("the weights have changed since they were written", where=path)
     return tensors, description
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint of ours says about itself, without its tensors; None for other files."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    return json.loads(metadata[KEY]) if KEY in metadata else None
 
 
 def content_hash(tensors: dict[str, Tensor]) -> str:
@@ -106,6 +128,54 @@ def save_encoder(path: Path, encoder: Encoder, description: dict[str, Any]) -> N
     settings = asdict(encoder.input) if encoder.input else None
     own = {"kind": "encoder", "arch": dict(encoder.spec), "input": settings}
     save_tensors(path, encoder.vit.state_dict(), own | description)
+
+
+def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None:
+    """Write a task model with everything that rebuilds it."""
+    encoder = decoder.encoder
+    name = next(name for name, kind in DECODERS.items() if type(decoder) is kind)
+    own = {
+        "kind": "task",
+        "task": decoder.task,
+        "decoder": {"name": name, "settings": decoder.settings},
+        "arch": dict(encoder.spec),
+        "input": asdict(encoder.input) if encoder.input else None,
+    }
+    tensors = {f"encoder.{key}": value for key, value in encoder.vit.state_dict().items()}
+    tensors |= {f"decoder.{key}": value for key, value in decoder.own_state().items()}
+    save_tensors(path, tensors, own | description)
+
+
+def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
+    """A task model of ours in evaluation mode, and its description.
+
+    Raises:
+        CheckpointError: See `load_tensors`; or keys that do not fit.
+    """
+    tensors, description = load_tensors(Path(path), "task")
+    encoder = Encoder.from_spec(description["arch"])
+    encoder.load(_under(tensors, "encoder."), path)
+    encoder.input = InputSettings(**description["input"])
+    kind = DECODERS.get(description["decoder"]["name"])
+    if kind is None:
+        raise CheckpointError(
+            "a decoder that this version does not have",
+            where=path,
+            found=description["decoder"]["name"],
+            expected=", ".join(DECODERS),
+        )
+    decoder = kind(encoder, **description["decoder"]["settings"])
+    decoder.load_own(_under(tensors, "decoder."), path)
+    return decoder.eval(), description
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors behind a prefix, as float32 where they are numbers."""
+    return {
+        name.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def load_encoder(path: Path | str) -> Encoder:

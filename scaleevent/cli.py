@@ -15,7 +15,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 import scaleevent
-from scaleevent import config
+from scaleevent import config, task_config
 from scaleevent.errors import ScaleEventError
 from scaleevent.settings import Settings, load_config
 
@@ -30,12 +30,22 @@ app = typer.Typer(
 )
 
 SHORT = {"out": "-o"}
+MODEL = ("benchmark", "checkpoint")
 # command: settings, positional settings, help
 COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     "info": (config.InfoConfig, ("path",), "Say what a recording, store or checkpoint is."),
     "prepare": (config.PrepareConfig, ("name", "roots"), "Turn recordings and images into pairs."),
     "voxelize": (config.VoxelizeConfig, ("root",), "Turn recordings into voxel files."),
     "pretrain": (config.PretrainConfig, ("data",), "Distil an image teacher into an encoder."),
+    "probe": (task_config.ProbeConfig, MODEL, "Train a linear head on a frozen encoder."),
+    "finetune": (task_config.FinetuneConfig, MODEL, "Train a task model on a benchmark."),
+    "eval": (task_config.EvalConfig, MODEL, "Score a task model on a benchmark's test set."),
+    "export": (task_config.ExportConfig, ("checkpoint",), "Write a checkpoint as other formats."),
+}
+# those whose defaults depend on a preset
+LOADERS: dict[str, Callable[..., Settings]] = {
+    "pretrain": config.pretrain_config,
+    "finetune": task_config.finetune_config,
 }
 
 
@@ -45,12 +55,11 @@ def _command(name: str) -> Callable[..., None]:
     def command(**given: Any) -> None:
         as_json, file = given.pop("json"), given.pop("config")
         flags = {key: value for key, value in given.items() if value not in (None, [])}
-        load = config.pretrain_config if name == "pretrain" else _plain(model)
-        settings = load(flags, file)
+        settings = LOADERS.get(name, _plain(model))(flags, file)
         module = importlib.import_module(f"scaleevent.commands.{name}")
-        if name == "pretrain":
+        if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")
-            if (code := launching.launch_ranks(settings, as_json)) is not None:
+            if (code := launching.launch_ranks(name, settings, as_json)) is not None:
                 raise typer.Exit(code)
         report = module.run(settings, quiet=as_json)
         if report.rows or report.notes:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from scaleevent.distillation import encode_all
 from scaleevent.encoder import Encoder
-from scaleevent.geometry import Fit
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
 from scaleevent.probing import ridge_probe
@@ -101,15 +100,11 @@ class Comparison:
         for i, number in enumerate(numbers):
             shard, row = self.samples.shard(int(number))
             image = decode_image(shard.image(row))
-            fit = self._fit(*image.shape[:2])
+            fit = self.samples.settings.fit(*image.shape[:2])
             events = draw_voxel(fit.crop_array(shard.voxel(row, self.samples.settings.bins)))
             image = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
             rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
         save_picture(path, panel(COLUMNS, rows))
-
-    def _fit(self, height: int, width: int) -> Fit:
-        settings = self.samples.settings
-        return Fit(height, width, settings.height, settings.width)
 
     def _batches(self, numbers: np.ndarray) -> Iterator[Batch]:
         return in_order(self.samples, numbers, self.batch)
@@ -122,7 +117,7 @@ class Comparison:
             label = shard.label("semantics", row)
             if label is not None:
                 found.append(number)
-                seen = self._fit(*label.values.shape).crop_array(label.values)
+                seen = self.samples.settings.fit(*label.values.shape).crop_array(label.values)
                 labels.append(torch.from_numpy(seen.copy()))
         return np.array(found), torch.stack(labels) if labels else torch.empty(0)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -57,6 +58,14 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on some rank."""
         return self.sum([float(flag)])[0] > 0
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The lists of all ranks, one after the other, on every rank."""
+        if self.world == 1:
+            return values
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, values)
+        return [value for part in parts for value in part]
 
     def loader_workers(self, asked: int | None) -> int:
         """Loader processes: as asked, else none beside a CPU's work, up to 8 beside a GPU's."""

@@ -13,6 +13,10 @@ from scaleevent.durable import write_bytes
 from scaleevent.events import Events
 
 RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
+AMOUNT_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+AMOUNT_COLOURS = np.array(
+    [(20, 20, 90), (110, 30, 130), (200, 60, 90), (245, 140, 50), (250, 240, 110)]
+)
 MARGIN, LINE = 4, 14
 
 
@@ -96,3 +100,40 @@ def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
+
+
+def draw_classes(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 of class ids; ids beyond the (C, 3) palette, such as ignored ones, black."""
+    colours = np.concatenate([palette, np.zeros((1, 3), np.uint8)])
+    return colours[np.minimum(ids, len(palette))]
+
+
+def draw_depth(depth: np.ndarray, nearest: float = 2.0) -> np.ndarray:
+    """(h, w, 3) uint8 of metres, by inverse depth: near is yellow, far is blue, unknown black."""
+    known = np.isfinite(depth) & (depth > 0)
+    closeness = nearest / np.maximum(np.where(known, depth, np.inf), nearest)
+    return draw_amount(np.where(known, np.sqrt(closeness), np.nan))
+
+
+def draw_flow(flow: np.ndarray, largest: float) -> np.ndarray:
+    """(h, w, 3) uint8 of (2, h, w) pixels: hue is the direction, white no motion, unknown black."""
+    known = np.isfinite(flow).all(0)
+    u, v = np.where(known, flow, 0.0)
+    hue = (np.arctan2(v, u) / (2 * np.pi)) % 1.0
+    saturation = np.clip(np.hypot(u, v) / max(largest, 1e-6), 0, 1)
+    planes = np.stack([hue, saturation, np.ones_like(hue)], -1)
+    colours = np.asarray(
+        Image.fromarray((planes * 255).astype(np.uint8), "HSV").convert("RGB")
+    ).copy()
+    colours[~known] = 0
+    return colours
+
+
+def draw_amount(amount: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 of 0..1, dark blue over red to yellow; NaN is black."""
+    known = np.isfinite(amount)
+    at = np.clip(np.where(known, amount, 0.0), 0, 1)
+    channels = [np.interp(at, AMOUNT_STOPS, AMOUNT_COLOURS[:, c]) for c in range(3)]
+    colours = np.rint(np.stack(channels, -1)).astype(np.uint8)
+    colours[~known] = 0
+    return colours

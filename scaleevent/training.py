@@ -19,6 +19,7 @@ from scaleevent.distributed import Ranks
 from scaleevent.durable import append_json_line, read_json, read_json_lines, write_bytes, write_json
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.losses import Terms, total
+from scaleevent.schedules import Stage, one_cycle_linear, poly, two_stage_poly
 from scaleevent.stopping import stop_requested
 
 LAST = "last.json"
@@ -31,10 +32,12 @@ class Plan:
     Args:
         epochs: Number of epochs.
         steps_per_epoch: Optimiser steps in each.
-        schedule: `exponential` multiplies the rate by `decay` after every epoch (released code),
-            `cosine` falls to zero, `constant` stays.
+        schedule: `exponential` multiplies the rate by `decay` after every `decay_every` epochs,
+            `cosine` falls to zero, `constant` stays; the others are in `scaleevent.schedules`.
         decay: Factor of `exponential`.
+        decay_every: Epochs between its steps.
         warmup_steps: Steps over which the rate rises linearly from zero.
+        encoder_warmup_steps: Of `two-stage-poly`, for the encoder, after the others'.
         clip: Largest gradient norm; None leaves gradients alone.
         autocast: dtype of mixed precision, None computes in float32.
         log_every: Steps between log lines.
@@ -44,9 +47,13 @@ class Plan:
 
     epochs: int
     steps_per_epoch: int
-    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
+    schedule: Literal[
+        "exponential", "cosine", "constant", "poly", "two-stage-poly", "one-cycle"
+    ] = "exponential"
     decay: float = 0.9
+    decay_every: int = 1
     warmup_steps: int = 0
+    encoder_warmup_steps: int = 0
     clip: float | None = 0.1
     autocast: torch.dtype | None = None
     log_every: int = 10
@@ -58,13 +65,20 @@ class Plan:
         """Optimiser steps in all."""
         return self.epochs * self.steps_per_epoch
 
-    def rate(self, step: int) -> float:
+    def rate(self, step: int, stage: Stage = "head") -> float:
         """Factor on the learning rates at a step, from 0."""
+        if self.schedule == "two-stage-poly":
+            warmup = self.warmup_steps, self.encoder_warmup_steps
+            return two_stage_poly(step, self.steps, warmup, stage)
+        if self.schedule == "one-cycle":  # princeton-vl/SEA-RAFT:train.py
+            return one_cycle_linear(step, self.steps + 100, pct_start=0.05)
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if self.schedule == "exponential":
-            return warm * self.decay ** (step // self.steps_per_epoch)
+            return warm * self.decay ** (step // self.steps_per_epoch // self.decay_every)
         if self.schedule == "cosine":
             return warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        if self.schedule == "poly":
+            return warm * poly(step, self.steps)
         return warm
 
 
@@ -114,7 +128,7 @@ def train(
             batch = next(source)
             waited += time.perf_counter() - before
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * plan.rate(step)
+                group["lr"] = peak * plan.rate(step, group.get("stage", "head"))
             with torch.autocast(
                 ranks.device.type, plan.autocast, enabled=plan.autocast is not None
             ):

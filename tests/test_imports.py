@@ -20,8 +20,10 @@ ORDER = [
     "durable",
     "settings",
     "config",
+    "task_config",
     "reports",
     "events",
+    "packing",
     "formats",
     "windows",
     "geometry",
@@ -29,6 +31,13 @@ ORDER = [
     "density",
     "inputs",
     "pictures",
+    "segmentation_metrics",
+    "depth_metrics",
+    "flow_metrics",
+    "flow_png",
+    "flow_propagation",
+    "tasks",
+    "published",
     "simulate",
     "street_surfaces",
     "street_rays",
@@ -36,21 +45,32 @@ ORDER = [
     "street_layout",
     "street_render",
     "street",
+    "benchmarks",
     "pairs",
+    "shard",
     "store",
     "pairing",
     "calibration",
     "datasets",
     "preparing",
     "samples",
+    "labelled",
     "hub",
     "weights",
     "encoder",
     "losses",
     "distillation",
+    "decoders",
     "checkpoint",
     "distributed",
+    "schedules",
     "training",
+    "optimisation",
+    "evaluation",
+    "features",
+    "deployed",
+    "parity",
+    "exporting",
     "probing",
     "comparison",
     "commands",
@@ -61,8 +81,10 @@ ORDER = [
 # packages of plug-ins: the members that others may build on
 PLUGINS = {
     "formats": {"recording", "columns", "facts", "evt"},
-    "datasets": {"source", "frames", "video", "custom"},
-    "commands": {"launching", "prepare", "street_store"},
+    "datasets": {"source", "frames", "video", "custom", "dsec", "dsec_labels", "labelled", "mvsec"},
+    "tasks": {"task"},
+    "decoders": {"decoder", "dpt_blocks", "depth_loss", "segment_loss", "flow_parts"},
+    "commands": {"benchmark_data", "launching", "prepare", "street_store", "task_run"},
 }
 
 
@@ -127,7 +149,8 @@ def test_plugins_do_not_import_each_other(name):
     for target in imports(MODULES[name]):
         top, _, other = target.partition(".")
         if member and top == package and other:
-            assert other in PLUGINS[package], f"{name} imports {target}"
+            part = other.startswith(f"{member}_")  # such as eomt_loss of eomt
+            assert part or other in PLUGINS[package], f"{name} imports {target}"
 
 
 # The command line

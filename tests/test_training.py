@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -140,3 +141,19 @@ def test_states_beyond_the_kept_ones_go(tmp_path):
     run(tmp_path, plan, *make())
     names = sorted(path.name for path in (tmp_path / "state").glob("*.safetensors"))
     assert names == ["step-00000008.safetensors", "step-00000010.safetensors"]
+
+
+def test_other_schedules():
+    def rates(stage="head", **settings):
+        plan = Plan(epochs=4, steps_per_epoch=25, **settings)
+        return np.array([plan.rate(step, stage) for step in range(plan.steps)])
+
+    slow = rates(schedule="exponential", decay=0.5, decay_every=2)
+    assert np.array_equal(slow, np.repeat([1.0, 0.5], 50))
+    assert np.allclose(rates(schedule="poly"), (1 - np.arange(100) / 100) ** 0.9)
+    warm = {"schedule": "two-stage-poly", "warmup_steps": 10, "encoder_warmup_steps": 20}
+    head, encoder = rates(**warm), rates("encoder", **warm)
+    assert head.argmax() == 10 and encoder.argmax() == 30
+    assert not encoder[:10].any() and head[5] == 0.5 and encoder[20] == 0.5
+    cycle = rates(schedule="one-cycle")
+    assert cycle[0] == 1 / 25 and cycle.argmax() == 9 and (np.diff(cycle[9:]) < 0).all()

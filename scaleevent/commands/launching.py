@@ -8,25 +8,28 @@ import torch
 
 from scaleevent.config import PretrainConfig
 from scaleevent.distributed import launch, launched
-from scaleevent.settings import dump_yaml
+from scaleevent.settings import Settings, dump_yaml
 
 DEFAULT_ARCH = "vits"
 
 
-def launch_ranks(cfg: PretrainConfig, as_json: bool) -> int | None:
-    """Run `--gpus` ranks of this command if that takes a launch; their exit code."""
-    if cfg.gpus == 1 or launched():
+def launch_ranks(command: str, cfg: Settings, as_json: bool) -> int | None:
+    """Run `--gpus` ranks of a command if that takes a launch; their exit code."""
+    processes = getattr(cfg, "gpus", 1)
+    if processes == 1 or launched():
         return None
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(dump_yaml(cfg))
         file.flush()
-        arguments = ["pretrain", "--config", file.name, *(["--json"] if as_json else [])]
-        return launch(cfg.gpus, cfg.device, arguments, runs_here(cfg))
+        arguments = [command, "--config", file.name, *(["--json"] if as_json else [])]
+        return launch(processes, cfg.device, arguments, runs_here(command, cfg))
 
 
-def runs_here(cfg: PretrainConfig) -> str:
+def runs_here(command: str, cfg: Settings) -> str:
     """A command that needs no more GPUs than there are."""
     found = torch.cuda.device_count()
+    if not isinstance(cfg, PretrainConfig):
+        return f"scaleevent {command} with --gpus {max(1, found)}"
     if not found:
         return runs_without_download(cfg)
     return runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCH} --gpus {found}")

@@ -376,7 +376,11 @@ class _Run:
                 "sha256": content_hash(teacher.vit.state_dict()),
             },
             "token_scale": scale,
-            "data": {"origin": origin, "stores": [s.fingerprint for s in samples.stores]},
+            "data": {
+                "origin": origin,
+                "stores": [store.fingerprint for store in samples.stores],
+                "recordings": sorted({str(n) for s in samples.stores for n in s.recordings}),
+            },
             "step": last["step"],
             "metrics": {text: [before, after] for text, before, after in rows},
         }

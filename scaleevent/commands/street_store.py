@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import scaleevent
 from scaleevent.config import PrepareConfig
@@ -15,12 +16,15 @@ SCENES = 1250
 SOURCES = ("street*.py", "simulate.py", "store.py", "datasets/street.py")
 
 
-def street_store(size: tuple[int, int], quiet: bool = False) -> Path:
+def street_store(
+    size: tuple[int, int], quiet: bool = False, settings: dict[str, Any] | None = None
+) -> Path:
     """Folder of a pair store of `street`, prepared unless it is there.
 
     Args:
         size: Rows and columns; larger than 480x640 is rendered at 480x640.
         quiet: No progress on stderr.
+        settings: Of `prepare street`, where they are not the usual ones.
     """
     from scaleevent.commands import prepare
 
@@ -31,11 +35,13 @@ def street_store(size: tuple[int, int], quiet: bool = False) -> Path:
         for pattern in SOURCES
         for path in sorted(package.glob(pattern))
     ]
-    folder = cache_folder() / f"street-{height}x{width}-{fingerprint(code)}"
+    chosen = {"scenes": SCENES} | (settings or {})
+    identity = fingerprint([*code, *sorted(chosen.items())])
+    folder = cache_folder() / f"street-{height}x{width}-{identity}"
     if not (folder / MANIFEST).exists():
         config = PrepareConfig(
-            name="street", out=folder, scenes=SCENES, size=(height, width),
-            jobs=os.cpu_count() or 1, resume=True,
+            name="street", out=folder, size=(height, width), jobs=os.cpu_count() or 1,
+            resume=True, **chosen,
         )  # fmt: skip
         prepare.run(config, quiet)
     return folder

@@ -1,0 +1,66 @@
+"""The data of a benchmark: named stores, a shelf of stores, or the embedded `street`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from scaleevent.benchmarks import BENCHMARKS
+from scaleevent.commands.street_store import street_store
+from scaleevent.distributed import Ranks
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.inputs import InputSettings
+from scaleevent.labelled import LabelledSamples
+from scaleevent.store import MANIFEST, PairStore
+
+
+def benchmark_samples(
+    name: str, data: list[Path], settings: InputSettings, peers: Ranks, *, quiet: bool
+) -> LabelledSamples:
+    """The labelled samples of a benchmark.
+
+    Args:
+        name: Key of `BENCHMARKS`.
+        data: Pair stores; where there are none, $SCALEEVENT_DATA/DATASET, or `street` for its own.
+        settings: The network's input.
+        peers: The main one renders `street`.
+        quiet: No progress on stderr.
+
+    Raises:
+        ConfigError: No data is named.
+        DataError: A store of another data set.
+    """
+    benchmark = BENCHMARKS[name]
+    if benchmark.data == "street" and not data:
+        if peers.main:
+            street_store((settings.height, settings.width), quiet, benchmark.street)
+        peers.wait()
+        folders = [street_store((settings.height, settings.width), True, benchmark.street)]
+    else:
+        folders = data or [_shelved(name, benchmark.data)]
+    stores = [PairStore(folder) for folder in folders]
+    for store in stores:
+        found = store.manifest["settings"].get("name", store.manifest["kind"])
+        if found != benchmark.data:
+            raise DataError(
+                f"this store is not of {name}",
+                where=store.folder,
+                found=found,
+                expected=benchmark.data,
+                hint=f"`scaleevent prepare {benchmark.data} ...` makes one",
+            )
+    return LabelledSamples(stores, benchmark.task, settings)
+
+
+def _shelved(name: str, data: str) -> Path:
+    shelf = os.environ.get("SCALEEVENT_DATA")
+    found = Path(shelf) / data if shelf else None
+    if found is None or not (found / MANIFEST).exists():
+        raise ConfigError(
+            f"where is the data of {name}?",
+            where="--data",
+            found=f"no pair store {found}" if found else "neither --data nor $SCALEEVENT_DATA",
+            hint=f"make it with `scaleevent prepare {data} /path/to/it -o {data}`, "
+            f"then name it: --data {data}",
+        )
+    return found

@@ -1,0 +1,12 @@
+"""`scaleevent probe`: a linear head on the frozen encoder; its features are computed once."""
+
+from __future__ import annotations
+
+from scaleevent.commands.task_run import run_task
+from scaleevent.reports import Report
+from scaleevent.task_config import ProbeConfig
+
+
+def run(cfg: ProbeConfig, quiet: bool = False) -> Report:
+    """See `scaleevent.commands.task_run.run_task`."""
+    return run_task(cfg.as_finetuning(), "probe", quiet)

@@ -1,0 +1,414 @@
+"""One training run of a task model, for `probe` and `finetune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from scaleevent.benchmarks import BENCHMARKS, Benchmark
+from scaleevent.checkpoint import content_hash, read_description, save_task
+from scaleevent.commands.benchmark_data import benchmark_samples
+from scaleevent.decoders import DECODERS, DEFAULT_DECODER
+from scaleevent.decoders.decoder import Decoder, Loaded
+from scaleevent.decoders.linear import Linear
+from scaleevent.distributed import Ranks, launched, ranks
+from scaleevent.durable import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.encoder import ARCHS, Encoder, build_encoder
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.evaluation import Evaluation, comparison, draw_rows, evaluate, trivial_summary
+from scaleevent.features import CachedFeatures
+from scaleevent.inputs import InputSettings
+from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
+from scaleevent.losses import Terms
+from scaleevent.optimisation import build_optimizer
+from scaleevent.published import FRACTIONS
+from scaleevent.reports import Report, progress, say
+from scaleevent.samples import StepBatches, draw_epoch, load_batches
+from scaleevent.settings import dump_yaml
+from scaleevent.task_config import FinetuneConfig
+from scaleevent.training import Plan, load_state, train
+from scaleevent.weights import read_tensors
+
+NOT_RESULT = {
+    "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
+    "overwrite", "pictures", "transductive", "cache",
+}  # fmt: skip
+SEA_RAFT_SIZE = {"tiny": "tiny", "vits": "S", "vitb": "M", "vitl": "M"}
+
+
+def run_task(cfg: FinetuneConfig, command: str, quiet: bool = False) -> Report:
+    """Train a decoder, and the encoder unless it is frozen; score it on the test set.
+
+    Args:
+        cfg: All settings.
+        command: `probe` or `finetune`, for report and messages.
+        quiet: No progress on stderr.
+
+    Returns:
+        The result beside trivial and published ones. The run folder holds config.yaml, log.jsonl,
+        subset.json, task.safetensors, panel.png, report.json and state/.
+    """
+    if cfg.gpus > 1 and not launched():
+        raise ConfigError(
+            "one Python process is one rank",
+            where="gpus",
+            found=cfg.gpus,
+            hint="use the command line, or run your script under torchrun",
+        )
+    with ranks(cfg.device) as peers:
+        return TaskRun(cfg, command, peers, quiet or not peers.main).go()
+
+
+@dataclass
+class TaskRun:
+    """One run: encoder, decoder, data, loop, results, in this order."""
+
+    cfg: FinetuneConfig
+    command: str
+    peers: Ranks
+    quiet: bool
+    pretrained: dict[str, Any] = field(default_factory=dict)  # what the encoder's file says
+
+    def go(self) -> Report:
+        """Train and score."""
+        cfg, peers = self.cfg, self.peers
+        consent = {"resume": cfg.resume, "overwrite": cfg.overwrite}
+        if peers.main:
+            check_folder(cfg.out, "run", **consent)
+        if cfg.batch % peers.world:
+            raise ConfigError(
+                "the global batch does not divide over the processes",
+                where="--batch", found=cfg.batch, expected=f"a multiple of {peers.world}",
+            )  # fmt: skip
+        benchmark = BENCHMARKS[cfg.benchmark]
+        encoder = self._encoder()
+        encoder.input = self._input(encoder, benchmark)
+        decoder, loaded = self._decoder(encoder, benchmark)
+        samples = benchmark_samples(cfg.benchmark, cfg.data, encoder.input, peers, quiet=self.quiet)
+        split = benchmark_split(samples, benchmark.scored)
+        train_numbers = self._training_numbers(samples, split)
+        self._check_leakage(samples, split)
+        decoder.to(peers.device)
+        optimizer = build_optimizer(
+            decoder, lr=cfg.lr, encoder_lr=cfg.encoder_lr, lr_patch=cfg.lr_patch,
+            layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
+        )  # fmt: skip
+        identity = cfg.model_dump(mode="json", exclude=NOT_RESULT) | {
+            "data": [store.fingerprint for store in samples.pairs.stores],
+            "encoder weights": content_hash(encoder.vit.state_dict()),
+        }
+        self._say_plan(decoder, loaded, train_numbers, split)
+        with claimed_folder(cfg.out, "run", **consent) if peers.main else nullcontext():
+            peers.wait()
+            first = load_state(cfg.out, decoder, optimizer, identity) if cfg.resume else 0
+            if first == 0 and peers.main:
+                record = dump_yaml(cfg, exclude={"resume", "overwrite"})
+                write_bytes(cfg.out / "config.yaml", record.encode())
+                (cfg.out / "log.jsonl").unlink(missing_ok=True)
+                chosen = [samples.identity(int(number)) for number in train_numbers]
+                write_json(cfg.out / "subset.json", chosen)
+            peers.wait()
+            self._train(decoder, optimizer, samples, train_numbers, first, identity)
+            return self._finish(decoder, samples, split, train_numbers, loaded)
+
+    def _encoder(self) -> Encoder:
+        """The encoder to start from, seeded where it is random."""
+        cfg = self.cfg
+        torch.manual_seed(cfg.seed)
+        if cfg.checkpoint == "random":
+            arch = cfg.arch or ("tiny" if cfg.benchmark.startswith("street") else "vits")
+            return Encoder(ARCHS[arch])
+        self.pretrained = read_description(Path(cfg.checkpoint)) or {}
+        if self.pretrained.get("kind", "encoder") != "encoder":
+            raise ConfigError(
+                "this checkpoint is not an encoder",
+                where=cfg.checkpoint,
+                found=self.pretrained["kind"],
+                hint="`scaleevent export --format safetensors` takes the encoder out of a task",
+            )
+        return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline)
+
+    def _input(self, encoder: Encoder, benchmark: Benchmark) -> InputSettings:
+        """The benchmark's size, and what the encoder was trained with."""
+        size = self.cfg.size or benchmark.size
+        encoder.grid(*size)
+        known = self.pretrained.get("input") or {}
+        normaliser = self.cfg.normaliser or known.get("normaliser", "minmax")
+        return InputSettings(
+            *size, encoder.patch, known.get("bins", 3), normaliser, benchmark.stretch
+        )
+
+    def _decoder(self, encoder: Encoder, benchmark: Benchmark) -> tuple[Decoder, Loaded | None]:
+        """The decoder on the encoder, with published weights where given."""
+        cfg, task = self.cfg, benchmark.task
+        name = cfg.decoder or DEFAULT_DECODER[task.name]
+        kind = DECODERS[name]
+        if name != "linear" and kind.task != task.name:
+            raise ConfigError(
+                "this decoder is for another task",
+                where="--decoder", found=f"{name}: {kind.task}", expected=task.name,
+            )  # fmt: skip
+        own: dict[str, Any] = {}
+        if name == "linear":
+            own = {"task": task.name}
+        if task.name == "segmentation":
+            own["classes"] = len(task.classes)
+        if task.name == "depth":
+            own["max_depth"] = task.max_depth
+        if name == "eomt":
+            own["mode"] = cfg.eomt
+        if name == "sea_raft":
+            archs = {spec["name"] + str(spec["kwargs"]): arch for arch, spec in ARCHS.items()}
+            arch = archs.get(encoder.spec["name"] + str(encoder.spec["kwargs"]), "tiny")
+            own["size"] = SEA_RAFT_SIZE[arch]
+        torch.manual_seed(cfg.seed)
+        decoder = kind(encoder, **own)
+        if cfg.decoder_weights is None:
+            return decoder, None
+        tensors, _ = read_tensors(cfg.decoder_weights)
+        return decoder, decoder.load_published(tensors, cfg.decoder_weights)
+
+    def _training_numbers(self, samples: LabelledSamples, split: BenchmarkSplit) -> np.ndarray:
+        if not len(split.train) or not len(split.test):
+            raise DataError(
+                "the benchmark needs training and test recordings",
+                where=", ".join(str(store.folder) for store in samples.pairs.stores),
+                found=f"{len(split.train)} training, {len(split.test)} test samples",
+            )
+        return few_shot(split.train, self.cfg.fraction, self.cfg.subset, self.cfg.seed)
+
+    def _check_leakage(self, samples: LabelledSamples, split: BenchmarkSplit) -> None:
+        """Refuse test recordings that the encoder has seen, without labels, unless allowed."""
+        seen = set(self.pretrained.get("data", {}).get("recordings", ()))
+        leaked = sorted(samples.recordings(split.test) & seen)
+        if leaked and not self.cfg.transductive:
+            raise ConfigError(
+                "the encoder was pretrained on test recordings of this benchmark",
+                where=self.cfg.checkpoint,
+                found=", ".join(leaked[:20]),
+                hint="pretrain without them, or allow it with --transductive, which is recorded",
+            )
+
+    def _train(
+        self,
+        decoder: Decoder,
+        optimizer: torch.optim.Optimizer,
+        samples: LabelledSamples,
+        numbers: np.ndarray,
+        first: int,
+        identity: dict[str, Any],
+    ) -> None:
+        cfg, peers = self.cfg, self.peers
+        draws = max(len(numbers), cfg.batch)
+        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and peers.device.type == "cuda"
+        plan = Plan(
+            epochs=cfg.epochs,
+            steps_per_epoch=draws // cfg.batch,
+            schedule=cfg.schedule,
+            decay=cfg.decay,
+            decay_every=cfg.decay_every,
+            warmup_steps=cfg.warmup_steps,
+            encoder_warmup_steps=cfg.encoder_warmup_steps,
+            clip=cfg.clip or None,
+            autocast=torch.bfloat16 if bf16 else None,
+            log_every=cfg.log_every,
+            save_every=cfg.save_every,
+        )
+        steps = StepBatches(
+            lambda epoch: draw_epoch(samples.pairs, numbers, draws, cfg.seed, epoch, "uniform"),
+            plan.epochs, plan.steps_per_epoch, cfg.batch, first, peers.rank, peers.world,
+        )  # fmt: skip
+        cached = self._cached(decoder, samples, numbers)
+        batches = load_batches(cached or samples, steps, peers.loader_workers(cfg.workers))
+        step_of = _Step(decoder, self._parallel(decoder), peers.device, cached is not None)
+        decoder.train()
+        if cfg.freeze == "encoder":
+            decoder.encoder.eval()
+        decoder.begin_step(first, plan.steps)
+        with progress(self.command, plan.steps, "steps", not self.quiet) as ticker:
+            ticker.start_at(first)
+
+            def on_step(step: int, record: dict[str, float]) -> None:
+                detail = ""
+                if record:
+                    named = " ".join(
+                        f"{name} {record[name]:.4f}" for name in decoder.weights if name in record
+                    )
+                    detail = f"loss {record['loss']:.4f} ({named})"
+                ticker.advance(1, detail)
+                decoder.begin_step(step, plan.steps)
+
+            train(
+                decoder,
+                optimizer,
+                step_of,
+                batches,
+                plan,
+                peers,
+                cfg.out,
+                weights=dict(decoder.weights),
+                first_step=first,
+                on_step=on_step,
+                identity=identity,
+            )
+        if cached is not None:
+            cached.close()
+        decoder.eval()
+
+    def _cached(
+        self, decoder: Decoder, samples: LabelledSamples, numbers: np.ndarray
+    ) -> CachedFeatures | None:
+        """Features of all training samples, where nothing below the head is trained."""
+        frozen = self.cfg.freeze == "encoder" and isinstance(decoder, Linear)
+        if not (frozen and self.cfg.cache and self.peers.world == 1):
+            return None
+        path = self.cfg.out / "features.npy"
+        with progress("features", len(numbers), "samples", not self.quiet) as ticker:
+            return CachedFeatures(
+                samples, numbers.tolist(), decoder.encoder.eval(), path, ticker.advance
+            )
+
+    def _parallel(self, decoder: Decoder) -> Decoder | DistributedDataParallel:
+        if self.peers.world == 1:
+            return decoder
+        device = self.peers.device
+        return DistributedDataParallel(decoder, [device.index] if device.type == "cuda" else None)
+
+    def _finish(
+        self,
+        decoder: Decoder,
+        samples: LabelledSamples,
+        split: BenchmarkSplit,
+        train_numbers: np.ndarray,
+        loaded: Loaded | None,
+    ) -> Report:
+        """Score on the test set; checkpoint, picture, report."""
+        cfg, peers, benchmark = self.cfg, self.peers, BENCHMARKS[self.cfg.benchmark]
+        with progress("test", len(split.test), "samples", not self.quiet) as ticker:
+            result = evaluate(
+                decoder, samples, split.test.tolist(), peers,
+                batch=max(1, cfg.batch // peers.world),
+                advance=lambda count: ticker.advance(count * peers.world),
+            )  # fmt: skip
+        if not peers.main:
+            return Report(self.command, "", (), ())
+        description = {
+            "benchmark": cfg.benchmark,
+            "protocol": self._setting,
+            "config": cfg.model_dump(mode="json"),
+            "pretraining": self.pretrained.get("data", {}),
+            "encoder": {"source": cfg.checkpoint, "sha256": self.pretrained.get("sha256")},
+            "data": {
+                "stores": [store.fingerprint for store in samples.pairs.stores],
+                "training_samples": len(train_numbers),
+                "test_samples": result.samples,
+            },
+            "metrics": result.summary,
+        }
+        save_task(cfg.out / "task.safetensors", decoder, description)
+        notes = [f"task model: {cfg.out / 'task.safetensors'}"]
+        if cfg.pictures and result.samples:
+            chosen = split.test[:: max(1, len(split.test) // cfg.pictures)][: cfg.pictures]
+            draw_rows(decoder, samples, chosen.tolist(), cfg.out / "panel.png")
+            notes.append(f"picture: {cfg.out / 'panel.png'}")
+        report = self._report(samples, split, train_numbers, benchmark, result, description, notes)
+        write_json(cfg.out / "report.json", report.to_json())
+        return report
+
+    def _report(
+        self,
+        samples: LabelledSamples,
+        split: BenchmarkSplit,
+        train_numbers: np.ndarray,
+        benchmark: Benchmark,
+        result: Evaluation,
+        description: dict[str, Any],
+        notes: list[str],
+    ) -> Report:
+        cfg = self.cfg
+        trivial = None
+        if result.samples:
+            trivial = trivial_summary(
+                benchmark.task, samples, train_numbers.tolist(), split.test.tolist()
+            )
+        columns, rows = comparison(cfg.benchmark, benchmark.task, self._setting, result, trivial)
+        if self._setting.startswith("subset"):
+            notes.append(f"trained on {len(train_numbers):,} samples: {self._setting}")
+        return Report(
+            self.command,
+            f"{self.command} {cfg.benchmark}, {len(train_numbers):,} training samples, "
+            f"{result.samples:,} test samples",
+            columns,
+            rows,
+            (*notes, *benchmark.notes),
+            description | {"input": asdict(samples.settings)},
+        )
+
+    @property
+    def _setting(self) -> str:
+        """The protocol in the words of published tables."""
+        if self.command == "probe" and self.cfg.fraction == 1:
+            return "probe"
+        kind = "probe, " if self.command == "probe" else ""
+        if self.cfg.fraction in FRACTIONS:
+            return kind + FRACTIONS[self.cfg.fraction]
+        return f"{kind}subset {self.cfg.fraction:g}"
+
+    def _say_plan(
+        self, decoder: Decoder, loaded: Loaded | None, numbers: np.ndarray, split: BenchmarkSplit
+    ) -> None:
+        if self.quiet:
+            return
+        cfg, settings = self.cfg, decoder.encoder.input
+        name = next(name for name, kind in DECODERS.items() if type(decoder) is kind)
+        say(
+            f"{cfg.benchmark}: {len(numbers):,} of {len(split.train):,} training samples, "
+            f"{len(split.test):,} test samples; encoder {cfg.checkpoint}, decoder {name} "
+            f"{decoder.settings}"
+        )
+        frozen = " (frozen)" if cfg.freeze == "encoder" else ""
+        say(
+            f"preset {cfg.preset}, input {settings.height}x{settings.width}, batch {cfg.batch}, "
+            f"{cfg.epochs} epochs, lr {cfg.lr:g}, encoder {cfg.encoder_lr or cfg.lr:g}{frozen}, "
+            f"{cfg.schedule}, on {self.peers.world} x {self.peers.device}"
+        )
+        if loaded is None:
+            say("decoder starts fresh (--decoder-weights takes published ones)")
+            return
+        say(f"decoder weights: {loaded.layout}, {len(loaded.loaded)} tensors taken")
+        for title, names in (("starts fresh", loaded.fresh), ("not used", loaded.unused)):
+            if names:
+                shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+                say(f"  {title}: {len(names)}: {shown}")
+        for note in loaded.notes:
+            say(f"  {note}")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Batch to loss terms: the objective of the training loop."""
+
+    decoder: Decoder
+    model: Decoder | DistributedDataParallel
+    device: torch.device
+    cached: bool
+
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Terms, dict[str, Callable[[], float]]]:
+        moved = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        target = moved.pop("target")
+        if self.cached:
+            settings = self.decoder.encoder.input
+            grid = self.decoder.encoder.grid(settings.height, settings.width)
+            side_by_side = moved["tokens"].transpose(1, 2).flatten(2)  # (N, L, frames x D)
+            raw = self.decoder.head(side_by_side, grid)
+        else:
+            raw = self.model(**moved)
+        return self.decoder.loss(raw, target), {}

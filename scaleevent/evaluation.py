@@ -1,0 +1,174 @@
+"""A task model on a benchmark: predictions, records, summary, pictures, files to hand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scaleevent.decoders.decoder import Decoder
+from scaleevent.distributed import Ranks
+from scaleevent.labelled import Item, LabelledSamples
+from scaleevent.pairs import decode_image
+from scaleevent.pictures import draw_voxel, panel, save_picture
+from scaleevent.published import comparable
+from scaleevent.tasks.task import Record, Summary, Task
+
+COLUMNS = ("image", "events", "prediction", "ground truth", "error")
+TRIVIAL_LABELS = 200  # training labels that the trivial prediction is taken from
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metric of a model, and what did not count.
+
+    Args:
+        summary: From the task.
+        samples: How many were scored.
+        unlabelled: How many have no label here.
+    """
+
+    summary: Summary
+    samples: int
+    unlabelled: int
+
+
+@torch.no_grad()
+def evaluate(
+    decoder: Decoder,
+    samples: LabelledSamples,
+    numbers: Sequence[int],
+    peers: Ranks,
+    *,
+    batch: int = 4,
+    at_input_size: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
+    keep: Callable[[int, Item, np.ndarray], None] = lambda index, item, prediction: None,
+) -> Evaluation:
+    """Predict and score samples; every rank takes its share of the batches.
+
+    Args:
+        decoder: On its device, in evaluation mode.
+        samples: Where the samples come from.
+        numbers: Which of them.
+        peers: This process and the others.
+        batch: Samples predicted at once.
+        at_input_size: Score on the input's grid instead of the label's own pixels.
+        advance: Told how many samples are done.
+        keep: Given every prediction.
+
+    Raises:
+        DataError: As the task's metric; no sample has a label.
+    """
+    groups = [list(numbers[i : i + batch]) for i in range(0, len(numbers), batch)]
+    scored: list[tuple[int, Record, str]] = []
+    unlabelled = 0
+    for group in groups[peers.rank :: peers.world]:
+        for index, item, prediction in predict(decoder, samples, group, at_input_size):
+            keep(index, item, prediction)
+            if item.truth is None:
+                unlabelled += 1
+                continue
+            record = samples.task.measure(prediction, item.truth)
+            scored.append((index, record, item.recording))
+        advance(len(group))
+    position = {index: place for place, index in enumerate(numbers)}
+    everything = sorted(peers.gather(scored), key=lambda one: position[one[0]])
+    unlabelled = int(peers.sum([unlabelled])[0])
+    if not everything:
+        return Evaluation({}, 0, unlabelled)
+    records, recordings = [one[1] for one in everything], [one[2] for one in everything]
+    return Evaluation(samples.task.summarise(records, recordings), len(records), unlabelled)
+
+
+@torch.no_grad()
+def predict(
+    decoder: Decoder, samples: LabelledSamples, group: Sequence[int], at_input_size: bool = False
+) -> Iterator[tuple[int, Item, np.ndarray]]:
+    """Predictions of samples on their labels' pixels, or on the input's grid."""
+    device = next(decoder.parameters()).device
+    inputs = [samples.inputs(index) for index in group]
+    stacked = {name: torch.stack([one[name] for one in inputs]).to(device) for name in inputs[0]}
+    settings = samples.settings
+    raw = decoder(**stacked)
+    by_size: dict[tuple[int, int], np.ndarray] = {}
+    for place, index in enumerate(group):
+        item = samples.item(index, at_input_size)
+        size = (settings.height, settings.width) if at_input_size else samples.size(index)
+        if size not in by_size:
+            by_size[size] = decoder.predict(raw, size).cpu().numpy()
+        yield index, item, by_size[size][place]
+
+
+def trivial_summary(
+    task: Task, samples: LabelledSamples, train: Sequence[int], test: Sequence[int]
+) -> tuple[str, Summary]:
+    """Name and metric of the best prediction without looking at the events."""
+    chosen = np.asarray(train)[np.linspace(0, len(train) - 1, TRIVIAL_LABELS).astype(np.int64)]
+    items = (samples.item(int(index)) for index in np.unique(chosen))
+    name, constant = task.trivial(item.truth.values for item in items if item.truth is not None)
+    records, recordings = [], []
+    for index in test:
+        item = samples.item(int(index))
+        if item.truth is not None:
+            constant_map = task.fill(constant, item.truth.values.shape[-2:])
+            records.append(task.measure(constant_map, item.truth))
+            recordings.append(item.recording)
+    return name, task.summarise(records, recordings)
+
+
+def draw_rows(
+    decoder: Decoder, samples: LabelledSamples, numbers: Sequence[int], path: Path
+) -> None:
+    """PNG with a row for each sample: image, events, prediction, ground truth, error."""
+    rows = []
+    for number in numbers:
+        index, item, prediction = next(predict(decoder, samples, [int(number)]))
+        if item.truth is None:
+            continue
+        shard, row = samples.pairs.shard(index)
+        voxel = shard.voxel(row, samples.settings.bins)
+        fit = samples.settings.fit(*voxel.shape[1:])
+        events = draw_voxel(fit.crop_array(voxel))
+        encoded = shard.image(row)
+        image = np.full_like(events, 255)
+        if encoded:
+            decoded = decode_image(encoded).transpose(2, 0, 1)
+            image = fit.crop_array(decoded).transpose(1, 2, 0)
+        rows.append([image, events, *samples.task.draw(prediction, item.truth.values)])
+    if rows:
+        save_picture(path, panel(COLUMNS, rows))
+
+
+def comparison(
+    benchmark: str,
+    task: Task,
+    setting: str,
+    evaluation: Evaluation,
+    trivial: tuple[str, Summary] | None,
+) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+    """Columns and rows of a result table: ours by variant, without looking, and as published.
+
+    Args:
+        benchmark: Name.
+        task: Of the benchmark.
+        setting: Protocol, see `scaleevent.published`.
+        evaluation: Ours.
+        trivial: From `trivial_summary`.
+    """
+    rows: list[tuple[str, dict[str, float]]] = []
+    if evaluation.samples:
+        rows += [(f"ours, {name}", own) for name, own in task.rows(evaluation.summary).items()]
+    if trivial is not None:
+        name, summary = trivial
+        rows.append((name, next(iter(task.rows(summary).values()))))
+    for row in comparable(benchmark, setting):
+        note = f" ({row.note})" if row.note else ""
+        rows.append((f"{row.method}, as published{note}", row.numbers))
+    keys = list(dict.fromkeys(key for _, numbers in rows for key in numbers))
+    table = tuple((name, *(numbers.get(key) for key in keys)) for name, numbers in rows)
+    return ("", *keys), table

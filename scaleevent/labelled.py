@@ -1,0 +1,238 @@
+"""Labelled pairs of a task: input and target, the split of a benchmark, few-shot subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scaleevent.errors import DataError
+from scaleevent.events import Events
+from scaleevent.inputs import InputSettings, voxel_input
+from scaleevent.samples import PairSamples
+from scaleevent.shard import Shard
+from scaleevent.store import PairStore
+from scaleevent.tasks.task import Task, Truth, nearest
+from scaleevent.voxels import voxelize
+
+STREET_TRAINING = 0.7  # of the scenes of `street`, which has no split of its own
+
+
+@dataclass(frozen=True)
+class Item:
+    """One pair, for what is not training.
+
+    Args:
+        truth: Label on its own pixels, or None where the benchmark keeps it to itself.
+        recording: Its recording.
+        file_index: Name of its prediction in a submission, where the benchmark wants one.
+        where: For messages.
+    """
+
+    truth: Truth | None
+    recording: str
+    file_index: int | None
+    where: str
+
+
+class LabelledSamples(Dataset):
+    """Input and target of a task for every pair of some stores, under a running number.
+
+    Args:
+        stores: Pair stores that hold the task's label.
+        task: What the label means.
+        settings: The network's input.
+
+    Raises:
+        DataError: No pairs.
+    """
+
+    def __init__(self, stores: Sequence[PairStore], task: Task, settings: InputSettings) -> None:
+        self.pairs = PairSamples(stores, settings)
+        if not len(self.pairs):
+            raise DataError("the pair stores hold no pair", where=[s.folder for s in stores])
+        self.task, self.settings = task, settings
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """`voxel` and, for two frames, `after`: (3, H, W) float32; `target` as the task has it."""
+        return self.inputs(index) | {"target": self.target(index)}
+
+    def target(self, index: int) -> Tensor:
+        """The label on the input's grid, see `scaleevent.decoders.decoder.Decoder.loss`.
+
+        Raises:
+            DataError: There is none, or it is on other pixels than the events.
+        """
+        shard, row = self.pairs.shard(index)
+        label = shard.label(self.task.label, row)
+        where = f"{shard.path}, pair {row}"
+        if label is None:
+            raise DataError(f"a pair without {self.task.label}", where=where)
+        fit = self.settings.fit(*self._sensor(shard, row))
+        values = self._on_sensor(label.values, shard, row, where)
+        return torch.from_numpy(self.task.target(values, fit, where))
+
+    def inputs(self, index: int) -> dict[str, Tensor]:
+        """As `__getitem__`, without the target."""
+        shard, row = self.pairs.shard(index)
+        found = {"voxel": shard.voxel(row, self.settings.bins)}
+        if self.task.frames == 2:
+            events, window = self._after(shard, row)
+            found["after"] = voxelize(events, window, self.settings.bins)
+        fit = self.settings.fit(*self._sensor(shard, row))
+        normaliser = self.settings.normaliser
+        return {
+            name: torch.from_numpy(voxel_input(voxel, fit, normaliser))
+            for name, voxel in found.items()
+        }
+
+    def item(self, index: int, at_input_size: bool = False) -> Item:
+        """Everything about a pair that an evaluation needs beside the network's input.
+
+        Args:
+            index: Running number.
+            at_input_size: Give the truth on the input's grid, as in training.
+        """
+        shard, row = self.pairs.shard(index)
+        label = shard.label(self.task.label, row)
+        where = f"{shard.path}, pair {row}"
+        number, inside = self.pairs.locate(index)
+        recording = str(self.pairs.stores[number].recordings[inside])
+        file_index = shard.provenance(row).get("file_index")
+        if label is None:
+            return Item(None, recording, file_index, where)
+        fit = self.settings.fit(*self._sensor(shard, row))
+        values = self._on_sensor(label.values, shard, row, where)
+        seen = self._event_pixels(shard, row)
+        if at_input_size:
+            truth = Truth(self.task.target(values, fit, where), nearest(seen, fit), where)
+        else:
+            truth = Truth(fit.crop_array(values), fit.crop_array(seen), where)
+        return Item(truth, recording, file_index, where)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Rows and columns of a pair's native pixels that the input shows."""
+        shard, row = self.pairs.shard(index)
+        return self.settings.fit(*self._sensor(shard, row)).crop[2:]
+
+    def recordings(self, numbers: np.ndarray) -> set[str]:
+        """The recordings that samples are of."""
+        names = np.concatenate([store.recordings.astype(str) for store in self.pairs.stores])
+        return set(names[numbers].tolist())
+
+    def identity(self, index: int) -> dict[str, Any]:
+        """Which pair this is, for the list of a subset."""
+        shard, row = self.pairs.shard(index)
+        number, inside = self.pairs.locate(index)
+        return {
+            "store": self.pairs.stores[number].fingerprint,
+            "recording": str(self.pairs.stores[number].recordings[inside]),
+            "image_us": int(shard.rows("image_us")[row]),
+        }
+
+    def _sensor(self, shard: Shard, row: int) -> tuple[int, int]:
+        height, width = shard.rows("sensor")[row]
+        return int(height), int(width)
+
+    def _on_sensor(self, values: np.ndarray, shard: Shard, row: int, where: str) -> np.ndarray:
+        sensor = self._sensor(shard, row)
+        if values.shape[-2:] != sensor:
+            raise DataError(
+                "label and events differ in size",
+                where=where,
+                found=f"label {values.shape[-2]}x{values.shape[-1]}",
+                expected=f"{sensor[0]}x{sensor[1]}",
+            )
+        return values
+
+    def _after(self, shard: Shard, row: int) -> tuple[Events, Any]:
+        found = shard.after(row)
+        if found is None:
+            raise DataError(
+                "a pair without the window after it, which two-frame flow needs",
+                where=f"{shard.path}, pair {row}",
+                hint="prepare a flow data set, or street with --after",
+            )
+        return found
+
+    def _event_pixels(self, shard: Shard, row: int) -> np.ndarray:
+        """(H, W) bool: pixels with an event in the span that the label describes."""
+        events, _ = self._after(shard, row) if self.task.frames == 2 else shard.events(row)
+        seen = np.zeros((events.height, events.width), bool)
+        seen[events.y, events.x] = True
+        return seen
+
+
+@dataclass(frozen=True)
+class BenchmarkSplit:
+    """Sample numbers of a benchmark, in the stores' order: to train on, and to be scored."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def benchmark_split(samples: LabelledSamples, scored: str = "test") -> BenchmarkSplit:
+    """The published split, which `prepare` wrote beside every recording.
+
+    `street` has none: its first 70 % of scenes train.
+
+    Args:
+        samples: All of the benchmark.
+        scored: Name of the part that is scored.
+
+    Raises:
+        DataError: Recordings without a split.
+    """
+    labels: list[np.ndarray] = []
+    for store in samples.pairs.stores:
+        names, first, member = np.unique(store.recordings, return_index=True, return_inverse=True)
+        parts = []
+        for index in first:
+            shard, row = store.locate(int(index))
+            parts.append(shard.provenance(row).get("split", ""))
+        if store.manifest["settings"].get("name") == "street":
+            parts = np.where(np.arange(len(store)) < STREET_TRAINING * len(store), "train", "test")
+            labels.append(parts)
+            continue
+        unknown = [name for name, part in zip(names, parts, strict=True) if not part]
+        if unknown:
+            raise DataError(
+                "recordings that belong to no part of the benchmark",
+                where=store.folder,
+                found=", ".join(unknown[:20]),
+                hint="prepare the benchmark's own data set",
+            )
+        labels.append(np.array(parts)[member])
+    part = np.concatenate(labels)
+    return BenchmarkSplit(np.flatnonzero(part == "train"), np.flatnonzero(part == scored))
+
+
+def few_shot(numbers: np.ndarray, fraction: float, law: str, seed: int) -> np.ndarray:
+    """A subset of training samples.
+
+    Args:
+        numbers: All of them, in order.
+        fraction: Share to keep, 0 to 1.
+        law: `interval`: every k-th, k = 1 / fraction (paper section 4.2). `random`: drawn from the
+            seed. `prefix`: the first n // k + 1 (ldkong1205/OpenESS), of the whole list.
+        seed: Of `random`.
+
+    Returns:
+        Ascending sample numbers; never none.
+    """
+    every = max(1, round(1 / fraction))
+    if law == "interval":
+        return numbers[::every]
+    if law == "prefix":
+        return numbers[: len(numbers) // every + 1]
+    count = max(1, round(fraction * len(numbers)))
+    chosen = np.random.default_rng([seed, len(numbers)]).permutation(len(numbers))[:count]
+    return numbers[np.sort(chosen)]

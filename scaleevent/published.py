@@ -1,0 +1,215 @@
+"""Published numbers of the benchmarks, to print beside ours.
+
+From the ScaleEvent paper (arXiv 2603.03969), tables 1-4, 6 and 10-13, unless a row says otherwise.
+Settings: `full` supervision, `1%` .. `20%` of the training samples, `probe`: a linear head on the
+frozen encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OURS = "ScaleEvent"  # the paper's own rows start with it
+FRACTIONS = {0.01: "1%", 0.05: "5%", 0.1: "10%", 0.2: "20%", 1.0: "full"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a paper.
+
+    Args:
+        method: Name and backbone.
+        numbers: By metric, named as our own.
+        setting: Supervision.
+        note: What makes it less comparable.
+    """
+
+    method: str
+    numbers: dict[str, float]
+    setting: str = "full"
+    note: str = ""
+
+
+def _full(keys: tuple[str, ...], rows: dict[str, tuple[float | None, ...]]) -> list[Published]:
+    """Rows of full supervision; None where a paper does not say."""
+    return [
+        Published(name, {k: v for k, v in zip(keys, row, strict=True) if v is not None})
+        for name, row in rows.items()
+    ]
+
+
+def _few(key: str, rows: dict[str, tuple[float, ...]]) -> list[Published]:
+    """Rows of probe, 1 %, 5 %, 10 %, 20 %."""
+    settings = ("probe", "1%", "5%", "10%", "20%")
+    return [
+        Published(name, {key: value}, setting)
+        for name, row in rows.items()
+        for setting, value in zip(settings, row, strict=True)
+    ]
+
+
+_SEGMENTATION = ("miou", "acc")
+_DEPTH = ("d1", "d2", "d3", "abs_rel", "rmse", "rmse_log")
+_ZERO_SHOT = "zero-shot, trained on synthetic data"
+
+_DSEC_SEMANTIC = _full(
+    _SEGMENTATION,
+    {
+        "ScaleEvent ViT-S": (61.12, 90.76),
+        "ScaleEvent ViT-B": (64.93, 92.00),
+        "ScaleEvent ViT-L": (69.65, 93.10),
+        "STP Swin-T": (62.05, None),
+        "STP R50": (61.29, None),
+        "ECDDP Swin-T": (61.25, None),
+        "ECDP R50": (59.16, None),
+        "KWYAF": (57.75, 90.87),
+        "ESEG": (57.55, 91.47),
+        "OpenESS-E2VID": (57.21, 90.21),
+        "ECDDP ViT-S": (56.38, None),
+        "FC-CLIP": (55.67, 89.97),
+        "MaskCLIP": (55.01, 89.81),
+        "HMNet-L1": (55.00, 89.80),
+        "ESS-Sup": (53.29, 89.37),
+        "HALSIE": (52.43, 89.01),
+        "Ev-SegNet": (51.76, 88.61),
+        "ESS": (45.38, 84.17),
+        "E2VID": (44.08, 80.06),
+    },
+) + _few(
+    "miou",
+    {
+        "ScaleEvent ViT-S": (55.46, 52.97, 56.55, 58.96, 60.20),
+        "ScaleEvent ViT-B": (58.42, 54.37, 62.87, 63.88, 64.15),
+        "ScaleEvent ViT-L": (61.29, 59.73, 68.03, 68.51, 69.25),
+        "OpenESS": (44.26, 41.41, 44.97, 46.25, 48.28),
+        "FC-CLIP": (43.00, 39.12, 43.71, 44.09, 47.77),
+        "MaskCLIP": (33.08, 33.89, 37.03, 38.83, 42.40),
+    },
+)
+
+_DDD17 = _full(
+    _SEGMENTATION,
+    {
+        "ScaleEvent ViT-S": (59.64, 91.39),
+        "ScaleEvent ViT-B": (62.81, 92.21),
+        "ScaleEvent ViT-L": (65.08, 92.62),
+        "STP Swin-T": (63.29, None),
+        "OpenESS-E2VID": (63.00, 91.05),
+        "ECDDP Swin-T": (62.56, None),
+        "KWYAF": (62.41, 91.32),
+        "STP R50": (62.13, None),
+        "FC-CLIP": (62.01, 90.68),
+        "ESS-Sup": (61.37, 91.08),
+        "MaskCLIP": (61.27, 90.50),
+        "HALSIE": (60.66, 92.50),
+        "ESEG": (59.97, 90.68),
+        "ECDP R50": (59.15, None),
+        "DTL": (58.80, None),
+        "EVDistill": (58.02, None),
+        "ECDDP ViT-S": (55.73, None),
+        "Ev-SegNet": (54.81, 89.76),
+        "EvSegformer": (54.41, 94.72),
+        "PVT-FPN": (53.89, 94.28),
+        "ESS": (53.09, 88.43),
+        "E2VID": (48.47, 85.84),
+    },
+) + _few(
+    "miou",
+    {
+        "ScaleEvent ViT-S": (55.64, 53.87, 54.36, 57.29, 58.37),
+        "ScaleEvent ViT-B": (57.87, 57.23, 59.54, 61.45, 62.06),
+        "ScaleEvent ViT-L": (60.30, 59.23, 62.52, 63.71, 64.43),
+        "OpenESS": (55.61, 57.58, 59.07, 61.03, 61.78),
+        "FC-CLIP": (54.07, 56.38, 58.50, 60.05, 60.85),
+        "MaskCLIP": (31.91, 53.91, 56.27, 59.32, 59.97),
+    },
+)
+
+_DSEC_DEPTH = [
+    *_full(
+        _DEPTH,
+        {
+            "ScaleEvent ViT-S": (0.824, 0.965, 0.993, 0.131, 4.564, 0.184),
+            "ScaleEvent ViT-B": (0.872, 0.978, 0.996, 0.109, 4.032, 0.158),
+            "ScaleEvent ViT-L": (0.896, 0.983, 0.997, 0.101, 3.694, 0.144),
+            "DepthAnyEvent-R ViT-S": (0.691, 0.930, 0.981, 0.191, 8.880, 0.266),
+            "ECDDP ViT-S": (0.545, 0.857, 0.959, 0.263, 9.477, 0.294),
+            "ECDP ViT-S": (0.528, 0.818, 0.938, 0.324, 11.473, 0.376),
+        },
+    ),
+    Published(
+        "EReFormer",
+        dict(zip(_DEPTH, (0.524, 0.824, 0.945, 0.297, 11.608, 0.334), strict=True)),
+        note=_ZERO_SHOT,
+    ),
+    Published(
+        "E2Depth",
+        dict(zip(_DEPTH, (0.409, 0.719, 0.891, 0.395, 13.258, 0.412), strict=True)),
+        note=_ZERO_SHOT,
+    ),
+    *_few(
+        "rmse",
+        {
+            "ScaleEvent ViT-S": (4.861, 4.983, 4.751, 4.728, 4.694),
+            "ScaleEvent ViT-B": (4.352, 4.471, 4.264, 4.192, 4.154),
+            "ScaleEvent ViT-L": (3.857, 3.984, 3.841, 3.759, 3.723),
+            "DepthAnyEvent-R": (10.584, 10.347, 9.898, 9.534, 9.065),
+        },
+    ),
+]
+
+_MVSEC_DEPTH = _full(
+    _DEPTH,
+    {
+        "ScaleEvent ViT-S": (0.577, 0.800, 0.914, 0.289, 6.145, 0.378),
+        "ScaleEvent ViT-B": (0.594, 0.811, 0.922, 0.280, 5.891, 0.364),
+        "ScaleEvent ViT-L": (0.625, 0.834, 0.934, 0.268, 5.554, 0.343),
+        "DepthAnyEvent-R ViT-S": (0.489, 0.751, 0.878, 0.365, 6.465, 0.483),
+        "ECDDP ViT-S": (0.513, 0.762, 0.871, 0.428, 6.957, 0.469),
+        "E2Depth": (0.432, 0.717, 0.868, 0.420, 7.268, 0.455),
+        "ECDP ViT-S": (0.476, 0.772, 0.863, 0.496, 7.680, 0.506),
+        "EReFormer": (0.391, 0.652, 0.810, 0.551, 8.373, 0.523),
+    },
+) + _few(
+    "rmse",
+    {
+        "ScaleEvent ViT-S": (6.756, 6.930, 6.712, 6.477, 6.352),
+        "ScaleEvent ViT-B": (6.392, 6.546, 6.339, 6.012, 5.908),
+        "ScaleEvent ViT-L": (5.884, 5.975, 5.855, 5.724, 5.673),
+        "DepthAnyEvent-R": (7.473, 7.542, 7.261, 6.794, 6.637),
+    },
+)
+
+# EPE of indoor_flying1, 2, 3; the mean of the three is ours to take
+_FLYING = ("epe indoor_flying1", "epe indoor_flying2", "epe indoor_flying3")
+_MVSEC_FLOW = _full(
+    _FLYING,
+    {
+        "ScaleEvent ViT-S": (0.29, 0.38, 0.40),
+        "ScaleEvent ViT-B": (0.28, 0.38, 0.39),
+        "ScaleEvent ViT-L": (0.27, 0.37, 0.39),
+        "STP Swin-T": (0.31, 0.41, 0.43),
+        "ECDDP Swin-T": (0.36, 0.45, 0.42),
+        "ECDDP ViT-S": (0.51, 0.69, 0.61),
+        "STP ViT-S": (0.58, 1.22, 0.93),
+        "ECDP ViT-S": (0.61, 1.26, 1.00),
+        "ECDP R50": (0.60, 1.35, 1.12),
+        "DCEIFlow": (0.75, 1.39, 1.13),
+        "EST": (1.24, 2.05, 1.71),
+    },
+)
+
+PUBLISHED: dict[str, list[Published]] = {
+    "dsec-semantic": _DSEC_SEMANTIC,
+    "ddd17-seg": _DDD17,
+    "dsec-depth": _DSEC_DEPTH,
+    "mvsec-depth": _MVSEC_DEPTH,
+    "mvsec-flow": _MVSEC_FLOW,
+}
+
+
+def comparable(benchmark: str, setting: str, rivals: int = 3) -> list[Published]:
+    """The paper's rows for a setting, then the first rivals of the list, best first."""
+    rows = [row for row in PUBLISHED.get(benchmark, []) if row.setting == setting]
+    ours = [row for row in rows if row.method.startswith(OURS)]
+    return ours + [row for row in rows if not row.method.startswith(OURS)][:rivals]

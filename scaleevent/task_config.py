@@ -1,0 +1,259 @@
+"""Settings of the commands that train and measure task models: probe, finetune, eval, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from scaleevent.errors import ConfigError
+from scaleevent.settings import Settings, load_config, parse_size
+
+Benchmark = Literal[
+    "dsec-semantic", "ddd17-seg", "dsec-depth", "mvsec-depth", "mvsec-flow", "dsec-flow",
+    "street-semantic", "street-depth", "street-flow",
+]  # fmt: skip
+TASKS = {
+    **dict.fromkeys(("dsec-semantic", "ddd17-seg", "street-semantic"), "segmentation"),
+    **dict.fromkeys(("dsec-depth", "mvsec-depth", "street-depth"), "depth"),
+    **dict.fromkeys(("mvsec-flow", "dsec-flow", "street-flow"), "flow"),
+}
+_WHERE = "pair stores; default: $SCALEEVENT_DATA/NAME; street-*: rendered"
+
+
+class ComputeSettings(Settings):
+    """Where a task model is trained or evaluated."""
+
+    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N")] = "auto"
+    workers: Annotated[
+        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
+    ] = None
+    overwrite: Annotated[bool, Field(description="empty the run folder first")] = False
+
+
+class TrainingSettings(ComputeSettings):
+    """What `probe` and `finetune` share."""
+
+    benchmark: Annotated[Benchmark, Field(description=f"one of {', '.join(TASKS)}")]
+    checkpoint: Annotated[
+        str, Field(description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)")
+    ]
+    data: Annotated[list[Path], Field(description=_WHERE)] = []
+    arch: Annotated[
+        Literal["tiny", "vits", "vitb", "vitl"] | None, Field(description="of a random encoder")
+    ] = None
+    size: Annotated[
+        tuple[int, int] | None, Field(description="network input; default: the benchmark's")
+    ] = None
+    normaliser: Annotated[
+        Literal["minmax", "symmetric", "none"] | None,
+        Field(description="range of the voxel input; default: the encoder's, else minmax"),
+    ] = None
+    fraction: Annotated[
+        float, Field(gt=0, le=1, description="share of the training samples, such as 0.01")
+    ] = 1.0
+    subset: Annotated[
+        Literal["interval", "random", "prefix"], Field(description="how a share is chosen")
+    ] = "interval"
+    seed: Annotated[int, Field(ge=0, description="of the decoder's start, draws and subset")] = 0
+    log_every: Annotated[int, Field(ge=1, description="steps between log lines")] = 10
+    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 1000
+    offline: Annotated[bool, Field(description="never use the network")] = False
+    transductive: Annotated[
+        bool, Field(description="allow an encoder that was pretrained on test recordings")
+    ] = False
+    pictures: Annotated[int, Field(ge=0, le=64, description="test samples to draw")] = 4
+    resume: Annotated[bool, Field(description="go on from the last saved state")] = False
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+
+class FinetuneConfig(TrainingSettings):
+    """Settings of `scaleevent finetune`. Defaults are the benchmark's preset."""
+
+    out: Annotated[Path, Field(description="run folder")] = Path("runs/finetune")
+    preset: Annotated[str | None, Field(description="paper, released, origin, demo")] = None
+    decoder: Annotated[
+        Literal["linear", "eomt", "dpt", "sea_raft", "waft"] | None,
+        Field(description="default: eomt, dpt, sea_raft by task"),
+    ] = None
+    decoder_weights: Annotated[
+        Path | None, Field(description="published weights of the decoder")
+    ] = None
+    eomt: Annotated[
+        Literal["upstream", "scaleevent"],
+        Field(description="EoMT with masked attention and deep supervision, or as the authors'"),
+    ] = "scaleevent"
+    freeze: Annotated[
+        Literal["none", "released", "encoder"],
+        Field(description="released: tokens and final norm stay; encoder: all of it"),
+    ] = "none"
+    cache: Annotated[
+        bool, Field(description="linear on a frozen encoder: compute its features once")
+    ] = True
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs")] = 30
+    batch: Annotated[int, Field(ge=1, le=65_536, description="global batch")] = 12
+    lr: Annotated[float, Field(gt=0, le=10, description="learning rate of the decoder")] = 4e-6
+    encoder_lr: Annotated[
+        float | None, Field(gt=0, le=10, description="of the encoder; default --lr")
+    ] = None
+    lr_patch: Annotated[
+        float | None, Field(gt=0, le=10, description="of the patch embedding; default encoder's")
+    ] = None
+    layer_decay: Annotated[
+        float, Field(gt=0, le=1, description="factor on the rate per encoder block, from the top")
+    ] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")] = 1e-4
+    schedule: Annotated[
+        Literal["exponential", "cosine", "constant", "poly", "two-stage-poly", "one-cycle"],
+        Field(description="of the learning rate"),
+    ] = "exponential"
+    decay: Annotated[float, Field(gt=0, le=1, description="factor of exponential")] = 0.9
+    decay_every: Annotated[int, Field(ge=1, description="epochs between its steps")] = 5
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9, description="linear warm-up")] = 0
+    encoder_warmup_steps: Annotated[
+        int, Field(ge=0, le=10**9, description="two-stage-poly: the encoder's, after the decoder's")
+    ] = 0
+    clip: Annotated[float, Field(ge=0, le=1e6, description="gradient norm; 0: no clipping")] = 0.1
+    gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on a GPU, else fp32")
+    ] = "auto"
+
+
+class ProbeConfig(TrainingSettings):
+    """Settings of `scaleevent probe`: a linear head on the frozen encoder, as the paper's."""
+
+    out: Annotated[Path, Field(description="run folder")] = Path("runs/probe")
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs")] = 20
+    batch: Annotated[int, Field(ge=1, le=65_536, description="batch")] = 8
+    lr: Annotated[float, Field(gt=0, le=10, description="learning rate")] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")] = 1e-4
+    cache: Annotated[bool, Field(description="compute the frozen features once")] = True
+
+    def as_finetuning(self) -> FinetuneConfig:
+        """The same run in the words of `finetune`."""
+        return FinetuneConfig(
+            **self.model_dump(), preset="probe", decoder="linear", freeze="encoder",
+            schedule="constant", clip=0.0,
+        )  # fmt: skip
+
+
+class EvalConfig(ComputeSettings):
+    """Settings of `scaleevent eval`."""
+
+    benchmark: Annotated[Benchmark, Field(description=f"one of {', '.join(TASKS)}")]
+    checkpoint: Annotated[Path, Field(description="task checkpoint of probe or finetune")]
+    data: Annotated[list[Path], Field(description=_WHERE)] = []
+    out: Annotated[Path | None, Field(description="folder for report and pictures")] = None
+    batch: Annotated[int, Field(ge=1, le=65_536, description="samples at once")] = 4
+    pictures: Annotated[int, Field(ge=0, le=64, description="test samples to draw")] = 0
+    submission: Annotated[
+        Path | None, Field(description="dsec-flow: folder for the files to hand in")
+    ] = None
+    at_input_size: Annotated[
+        bool, Field(description="segmentation: score at the input's size, as the released code")
+    ] = False
+    alignment: Annotated[
+        Literal["none", "median", "least-squares"],
+        Field(description="depth: fit each prediction to its ground truth first"),
+    ] = "none"
+    transductive: Annotated[
+        bool, Field(description="allow an encoder that was pretrained on test recordings")
+    ] = False
+    gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
+
+
+_TABLE_9 = {  # paper table 9, ViT-L: encoder lr, decoder lr, batch, epochs
+    "ddd17-seg": (2e-6, 5e-6, 40, 20),
+    "dsec-semantic": (2e-6, 4e-6, 12, 30),
+    "mvsec-depth": (2e-6, 4e-6, 40, 30),
+    "dsec-depth": (1e-6, 2e-6, 12, 30),
+    "mvsec-flow": (1e-6, 2e-6, 24, 20),
+}
+_TABLE_9["dsec-flow"] = _TABLE_9["mvsec-flow"]  # the paper has no such experiment
+_RELEASED = {"schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released"}
+
+_DEMO = {
+    "lr": 1e-3, "encoder_lr": 3e-4, "schedule": "cosine", "warmup_steps": 20, "clip": 1.0,
+    "batch": 8, "epochs": 4,
+}  # fmt: skip
+
+# name: benchmark or task: settings
+FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {
+        name: {"encoder_lr": encoder, "lr": lr, "batch": batch, "epochs": epochs}
+        for name, (encoder, lr, batch, epochs) in _TABLE_9.items()
+    },
+    # zhiwen-xdu/ScaleEvent:scale_event/downstream/transfer_*_eomt.py, ViT-L on four GPUs
+    "released": {
+        "dsec-semantic": _RELEASED
+        | {"lr_patch": 8e-7, "encoder_lr": 1.6e-6, "lr": 4e-6, "batch": 24},
+        "ddd17-seg": _RELEASED
+        | {"lr_patch": 1e-6, "encoder_lr": 2e-6, "lr": 5e-6, "batch": 48},
+    },
+    # how the decoders' own authors train them: tue-mps/eomt, DepthAnything/Depth-Anything-V2
+    # metric_depth/train.py, princeton-vl/SEA-RAFT
+    "origin": {
+        "segmentation": {
+            "eomt": "upstream", "lr": 1e-4, "layer_decay": 0.8, "weight_decay": 0.05, "clip": 0.01,
+            "schedule": "two-stage-poly", "warmup_steps": 500, "encoder_warmup_steps": 1000,
+            "batch": 16, "epochs": 31,
+        },
+        "depth": {
+            "lr": 5e-5, "encoder_lr": 5e-6, "weight_decay": 0.01, "schedule": "poly", "clip": 0.0,
+            "batch": 32, "epochs": 40,
+        },
+        "flow": {
+            "lr": 4e-4, "weight_decay": 1e-5, "schedule": "one-cycle", "clip": 1.0, "batch": 32,
+            "epochs": 40,
+        },
+    },
+    # minutes on a CPU
+    "demo": {
+        "segmentation": _DEMO | {"eomt": "upstream"},
+        "depth": _DEMO,
+        "flow": _DEMO,
+    },
+}  # fmt: skip
+
+
+def finetune_config(flags: dict[str, Any], file: Path | None = None) -> FinetuneConfig:
+    """Settings of `finetune` with its preset: the one named, else `demo` on street, else `paper`.
+
+    Raises:
+        ConfigError: As `load_config`; or a preset that the benchmark does not have.
+    """
+    bare = load_config(FinetuneConfig, flags, file)
+    name = bare.preset or ("demo" if bare.benchmark.startswith("street") else "paper")
+    found = FINETUNE_PRESETS.get(name, {})
+    preset = found.get(bare.benchmark, found.get(TASKS[bare.benchmark]))
+    if preset is None:
+        has = [
+            n
+            for n, p in FINETUNE_PRESETS.items()
+            if {bare.benchmark, TASKS[bare.benchmark]} & p.keys()
+        ]
+        raise ConfigError(
+            f"no such preset for {bare.benchmark}", where="--preset", found=name,
+            expected=", ".join(has),
+        )  # fmt: skip
+    return load_config(FinetuneConfig, flags, file, {"preset": name, **preset})
+
+
+class ExportConfig(Settings):
+    """Settings of `scaleevent export`."""
+
+    checkpoint: Annotated[Path, Field(description="encoder or task checkpoint")]
+    out: Annotated[Path, Field(description="folder for the files")] = Path("export")
+    format: Annotated[
+        Literal["all", "safetensors", "meta", "exported", "onnx"],
+        Field(description="timm or Meta key names, torch.export .pt2, ONNX"),
+    ] = "all"
+    size: Annotated[
+        tuple[int, int] | None, Field(description="input rows x columns; default: the checkpoint's")
+    ] = None
+    overwrite: Annotated[bool, Field(description="empty the output folder first")] = False
+
+    _size = field_validator("size", mode="before")(parse_size)

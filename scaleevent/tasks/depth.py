@@ -1,0 +1,85 @@
+"""Metric depth along the optical axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent import depth_metrics
+from scaleevent.geometry import Fit
+from scaleevent.pictures import draw_amount, draw_depth
+from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
+
+TABLE = ("d1", "d2", "d3", "abs_rel", "rmse", "rmse_log")
+WORST_ERROR = 0.5  # relative error that is drawn brightest
+
+
+@dataclass(frozen=True)
+class Depth(Task):
+    """Metres; NaN where unknown.
+
+    Args:
+        max_depth: Farthest depth that counts, metres.
+        crop: Rows and columns of the middle of the label that is scored; None scores all of it.
+        alignment: How a prediction is fitted to its frame's ground truth before it is scored.
+    """
+
+    max_depth: float = depth_metrics.MAX_DEPTH_M
+    crop: tuple[int, int] | None = None
+    alignment: depth_metrics.Alignment = "none"
+    name = "depth"
+    label = "depth"
+    headline = "dav2_rmse"
+    higher_is_better = False
+
+    def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
+        """(H, W) float32, NaN where unknown or beyond `max_depth`."""
+        known = (label > 0) & (label <= self.max_depth)
+        return nearest(np.where(known, label, np.nan).astype(np.float32), fit)
+
+    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+        """Both published variants."""
+        return depth_metrics.measure(
+            self._middle(prediction),
+            self._middle(truth.values),
+            max_depth=self.max_depth,
+            alignment=self.alignment,
+            where=truth.where,
+        )
+
+    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
+        """See `scaleevent.depth_metrics.summarise`."""
+        return depth_metrics.summarise(records, groups)
+
+    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+        """Both variants."""
+        return {
+            variant: {name: summary[f"{variant}_{name}"] for name in TABLE}
+            for variant in ("dav2", "dae")
+            if f"{variant}_rmse" in summary
+        }
+
+    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
+        """The median depth."""
+        known = [v[(v > 0) & (v <= self.max_depth)] for v in labels]
+        median = float(np.median(np.concatenate(known)))
+        return f"{median:.1f} m everywhere", median
+
+    def fill(self, constant: float, size: tuple[int, int]) -> np.ndarray:
+        """(h, w) float32."""
+        return np.full(size, constant, np.float32)
+
+    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+        """By inverse depth, and the relative error."""
+        error = np.abs(prediction - truth) / truth
+        shown = np.where(truth <= self.max_depth, truth, np.nan)
+        return draw_depth(prediction), draw_depth(shown), draw_amount(error / WORST_ERROR)
+
+    def _middle(self, values: np.ndarray) -> np.ndarray:
+        if self.crop is None:
+            return values
+        rows, columns = (min(c, s) for c, s in zip(self.crop, values.shape, strict=True))
+        top, left = (values.shape[0] - rows) // 2, (values.shape[1] - columns) // 2
+        return values[top : top + rows, left : left + columns]

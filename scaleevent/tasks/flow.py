@@ -1,0 +1,79 @@
+"""Optical flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent import flow_metrics
+from scaleevent.geometry import Fit
+from scaleevent.pictures import draw_amount, draw_flow
+from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
+
+MOST_RECORDINGS = 8  # up to which each has a number of its own
+TABLE = ("epe", "1pe", "2pe", "3pe", "fl_all", "ae")
+
+
+@dataclass(frozen=True)
+class Flow(Task):
+    """Pixels right and down; NaN where unknown."""
+
+    name = "flow"
+    label = "flow"
+    frames = 2
+    headline = "sparse_epe"
+    higher_is_better = False
+
+    def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
+        """(2, H, W) float32 pixels of the input, NaN where unknown."""
+        down, across = fit.scale
+        known = np.isfinite(label).all(0)
+        scaled = np.where(known, label * np.array([across, down])[:, None, None], np.nan)
+        return nearest(scaled.astype(np.float32), fit)
+
+    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+        """All published variants."""
+        return flow_metrics.measure(prediction, truth.values, truth.events, where=truth.where)
+
+    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
+        """See `scaleevent.flow_metrics.summarise`; end-point errors by recording where few."""
+        summary = flow_metrics.summarise(records, groups)
+        names = sorted(set(groups))
+        if len(names) <= MOST_RECORDINGS:
+            for name in names:
+                own = [r for r, group in zip(records, groups, strict=True) if group == name]
+                values = [r["sparse_epe"] for r in own if "sparse_epe" in r]
+                if values:
+                    summary[f"epe {name}"] = float(np.mean(values))
+        return summary
+
+    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+        """On pixels with events, and on all; per recording as the paper."""
+        by_recording = {name: value for name, value in summary.items() if name.startswith("epe ")}
+        return {
+            variant: {name: summary[f"{variant}_{name}"] for name in TABLE} | extra
+            for variant, extra in (("sparse", by_recording), ("dense", {}))
+            if f"{variant}_epe" in summary
+        }
+
+    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
+        """No motion."""
+        return "zero flow", 0.0
+
+    def fill(self, constant: float, size: tuple[int, int]) -> np.ndarray:
+        """(2, h, w) float32."""
+        return np.full((2, *size), constant, np.float32)
+
+    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Direction as hue, length as saturation; errors up to the largest true length."""
+        length = np.hypot(*truth)
+        known = length[np.isfinite(length)]
+        largest = float(np.quantile(known, 0.99)) if len(known) else 1.0
+        error = np.hypot(*(prediction - truth))
+        return (
+            draw_flow(prediction, largest),
+            draw_flow(truth, largest),
+            draw_amount(error / max(largest, 1.0)),
+        )

@@ -1,0 +1,82 @@
+"""Semantic segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scaleevent import segmentation_metrics
+from scaleevent.errors import DataError
+from scaleevent.geometry import Fit
+from scaleevent.pictures import draw_classes
+from scaleevent.segmentation_metrics import IGNORE
+from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
+
+WRONG, RIGHT = (215, 38, 30), (235, 235, 235)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation(Task):
+    """One of some classes a pixel; 255 does not count.
+
+    Args:
+        classes: Names by id.
+        palette: (C, 3) uint8.
+    """
+
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    name = "segmentation"
+    label = "semantics"
+    headline = "miou"
+    higher_is_better = True
+
+    def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
+        """(H, W) int64.
+
+        Raises:
+            DataError: An id outside the classes.
+        """
+        wrong = label[(label >= len(self.classes)) & (label != IGNORE)]
+        if len(wrong):
+            raise DataError(
+                "label ids outside the classes",
+                where=where,
+                found=np.unique(wrong).tolist(),
+                expected=f"0 to {len(self.classes) - 1}, or {IGNORE}",
+            )
+        return nearest(label, fit).astype(np.int64)
+
+    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+        """Confusion counts."""
+        return segmentation_metrics.measure(
+            prediction, truth.values, len(self.classes), where=truth.where
+        )
+
+    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
+        """See `scaleevent.segmentation_metrics.summarise`; the overlaps by class name."""
+        summary = segmentation_metrics.summarise(records, groups)
+        by_class = dict(zip(self.classes, summary.pop("iou"), strict=True))
+        return summary | {f"iou {name}": value for name, value in by_class.items()}
+
+    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+        """Overlap and accuracy in percent."""
+        return {"all classes": {name: summary[name] for name in ("miou", "acc", "miou_present")}}
+
+    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, int]:
+        """The class of most pixels."""
+        counts = sum(np.bincount(v[v != IGNORE], minlength=len(self.classes)) for v in labels)
+        best = int(np.argmax(counts))
+        return f"{self.classes[best]} everywhere", best
+
+    def fill(self, constant: int, size: tuple[int, int]) -> np.ndarray:
+        """(h, w) int64."""
+        return np.full(size, constant, np.int64)
+
+    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Class colours; errors in red, ignored pixels black."""
+        wrong = np.where((prediction != truth)[..., None], WRONG, RIGHT).astype(np.uint8)
+        wrong[truth == IGNORE] = 0
+        return draw_classes(prediction, self.palette), draw_classes(truth, self.palette), wrong

@@ -1,0 +1,170 @@
+"""probe, finetune and eval on a tiny street, as a user types them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_end_to_end import call
+
+from scaleevent.checkpoint import load_encoder, load_task, save_encoder
+from scaleevent.durable import read_json_lines
+from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.inputs import InputSettings
+
+SMALL = "--size 32x48 --epochs 1 --batch 4 --log-every 1 --pictures 2"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A street store with the window after, and an encoder whose file says what it has seen."""
+    folder = tmp_path_factory.mktemp("downstream")
+    call(f"prepare street -o {folder / 'pairs'} --scenes 12 --seed 1 --size 32x48 --after")
+    torch.manual_seed(0)
+    encoder = Encoder(ARCHS["tiny"])
+    encoder.input = InputSettings(32, 48, 8)
+    data = {"recordings": ["street-0-000000"]}
+    save_encoder(folder / "encoder.safetensors", encoder, {"data": data})
+    return folder
+
+
+def line(place, command, task, out, rest=""):
+    return (
+        f"{command} street-{task} {place / 'encoder.safetensors'} --data {place / 'pairs'} "
+        f"-o {place / out} {SMALL} {rest}"
+    )
+
+
+@pytest.mark.parametrize("task", ["semantic", "depth", "flow"])
+def test_finetune_leaves_a_whole_run_that_eval_repeats(place, task, capsys):
+    out = place / task
+    call(line(place, "finetune", task, task))
+    assert (out / "config.yaml").exists()
+    steps = [entry for entry in read_json_lines(out / "log.jsonl") if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2]
+    with Image.open(out / "panel.png") as picture:
+        assert picture.width > 500
+    capsys.readouterr()
+    call(f"eval street-{task} {out / 'task.safetensors'} --data {place / 'pairs'} --json "
+         f"-o {place / task}-eval --pictures 2 --batch 4")  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    report = json.loads((out / "report.json").read_text())
+    assert told["metrics"] == report["metrics"]
+    assert told["rows"] == report["rows"]
+    assert json.loads((place / f"{task}-eval/report.json").read_text()) == told
+    with Image.open(place / f"{task}-eval/panel.png") as picture:
+        assert picture.width > 500
+
+
+def test_a_task_checkpoint_says_what_made_it(place):
+    decoder, description = load_task(place / "depth/task.safetensors")
+    assert description["benchmark"] == "street-depth" and description["protocol"] == "full"
+    assert description["pretraining"] == {"recordings": ["street-0-000000"]}
+    assert decoder.encoder.input.height == 32 and not decoder.training
+    start = load_encoder(place / "encoder.safetensors").vit.state_dict()
+    moved = [k for k, v in decoder.encoder.vit.state_dict().items() if not torch.equal(v, start[k])]
+    assert any("blocks" in key for key in moved)
+
+
+def test_probe_leaves_the_encoder_alone_and_cached_features_change_nothing(place, capsys):
+    call(line(place, "probe", "semantic", "probe", "--epochs 3"))
+    assert not (place / "probe/features.npy").exists()
+    call(line(place, "probe", "semantic", "probe2", "--epochs 3 --no-cache"))
+    one, two = (load_task(place / name / "task.safetensors")[0] for name in ("probe", "probe2"))
+    start = load_encoder(place / "encoder.safetensors").vit.state_dict()
+    for key, value in one.encoder.vit.state_dict().items():
+        assert torch.equal(value, start[key])
+    for key, value in one.own_state().items():  # features are cached as float16
+        assert torch.allclose(value, two.own_state()[key], atol=2e-4)
+    first = read_json_lines(place / "probe/log.jsonl")[0]["loss"]
+    assert first == pytest.approx(read_json_lines(place / "probe2/log.jsonl")[0]["loss"], rel=1e-4)
+    call(line(place, "probe", "flow", "probe-flow"))
+    call(line(place, "probe", "depth", "probe-depth"))
+
+
+def test_a_subset_is_recorded_and_resume_goes_on(place, capsys):
+    rest = "--fraction 0.2 --epochs 2 --subset random --seed 3"
+    call(line(place, "finetune", "depth", "few", rest))
+    chosen = json.loads((place / "few/subset.json").read_text())
+    assert len(chosen) == 2 and {"recording", "image_us", "store"} == chosen[0].keys()
+    log = read_json_lines(place / "few/log.jsonl")
+    for state in (place / "few/state").glob("step-00000002*"):
+        state.unlink()
+    (place / "few/state/last.json").write_text(
+        json.dumps({"file": "step-00000001.safetensors", "step": 1})
+    )
+    call(line(place, "finetune", "depth", "few", rest + " --resume"))
+    again = read_json_lines(place / "few/log.jsonl")
+    assert [entry["loss"] for entry in again if "loss" in entry] == pytest.approx(
+        [entry["loss"] for entry in log if "loss" in entry], rel=1e-5
+    )
+    call(line(place, "finetune", "depth", "few", rest + " --resume --lr 1e-5"), 2)
+    assert "--lr" in capsys.readouterr().err
+
+
+def test_two_ranks_measure_what_one_does(place):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    told = []
+    for gpus in (1, 2):
+        command = (
+            f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
+            f"--json --device cpu --batch 2 --gpus {gpus}"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "scaleevent", *command.split()],
+            capture_output=True, text=True, env=environment, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout)["metrics"])
+    assert told[0] == told[1]
+
+
+def test_what_cannot_be_is_refused(place, capsys):
+    encoder, data = place / "encoder.safetensors", f"--data {place / 'pairs'}"
+    task = place / "depth/task.safetensors"
+    new = f"-o {place / 'refused'} --size 32x48"
+    refused = {
+        f"eval street-depth {encoder} {data}": "scaleevent probe",
+        f"eval street-flow {task} {data}": "another task",
+        f"eval street-depth {task} {data} --submission x": "dsec-flow",
+        f"finetune street-depth {task} {data} {new}": "not an encoder",
+        f"finetune dsec-depth {encoder} {data} {new}": "not of dsec-depth",
+        f"finetune dsec-depth {encoder} {new}": "prepare dsec-depth",
+        f"finetune street-depth {encoder} {data} {new} --decoder eomt": "for another task",
+        f"finetune street-depth {encoder} {new} --preset released": "no such preset",
+        f"finetune street-depth {encoder} {data} -o x --size 33x48": "multiples of 8",
+    }
+    for command, message in refused.items():
+        call(command, None)
+        told = capsys.readouterr().err
+        assert message in told and "bug" not in told, command
+        assert not (place / "refused").exists()
+
+
+def test_an_encoder_that_has_seen_the_test_set_is_refused(place, capsys):
+    encoder = load_encoder(place / "encoder.safetensors")
+    seen = {"recordings": ["street-1-000011"]}
+    save_encoder(place / "seen.safetensors", encoder, {"data": seen})
+    command = line(place, "finetune", "depth", "leak").replace(
+        "encoder.safetensors", "seen.safetensors"
+    )
+    call(command, 2)
+    assert "street-1-000011" in capsys.readouterr().err
+    call(f"{command} --transductive")
+    task = place / "leak/task.safetensors"
+    call(f"eval street-depth {task} --data {place / 'pairs'}", 2)
+    call(f"eval street-depth {task} --data {place / 'pairs'} --transductive")
+
+
+def test_a_random_encoder_is_the_same_for_a_seed(place):
+    losses = []
+    for seed, out in ((0, "r0"), (0, "r0b"), (1, "r1")):
+        command = line(place, "finetune", "depth", out, f"--seed {seed}")
+        call(command.replace(str(place / "encoder.safetensors"), "random"))
+        losses.append(read_json_lines(place / out / "log.jsonl")[0]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+    assert np.isfinite(losses).all()
