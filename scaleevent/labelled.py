@@ -138,6 +138,10 @@ class LabelledSamples(Dataset):
             "image_us": int(shard.rows("image_us")[row]),
         }
 
+    def sensor(self, index: int) -> tuple[int, int]:
+        """Rows and columns of a pair's native pixels."""
+        return self._sensor(*self.pairs.shard(index))
+
     def _sensor(self, shard: Shard, row: int) -> tuple[int, int]:
         height, width = shard.rows("sensor")[row]
         return int(height), int(width)

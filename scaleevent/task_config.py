@@ -177,7 +177,7 @@ _RELEASED = {"schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "re
 
 _DEMO = {
     "lr": 1e-3, "encoder_lr": 3e-4, "schedule": "cosine", "warmup_steps": 20, "clip": 1.0,
-    "batch": 8, "epochs": 4,
+    "batch": 8, "epochs": 3,
 }  # fmt: skip
 
 # name: benchmark or task: settings

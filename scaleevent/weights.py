@@ -248,7 +248,7 @@ def check_keys(
             "the weights do not make up the network",
             where=where,
             found="; ".join(found),
-            expected=f"{len(shapes)} tensors (timm's names)",
+            expected=f"{len(shapes)} tensors",
         )
 
 

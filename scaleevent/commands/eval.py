@@ -70,6 +70,14 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
 
     def keep(index: int, item: Item, prediction: np.ndarray) -> None:
         if cfg.submission is not None and item.file_index is not None:
+            if prediction.shape[-2:] != samples.sensor(index):
+                raise ConfigError(
+                    "a submission needs every pixel, but the network's input is cropped",
+                    where=item.where,
+                    found=f"{prediction.shape[-2]}x{prediction.shape[-1]}",
+                    expected="{}x{}".format(*samples.sensor(index)),
+                    hint="train it with an input --size of the sensor's aspect ratio",
+                )
             path = cfg.submission / item.recording / f"{item.file_index:06d}.png"
             write_bytes(path, encode_flow(prediction))
             handed_in.append(path)
