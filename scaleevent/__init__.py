@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scaleevent.checkpoint import load_encoder
+    from scaleevent.checkpoint import load_encoder, load_task
+    from scaleevent.commands.finetune import run as finetune
     from scaleevent.commands.prepare import run as prepare
     from scaleevent.commands.pretrain import run as pretrain
     from scaleevent.config import PrepareConfig, PretrainConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from scaleevent.formats import open_recording, read_events
     from scaleevent.losses import distillation_terms
     from scaleevent.store import PairStore
+    from scaleevent.task_config import FinetuneConfig
     from scaleevent.voxels import voxelize
     from scaleevent.windows import Window, WindowRule, choose_window
 
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Encoder": "encoder",
     "Events": "events",
+    "FinetuneConfig": "task_config",
     "PairStore": "store",
     "PrepareConfig": "config",
     "PretrainConfig": "config",
@@ -37,16 +40,18 @@ _HOME = {
     "choose_window": "windows",
     "distillation_terms": "losses",
     "load_encoder": "checkpoint",
+    "load_task": "checkpoint",
     "open_recording": "formats",
     "patch_density": "density",
     "read_events": "formats",
     "voxelize": "voxels",
 }
-_COMMANDS = {"prepare", "pretrain"}
+_COMMANDS = {"finetune", "prepare", "pretrain"}
 
 __all__ = [
     "Encoder",
     "Events",
+    "FinetuneConfig",
     "PairStore",
     "PrepareConfig",
     "PretrainConfig",
@@ -58,7 +63,9 @@ __all__ = [
     "build_encoder",
     "choose_window",
     "distillation_terms",
+    "finetune",
     "load_encoder",
+    "load_task",
     "open_recording",
     "patch_density",
     "prepare",

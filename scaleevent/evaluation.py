@@ -46,6 +46,7 @@ def evaluate(
     *,
     batch: int = 4,
     at_input_size: bool = False,
+    windows: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
     keep: Callable[[int, Item, np.ndarray], None] = lambda index, item, prediction: None,
 ) -> Evaluation:
@@ -58,6 +59,7 @@ def evaluate(
         peers: This process and the others.
         batch: Samples predicted at once.
         at_input_size: Score on the input's grid instead of the label's own pixels.
+        windows: Side of the square crops that EoMT predicts in; None predicts the input as it is.
         advance: Told how many samples are done.
         keep: Given every prediction.
 
@@ -68,7 +70,7 @@ def evaluate(
     scored: list[tuple[int, Record, str]] = []
     unlabelled = 0
     for group in groups[peers.rank :: peers.world]:
-        for index, item, prediction in predict(decoder, samples, group, at_input_size):
+        for index, item, prediction in predict(decoder, samples, group, at_input_size, windows):
             keep(index, item, prediction)
             if item.truth is None:
                 unlabelled += 1
@@ -87,20 +89,28 @@ def evaluate(
 
 @torch.no_grad()
 def predict(
-    decoder: Decoder, samples: LabelledSamples, group: Sequence[int], at_input_size: bool = False
+    decoder: Decoder,
+    samples: LabelledSamples,
+    group: Sequence[int],
+    at_input_size: bool = False,
+    windows: int | None = None,
 ) -> Iterator[tuple[int, Item, np.ndarray]]:
-    """Predictions of samples on their labels' pixels, or on the input's grid."""
+    """Predictions of samples on their labels' pixels, or on the input's grid; see `evaluate`."""
     device = next(decoder.parameters()).device
     inputs = [samples.inputs(index) for index in group]
     stacked = {name: torch.stack([one[name] for one in inputs]).to(device) for name in inputs[0]}
     settings = samples.settings
-    raw = decoder(**stacked)
+    raw = decoder(**stacked) if windows is None else None
     by_size: dict[tuple[int, int], np.ndarray] = {}
     for place, index in enumerate(group):
         item = samples.item(index, at_input_size)
         size = (settings.height, settings.width) if at_input_size else samples.size(index)
         if size not in by_size:
-            by_size[size] = decoder.predict(raw, size).cpu().numpy()
+            if windows is None:
+                prediction = decoder.predict(raw, size)
+            else:
+                prediction = decoder.predict_windows(stacked["voxel"], size, windows)
+            by_size[size] = prediction.cpu().numpy()
         yield index, item, by_size[size][place]
 
 

@@ -155,6 +155,10 @@ class EvalConfig(ComputeSettings):
     at_input_size: Annotated[
         bool, Field(description="segmentation: score at the input's size, as the released code")
     ] = False
+    windows: Annotated[
+        int | None,
+        Field(ge=8, le=4096, description="eomt: predict in square crops of this side, as upstream"),
+    ] = None
     alignment: Annotated[
         Literal["none", "median", "least-squares"],
         Field(description="depth: fit each prediction to its ground truth first"),

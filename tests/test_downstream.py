@@ -168,3 +168,38 @@ def test_a_random_encoder_is_the_same_for_a_seed(place):
         losses.append(read_json_lines(place / out / "log.jsonl")[0]["loss"])
     assert losses[0] == losses[1] != losses[2]
     assert np.isfinite(losses).all()
+
+
+def test_eomt_predicts_in_windows_as_well(place, capsys):
+    task = place / "semantic/task.safetensors"
+    command = f"eval street-semantic {task} --data {place / 'pairs'} --json"
+    told = []
+    for windows in ("", "--windows 32", "--windows 16"):
+        capsys.readouterr()
+        call(f"{command} {windows}")
+        told.append(json.loads(capsys.readouterr().out)["metrics"]["pixels"])
+    assert len(set(told)) == 1  # every pixel is predicted once
+    call(f"{command} --windows 20", 2)
+    call(f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
+         "--windows 16", 2)  # fmt: skip
+    assert "only EoMT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("decoder", ["dpt", "eomt", "sea_raft"])
+def test_two_ranks_train_as_one(place, decoder):
+    task = {"eomt": "semantic", "sea_raft": "flow"}.get(decoder, "depth")
+    losses = []
+    for gpus in (1, 2) if decoder == "dpt" else (2,):
+        command = line(place, "finetune", task, f"{decoder}-{gpus}", f"--decoder {decoder}")
+        done = subprocess.run(
+            [sys.executable, "-m", "scaleevent", *command.split(), "--device", "cpu",
+             "--gpus", str(gpus)],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        log = read_json_lines(place / f"{decoder}-{gpus}/log.jsonl")
+        losses.append([entry["loss"] for entry in log if "loss" in entry])
+    assert np.isfinite(losses).all()
+    if decoder == "dpt":  # its loss is a root over all pixels, here of each rank
+        assert losses[0][0] == pytest.approx(losses[1][0], rel=0.15)

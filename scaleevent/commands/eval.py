@@ -13,6 +13,7 @@ from scaleevent.benchmarks import BENCHMARKS, Benchmark
 from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.decoders.decoder import Decoder
+from scaleevent.decoders.eomt import EoMT
 from scaleevent.distributed import Ranks, ranks
 from scaleevent.durable import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.errors import ConfigError
@@ -60,9 +61,9 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
     split = benchmark_split(samples, "test" if cfg.submission else benchmark.scored)
     _check_leakage(cfg, description, samples, split)
     if peers.main and cfg.out is not None:
-        check_folder(cfg.out, "run", overwrite=cfg.overwrite, resume=False)
+        check_folder(cfg.out, "evaluation", overwrite=cfg.overwrite, resume=False)
     claim = (
-        claimed_folder(cfg.out, "run", overwrite=cfg.overwrite, resume=False)
+        claimed_folder(cfg.out, "evaluation", overwrite=cfg.overwrite, resume=False)
         if peers.main and cfg.out is not None
         else nullcontext()
     )
@@ -85,7 +86,7 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
     with claim, progress("eval", len(split.test), "samples", not quiet) as ticker:
         result = evaluate(
             decoder, samples, split.test.tolist(), peers,
-            batch=cfg.batch, at_input_size=cfg.at_input_size, keep=keep,
+            batch=cfg.batch, at_input_size=cfg.at_input_size, windows=cfg.windows, keep=keep,
             advance=lambda count: ticker.advance(count * peers.world),
         )  # fmt: skip
         files = int(peers.sum([len(handed_in)])[0])
@@ -133,6 +134,10 @@ def _check_fits(
             found=f"{decoder.task}, trained on {trained}",
             expected=task.name,
         )
+    if cfg.windows is not None and not isinstance(decoder, EoMT):
+        raise ConfigError("only EoMT predicts in windows", where="--windows")
+    if cfg.windows is not None:
+        decoder.encoder.grid(cfg.windows, cfg.windows)
     classes = decoder.settings.get("classes")
     if task.name == "segmentation" and classes != len(task.classes):
         raise ConfigError(

@@ -18,6 +18,10 @@ from scaleevent.store import MANIFEST, PairStore, verify_shards
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 HEADER_BYTES = 100_000_000
+FACTS = (  # of a checkpoint's description
+    "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "token_scale",
+    "metrics", "sha256",
+)  # fmt: skip
 
 
 def run(cfg: InfoConfig, quiet: bool = False) -> Report:
@@ -105,7 +109,6 @@ def _weights(path: Path) -> Report:
         "tensors": len(tensors),
         "parameters": sum(prod(tensor["shape"]) for tensor in tensors),
         "dtypes": ", ".join(sorted({tensor["dtype"] for tensor in tensors})),
-        **{key: described[key] for key in ("version", "step", "arch", "input", "token_scale",
-                                          "metrics", "sha256") if key in described},
+        **{key: described[key] for key in FACTS if key in described},
     }  # fmt: skip
     return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)

@@ -306,6 +306,7 @@ class TaskRun:
             "config": cfg.model_dump(mode="json"),
             "pretraining": self.pretrained.get("data", {}),
             "encoder": {"source": cfg.checkpoint, "sha256": self.pretrained.get("sha256")},
+            "teacher": self.pretrained.get("teacher"),
             "data": {
                 "stores": [store.fingerprint for store in samples.pairs.stores],
                 "training_samples": len(train_numbers),

@@ -91,6 +91,10 @@ class Decoder(nn.Module, ABC):
             (N, 2, h, w) float32 pixels of that grid.
         """
 
+    def scores(self, raw: Any, size: tuple[int, int]) -> Tensor:
+        """Segmentation only: (N, C, h, w) float32 whose argmax over the classes is `predict`."""
+        raise NotImplementedError(f"{type(self).__name__} predicts {self.task}, not classes")
+
     @abstractmethod
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Take decoder weights from a published file's tensors; the layout is detected.

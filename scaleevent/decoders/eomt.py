@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.eomt_loss import POINTS, WEIGHTS, Rand, mask_classification_loss
 from scaleevent.decoders.eomt_weights import fit_head, sort_published
+from scaleevent.decoders.eomt_windows import windowed_scores
 from scaleevent.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.losses import Terms
@@ -156,7 +157,7 @@ class EoMT(Decoder):
         for block in vit.blocks[:first]:
             tokens = block(tokens, rope=rope)
 
-        tokens = torch.cat([self.q.weight.expand(len(tokens), -1, -1), tokens], 1)
+        tokens = torch.cat([self.q.weight.expand(tokens.shape[0], -1, -1), tokens], 1)
         rope = self._unrotated_queries(rope)
         predictions = []
         for block, probability in zip(vit.blocks[first:], self.mask_probs, strict=True):
@@ -190,6 +191,26 @@ class EoMT(Decoder):
         masks, classes = raw.masks[-1], raw.classes[-1]
         images = zip(masks.split(1), classes.split(1), strict=True)  # bounds the memory
         return torch.cat([pixel_scores(*image, size).argmax(1) for image in images])
+
+    def scores(self, raw: Prediction, size: tuple[int, int]) -> Tensor:
+        """See `Decoder.scores`: `pixel_scores` of the final prediction."""
+        return pixel_scores(raw.masks[-1], raw.classes[-1], size)
+
+    def predict_windows(self, voxel: Tensor, size: tuple[int, int], side: int) -> Tensor:
+        """As `predict`, from overlapping square crops of the input, upstream's way to evaluate.
+
+        Args:
+            voxel: (N, 3, H, W) float network input.
+            size: Rows and columns of the prediction.
+            side: Of a crop, pixels; a multiple of the encoder's patch.
+        """
+
+        def score(crops: Tensor) -> Tensor:
+            return self.scores(self(crops), (side, side))
+
+        scores = (windowed_scores(score, image, side)[None] for image in voxel)
+        fine = (F.interpolate(one, size, mode="bilinear") for one in scores)
+        return torch.cat([one.argmax(1) for one in fine])
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Take the head of a published EoMT; `published_encoder` gives the encoder beside it.

@@ -76,7 +76,7 @@ class Linear(Decoder):
         if after is None:
             raise ConfigError("flow needs two windows, before and after its start")
         both = self.encoder.tokens(torch.cat([voxel, after]))
-        return self.head(torch.cat(both.chunk(2), -1), grid)
+        return self.head(torch.cat(both.unflatten(0, (2, -1)).unbind(), -1), grid)
 
     def head(self, tokens_NLD: Tensor, grid: tuple[int, int]) -> Tensor:
         """Raw output from tokens that may have been computed before.
@@ -114,6 +114,10 @@ class Linear(Decoder):
         height, width = (tokens * self.encoder.patch for tokens in raw.shape[-2:])
         scale = fine.new_tensor([size[1] / width, size[0] / height])
         return fine * scale[:, None, None]
+
+    def scores(self, raw: Tensor, size: tuple[int, int]) -> Tensor:
+        """See `Decoder.scores`: logits."""
+        return _enlarged(raw.float(), size)
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Always refused: a linear head belongs to one encoder and one label set.

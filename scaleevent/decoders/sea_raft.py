@@ -226,17 +226,17 @@ class SeaRaft(Decoder):
         pixels = centred_padding(frames.shape[-2:], (STRIDE * rows, STRIDE * columns))
         padding = tuple(p + STRIDE * c for p, c in zip(pixels, cells, strict=True))
         frames = F.pad(frames, padding, mode="replicate")
-        first, second = frames.chunk(2)
+        first, second = frames.unflatten(0, (2, -1))
         # one by one: in training each frame has its own batch statistics, as published
         matching = torch.cat([self.fnet(first), self.fnet(second)])
         context = self.cnet(torch.cat([first, second], 1))
         if tokens is not None:
             grid = (rows, columns), cells
             matching = matching + _on_grid(self.fuse_match(tokens), *grid)
-            context = context + _on_grid(self.fuse_context(tokens.chunk(2)[0]), *grid)
+            context = context + _on_grid(self.fuse_context(tokens.unflatten(0, (2, -1))[0]), *grid)
         if self.normalised:
             matching = F.instance_norm(matching)
-        pyramid = CorrelationPyramid(*matching.chunk(2), self.levels)
+        pyramid = CorrelationPyramid(*matching.unflatten(0, (2, -1)), self.levels)
         net, context = self.init_conv(context).chunk(2, 1)
 
         found = []

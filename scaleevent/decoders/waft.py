@@ -151,9 +151,10 @@ class Waft(Decoder):
             )
         target = tuple(padded_side(side, self.factor) for side in voxel.shape[-2:])
         padding = centred_padding(voxel.shape[-2:], target)
-        first, second = self._features(F.pad(torch.cat([voxel, after]), padding)).chunk(2)
+        frames = self._features(F.pad(torch.cat([voxel, after]), padding))
+        first, second = frames.unflatten(0, (2, -1))
         net = self.hidden_conv(torch.cat([first, second], 1))
-        flow = first.new_zeros(len(first), FLOW, *first.shape[-2:], dtype=torch.float32)
+        flow = first.new_zeros(first.shape[0], FLOW, *first.shape[-2:], dtype=torch.float32)
         found = []
         for step in range(self.iters):
             flow = flow.detach()
