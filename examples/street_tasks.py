@@ -32,13 +32,9 @@ def result(benchmark: str, encoder: str, seed: int, out: Path) -> dict[str, Any]
     if not (folder / "report.json").exists():
         flags = {"benchmark": benchmark, "checkpoint": encoder, "seed": seed, "out": folder}
         run_task(finetune_config(flags | {"overwrite": folder.exists()}), "finetune")
-    ours, trivial = (
-        next(row for row in read_json(folder / "report.json")["rows"] if row[""].startswith(kind))
-        if kind
-        else [row for row in read_json(folder / "report.json")["rows"] if "ours" not in row[""]][0]
-        for kind in ("ours", "")
-    )
-    return {"ours": ours[HEADLINES[benchmark]], "trivial": trivial[HEADLINES[benchmark]]}
+    rows = read_json(folder / "report.json")["rows"]
+    trivial = next(row for row in rows if not row[""].startswith("ours"))
+    return {"ours": rows[0][HEADLINES[benchmark]], "trivial": trivial[HEADLINES[benchmark]]}
 
 
 def main() -> None:
@@ -60,11 +56,8 @@ def main() -> None:
                 f"  seed {seed}: {own['ours']:.3f}, {options.against} {other['ours']:.3f}, "
                 f"trivial {own['trivial']:.3f}"
             )
-        mean, spread = (
-            np.mean(differences),
-            np.std(differences, ddof=1) if len(differences) > 1 else 0,
-        )
-        print(f"  difference {mean:+.3f}, SD {spread:.3f} over {len(differences)} seeds")
+        spread = np.std(differences, ddof=1) if len(differences) > 1 else float("nan")
+        print(f"  difference {np.mean(differences):+.3f}, SD {spread:.3f}")
 
 
 if __name__ == "__main__":
