@@ -57,7 +57,7 @@ def _segmentation(classes: dict[str, tuple[int, int, int]]) -> Segmentation:
     return Segmentation(tuple(classes), np.array(list(classes.values()), np.uint8))
 
 
-_NATIVE = "scored on the labels' own pixels; the released code scores at the input's size"
+NATIVE = "scored on the labels' own pixels; the released code scores at the input's size"
 _STREET = "embedded data: the first 70 % of the scenes train, the rest test"
 _DEPTH_CODE = "no evaluation code was released: both published forms of the metric are given"
 _STREET_SCENES = {"seed": 1, "scenes": 1000}
@@ -67,17 +67,20 @@ BENCHMARKS: dict[str, Benchmark] = {
         _segmentation(DSEC_CLASSES),
         (672, 960),
         "dsec-semantic",
-        notes=(_NATIVE, "labels are predictions of an image network on the aligned frames"),
+        notes=(NATIVE, "labels are predictions of an image network on the aligned frames"),
     ),
-    "ddd17-seg": Benchmark(_segmentation(DDD17_CLASSES), (416, 704), "ddd17-seg", notes=(_NATIVE,)),
+    "ddd17-seg": Benchmark(_segmentation(DDD17_CLASSES), (416, 704), "ddd17-seg", notes=(NATIVE,)),
     "dsec-depth": Benchmark(
         Depth(80.0, crop=(320, 640)), (480, 640), "dsec-depth",
         notes=(_DEPTH_CODE, "scored in the central 320x640, as DepthAnyEvent"),
     ),
     "mvsec-depth": Benchmark(Depth(80.0), (480, 640), "mvsec-depth", notes=(_DEPTH_CODE,)),
     "mvsec-flow": Benchmark(
-        Flow(), (480, 640), "mvsec-flow",
-        notes=("on pixels with ground truth and events; the paper's unit of Out is unclear",),
+        Flow(("indoor_flying1", "indoor_flying2", "indoor_flying3")), (480, 640), "mvsec-flow",
+        notes=(
+            "on pixels with ground truth and events; the paper's unit of Out is unclear",
+            "the paper scores the three indoor scenes; epe is over all test samples of the store",
+        ),
     ),
     "dsec-flow": Benchmark(
         Flow(), (480, 640), "dsec-flow",

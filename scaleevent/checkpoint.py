@@ -117,7 +117,7 @@ def content_hash(tensors: dict[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, in order of name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name].contiguous()
+        value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

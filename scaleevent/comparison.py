@@ -15,7 +15,7 @@ from scaleevent.encoder import Encoder
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
 from scaleevent.probing import ridge_probe
-from scaleevent.samples import Batch, PairSamples, Split, load_batches
+from scaleevent.samples import Batch, PairSamples, Split, load_batches, spread
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
 PANEL_ROWS = 4
@@ -120,13 +120,6 @@ class Comparison:
                 seen = self.samples.settings.fit(*label.values.shape).crop_array(label.values)
                 labels.append(torch.from_numpy(seen.copy()))
         return np.array(found), torch.stack(labels) if labels else torch.empty(0)
-
-
-def spread(numbers: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly over all."""
-    if len(numbers) <= most:
-        return numbers
-    return numbers[np.linspace(0, len(numbers) - 1, most).round().astype(np.int64)]
 
 
 def in_order(samples: PairSamples, numbers: np.ndarray, batch: int) -> Iterator[Batch]:

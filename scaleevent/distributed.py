@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,12 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on some rank."""
         return self.sum([float(flag)])[0] > 0
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the main one's values, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The lists of all ranks, one after the other, on every rank."""

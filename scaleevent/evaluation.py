@@ -12,10 +12,12 @@ import torch
 
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.distributed import Ranks
+from scaleevent.errors import ConfigError
 from scaleevent.labelled import Item, LabelledSamples
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.published import comparable
+from scaleevent.samples import spread
 from scaleevent.tasks.task import Record, Summary, Task
 
 COLUMNS = ("image", "events", "prediction", "ground truth", "error")
@@ -30,11 +32,13 @@ class Evaluation:
         summary: From the task.
         samples: How many were scored.
         unlabelled: How many have no label here.
+        subsets: The same of parts of the test set, such as day and night.
     """
 
     summary: Summary
     samples: int
     unlabelled: int
+    subsets: dict[str, Summary]
 
 
 @torch.no_grad()
@@ -67,7 +71,7 @@ def evaluate(
         DataError: As the task's metric; no sample has a label.
     """
     groups = [list(numbers[i : i + batch]) for i in range(0, len(numbers), batch)]
-    scored: list[tuple[int, Record, str]] = []
+    scored: list[tuple[int, Record, str, str]] = []
     unlabelled = 0
     for group in groups[peers.rank :: peers.world]:
         for index, item, prediction in predict(decoder, samples, group, at_input_size, windows):
@@ -76,15 +80,21 @@ def evaluate(
                 unlabelled += 1
                 continue
             record = samples.task.measure(prediction, item.truth)
-            scored.append((index, record, item.recording))
+            scored.append((index, record, item.recording, item.subset))
         advance(len(group))
     position = {index: place for place, index in enumerate(numbers)}
     everything = sorted(peers.gather(scored), key=lambda one: position[one[0]])
     unlabelled = int(peers.sum([unlabelled])[0])
     if not everything:
-        return Evaluation({}, 0, unlabelled)
-    records, recordings = [one[1] for one in everything], [one[2] for one in everything]
-    return Evaluation(samples.task.summarise(records, recordings), len(records), unlabelled)
+        return Evaluation({}, 0, unlabelled, {})
+
+    def summary(subset: str | None = None) -> Summary:
+        own = [one for one in everything if subset in (None, one[3])]
+        return samples.task.summarise([one[1] for one in own], [one[2] for one in own])
+
+    subsets = sorted({one[3] for one in everything} - {""})
+    told = {subset: summary(subset) for subset in subsets}
+    return Evaluation(summary(), len(everything), unlabelled, told)
 
 
 @torch.no_grad()
@@ -114,29 +124,85 @@ def predict(
         yield index, item, by_size[size][place]
 
 
-def trivial_summary(
-    task: Task, samples: LabelledSamples, train: Sequence[int], test: Sequence[int]
-) -> tuple[str, Summary]:
-    """Name and metric of the best prediction without looking at the events."""
-    chosen = np.asarray(train)[np.linspace(0, len(train) - 1, TRIVIAL_LABELS).astype(np.int64)]
-    items = (samples.item(int(index)) for index in np.unique(chosen))
-    name, constant = task.trivial(item.truth.values for item in items if item.truth is not None)
-    records, recordings = [], []
-    for index in test:
-        item = samples.item(int(index))
-        if item.truth is not None:
-            constant_map = task.fill(constant, item.truth.values.shape[-2:])
-            records.append(task.measure(constant_map, item.truth))
-            recordings.append(item.recording)
-    return name, task.summarise(records, recordings)
+@dataclass(frozen=True)
+class Trivial:
+    """The best prediction without looking at the events.
+
+    Args:
+        name: What it says.
+        constant: What it predicts everywhere, see `Task.fill`.
+    """
+
+    name: str
+    constant: Any
+
+    @classmethod
+    def of(cls, samples: LabelledSamples, train: Sequence[int]) -> Trivial:
+        """From training labels.
+
+        Raises:
+            DataError: None of them says anything.
+        """
+        numbers = spread(np.asarray(train), TRIVIAL_LABELS)
+        items = (samples.item(int(index)) for index in numbers)
+        labels = (item.truth.values for item in items if item.truth is not None)
+        return cls(*samples.task.trivial(labels))
+
+    def score(self, samples: LabelledSamples, test: Sequence[int]) -> Summary:
+        """Its metric."""
+        task, records, recordings = samples.task, [], []
+        for index in test:
+            item = samples.item(int(index))
+            if item.truth is not None:
+                filled = task.fill(self.constant, item.truth.values.shape[-2:])
+                records.append(task.measure(filled, item.truth))
+                recordings.append(item.recording)
+        return task.summarise(records, recordings)
+
+
+def refuse_leaks(
+    seen: dict[str, Sequence[str]],
+    samples: LabelledSamples,
+    test: np.ndarray,
+    allowed: bool,
+    where: object,
+) -> list[str]:
+    """Look for test recordings in what a model has seen.
+
+    Args:
+        seen: Recordings by how they were seen, such as "pretrained on".
+        samples: Of the benchmark.
+        test: Numbers of the test samples.
+        allowed: Tell it instead of refusing.
+        where: The checkpoint.
+
+    Returns:
+        Notes for the report.
+
+    Raises:
+        ConfigError: There are some, and they are not allowed.
+    """
+    tested, notes = samples.recordings(test), []
+    for how, names in seen.items():
+        leaked = sorted(tested & set(names))
+        if leaked and not allowed:
+            raise ConfigError(
+                f"the model was {how} test recordings of this benchmark",
+                where=where,
+                found=", ".join(leaked[:20]),
+                hint="train without them, or allow it with --transductive, which is recorded",
+            )
+        if leaked:
+            notes.append(f"transductive: {how} {len(leaked)} of {len(tested)} test recordings")
+    return notes
 
 
 def draw_rows(
-    decoder: Decoder, samples: LabelledSamples, numbers: Sequence[int], path: Path
+    decoder: Decoder, samples: LabelledSamples, numbers: np.ndarray, most: int, path: Path
 ) -> None:
-    """PNG with a row for each sample: image, events, prediction, ground truth, error."""
+    """PNG with rows of samples spread over all: image, events, prediction, truth, error."""
     rows = []
-    for number in numbers:
+    for number in spread(numbers, most):
         index, item, prediction = next(predict(decoder, samples, [int(number)]))
         if item.truth is None:
             continue
@@ -159,7 +225,7 @@ def comparison(
     task: Task,
     setting: str,
     evaluation: Evaluation,
-    trivial: tuple[str, Summary] | None,
+    trivial: dict[str, Summary],
 ) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
     """Columns and rows of a result table: ours by variant, without looking, and as published.
 
@@ -168,13 +234,14 @@ def comparison(
         task: Of the benchmark.
         setting: Protocol, see `scaleevent.published`.
         evaluation: Ours.
-        trivial: From `trivial_summary`.
+        trivial: Summaries of predictions that do not look, by name.
     """
     rows: list[tuple[str, dict[str, float]]] = []
     if evaluation.samples:
         rows += [(f"ours, {name}", own) for name, own in task.rows(evaluation.summary).items()]
-    if trivial is not None:
-        name, summary = trivial
+    for subset, summary in evaluation.subsets.items():
+        rows += [(f"ours, {subset}, {name}", own) for name, own in task.rows(summary).items()]
+    for name, summary in trivial.items():
         rows.append((name, next(iter(task.rows(summary).values()))))
     for row in comparable(benchmark, setting):
         note = f" ({row.note})" if row.note else ""
@@ -182,3 +249,13 @@ def comparison(
     keys = list(dict.fromkeys(key for _, numbers in rows for key in numbers))
     table = tuple((name, *(numbers.get(key) for key in keys)) for name, numbers in rows)
     return ("", *keys), table
+
+
+def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
+    """What did not count, for the report."""
+    empty = task.empty(evaluation.summary) if evaluation.samples else 0
+    found = {
+        "without a public label": evaluation.unlabelled,
+        "without a pixel that counts": empty,
+    }
+    return [f"{number:,} test samples {what}" for what, number in found.items() if number]

@@ -250,7 +250,9 @@ def _encoder_description(source: Source) -> dict[str, Any]:
         return {key: known[key] for key in keys if key in known}
     keys = ("benchmark", "protocol", "config", "encoder", "data")
     tuned = {key: known[key] for key in keys if key in known}
-    return {"data": known.get("pretraining", {}), "finetuned": tuned}
+    before = known.get("pretraining", {})
+    seen = {*before.get("recordings", ()), *known.get("data", {}).get("recordings", ())}
+    return {"data": before | {"recordings": sorted(seen)}, "finetuned": tuned}
 
 
 def _exported_file(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.inputs import InputSettings, voxel_input
 from scaleevent.samples import PairSamples
@@ -30,12 +30,14 @@ class Item:
     Args:
         truth: Label on its own pixels, or None where the benchmark keeps it to itself.
         recording: Its recording.
+        subset: Its part of the test set that is told on its own, such as day and night.
         file_index: Name of its prediction in a submission, where the benchmark wants one.
         where: For messages.
     """
 
     truth: Truth | None
     recording: str
+    subset: str
     file_index: int | None
     where: str
 
@@ -106,9 +108,10 @@ class LabelledSamples(Dataset):
         where = f"{shard.path}, pair {row}"
         number, inside = self.pairs.locate(index)
         recording = str(self.pairs.stores[number].recordings[inside])
-        file_index = shard.provenance(row).get("file_index")
+        origin = shard.provenance(row)
+        named = recording, origin.get("subset", ""), origin.get("file_index"), where
         if label is None:
-            return Item(None, recording, file_index, where)
+            return Item(None, *named)
         fit = self.settings.fit(*self._sensor(shard, row))
         values = self._on_sensor(label.values, shard, row, where)
         seen = self._event_pixels(shard, row)
@@ -116,7 +119,7 @@ class LabelledSamples(Dataset):
             truth = Truth(self.task.target(values, fit, where), nearest(seen, fit), where)
         else:
             truth = Truth(fit.crop_array(values), fit.crop_array(seen), where)
-        return Item(truth, recording, file_index, where)
+        return Item(truth, *named)
 
     def size(self, index: int) -> tuple[int, int]:
         """Rows and columns of a pair's native pixels that the input shows."""
@@ -231,8 +234,19 @@ def few_shot(numbers: np.ndarray, fraction: float, law: str, seed: int) -> np.nd
 
     Returns:
         Ascending sample numbers; never none.
+
+    Raises:
+        ConfigError: A share that `interval` or `prefix` cannot take.
     """
     every = max(1, round(1 / fraction))
+    if law != "random" and abs(every * fraction - 1) > 0.01:
+        raise ConfigError(
+            f"a subset by {law} takes every k-th sample",
+            where="--fraction",
+            found=fraction,
+            expected="1/k, such as 0.5, 0.2, 0.1, 0.05, 0.01",
+            hint="--subset random takes any share",
+        )
     if law == "interval":
         return numbers[::every]
     if law == "prefix":

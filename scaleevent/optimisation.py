@@ -51,7 +51,7 @@ def build_optimizer(
             if lr_patch is not None and own.startswith("patch_embed."):
                 rate = lr_patch
             fixed = freeze == "encoder" or freeze == "released" and own.startswith(RELEASED_FROZEN)
-            parameter.requires_grad_(not fixed)
+            parameter.requires_grad_(not fixed and name not in dead)
         if parameter.requires_grad:
             groups.setdefault((stage, rate), []).append(parameter)
     described: list[dict[str, Any]] = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -75,8 +76,10 @@ class Report:
             print(json.dumps(self.to_json(), indent=2))
             return
         console = Console(soft_wrap=True)
-        if self.rows:
-            console.print(self.to_table())
+        if self.rows:  # never squeezed: a terminal wraps what a table would cut to pieces
+            table = self.to_table()
+            wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
+            Console(soft_wrap=True, width=max(console.width, wide)).print(table)
         for note in self.notes:
             console.print(note, highlight=False, markup=False)
 

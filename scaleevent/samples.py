@@ -195,6 +195,13 @@ def draw_epoch(
     return out
 
 
+def spread(numbers: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, evenly over all."""
+    if len(numbers) <= most:
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, most).round().astype(np.int64)]
+
+
 @dataclass(frozen=True)
 class StepBatches:
     """Sample numbers of every step of one rank, from any step on: the loader's batch sampler.

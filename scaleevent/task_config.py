@@ -26,9 +26,6 @@ class ComputeSettings(Settings):
     """Where a task model is trained or evaluated."""
 
     device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N")] = "auto"
-    workers: Annotated[
-        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
-    ] = None
     overwrite: Annotated[bool, Field(description="empty the run folder first")] = False
 
 
@@ -57,6 +54,9 @@ class TrainingSettings(ComputeSettings):
         Literal["interval", "random", "prefix"], Field(description="how a share is chosen")
     ] = "interval"
     seed: Annotated[int, Field(ge=0, description="of the decoder's start, draws and subset")] = 0
+    workers: Annotated[
+        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
+    ] = None
     log_every: Annotated[int, Field(ge=1, description="steps between log lines")] = 10
     save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 1000
     offline: Annotated[bool, Field(description="never use the network")] = False

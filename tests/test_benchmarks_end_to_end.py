@@ -73,6 +73,8 @@ def test_from_published_files_to_a_number(tmp_path, monkeypatch, capsys, name):
     if published:
         assert "ScaleEvent ViT-S" in published[0][""]
         assert any(row.get(headline) or name == "mvsec-flow" for row in published)
+    if name == "mvsec-depth":
+        assert report["rows"][2][""] == "ours, night, dav2"
     if name == "mvsec-flow":  # under the names of the paper's table
         assert ours["epe indoor_flying2"] > 0 and published[0]["epe indoor_flying2"] == 0.38
 

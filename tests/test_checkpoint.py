@@ -72,3 +72,17 @@ def test_missing_and_foreign_keys_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"norm\.weight") as error:
         load_encoder(tmp_path / "x.safetensors")
     assert "extra.weight" in str(error.value)
+
+
+def test_tensors_are_hashed_wherever_they_live():
+    class Elsewhere(torch.Tensor):
+        """A tensor of another device: no NumPy before it is brought here."""
+
+        def numpy(self):
+            raise TypeError("can't convert a tensor of another device")
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    value = torch.arange(6.0).reshape(2, 3)
+    assert content_hash({"a": value.as_subclass(Elsewhere)}) == content_hash({"a": value})

@@ -14,6 +14,7 @@ from test_end_to_end import call
 from scaleevent.checkpoint import load_encoder, load_task, save_encoder
 from scaleevent.durable import read_json_lines
 from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.errors import StoppedError
 from scaleevent.inputs import InputSettings
 
 SMALL = "--size 32x48 --epochs 1 --batch 4 --log-every 1 --pictures 2"
@@ -145,19 +146,51 @@ def test_what_cannot_be_is_refused(place, capsys):
         assert not (place / "refused").exists()
 
 
-def test_an_encoder_that_has_seen_the_test_set_is_refused(place, capsys):
+def test_models_that_have_seen_the_test_set_are_refused(place, capsys):
     encoder = load_encoder(place / "encoder.safetensors")
     seen = {"recordings": ["street-1-000011"]}
     save_encoder(place / "seen.safetensors", encoder, {"data": seen})
-    command = line(place, "finetune", "depth", "leak").replace(
-        "encoder.safetensors", "seen.safetensors"
-    )
+    command = line(place, "finetune", "depth", "leak")
+    command = command.replace("encoder.safetensors", "seen.safetensors")
     call(command, 2)
     assert "street-1-000011" in capsys.readouterr().err
     call(f"{command} --transductive")
+    assert "transductive: pretrained on 1 of 4" in capsys.readouterr().out
     task = place / "leak/task.safetensors"
     call(f"eval street-depth {task} --data {place / 'pairs'}", 2)
     call(f"eval street-depth {task} --data {place / 'pairs'} --transductive")
+    # its first nine scenes trained the model; in a shorter store some of them are the test set
+    call(f"prepare street -o {place / 'short'} --scenes 8 --seed 1 --size 32x48")
+    capsys.readouterr()
+    call(f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'short'}", 2)
+    assert "the model was trained on test recordings" in capsys.readouterr().err
+
+
+def test_the_record_of_a_probe_repeats_it_and_a_stop_leaves_no_features(place, monkeypatch):
+    call(line(place, "probe", "depth", "recorded", "--seed 2"))
+    again = place / "recorded-again"
+    call(f"probe -c {place / 'recorded/config.yaml'} -o {again}")
+    first, second = (read_json_lines(out / "log.jsonl")[-1] for out in (place / "recorded", again))
+    assert first["step"] == second["step"] and first["lr"] == second["lr"]
+
+    def stop(*given, **named):
+        raise StoppedError("stopped on request")
+
+    monkeypatch.setattr("scaleevent.commands.task_run.train", stop)
+    call(line(place, "probe", "depth", "stopped"), 75)
+    assert not (place / "stopped/features.npy").exists()
+
+
+def test_eomt_resumes_to_the_same_weights(place):
+    whole, parts = place / "whole", place / "parts"
+    for out in (whole, parts):
+        call(line(place, "finetune", "semantic", out.name, "--save-every 1"))
+    (parts / "state/step-00000002.safetensors").unlink()
+    last = {"file": "step-00000001.safetensors", "step": 1}
+    (parts / "state/last.json").write_text(json.dumps(last))
+    call(line(place, "finetune", "semantic", "parts", "--save-every 1 --resume"))
+    one, two = (load_task(out / "task.safetensors")[0].state_dict() for out in (whole, parts))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_random_encoder_is_the_same_for_a_seed(place):

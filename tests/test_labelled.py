@@ -5,7 +5,7 @@ import pytest
 from conftest import random_events
 
 from scaleevent.durable import write_json
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.inputs import InputSettings, voxel_input
 from scaleevent.labelled import LabelledSamples, benchmark_split, few_shot
 from scaleevent.pairs import Label, Pair
@@ -113,6 +113,10 @@ def test_few_shot_subsets():
     assert few_shot(numbers, 0.2, "interval", 0).tolist() == list(range(100, 350, 5))
     assert few_shot(numbers, 0.05, "prefix", 0).tolist() == list(range(100, 113))
     drawn = few_shot(numbers, 0.1, "random", 1)
+    for law in ("interval", "prefix"):
+        with pytest.raises(ConfigError, match="every k-th"):
+            few_shot(numbers, 0.7, law, 0)
+    assert len(few_shot(numbers, 0.7, "random", 0)) == 175
     assert len(drawn) == 25 and (np.diff(drawn) > 0).all() and set(drawn) <= set(numbers)
     assert np.array_equal(drawn, few_shot(numbers, 0.1, "random", 1))
     assert not np.array_equal(drawn, few_shot(numbers, 0.1, "random", 2))

@@ -50,3 +50,11 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
         for _ in range(4):
             ticker.advance(10)
     assert capsys.readouterr().err == ""
+
+
+def test_a_wide_table_is_not_squeezed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = ("", *(f"number {i}" for i in range(12)))
+    Report("eval", "wide", columns, (("ours", *(0.5 + i for i in range(12))),)).show(False)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("number 11" in line and "number 0" in line for line in lines)

@@ -81,13 +81,20 @@ def test_trivial_predictions():
     assert name == "zero flow" and not Flow().fill(zero, (2, 3)).any()
 
 
-def test_flow_errors_by_recording():
-    flow = np.ones((2, 3, 4), np.float32)
-    records = [Flow().measure(flow * k, truth(flow)) for k in (1, 2, 4)]
-    summary = Flow().summarise(records, ["b", "a", "a"])
-    assert summary["epe b"] == 0
+def test_flow_errors_of_recordings_told_apart():
+    task, flow = Flow(("a", "c")), np.ones((2, 3, 4), np.float32)
+    records = [task.measure(flow * k, truth(flow)) for k in (1, 2, 4)]
+    summary = task.summarise(records, ["b", "a", "a"])
     assert summary["epe a"] == pytest.approx(np.sqrt(2) * (1 + 3) / 2)
-    assert Flow().rows(summary)["sparse"]["epe a"] == summary["epe a"]
+    assert "epe b" not in summary and "epe c" not in summary
+    assert task.rows(summary)["sparse"]["epe a"] == summary["epe a"]
+
+
+def test_labels_that_say_nothing_give_no_trivial_prediction():
+    with pytest.raises(DataError, match="no training label"):
+        Depth(80.0).trivial([np.full((2, 2), np.nan)])
+    with pytest.raises(DataError, match="no training label"):
+        CLASSES.trivial([np.full((2, 2), 255, np.uint8)])
 
 
 def test_pictures_show_errors_and_leave_the_unknown_black():

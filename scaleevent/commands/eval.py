@@ -9,18 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.benchmarks import BENCHMARKS, Benchmark
-from scaleevent.checkpoint import load_task
+from scaleevent.benchmarks import BENCHMARKS, NATIVE, Benchmark
+from scaleevent.checkpoint import HINTS, load_task, read_description
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.distributed import Ranks, ranks
-from scaleevent.durable import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.durable import claimed_folder, write_bytes, write_json
 from scaleevent.errors import ConfigError
-from scaleevent.evaluation import comparison, draw_rows, evaluate, trivial_summary
+from scaleevent.evaluation import (
+    Trivial,
+    comparison,
+    counting_notes,
+    draw_rows,
+    evaluate,
+    refuse_leaks,
+)
 from scaleevent.flow_png import encode_flow
-from scaleevent.labelled import BenchmarkSplit, Item, LabelledSamples, benchmark_split
-from scaleevent.reports import Report, progress, say
+from scaleevent.labelled import Item, LabelledSamples, benchmark_split
+from scaleevent.reports import Report, progress
 from scaleevent.task_config import EvalConfig
 from scaleevent.tasks.depth import Depth
 
@@ -53,15 +60,25 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
     benchmark = BENCHMARKS[cfg.benchmark]
     if isinstance(benchmark.task, Depth):
         benchmark = replace(benchmark, task=replace(benchmark.task, alignment=cfg.alignment))
+    kind = (read_description(cfg.checkpoint) or {}).get("kind", "task")
+    if kind != "task":
+        raise ConfigError(
+            "this checkpoint is not a task model",
+            where=cfg.checkpoint,
+            found=kind,
+            hint=HINTS.get((kind, "task")),
+        )
     decoder, description = load_task(cfg.checkpoint)
     _check_fits(decoder, description, cfg, benchmark)
     decoder.to(peers.device)
     samples = benchmark_samples(cfg.benchmark, cfg.data, decoder.encoder.input, peers, quiet=quiet)
     samples.task = benchmark.task
     split = benchmark_split(samples, "test" if cfg.submission else benchmark.scored)
-    _check_leakage(cfg, description, samples, split)
-    if peers.main and cfg.out is not None:
-        check_folder(cfg.out, "evaluation", overwrite=cfg.overwrite, resume=False)
+    seen = {
+        "pretrained on": description.get("pretraining", {}).get("recordings", ()),
+        "trained on": description.get("data", {}).get("recordings", ()),
+    }
+    notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
     claim = (
         claimed_folder(cfg.out, "evaluation", overwrite=cfg.overwrite, resume=False)
         if peers.main and cfg.out is not None
@@ -92,22 +109,17 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
         files = int(peers.sum([len(handed_in)])[0])
         if not peers.main:
             return Report("eval", "", (), ())
-        trivial = None
+        summaries = {}
         if result.samples and len(split.train):
-            trivial = trivial_summary(
-                benchmark.task, samples, split.train.tolist(), split.test.tolist()
-            )
+            trivial = Trivial.of(samples, split.train.tolist())
+            summaries = {trivial.name: trivial.score(samples, split.test.tolist())}
         setting = description.get("protocol", "full")
-        columns, rows = comparison(cfg.benchmark, benchmark.task, setting, result, trivial)
-        notes = list(benchmark.notes)
-        if result.unlabelled:
-            notes.append(f"{result.unlabelled:,} test samples without a public label")
+        columns, rows = comparison(cfg.benchmark, benchmark.task, setting, result, summaries)
+        notes += _protocol_notes(cfg, benchmark) + counting_notes(benchmark.task, result)
         if files:
             notes.append(f"{files:,} files to hand in: {cfg.submission}")
         if cfg.pictures and cfg.out is not None and result.samples:
-            every = max(1, len(split.test) // cfg.pictures)
-            chosen = split.test[::every][: cfg.pictures]
-            draw_rows(decoder, samples, chosen.tolist(), cfg.out / "panel.png")
+            draw_rows(decoder, samples, split.test, cfg.pictures, cfg.out / "panel.png")
             notes.append(f"picture: {cfg.out / 'panel.png'}")
         report = Report(
             "eval",
@@ -134,6 +146,9 @@ def _check_fits(
             found=f"{decoder.task}, trained on {trained}",
             expected=task.name,
         )
+    for flag, task_name in (("alignment", "depth"), ("at_input_size", "segmentation")):
+        if getattr(cfg, flag) != EvalConfig.model_fields[flag].default and task.name != task_name:
+            raise ConfigError(f"only for {task_name}", where=f"--{flag.replace('_', '-')}")
     if cfg.windows is not None and not isinstance(decoder, EoMT):
         raise ConfigError("only EoMT predicts in windows", where="--windows")
     if cfg.windows is not None:
@@ -148,21 +163,18 @@ def _check_fits(
         )
 
 
-def _check_leakage(
-    cfg: EvalConfig, description: dict[str, Any], samples: LabelledSamples, split: BenchmarkSplit
-) -> None:
-    """Refuse test recordings that the encoder has seen in pretraining, unless allowed."""
-    seen = set(description.get("pretraining", {}).get("recordings", ()))
-    leaked = sorted(samples.recordings(split.test) & seen)
-    if leaked and not cfg.transductive:
-        raise ConfigError(
-            "the encoder was pretrained on test recordings of this benchmark",
-            where=cfg.checkpoint,
-            found=", ".join(leaked[:20]),
-            hint="allow it with --transductive, which is recorded",
+def _protocol_notes(cfg: EvalConfig, benchmark: Benchmark) -> list[str]:
+    """The benchmark's own, and what this evaluation changes of it."""
+    notes = [note for note in benchmark.notes if note != NATIVE or not cfg.at_input_size]
+    if cfg.at_input_size:
+        notes.append(
+            "scored at the input's size against labels resized to it, as the released code"
         )
-    if leaked:
-        say(f"transductive: the encoder has seen {len(leaked)} test recordings without labels")
+    if cfg.alignment != "none":
+        notes.append(f"every prediction was first fitted to its ground truth: {cfg.alignment}")
+    if cfg.windows is not None:
+        notes.append(f"predicted in square crops of {cfg.windows} pixels")
+    return notes
 
 
 def _facts(

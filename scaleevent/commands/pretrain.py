@@ -16,7 +16,7 @@ import scaleevent
 from scaleevent.checkpoint import content_hash, save_encoder
 from scaleevent.commands.launching import DEFAULT_ARCH, runs_without_download
 from scaleevent.commands.street_store import street_store
-from scaleevent.comparison import Comparison, in_order, spread
+from scaleevent.comparison import Comparison, in_order
 from scaleevent.config import BATCH, PretrainConfig, data_source
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.distributed import Ranks, launched, ranks
@@ -41,6 +41,7 @@ from scaleevent.samples import (
     draw_epoch,
     load_batches,
     split_samples,
+    spread,
 )
 from scaleevent.settings import dump_yaml
 from scaleevent.store import PairStore

@@ -9,4 +9,4 @@ from scaleevent.task_config import ProbeConfig
 
 def run(cfg: ProbeConfig, quiet: bool = False) -> Report:
     """See `scaleevent.commands.task_run.run_task`."""
-    return run_task(cfg.as_finetuning(), "probe", quiet)
+    return run_task(cfg.as_finetuning(), "probe", quiet, record=cfg)

@@ -14,16 +14,23 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scaleevent.benchmarks import BENCHMARKS, Benchmark
-from scaleevent.checkpoint import content_hash, read_description, save_task
+from scaleevent.checkpoint import HINTS, content_hash, read_description, save_task
 from scaleevent.commands.benchmark_data import benchmark_samples
-from scaleevent.decoders import DECODERS, DEFAULT_DECODER
+from scaleevent.decoders import DECODERS, build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.linear import Linear
 from scaleevent.distributed import Ranks, launched, ranks
 from scaleevent.durable import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.evaluation import Evaluation, comparison, draw_rows, evaluate, trivial_summary
+from scaleevent.evaluation import (
+    Trivial,
+    comparison,
+    counting_notes,
+    draw_rows,
+    evaluate,
+    refuse_leaks,
+)
 from scaleevent.features import CachedFeatures
 from scaleevent.inputs import InputSettings
 from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
@@ -32,7 +39,7 @@ from scaleevent.optimisation import build_optimizer
 from scaleevent.published import FRACTIONS
 from scaleevent.reports import Report, progress, say
 from scaleevent.samples import StepBatches, draw_epoch, load_batches
-from scaleevent.settings import dump_yaml
+from scaleevent.settings import Settings, dump_yaml
 from scaleevent.task_config import FinetuneConfig
 from scaleevent.training import Plan, load_state, train
 from scaleevent.weights import read_tensors
@@ -41,16 +48,18 @@ NOT_RESULT = {
     "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
     "overwrite", "pictures", "transductive", "cache",
 }  # fmt: skip
-SEA_RAFT_SIZE = {"tiny": "tiny", "vits": "S", "vitb": "M", "vitl": "M"}
 
 
-def run_task(cfg: FinetuneConfig, command: str, quiet: bool = False) -> Report:
+def run_task(
+    cfg: FinetuneConfig, command: str, quiet: bool = False, record: Settings | None = None
+) -> Report:
     """Train a decoder, and the encoder unless it is frozen; score it on the test set.
 
     Args:
         cfg: All settings.
         command: `probe` or `finetune`, for report and messages.
         quiet: No progress on stderr.
+        record: The command's own settings, for config.yaml; None: `cfg`.
 
     Returns:
         The result beside trivial and published ones. The run folder holds config.yaml, log.jsonl,
@@ -64,7 +73,7 @@ def run_task(cfg: FinetuneConfig, command: str, quiet: bool = False) -> Report:
             hint="use the command line, or run your script under torchrun",
         )
     with ranks(cfg.device) as peers:
-        return TaskRun(cfg, command, peers, quiet or not peers.main).go()
+        return TaskRun(cfg, command, peers, quiet or not peers.main, record or cfg).go()
 
 
 @dataclass
@@ -75,6 +84,7 @@ class TaskRun:
     command: str
     peers: Ranks
     quiet: bool
+    record: Settings
     pretrained: dict[str, Any] = field(default_factory=dict)  # what the encoder's file says
 
     def go(self) -> Report:
@@ -95,7 +105,9 @@ class TaskRun:
         samples = benchmark_samples(cfg.benchmark, cfg.data, encoder.input, peers, quiet=self.quiet)
         split = benchmark_split(samples, benchmark.scored)
         train_numbers = self._training_numbers(samples, split)
-        self._check_leakage(samples, split)
+        seen = {"pretrained on": self.pretrained.get("data", {}).get("recordings", ())}
+        notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
+        trivial = Trivial.of(samples, train_numbers.tolist())
         decoder.to(peers.device)
         optimizer = build_optimizer(
             decoder, lr=cfg.lr, encoder_lr=cfg.encoder_lr, lr_patch=cfg.lr_patch,
@@ -110,14 +122,14 @@ class TaskRun:
             peers.wait()
             first = load_state(cfg.out, decoder, optimizer, identity) if cfg.resume else 0
             if first == 0 and peers.main:
-                record = dump_yaml(cfg, exclude={"resume", "overwrite"})
+                record = dump_yaml(self.record, exclude={"resume", "overwrite"})
                 write_bytes(cfg.out / "config.yaml", record.encode())
                 (cfg.out / "log.jsonl").unlink(missing_ok=True)
                 chosen = [samples.identity(int(number)) for number in train_numbers]
                 write_json(cfg.out / "subset.json", chosen)
             peers.wait()
             self._train(decoder, optimizer, samples, train_numbers, first, identity)
-            return self._finish(decoder, samples, split, train_numbers, loaded)
+            return self._finish(decoder, samples, split, train_numbers, trivial, notes)
 
     def _encoder(self) -> Encoder:
         """The encoder to start from, seeded where it is random."""
@@ -127,12 +139,13 @@ class TaskRun:
             arch = cfg.arch or ("tiny" if cfg.benchmark.startswith("street") else "vits")
             return Encoder(ARCHS[arch])
         self.pretrained = read_description(Path(cfg.checkpoint)) or {}
-        if self.pretrained.get("kind", "encoder") != "encoder":
+        kind = self.pretrained.get("kind", "encoder")
+        if kind != "encoder":
             raise ConfigError(
                 "this checkpoint is not an encoder",
                 where=cfg.checkpoint,
-                found=self.pretrained["kind"],
-                hint="`scaleevent export --format safetensors` takes the encoder out of a task",
+                found=kind,
+                hint=HINTS.get((kind, "encoder")),
             )
         return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline)
 
@@ -148,29 +161,9 @@ class TaskRun:
 
     def _decoder(self, encoder: Encoder, benchmark: Benchmark) -> tuple[Decoder, Loaded | None]:
         """The decoder on the encoder, with published weights where given."""
-        cfg, task = self.cfg, benchmark.task
-        name = cfg.decoder or DEFAULT_DECODER[task.name]
-        kind = DECODERS[name]
-        if name != "linear" and kind.task != task.name:
-            raise ConfigError(
-                "this decoder is for another task",
-                where="--decoder", found=f"{name}: {kind.task}", expected=task.name,
-            )  # fmt: skip
-        own: dict[str, Any] = {}
-        if name == "linear":
-            own = {"task": task.name}
-        if task.name == "segmentation":
-            own["classes"] = len(task.classes)
-        if task.name == "depth":
-            own["max_depth"] = task.max_depth
-        if name == "eomt":
-            own["mode"] = cfg.eomt
-        if name == "sea_raft":
-            archs = {spec["name"] + str(spec["kwargs"]): arch for arch, spec in ARCHS.items()}
-            arch = archs.get(encoder.spec["name"] + str(encoder.spec["kwargs"]), "tiny")
-            own["size"] = SEA_RAFT_SIZE[arch]
+        cfg = self.cfg
         torch.manual_seed(cfg.seed)
-        decoder = kind(encoder, **own)
+        decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.eomt)
         if cfg.decoder_weights is None:
             return decoder, None
         tensors, _ = read_tensors(cfg.decoder_weights)
@@ -184,18 +177,6 @@ class TaskRun:
                 found=f"{len(split.train)} training, {len(split.test)} test samples",
             )
         return few_shot(split.train, self.cfg.fraction, self.cfg.subset, self.cfg.seed)
-
-    def _check_leakage(self, samples: LabelledSamples, split: BenchmarkSplit) -> None:
-        """Refuse test recordings that the encoder has seen, without labels, unless allowed."""
-        seen = set(self.pretrained.get("data", {}).get("recordings", ()))
-        leaked = sorted(samples.recordings(split.test) & seen)
-        if leaked and not self.cfg.transductive:
-            raise ConfigError(
-                "the encoder was pretrained on test recordings of this benchmark",
-                where=self.cfg.checkpoint,
-                found=", ".join(leaked[:20]),
-                hint="pretrain without them, or allow it with --transductive, which is recorded",
-            )
 
     def _train(
         self,
@@ -232,7 +213,12 @@ class TaskRun:
         decoder.train()
         if cfg.freeze == "encoder":
             decoder.encoder.eval()
-        decoder.begin_step(first, plan.steps)
+
+        def begin(step: int) -> None:
+            torch.manual_seed(cfg.seed * 1_000_003 + step)  # a resumed run draws the same
+            decoder.begin_step(step, plan.steps)
+
+        begin(first)
         with progress(self.command, plan.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)
 
@@ -244,23 +230,26 @@ class TaskRun:
                     )
                     detail = f"loss {record['loss']:.4f} ({named})"
                 ticker.advance(1, detail)
-                decoder.begin_step(step, plan.steps)
+                begin(step)
 
-            train(
-                decoder,
-                optimizer,
-                step_of,
-                batches,
-                plan,
-                peers,
-                cfg.out,
-                weights=dict(decoder.weights),
-                first_step=first,
-                on_step=on_step,
-                identity=identity,
-            )
-        if cached is not None:
-            cached.close()
+            try:
+                train(
+                    decoder,
+                    optimizer,
+                    step_of,
+                    batches,
+                    plan,
+                    peers,
+                    cfg.out,
+                    weights=dict(decoder.weights),
+                    first_step=first,
+                    on_step=on_step,
+                    identity=identity,
+                )
+            finally:
+                if cached is not None:
+                    cached.close()
+        peers.share(decoder.buffers())  # batch statistics of the last step differ by rank
         decoder.eval()
 
     def _cached(
@@ -288,7 +277,8 @@ class TaskRun:
         samples: LabelledSamples,
         split: BenchmarkSplit,
         train_numbers: np.ndarray,
-        loaded: Loaded | None,
+        trivial: Trivial,
+        notes: list[str],
     ) -> Report:
         """Score on the test set; checkpoint, picture, report."""
         cfg, peers, benchmark = self.cfg, self.peers, BENCHMARKS[self.cfg.benchmark]
@@ -309,49 +299,34 @@ class TaskRun:
             "teacher": self.pretrained.get("teacher"),
             "data": {
                 "stores": [store.fingerprint for store in samples.pairs.stores],
+                "recordings": sorted(samples.recordings(train_numbers)),
                 "training_samples": len(train_numbers),
                 "test_samples": result.samples,
             },
             "metrics": result.summary,
         }
         save_task(cfg.out / "task.safetensors", decoder, description)
-        notes = [f"task model: {cfg.out / 'task.safetensors'}"]
+        notes = [*notes, f"task model: {cfg.out / 'task.safetensors'}"]
         if cfg.pictures and result.samples:
-            chosen = split.test[:: max(1, len(split.test) // cfg.pictures)][: cfg.pictures]
-            draw_rows(decoder, samples, chosen.tolist(), cfg.out / "panel.png")
+            draw_rows(decoder, samples, split.test, cfg.pictures, cfg.out / "panel.png")
             notes.append(f"picture: {cfg.out / 'panel.png'}")
-        report = self._report(samples, split, train_numbers, benchmark, result, description, notes)
-        write_json(cfg.out / "report.json", report.to_json())
-        return report
-
-    def _report(
-        self,
-        samples: LabelledSamples,
-        split: BenchmarkSplit,
-        train_numbers: np.ndarray,
-        benchmark: Benchmark,
-        result: Evaluation,
-        description: dict[str, Any],
-        notes: list[str],
-    ) -> Report:
-        cfg = self.cfg
-        trivial = None
+        summaries = {}
         if result.samples:
-            trivial = trivial_summary(
-                benchmark.task, samples, train_numbers.tolist(), split.test.tolist()
-            )
-        columns, rows = comparison(cfg.benchmark, benchmark.task, self._setting, result, trivial)
-        if self._setting.startswith("subset"):
-            notes.append(f"trained on {len(train_numbers):,} samples: {self._setting}")
-        return Report(
+            summaries = {trivial.name: trivial.score(samples, split.test.tolist())}
+        columns, rows = comparison(cfg.benchmark, benchmark.task, self._setting, result, summaries)
+        if self.cfg.fraction < 1:
+            notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
+        report = Report(
             self.command,
-            f"{self.command} {cfg.benchmark}, {len(train_numbers):,} training samples, "
+            f"{self.command} {cfg.benchmark}: {len(train_numbers):,} training and "
             f"{result.samples:,} test samples",
             columns,
             rows,
-            (*notes, *benchmark.notes),
+            (*notes, *counting_notes(benchmark.task, result), *benchmark.notes),
             description | {"input": asdict(samples.settings)},
         )
+        write_json(cfg.out / "report.json", report.to_json())
+        return report
 
     @property
     def _setting(self) -> str:
@@ -359,9 +334,9 @@ class TaskRun:
         if self.command == "probe" and self.cfg.fraction == 1:
             return "probe"
         kind = "probe, " if self.command == "probe" else ""
-        if self.cfg.fraction in FRACTIONS:
+        if self.cfg.fraction in FRACTIONS and self.cfg.subset == "interval":
             return kind + FRACTIONS[self.cfg.fraction]
-        return f"{kind}subset {self.cfg.fraction:g}"
+        return f"{kind}{self.cfg.fraction:g} by {self.cfg.subset}"
 
     def _say_plan(
         self, decoder: Decoder, loaded: Loaded | None, numbers: np.ndarray, split: BenchmarkSplit

@@ -140,7 +140,7 @@ class DPT(Decoder):
             align_corners=True,
         )
         out = self.scratch["output_conv2"](fine).squeeze(1)
-        return out.sigmoid() * self.max_depth if self.kind == "metric" else out.relu()
+        return out.float().sigmoid() * self.max_depth if self.kind == "metric" else out.relu()
 
     def loss(self, raw: Tensor, target: Tensor) -> Terms:
         """`silog` of metric depth; `scale_shift` and `gradient` of relative inverse depth.

@@ -91,7 +91,7 @@ class Linear(Decoder):
             (N, 2, h, w) input pixels.
         """
         raw = self.linear(tokens_NLD).transpose(1, 2).unflatten(2, grid)
-        return raw.sigmoid() * self.max_depth if self.task == "depth" else raw
+        return raw.float().sigmoid() * self.max_depth if self.task == "depth" else raw
 
     def loss(self, raw: Tensor, target: Tensor) -> Terms:
         """`ce` and `dice`, `silog`, or `l1` in pixels, all over pixels with ground truth."""

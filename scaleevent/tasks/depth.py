@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaleevent import depth_metrics
+from scaleevent.errors import DataError
 from scaleevent.geometry import Fit
 from scaleevent.pictures import draw_amount, draw_depth
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
@@ -61,10 +62,17 @@ class Depth(Task):
             if f"{variant}_rmse" in summary
         }
 
+    def empty(self, summary: Summary) -> int:
+        """Samples without a pixel that counts."""
+        return summary["dav2_empty"]
+
     def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
         """The median depth."""
         known = [v[(v > 0) & (v <= self.max_depth)] for v in labels]
-        median = float(np.median(np.concatenate(known)))
+        pixels = np.concatenate([np.empty(0), *known])
+        if not len(pixels):
+            raise DataError("no training label has a depth in range", found=f"{len(known)} labels")
+        median = float(np.median(pixels))
         return f"{median:.1f} m everywhere", median
 
     def fill(self, constant: float, size: tuple[int, int]) -> np.ndarray:
@@ -73,8 +81,8 @@ class Depth(Task):
 
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
         """By inverse depth, and the relative error."""
-        error = np.abs(prediction - truth) / truth
-        shown = np.where(truth <= self.max_depth, truth, np.nan)
+        shown = np.where((truth > 0) & (truth <= self.max_depth), truth, np.nan)
+        error = np.abs(prediction - shown) / shown
         return draw_depth(prediction), draw_depth(shown), draw_amount(error / WORST_ERROR)
 
     def _middle(self, values: np.ndarray) -> np.ndarray:

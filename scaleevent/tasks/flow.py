@@ -12,14 +12,18 @@ from scaleevent.geometry import Fit
 from scaleevent.pictures import draw_amount, draw_flow
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
 
-MOST_RECORDINGS = 8  # up to which each has a number of its own
 TABLE = ("epe", "1pe", "2pe", "3pe", "fl_all", "ae")
 
 
 @dataclass(frozen=True)
 class Flow(Task):
-    """Pixels right and down; NaN where unknown."""
+    """Pixels right and down; NaN where unknown.
 
+    Args:
+        recordings: Those whose end-point error is told on its own.
+    """
+
+    recordings: tuple[str, ...] = ()
     name = "flow"
     label = "flow"
     frames = 2
@@ -38,15 +42,13 @@ class Flow(Task):
         return flow_metrics.measure(prediction, truth.values, truth.events, where=truth.where)
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.flow_metrics.summarise`; end-point errors by recording where few."""
+        """See `scaleevent.flow_metrics.summarise`; `epe NAME` of the recordings told apart."""
         summary = flow_metrics.summarise(records, groups)
-        names = sorted(set(groups))
-        if len(names) <= MOST_RECORDINGS:
-            for name in names:
-                own = [r for r, group in zip(records, groups, strict=True) if group == name]
-                values = [r["sparse_epe"] for r in own if "sparse_epe" in r]
-                if values:
-                    summary[f"epe {name}"] = float(np.mean(values))
+        for name in self.recordings:
+            own = [r for r, group in zip(records, groups, strict=True) if group == name]
+            values = [r["sparse_epe"] for r in own if "sparse_epe" in r]
+            if values:
+                summary[f"epe {name}"] = float(np.mean(values))
         return summary
 
     def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
@@ -57,6 +59,10 @@ class Flow(Task):
             for variant, extra in (("sparse", by_recording), ("dense", {}))
             if f"{variant}_epe" in summary
         }
+
+    def empty(self, summary: Summary) -> int:
+        """Samples without a pixel that counts."""
+        return summary["dense_empty"]
 
     def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
         """No motion."""

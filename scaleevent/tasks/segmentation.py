@@ -65,10 +65,18 @@ class Segmentation(Task):
         """Overlap and accuracy in percent."""
         return {"all classes": {name: summary[name] for name in ("miou", "acc", "miou_present")}}
 
+    def empty(self, summary: Summary) -> int:
+        """Samples without a pixel that counts."""
+        return summary["empty"]
+
     def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, int]:
         """The class of most pixels."""
-        counts = sum(np.bincount(v[v != IGNORE], minlength=len(self.classes)) for v in labels)
-        best = int(np.argmax(counts))
+        counts = np.zeros(256, np.int64)
+        for label in labels:
+            counts += np.bincount(label[label != IGNORE].ravel(), minlength=256)
+        if not counts.any():
+            raise DataError("no training label has a class")
+        best = int(np.argmax(counts[: len(self.classes)]))
         return f"{self.classes[best]} everywhere", best
 
     def fill(self, constant: int, size: tuple[int, int]) -> np.ndarray:

@@ -67,6 +67,10 @@ class Task(ABC):
         """The numbers of a result table, named as published, by variant of the metric."""
 
     @abstractmethod
+    def empty(self, summary: Summary) -> int:
+        """Samples without a pixel that counts."""
+
+    @abstractmethod
     def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, Any]:
         """The best prediction without looking: its name, and the constant for `fill`."""
 
