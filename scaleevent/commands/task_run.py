@@ -209,16 +209,12 @@ class TaskRun:
         )  # fmt: skip
         cached = self._cached(decoder, samples, numbers)
         batches = load_batches(cached or samples, steps, peers.loader_workers(cfg.workers))
-        step_of = _Step(decoder, self._parallel(decoder), peers.device, cached is not None)
+        model = self._parallel(decoder)
+        step_of = _Step(decoder, model, peers.device, cached is not None, cfg.seed)
         decoder.train()
         if cfg.freeze == "encoder":
             decoder.encoder.eval()
-
-        def begin(step: int) -> None:
-            torch.manual_seed(cfg.seed * 1_000_003 + step)  # a resumed run draws the same
-            decoder.begin_step(step, plan.steps)
-
-        begin(first)
+        step_of.begin(first, plan.steps)
         with progress(self.command, plan.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)
 
@@ -230,7 +226,7 @@ class TaskRun:
                     )
                     detail = f"loss {record['loss']:.4f} ({named})"
                 ticker.advance(1, detail)
-                begin(step)
+                step_of.begin(step, plan.steps)
 
             try:
                 train(
@@ -368,7 +364,7 @@ class TaskRun:
             say(f"  {note}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Step:
     """Batch to loss terms: the objective of the training loop."""
 
@@ -376,8 +372,16 @@ class _Step:
     model: Decoder | DistributedDataParallel
     device: torch.device
     cached: bool
+    seed: int
+    step: int = 0
+
+    def begin(self, step: int, steps: int) -> None:
+        """Told which step comes next."""
+        self.step = step
+        self.decoder.begin_step(step, steps)
 
     def __call__(self, batch: dict[str, Tensor]) -> tuple[Terms, dict[str, Callable[[], float]]]:
+        torch.manual_seed(self.seed * 1_000_003 + self.step)  # a resumed run draws the same
         moved = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
         target = moved.pop("target")
         if self.cached:
