@@ -19,7 +19,7 @@ from typing import Any
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 
 TEMPORARY = ".tmp"
-RESUMED = ("pairs", "voxels", "run")  # kinds of output whose commands can go on
+FINAL = ("export", "evaluation")  # kinds of output whose commands cannot go on
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
 
 
@@ -153,7 +153,7 @@ def check_folder(folder: Path, kind: str, *, resume: bool, overwrite: bool) -> N
     marker = folder / MARKER
     ours = marker.is_file() and marker.read_text().strip() == kind
     if not (ours and (resume or overwrite)):
-        again = "--resume goes on, " if kind in RESUMED else ""
+        again = "" if kind in FINAL else "--resume goes on, "
         hint = f"{again}--overwrite starts anew" if ours else "choose another --out"
         raise EnvironmentProblem("output folder is not empty", where=folder, hint=hint)
 
