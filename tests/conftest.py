@@ -32,3 +32,14 @@ def moving_bar() -> Events:
         grid.ravel() for grid in np.meshgrid(np.arange(95), np.arange(8, 56), [0, 1], indexing="ij")
     )
     return Events.from_columns(column * 1000, column + front, row, front, 64, 96)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Recorded numbers were made on one thread, and repeat to the bit only there."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

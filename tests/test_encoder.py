@@ -16,12 +16,7 @@ from scaleevent.weights import convert_weights
 GOLDEN = Path(__file__).parent / "data" / "dinov3_vit.safetensors"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,7 @@ GOLDEN = Path(__file__).parent / "data" / "sea_raft.safetensors"
 STRIDED = (..., slice(None, None, 4), slice(None, None, 4))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,7 @@ from scaleevent.errors import CheckpointError, ConfigError, DataError
 GOLDEN = Path(__file__).parent / "data" / "waft_parts.safetensors"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
