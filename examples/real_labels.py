@@ -50,7 +50,7 @@ from scaleevent.distributed import ranks
 from scaleevent.durable import write_json
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
-from scaleevent.evaluation import Evaluation, draw_rows, evaluate, predict, trivial_summary
+from scaleevent.evaluation import Evaluation, Trivial, draw_rows, evaluate, predict
 from scaleevent.events import Events
 from scaleevent.inputs import InputSettings
 from scaleevent.labelled import LabelledSamples, benchmark_split
@@ -283,9 +283,10 @@ def fit_and_score(
         decoder, _ = load_task(out / "task.safetensors")
         result = evaluate(decoder, samples, split.test.tolist(), peers)
     shown = np.unique(split.test[np.linspace(0, len(split.test) - 1, 4).astype(int)]).tolist()
-    draw_rows(decoder, samples, shown, out / "panel.png")
+    draw_rows(decoder, samples, np.array(shown), len(shown), out / "panel.png")
     draw_overlays(decoder, samples, shown, out / "overlay.png")
-    return result, trivial_summary(trial.task, samples, split.train, split.test)
+    trivial = Trivial.of(samples, split.train)
+    return result, (trivial.name, trivial.score(samples, split.test))
 
 
 def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders.linear import Linear
 from scaleevent.distributed import ranks
 from scaleevent.encoder import ARCHS, Encoder
-from scaleevent.evaluation import draw_rows, evaluate, trivial_summary
+from scaleevent.evaluation import Trivial, draw_rows, evaluate
 from scaleevent.events import Events
 from scaleevent.inputs import InputSettings
 from scaleevent.labelled import LabelledSamples, benchmark_split
@@ -193,9 +193,9 @@ def test_depth_and_segmentation_go_through_to_metrics_and_pictures(tmp_path):
         after = score(decoder, samples)
         assert np.isfinite([after, before]).all()
         assert (after > before) == task.higher_is_better, (task.name, before, after)
-        _, trivial = trivial_summary(task, samples, split.train, split.test)
+        trivial = Trivial.of(samples, split.train).score(samples, split.test)
         assert np.isfinite(trivial[task.headline])
-        draw_rows(decoder, samples, [1], folder / "panel.png")
+        draw_rows(decoder, samples, np.array([1]), 1, folder / "panel.png")
         real_labels.draw_overlays(decoder, samples, [1], folder / "overlay.png")
         assert (folder / "panel.png").stat().st_size > 10_000
         assert (folder / "overlay.png").stat().st_size > 10_000
