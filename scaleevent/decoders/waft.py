@@ -151,8 +151,8 @@ class Waft(Decoder):
             )
         target = tuple(padded_side(side, self.factor) for side in voxel.shape[-2:])
         padding = centred_padding(voxel.shape[-2:], target)
-        frames = self._features(F.pad(torch.cat([voxel, after]), padding))
-        first, second = frames.unflatten(0, (2, -1))
+        # one by one: together they would need the memory of both at once
+        first, second = (self._features(F.pad(window, padding)) for window in (voxel, after))
         net = self.hidden_conv(torch.cat([first, second], 1))
         flow = first.new_zeros(first.shape[0], FLOW, *first.shape[-2:], dtype=torch.float32)
         found = []
@@ -170,10 +170,10 @@ class Waft(Decoder):
                 found.append(upsample_estimate(flow, info, logits, STRIDE))
         return [Estimate(crop(flow, padding), crop(info, padding)) for flow, info in found]
 
-    def _features(self, frames: Tensor) -> Tensor:
-        """Features (2N, dim, H / 2, W / 2) of padded frames (2N, 3, H, W)."""
-        fine = self.fnet(frames)
-        tokens = self.dpt_head(self.encoder.maps(frames, self.layers))
+    def _features(self, frame: Tensor) -> Tensor:
+        """Features (N, dim, H / 2, W / 2) of a padded frame (N, 3, H, W)."""
+        fine = self.fnet(frame)
+        tokens = self.dpt_head(self.encoder.maps(frame, self.layers))
         tokens = F.interpolate(tokens, fine.shape[-2:], mode="bilinear", align_corners=True)
         return self.fmap_conv(torch.cat([tokens, fine], 1))
 
