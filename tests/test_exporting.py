@@ -50,6 +50,7 @@ MODELS = {
 }
 SLOW = "waft"  # torch takes half a minute to translate it to ONNX
 ELSEWHERE = ("linear-depth", "linear-flow")  # in other tests: each translation takes seconds
+TRANSLATED = [name for name in MODELS if name not in ELSEWHERE]
 OUTPUTS = {
     "encoder": ("tokens", (24, 32)),
     "linear-segmentation": ("scores", (CLASSES, HEIGHT, WIDTH)),
@@ -118,7 +119,7 @@ needs_onnx = pytest.mark.skipif(
 # Programs
 
 
-@pytest.fixture(scope="module", params=[n for n in MODELS if n not in ELSEWHERE])
+@pytest.fixture(scope="module", params=TRANSLATED)
 def programs(request, tmp_path_factory) -> tuple[str, Source, Path]:
     """A model of `MODELS`, its checkpoint, and the folder with its exports."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -149,12 +150,11 @@ def test_the_exported_program_predicts_the_same(programs):
 
 
 @needs_onnx
+@pytest.mark.parametrize("programs", [n for n in TRANSLATED if n != SLOW], indirect=True)
 def test_onnx_predicts_the_same(programs):
     import onnxruntime
 
     name, source, out = programs
-    if name == SLOW:
-        pytest.skip("torch takes half a minute to translate WAFT to ONNX")
     (file,) = out.glob("*.onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     output, shape = OUTPUTS[name]

@@ -43,7 +43,8 @@ class Loaded:
 class Decoder(nn.Module, ABC):
     """An encoder with what turns its features into a task's prediction.
 
-    Own parameters lie beside `encoder` under the names that the decoder's origin published.
+    Own parameters lie beside `encoder` under the names that the decoder's origin published. For
+    segmentation there is also `scores(raw, size)`: (N, C, h, w) float32 whose argmax is `predict`.
 
     Args:
         encoder: Event encoder; trained or frozen by whoever builds the optimiser.
@@ -90,10 +91,6 @@ class Decoder(nn.Module, ABC):
             Segmentation: (N, h, w) int64 classes. Depth: (N, h, w) float32 metres. Flow:
             (N, 2, h, w) float32 pixels of that grid.
         """
-
-    def scores(self, raw: Any, size: tuple[int, int]) -> Tensor:
-        """Segmentation only: (N, C, h, w) float32 whose argmax over the classes is `predict`."""
-        raise NotImplementedError(f"{type(self).__name__} predicts {self.task}, not classes")
 
     @abstractmethod
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:

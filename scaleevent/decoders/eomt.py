@@ -193,7 +193,7 @@ class EoMT(Decoder):
         return torch.cat([pixel_scores(*image, size).argmax(1) for image in images])
 
     def scores(self, raw: Prediction, size: tuple[int, int]) -> Tensor:
-        """See `Decoder.scores`: `pixel_scores` of the final prediction."""
+        """`pixel_scores` of the final prediction; their argmax is `predict`."""
         return pixel_scores(raw.masks[-1], raw.classes[-1], size)
 
     def predict_windows(self, voxel: Tensor, size: tuple[int, int], side: int) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scaleevent.errors import DataError
+
 GAMMA = 0.85  # weight of an estimate relative to the next one, princeton-vl/SEA-RAFT:config/train
 MAX_FLOW = 400.0  # pixels; longer targets are left out, princeton-vl/SEA-RAFT:core/loss.py
 MAX_LOG_SCALE = 10.0  # of the wide Laplace component, `var_max` in princeton-vl/SEA-RAFT:config
@@ -33,6 +35,21 @@ class Estimate(NamedTuple):
 
     flow: Tensor
     info: Tensor
+
+
+def second_window(after: Tensor | None) -> Tensor:
+    """The input of the window after, which flow cannot do without.
+
+    Raises:
+        DataError: There is none.
+    """
+    if after is None:
+        raise DataError(
+            "optical flow needs two event windows",
+            found="only the one before",
+            hint="prepare the recording with windows on both sides of each label",
+        )
+    return after
 
 
 def centred_padding(size: tuple[int, int], target: tuple[int, int]) -> Padding:

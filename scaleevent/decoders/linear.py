@@ -116,7 +116,7 @@ class Linear(Decoder):
         return fine * scale[:, None, None]
 
     def scores(self, raw: Tensor, size: tuple[int, int]) -> Tensor:
-        """See `Decoder.scores`: logits."""
+        """Logits (N, C, h, w) on a grid of `size`; their argmax is `predict`."""
         return _enlarged(raw.float(), size)
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:

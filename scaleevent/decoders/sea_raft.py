@@ -30,13 +30,14 @@ from scaleevent.decoders.flow_parts import (
     centred_padding,
     crop,
     resize_flow,
+    second_window,
     sequence_loss,
     upsample_estimate,
 )
 from scaleevent.decoders.sea_raft_backbone import STRIDE, ResNetFPN
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
 from scaleevent.encoder import Encoder
-from scaleevent.errors import CheckpointError, ConfigError, DataError
+from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD
 from scaleevent.losses import Terms
 from scaleevent.weights import check_keys
@@ -193,12 +194,7 @@ class SeaRaft(Decoder):
         Raises:
             DataError: No second window.
         """
-        if after is None:
-            raise DataError(
-                "optical flow needs two event windows",
-                found="only the one before",
-                hint="prepare the recording with windows on both sides of each label",
-            )
+        after = second_window(after)
         frames = torch.cat([voxel, after])
         tokens = None
         if self.fuse_match is not None:

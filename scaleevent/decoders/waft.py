@@ -26,6 +26,7 @@ from scaleevent.decoders.flow_parts import (
     centred_padding,
     crop,
     resize_flow,
+    second_window,
     sequence_loss,
     upsample_estimate,
     warp,
@@ -33,7 +34,7 @@ from scaleevent.decoders.flow_parts import (
 from scaleevent.decoders.waft_backbone import ResNet18Deconv, TokenPyramid
 from scaleevent.decoders.waft_refine import Refiner, RefinerSize
 from scaleevent.encoder import Encoder
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import ConfigError
 from scaleevent.losses import Terms
 from scaleevent.weights import check_keys
 
@@ -143,12 +144,7 @@ class Waft(Decoder):
         Raises:
             DataError: No second window.
         """
-        if after is None:
-            raise DataError(
-                "optical flow needs two event windows",
-                found="only the one before",
-                hint="prepare the recording with windows on both sides of each label",
-            )
+        after = second_window(after)
         target = tuple(padded_side(side, self.factor) for side in voxel.shape[-2:])
         padding = centred_padding(voxel.shape[-2:], target)
         # one by one: together they would need the memory of both at once
