@@ -23,6 +23,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
+from scaleevent.memory import zeros_for_scatter
 from scaleevent.packing import PackedEvents, field_shifts, unpack_words
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _take_scratch(intervals: int, pixels: int) -> np.ndarray:
     """Zeroed int64 memory; what this thread kept from its last call, where that is large enough."""
     held = _scratch.__dict__.pop("sums", None)  # taken, so that an error cannot leave it dirty
     if held is None or held.size < intervals * pixels:
-        held = np.zeros(intervals * pixels, np.int64)
+        held = zeros_for_scatter(intervals * pixels)
     return held[: intervals * pixels].reshape(intervals, pixels)
 
 

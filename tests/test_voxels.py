@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scaleevent import voxels
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
+from scaleevent.memory import zeros_for_scatter
 from scaleevent.packing import PackedEvents
 from scaleevent.voxels import voxelize, voxelize_packed
 from scaleevent.windows import Window
@@ -416,3 +417,13 @@ def test_packed_events_refuse_no_bins():
     packed = PackedEvents.pack(random_events(5, 12, 9, 40_000, seed=21), 0)
     with pytest.raises(ConfigError, match="at least one bin"):
         voxelize_packed(packed, Window(0, 40_000), 0)
+
+
+def test_memory_for_scatter_is_zeroed_and_writable():
+    for count in (1, 1000, 640 * 480 * 2):
+        memory = zeros_for_scatter(count)
+        assert memory.shape == (count,)
+        assert memory.dtype == np.int64
+        assert not memory.any()
+        memory[:] = 7
+        assert memory[::-1].sum() == 7 * count
