@@ -8,7 +8,13 @@ import pytest
 
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.events import Events
-from scaleevent.formats import FORMATS, open_recording, prophesee, read_events, recording_facts
+from scaleevent.formats import (
+    FORMATS,
+    open_recording,
+    read_events,
+    recording_facts,
+)
+from scaleevent.formats import words as words_module
 from tests import event_files
 from tests.event_files import some_events, write_dsec, write_hdf5, write_raw, write_text
 
@@ -110,7 +116,7 @@ def test_no_events_is_an_empty_recording(tmp_path, layout):
 
 @pytest.mark.parametrize("layout", ["evt2", "evt3", "text", "npz matrix", "hdf5 group", "aedat4"])
 def test_small_blocks_give_the_same(files, layout, monkeypatch):
-    for module in FORMATS.values():
+    for module in (words_module, *FORMATS.values()):
         if hasattr(module, "BLOCK"):
             monkeypatch.setattr(module, "BLOCK", 100)
     monkeypatch.setattr(FORMATS["text (txt, csv)"], "_CHUNK_BYTES", 1000)
@@ -192,7 +198,7 @@ def random_words(encoding, seed):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("encoding", ["evt2", "evt3"])
 def test_words_decode_as_the_slow_decoder_says(tmp_path, monkeypatch, encoding, seed, block):
-    monkeypatch.setattr(prophesee, "BLOCK", block)
+    monkeypatch.setattr(words_module, "BLOCK", block)
     words = random_words(encoding, seed)
     header = ("evt 2.0" if encoding == "evt2" else "evt 3.0",)
     path = write_raw(tmp_path / "random.raw", words, *header)

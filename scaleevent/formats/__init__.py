@@ -26,7 +26,12 @@ _WIDEST = 1 << 15
 
 
 def open_recording(
-    path: Path | str, *, size: tuple[int, int] | None = None, time_unit: str | None = None
+    path: Path | str,
+    *,
+    size: tuple[int, int] | None = None,
+    time_unit: str | None = None,
+    max_bad: float | None = None,
+    segment: int | None = None,
 ) -> Recording:
     """Open an event recording; what it is shows in its first bytes, the name decides only ties.
 
@@ -36,6 +41,8 @@ def open_recording(
             store its size is read once to find the largest coordinates.
         time_unit: s, ms, us or ns for files that do not define one (HDF5, NumPy, text), over what
             their values suggest. Formats that define it do not need it.
+        max_bad: Share of the events that damage may cost, 0 to 1; None: any damage is an error.
+        segment: Which stretch between clock resets to read, from 0; None: see `Recording`.
 
     Returns:
         The recording, opened but not read.
@@ -68,7 +75,7 @@ def open_recording(
         raise DataError(
             "the file's sensor size cannot be", where=path, found=f"{size[1]}x{size[0]}"
         )
-    return Recording(path, source, *size, notes)
+    return Recording(path, source, *size, notes, max_bad, segment)
 
 
 def read_events(

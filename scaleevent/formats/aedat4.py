@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.recording import BLOCK, Frame, RawBlock
+from scaleevent.formats.recording import BLOCK, Frame, RawBlock, Source
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 
@@ -46,7 +46,7 @@ def open_source(path: Path, time_unit: str | None) -> Aedat4Source:
 
 
 @dataclass(frozen=True)
-class Aedat4Source:
+class Aedat4Source(Source):
     """Decoder of one AEDAT4 file.
 
     Args:

@@ -24,7 +24,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.recording import BLOCK, Frame, RawBlock
+from scaleevent.formats.recording import BLOCK, RawBlock, Source
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
@@ -95,7 +95,7 @@ def open_source(path: Path, time_unit: str | None) -> ArraySource:
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(Source):
     """Decoder of one NumPy file."""
 
     path: Path
@@ -105,7 +105,6 @@ class ArraySource:
     length: int
     unit: str
     size = None
-    has_frames = False
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning: the file has no time index."""
@@ -114,10 +113,6 @@ class ArraySource:
             for stored in _stored(self.path, self.columns, self.length):
                 yield to_block(first, **stored, unit=self.unit, where=str(self.path))
                 first += len(stored["t"])
-
-    def frames(self) -> Iterator[Frame]:
-        """None: these files hold events only."""
-        return iter(())
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from scaleevent.formats.words import BEFORE_TIME, FIRST_UNKNOWN, OTHER, TRIGGERS, UNKNOWN
+
 EVT2_STATE = 2
 """Length of the EVT2 state: current TIME_HIGH (-1 before the first), times it wrapped."""
 
@@ -31,21 +33,23 @@ def first_state(length: int) -> np.ndarray:
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_evt2(words, state, t, x, y, p):  # noqa: ANN001, ANN201
+def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
     """Decode 32-bit words; the outputs hold at least one event a word.
 
-    Type 0 and 1 are events (OFF, ON), 8 sets bits 6 to 33 of the clock; other types are not events.
+    Type 0 and 1 are events (OFF, ON), 8 sets bits 6 to 33 of the clock, 10 is a trigger, 14 and 15
+    are the vendor's own; there are no others.
 
     Returns:
-        Words used (all), events written, events dropped for want of a time.
+        Words used (all), events written.
     """
     high, wraps = state[0], state[1]
-    n = dropped = 0
-    for word in words:
+    n = 0
+    for at in range(words.size):
+        word = words[at]
         kind = word >> 28
         if kind <= 1:
             if high < 0:
-                dropped += 1
+                tally[BEFORE_TIME] += 1
                 continue
             t[n] = (wraps << 34) | (high << 6) | np.int64((word >> 22) & 0x3F)
             x[n] = (word >> 11) & 0x7FF
@@ -57,19 +61,27 @@ def decode_evt2(words, state, t, x, y, p):  # noqa: ANN001, ANN201
             if high - now > 1 << 27:  # the 28-bit counter ran over
                 wraps += 1
             high = now
+        elif kind == 10:
+            tally[TRIGGERS] += 1
+        elif kind >= 14:
+            tally[OTHER] += 1
+        else:
+            if not tally[UNKNOWN]:
+                tally[FIRST_UNKNOWN] = at
+            tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
-    return len(words), n, dropped
+    return len(words), n
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_evt3(words, state, t, x, y, p):  # noqa: ANN001, ANN201
+def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
     """Decode 16-bit words until they end or fewer than `VECTOR` places are left in the outputs.
 
     A word by word machine: it also reads vector sequences cut short, where a decoder that takes
     12-12-8 groups goes wrong (prophesee-ai/openeb issue 111).
 
     Returns:
-        Words used, events written, events dropped for want of a time, row or vector base.
+        Words used, events written.
     """
     high, wraps, low, row, column = state[0], state[1], state[2], state[3], state[4]
     polarity = np.uint8(0)
@@ -77,7 +89,7 @@ def decode_evt3(words, state, t, x, y, p):  # noqa: ANN001, ANN201
         polarity = np.uint8(column >> 16)
         column &= 0xFFFF
     now = (wraps << 24) | (high << 12) | low
-    n = dropped = used = 0
+    n = used = 0
     last = len(t) - VECTOR
     for word in words:
         if n > last:
@@ -86,7 +98,7 @@ def decode_evt3(words, state, t, x, y, p):  # noqa: ANN001, ANN201
         kind = word >> 12
         if kind == 0x2:  # one event
             if high < 0 or row < 0:
-                dropped += 1
+                tally[BEFORE_TIME] += 1
                 continue
             t[n] = now
             x[n] = word & 0x7FF
@@ -108,7 +120,7 @@ def decode_evt3(words, state, t, x, y, p):  # noqa: ANN001, ANN201
                         p[n] = polarity
                         n += 1
                     else:
-                        dropped += 1
+                        tally[BEFORE_TIME] += 1
                 bits >>= 1
                 at += 1
             if column >= 0:
@@ -127,6 +139,14 @@ def decode_evt3(words, state, t, x, y, p):  # noqa: ANN001, ANN201
                 low = 0
             high = new
             now = (wraps << 24) | (high << 12) | low
+        elif kind == 0xA:
+            tally[TRIGGERS] += 1
+        elif kind == 0x7 or kind >= 0xE:  # the vendor's own, and their continuations
+            tally[OTHER] += 1
+        else:
+            if not tally[UNKNOWN]:
+                tally[FIRST_UNKNOWN] = used - 1
+            tally[UNKNOWN] += 1
     state[0], state[1], state[2], state[3] = high, wraps, low, row
     state[4] = column if column < 0 else column | (np.int64(polarity) << 16)
-    return used, n, dropped
+    return used, n

@@ -24,7 +24,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.recording import BLOCK, JITTER_US, Frame, RawBlock
+from scaleevent.formats.recording import BLOCK, JITTER_US, RawBlock, Source
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
@@ -86,7 +86,7 @@ def open_source(path: Path, time_unit: str | None) -> Hdf5Source:
 
 
 @dataclass(frozen=True)
-class Hdf5Source:
+class Hdf5Source(Source):
     """Decoder of the events of one HDF5 file; the file is opened for each read.
 
     Args:
@@ -110,7 +110,6 @@ class Hdf5Source:
     unit: str
     offset: int
     index: str | None
-    has_frames = False
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events of the range, found by the millisecond index where there is one."""
@@ -179,10 +178,6 @@ class Hdf5Source:
                 found=f"events {first} to {last} for {start_us} .. {end_us} us, "
                 "events of that time outside them",
             )
-
-    def frames(self) -> Iterator[Frame]:
-        """None: pictures beside the events are the data set adapters' business."""
-        return iter(())
 
 
 @contextmanager

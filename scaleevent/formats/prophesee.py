@@ -1,17 +1,16 @@
-"""Prophesee RAW files, EVT2 and EVT3. Read in blocks of words; time is unwrapped from the start."""
+"""Prophesee RAW files: the header, and which machine decodes the words after it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats import evt
-from scaleevent.formats.recording import BLOCK, Frame, RawBlock
+from scaleevent.formats.words import Machine, WordSource
 
 GENERATIONS = (
     (re.compile(r"genx320"), (320, 320)),
@@ -24,18 +23,11 @@ _RAW_KEYS = {"evt", "format", "integrator_name", "camera_integrator_name", "plug
 _MOST_HEADER = 1 << 20
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How the words of one RAW format are decoded."""
-
-    word: np.dtype
-    state: int
-    decode: Callable[..., tuple[int, int, int]]
-
-
 ENCODINGS = {
-    "EVT2": Encoding(np.dtype("<u4"), evt.EVT2_STATE, evt.decode_evt2),
-    "EVT3": Encoding(np.dtype("<u2"), evt.EVT3_STATE, evt.decode_evt3),
+    "EVT2": Machine(np.dtype("<u4"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt2),
+    "EVT3": Machine(
+        np.dtype("<u2"), partial(evt.first_state, evt.EVT3_STATE), evt.decode_evt3, evt.VECTOR
+    ),
 }
 
 
@@ -47,11 +39,11 @@ def matches(head: bytes, path: Path) -> bool:
     return bool(keys & _RAW_KEYS) or path.suffix.lower() == ".raw"
 
 
-def open_source(path: Path, time_unit: str | None) -> RawSource:
+def open_source(path: Path, time_unit: str | None) -> WordSource:
     """The decoder of a RAW file; `time_unit` is not needed, the format fixes it.
 
     Raises:
-        DataError: An encoding that is not read, a broken header, or half a word at the end.
+        DataError: An encoding that is not read, or a broken header.
     """
     with path.open("rb") as file:
         lines = _header_lines(file.read(_MOST_HEADER))
@@ -64,16 +56,8 @@ def open_source(path: Path, time_unit: str | None) -> RawSource:
         part.split("=", 1) for part in header.get("format", "").split(";") if "=" in part
     )
     encoding = _encoding(header, path)
-    half = (path.stat().st_size - start) % ENCODINGS[encoding].word.itemsize
-    if half:
-        raise DataError(
-            "truncated file",
-            where=f"{path}, byte {path.stat().st_size - half}",
-            found=f"{half} bytes after the last whole word",
-            expected=f"{encoding} words of {ENCODINGS[encoding].word.itemsize} bytes",
-            hint="copy the file again; a recording cut short loses its last events",
-        )
-    return RawSource(path, encoding, _size(header, options, path), header, start)
+    size = _size(header, options, path)
+    return WordSource(path, encoding, size, header, start, ENCODINGS[encoding])
 
 
 def _header_lines(head: bytes) -> list[str]:
@@ -121,47 +105,3 @@ def _size(header: dict[str, str], options: dict[str, str], path: Path) -> tuple[
             "the header's sensor size is broken", where=f"{path}, header", found="x".join(stated)
         )
     return int(stated[0]), int(stated[1])
-
-
-@dataclass(frozen=True)
-class RawSource:
-    """Decoder of one RAW file.
-
-    Args:
-        path: The file.
-        format: "EVT2" or "EVT3".
-        size: (height, width) from the header, or None.
-        notes: The header.
-        start: Byte where the words begin.
-    """
-
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
-    start: int
-    has_frames = False
-
-    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """All events from the beginning, whatever the range: the clock's wraps must be counted."""
-        encoding = ENCODINGS[self.format]
-        state = evt.first_state(encoding.state)
-        first = 0
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            while len(words := np.fromfile(file, encoding.word, BLOCK)):
-                while len(words):
-                    places = BLOCK + evt.VECTOR
-                    t, x, y, p = (
-                        np.empty(places, kind)
-                        for kind in (np.int64, np.uint16, np.uint16, np.uint8)
-                    )
-                    used, n, dropped = encoding.decode(words, state, t, x, y, p)
-                    lost = {"before the first time and row": dropped}
-                    yield RawBlock(first, t[:n], x[:n], y[:n], p[:n], lost)
-                    first += n + dropped
-                    words = words[used:]
-
-    def frames(self) -> Iterator[Frame]:
-        """None: RAW files hold events only."""
-        return iter(())

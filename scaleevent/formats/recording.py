@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events, first_backward_step
 
 BLOCK = 1 << 18
@@ -17,6 +16,27 @@ BLOCK = 1 << 18
 
 JITTER_US = 1000
 """Steps back in time up to this are sorted and counted; larger ones are damage."""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Damage a reader met and could read on from, or that ends what can be read.
+
+    Args:
+        what: The kind, such as "truncated file"; flaws of one kind are counted together.
+        where: Place in the file, such as "byte 1200".
+        found: What was there.
+        expected: What should have been.
+        hint: What to do about it.
+        count: Words, lines or events that are lost by it; 0 where nobody can know.
+    """
+
+    what: str
+    where: str
+    found: str
+    expected: str | None = None
+    hint: str | None = None
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,8 @@ class RawBlock:
         y: (K,) integer row.
         p: (K,) uint8, 0 or 1.
         dropped: Events read beside these that cannot be used, by reason.
+        ignored: What was read and is no event, such as external triggers, by kind.
+        flaws: Damage met on the way.
     """
 
     first: int
@@ -38,12 +60,14 @@ class RawBlock:
     y: np.ndarray
     p: np.ndarray
     dropped: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+    flaws: tuple[Flaw, ...] = ()
 
     def __len__(self) -> int:
         return len(self.t)
 
     def take(self, part: slice | np.ndarray) -> RawBlock:
-        """The events of a slice or an index array; `first` stays that of the block."""
+        """The events of a slice, an index array or a mask; `first` stays that of the block."""
         return RawBlock(self.first, self.t[part], self.x[part], self.y[part], self.p[part])
 
     @classmethod
@@ -51,6 +75,12 @@ class RawBlock:
         """One block of several that follow each other in the file."""
         columns = [np.concatenate([getattr(part, name) for part in parts]) for name in "txyp"]
         return cls(parts[0].first, *columns)
+
+    @classmethod
+    def of_flaw(cls, first: int, flaw: Flaw) -> RawBlock:
+        """No events, but the news of damage after event `first` - 1."""
+        columns = (np.empty(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))
+        return cls(first, *columns, flaws=(flaw,))
 
 
 @dataclass(frozen=True)
@@ -68,45 +98,129 @@ class Frame:
     end_us: int
 
 
-class Source(Protocol):
-    """What a format module's `open_source(path, time_unit)` returns."""
+@dataclass(frozen=True)
+class Extent:
+    """What a file's header or index tells exactly about all its events, without reading them.
+
+    Args:
+        events: Their number.
+        first_us: Time of the first; None where there are none.
+        last_us: Time of the last.
+    """
+
+    events: int
+    first_us: int | None
+    last_us: int | None
+
+
+class Source:
+    """What a format module's `open_source(path, time_unit)` returns; subclasses decode a format.
+
+    Attributes:
+        format: Name of the format, such as "EVT3".
+        size: (height, width) where the file states it.
+        notes: Header facts to show, by name.
+        has_frames: Whether the file holds camera pictures.
+    """
 
     format: str
-    size: tuple[int, int] | None  # (height, width) where the file states it
+    size: tuple[int, int] | None
     notes: dict[str, str]
-    has_frames: bool
+    has_frames: bool = False
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """Raw blocks holding at least every event of the range, the jitter around it included."""
+        """Raw blocks holding at least every event of the range, the jitter around it included.
+
+        Without a range, all of them in the order of the file.
+        """
+        raise NotImplementedError
 
     def frames(self) -> Iterator[Frame]:
-        """The camera's pictures in order."""
+        """The camera's pictures in order; none for event-only formats."""
+        return iter(())
+
+    def extent(self) -> Extent | None:
+        """Number and times of all events, where a header or an index has them."""
+        return None
+
+    def sample(self, parts: int) -> Iterator[RawBlock]:
+        """That many short blocks, evenly over the file; only where `extent` is known."""
+        raise NotImplementedError
+
+
+@dataclass
+class Segment:
+    """Events between two resets of the clock.
+
+    Args:
+        first_us: Time of the first event.
+        last_us: Time of the last event.
+        events: Their number.
+    """
+
+    first_us: int
+    last_us: int
+    events: int = 0
 
 
 @dataclass
 class Counts:
-    """Tally of one read: decoded = kept + the sum of dropped."""
+    """Tally of one read: decoded = kept + the sum of dropped.
+
+    Args:
+        decoded: Events met.
+        kept: Events delivered.
+        reordered: Events that stood up to `JITTER_US` too late in the file.
+        dropped: Events not delivered, by reason.
+        ignored: What is no event, by kind.
+        flaws: Damage by kind, the first of each; its `count` is the sum of all.
+        segments: Stretches of one clock, in the order of the file.
+    """
 
     decoded: int = 0
     kept: int = 0
     reordered: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+    flaws: dict[str, Flaw] = field(default_factory=dict)
+    segments: list[Segment] = field(default_factory=list)
 
     def clear(self) -> None:
         """Back to zero, before a read."""
         self.decoded = self.kept = self.reordered = 0
-        self.dropped = {}
+        self.dropped, self.ignored, self.flaws, self.segments = {}, {}, {}, []
 
     def add(self, block: RawBlock) -> None:
-        """Count the events a decoder met."""
+        """Count the events a decoder met, and what it met beside them."""
         self.decoded += len(block) + sum(block.dropped.values())
         for reason, number in block.dropped.items():
             self.drop(reason, number)
+        for kind, number in block.ignored.items():
+            if number:
+                self.ignored[kind] = self.ignored.get(kind, 0) + number
 
     def drop(self, reason: str, number: int) -> None:
         """Add events that are not delivered."""
         if number:
             self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    def add_flaw(self, flaw: Flaw) -> None:
+        """Count damage."""
+        known = self.flaws.get(flaw.what)
+        self.flaws[flaw.what] = replace(known, count=known.count + flaw.count) if known else flaw
+
+    def add_events(self, events: Events, segment: int) -> None:
+        """Count delivered events of a segment."""
+        self.kept += len(events)
+        while len(self.segments) <= segment:
+            self.segments.append(Segment(int(events.t[0]), int(events.t[-1])))
+        self.segments[segment].last_us = int(events.t[-1])
+        self.segments[segment].events += len(events)
+
+    @property
+    def bad(self) -> int:
+        """Words, lines or events lost to damage."""
+        return sum(flaw.count for flaw in self.flaws.values())
 
 
 @dataclass(frozen=True)
@@ -119,6 +233,9 @@ class Recording:
         height: Sensor rows.
         width: Sensor columns.
         notes: Header facts to show, by name.
+        max_bad: Share of the events that damage may cost. None is strict: any damage is an error.
+        segment: The one stretch between clock resets to read, from 0. None reads a recording
+            without resets; with `max_bad` it reads all stretches one after the other.
         counts: Tally of the latest `blocks` read.
     """
 
@@ -127,6 +244,8 @@ class Recording:
     height: int
     width: int
     notes: dict[str, str] = field(default_factory=dict)
+    max_bad: float | None = None
+    segment: int | None = None
     counts: Counts = field(default_factory=Counts, compare=False)
 
     @property
@@ -147,16 +266,21 @@ class Recording:
         """Events with start_us <= t < end_us, in time order, in blocks.
 
         Blocks follow each other in time and hold about `BLOCK` events, so memory does not grow
-        with the file. `counts` is started afresh and is complete when the iterator ends.
+        with the file. Where the clock was reset (and that is no error) time begins anew with a
+        block. `counts` is started afresh and is complete when the iterator ends.
 
         Raises:
-            DataError: Damage: an event off the sensor, a step back in time of more than
-                `JITTER_US`, or what the decoder finds; with file and position.
+            DataError: Damage, with file and position; with `max_bad`, more of it than that.
+            ConfigError: There is no such segment.
         """
         counts = self.counts
         counts.clear()
-        for block in self._ordered(start_us, end_us):
-            events = Events(
+        latest = -1
+        for latest, block in self._ordered(start_us, end_us):
+            if self.segment not in (None, latest):
+                counts.drop("in another segment", len(block))
+                continue
+            events = Events.unchecked(
                 block.t,
                 block.x.astype(np.uint16, copy=False),
                 block.y.astype(np.uint16, copy=False),
@@ -164,75 +288,165 @@ class Recording:
                 self.height,
                 self.width,
             ).between(start_us, end_us)
-            counts.kept += len(events)
             counts.drop("outside the time range", len(block) - len(events))
             if len(events):
+                counts.add_events(events, latest if self.segment is None else 0)
                 yield events
+        self._finish(latest)
 
-    def _ordered(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """Raw blocks, checked, in time order.
+    def _finish(self, latest: int) -> None:
+        """Checks that need the whole read."""
+        counts = self.counts
+        if self.segment is not None and counts.decoded and self.segment > latest:
+            raise ConfigError(
+                "no such segment",
+                where=self.path,
+                found=f"segment {self.segment + 1}",
+                expected=f"1 .. {latest + 1}",
+            )
+        if counts.decoded != counts.kept + sum(counts.dropped.values()):
+            raise RuntimeError(f"events lost in {self.path}: {counts}")
+        if self.max_bad is not None and counts.bad > self.max_bad * (counts.decoded + counts.bad):
+            flaws = (f"{kind} ({flaw.count}), {flaw.where}" for kind, flaw in counts.flaws.items())
+            raise DataError(
+                "too much damage",
+                where=self.path,
+                found=f"{counts.bad} of {counts.decoded + counts.bad}: {'; '.join(flaws)}",
+                expected=f"at most {self.max_bad:.3%}",
+                hint="copy the file again, or allow more with --max-bad",
+            )
+
+    def _ordered(self, start_us: int | None, end_us: int | None) -> Iterator[tuple[int, RawBlock]]:
+        """Segment number and raw block, checked, in time order.
 
         An event is safe to pass on once one `JITTER_US` later is known, since none can follow that
         belongs before it. So a block waits for the next and is merged with it only where needed.
         """
+        resets = self.max_bad is not None or self.segment is not None
         waiting: RawBlock | None = None
-        for block in self.source.blocks(start_us, end_us):
-            self.counts.add(block)
-            if not len(block):
-                continue
-            self._check_sensor(block)
-            block = self._sorted(block, None if waiting is None else int(waiting.t[-1]))
-            if waiting is not None:
-                safe = min(int(block.t[0]), max(int(block.t[-1]), int(waiting.t[-1])) - JITTER_US)
-                cut = int(np.searchsorted(waiting.t, safe, "right"))
-                if cut:
-                    yield waiting.take(slice(None, cut))
-                if cut < len(waiting):
-                    both = RawBlock.join([waiting.take(slice(cut, None)), block])
-                    block = both.take(np.argsort(both.t, kind="stable"))
-            waiting = block
-            if end_us is not None and waiting.t[-1] >= end_us + JITTER_US:
+        number = 0
+        # a source that skips ahead by time could skip a reset of the clock
+        for raw in self._raw_blocks(*((None, None) if resets else (start_us, end_us))):
+            rest: RawBlock | None = self._on_sensor(raw)
+            while rest is not None and len(rest):
+                latest = None if waiting is None else int(waiting.t[-1])
+                block, rest = self._sorted(rest, latest, resets)
+                if len(block):
+                    if waiting is not None:
+                        done, waiting = _merged(waiting, block)
+                        if len(done):
+                            yield number, done
+                    else:
+                        waiting = block
+                if rest is not None:  # the clock was reset
+                    if waiting is not None:
+                        yield number, waiting
+                        number, waiting = number + 1, None
+            if (
+                not resets
+                and end_us is not None
+                and waiting is not None
+                and waiting.t[-1] >= end_us + JITTER_US
+            ):
                 break
         if waiting is not None:
-            yield waiting
+            yield number, waiting
 
-    def _sorted(self, block: RawBlock, latest: int | None) -> RawBlock:
-        """The block in time order, after checking that it steps back by jitter only."""
+    def _raw_blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """The source's blocks, counted; damage is an error or is counted, as `max_bad` wants it."""
+        blocks = self.source.blocks(start_us, end_us)
+        while True:
+            try:
+                block = next(blocks)
+            except StopIteration:
+                return
+            except DataError as error:
+                if self.max_bad is None or not self.counts.decoded:
+                    raise
+                where = f"after event {self.counts.decoded - 1}"
+                self.counts.add_flaw(Flaw("the rest cannot be read", where, str(error)))
+                return
+            self.counts.add(block)
+            for flaw in block.flaws:
+                self._meet(flaw)
+            if len(block):
+                yield block
+
+    def _meet(self, flaw: Flaw) -> None:
+        """Damage: an error, or counted."""
+        if self.max_bad is None:
+            raise DataError(
+                flaw.what,
+                where=f"{self.path}, {flaw.where}",
+                found=flaw.found,
+                expected=flaw.expected,
+                hint=f"{flaw.hint or 'copy the file again'}; --on-error skip leaves it out",
+            )
+        self.counts.add_flaw(flaw)
+
+    def _sorted(
+        self, block: RawBlock, latest: int | None, resets: bool
+    ) -> tuple[RawBlock, RawBlock | None]:
+        """The block in time order, up to a reset of the clock, and what comes from there on."""
         t = block.t
         if first_backward_step(t) is None and (latest is None or latest <= t[0]):
-            return block
+            return block, None
         high_water = np.maximum.accumulate(t)
         if latest is not None:
             np.maximum(high_water, latest, out=high_water)
         back = high_water - t
-        self.counts.reordered += int(np.count_nonzero(back))
         worst = int(np.argmax(back > JITTER_US))
+        rest = None
         if back[worst] > JITTER_US:
-            raise DataError(
-                "time steps back",
-                where=f"{self.path}, event {block.first + worst}",
-                found=f"t = {t[worst]} us, {back[worst]} us before an earlier event",
-                expected=f"ascending time, jitter up to {JITTER_US} us",
-                hint="two recordings in one file, a clock reset or damage: split the file there",
-            )
-        return block.take(np.argsort(t, kind="stable"))
+            if not resets:
+                raise DataError(
+                    "time steps back",
+                    where=f"{self.path}, event {block.first + worst}",
+                    found=f"t = {t[worst]} us, {back[worst]} us before an earlier event",
+                    expected=f"ascending time, jitter up to {JITTER_US} us",
+                    hint="a clock reset, two recordings in one file or damage; "
+                    "--on-error skip reads the parts as segments",
+                )
+            rest = replace(block.take(slice(worst, None)), first=block.first + worst)
+            block, back = block.take(slice(None, worst)), back[:worst]
+        self.counts.reordered += int(np.count_nonzero(back))
+        return block.take(np.argsort(block.t, kind="stable")), rest
 
-    def _check_sensor(self, block: RawBlock) -> None:
-        """Refuse events that are not on the sensor."""
+    def _on_sensor(self, block: RawBlock) -> RawBlock:
+        """The events that are on the sensor; others are damage."""
         x, y = block.x, block.y
-        inside = x.max() < self.width and y.max() < self.height and x.min() >= 0 and y.min() >= 0
-        if inside:
-            return
+        if _below(x, self.width) and _below(y, self.height):
+            return block
         off = (x < 0) | (x >= self.width) | (y < 0) | (y >= self.height)
-        first = int(np.argmax(off))
-        raise DataError(
-            "events off the sensor",
-            where=f"{self.path}, event {block.first + first}",
-            found=f"x = {x[first]}, y = {y[first]}; {np.count_nonzero(off)} such events in the "
-            f"{len(block)} from event {block.first}",
-            expected=f"0 <= x < {self.width}, 0 <= y < {self.height}",
-            hint="give the true sensor size, or the file is damaged",
+        first, number = int(np.argmax(off)), int(np.count_nonzero(off))
+        self._meet(
+            Flaw(
+                "events off the sensor",
+                f"event {block.first + first}",
+                f"x = {x[first]}, y = {y[first]}; {number} such events in the "
+                f"{len(block)} from event {block.first}",
+                f"0 <= x < {self.width}, 0 <= y < {self.height}",
+                "give the true sensor size, or the file is damaged",
+                number,
+            )
         )
+        self.counts.drop("off the sensor", number)
+        return block.take(~off)
+
+
+def _below(column: np.ndarray, limit: int) -> bool:
+    """Whether 0 <= column < limit everywhere."""
+    return column.max() < limit and (column.dtype.kind == "u" or column.min() >= 0)
+
+
+def _merged(waiting: RawBlock, block: RawBlock) -> tuple[RawBlock, RawBlock]:
+    """Two sorted blocks as one that is safe to pass on and one that waits."""
+    safe = min(int(block.t[0]), max(int(block.t[-1]), int(waiting.t[-1])) - JITTER_US)
+    cut = int(np.searchsorted(waiting.t, safe, "right"))
+    if cut == len(waiting):
+        return waiting, block
+    both = RawBlock.join([waiting.take(slice(cut, None)), block])
+    return waiting.take(slice(None, cut)), both.take(np.argsort(both.t, kind="stable"))
 
 
 COMMON_SENSORS = (

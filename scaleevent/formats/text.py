@@ -12,7 +12,7 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.recording import Frame, RawBlock
+from scaleevent.formats.recording import RawBlock, Source
 
 _CHUNK_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 18
@@ -129,7 +129,7 @@ def open_source(path: Path, time_unit: str | None) -> TextSource:
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(Source):
     """Decoder of one text file."""
 
     path: Path
@@ -138,7 +138,6 @@ class TextSource:
     layout: Layout
     unit: str
     format = "text"
-    has_frames = False
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning: text has no time index."""
@@ -152,10 +151,6 @@ class TextSource:
                     yield to_block(first, *columns, self.unit, str(self.path))
                     first += len(rows)
                 line += lines.count(b"\n")
-
-    def frames(self) -> Iterator[Frame]:
-        """None: text holds events only."""
-        return iter(())
 
 
 def _whole_lines(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:

@@ -1,0 +1,180 @@
+"""Files that are one stream of words: read in blocks, decoded by a machine that keeps its state.
+
+A machine is a numba function that goes through an array of words once and may stop anywhere; what
+it must remember lies in its state. So a file is decoded in pieces of any size, and from any place
+whose state was noted: every pass notes some, as an index by time for the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.formats.recording import BLOCK, JITTER_US, Flaw, RawBlock, Source
+
+BEFORE_TIME, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
+"""Places in a machine's tally: events without a time or row, words that are triggers, words that
+are something else, words that cannot be; the first of those (-1: none); the tally's length."""
+
+_NOTE_EVERY = 1 << 21  # events between two notes of the index
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the words of a format become events.
+
+    Args:
+        word: Type of a word, as stored.
+        state: Makes the state before the first word, int64.
+        decode: (words, state, tally, t, x, y, p) -> words used, events written. It stops where
+            fewer than `most` places are left in the outputs or the words end inside a unit.
+        most: Most events one unit can hold.
+        triggers: What the words counted as `TRIGGERS` are called.
+        others: What the words counted as `OTHER` are called.
+    """
+
+    word: np.dtype
+    state: Callable[[], np.ndarray]
+    decode: Callable
+    most: int = 1
+    triggers: str = "external triggers"
+    others: str = "other words"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Where a pass over the file was: enough to go on from there.
+
+    Args:
+        latest_us: Latest time of all events before.
+        first: Number of events before.
+        byte: Where the next word begins.
+        state: The machine's state there.
+    """
+
+    latest_us: int
+    first: int
+    byte: int
+    state: np.ndarray
+
+
+@dataclass(frozen=True)
+class WordSource(Source):
+    """Decoder of one file of words.
+
+    Args:
+        path: The file.
+        format: Name of the format.
+        size: (height, width) from the header, or None.
+        notes: Header facts.
+        start: Byte where the words begin.
+        machine: How words become events.
+        upside_down: Rows are counted from the bottom; needs `size`.
+        mirrored: Columns are counted from the right; needs `size`.
+        index: Notes of earlier passes, ascending.
+    """
+
+    path: Path
+    format: str
+    size: tuple[int, int] | None
+    notes: dict[str, str]
+    start: int
+    machine: Machine
+    upside_down: bool = False
+    mirrored: bool = False
+    index: list[Note] = field(default_factory=list, compare=False, repr=False)
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """The events from the last noted place before the range on, or from the beginning."""
+        machine, size = self.machine, self.machine.word.itemsize
+        note = self._note_before(start_us)
+        first, byte, state, latest = note.first, note.byte, note.state.copy(), note.latest_us
+        left = np.empty(0, machine.word)
+        with self.path.open("rb") as file:
+            file.seek(byte)
+            while data := file.read(BLOCK * size):
+                whole = len(data) // size
+                words = np.frombuffer(data, machine.word, whole)
+                if len(left):
+                    words = np.concatenate([left, words])
+                while True:
+                    used, block = self._decode(words, state, first, byte)
+                    words, byte = words[used:], byte + used * size
+                    first += len(block) + sum(block.dropped.values())
+                    if len(block):
+                        latest = max(latest, int(block.t.max()))
+                    yield block
+                    if not used or not len(words):
+                        break
+                    self._take_note(latest, first, byte, state)
+                left = words
+                if len(data) % size:
+                    break
+        end = self.path.stat().st_size
+        if byte != end:
+            yield RawBlock.of_flaw(
+                first,
+                Flaw(
+                    "truncated file",
+                    f"byte {byte}",
+                    f"{end - byte} bytes after the last whole one",
+                    f"{self.format} words of {size} bytes" if size > 1 else "a whole record",
+                    "copy the file again; a recording cut short loses its last events",
+                ),
+            )
+
+    def _decode(
+        self, words: np.ndarray, state: np.ndarray, first: int, byte: int
+    ) -> tuple[int, RawBlock]:
+        """Words used and the events of them."""
+        machine = self.machine
+        places = BLOCK + machine.most
+        kinds = (np.int64, np.uint16, np.uint16, np.uint8)
+        t, x, y, p = (np.empty(places, kind) for kind in kinds)
+        tally = np.zeros(TALLY, np.int64)
+        tally[FIRST_UNKNOWN] = -1
+        used, n = machine.decode(words, state, tally, t, x, y, p)
+        flaws: tuple[Flaw, ...] = ()
+        if tally[UNKNOWN]:
+            at = int(tally[FIRST_UNKNOWN])
+            size = machine.word.itemsize
+            flaws = (
+                Flaw(
+                    "unknown words",
+                    f"byte {byte + at * size}",
+                    f"{int(words[at]):#0{2 * size + 2}x}",
+                    f"{self.format} words",
+                    "the file is damaged or of a newer format",
+                    int(tally[UNKNOWN]),
+                ),
+            )
+        t, x, y, p = t[:n], x[:n], y[:n], p[:n]
+        if self.upside_down:
+            y = _counted_back(y, self.size[0])
+        if self.mirrored:
+            x = _counted_back(x, self.size[1])
+        dropped = {"before the first time and row": int(tally[BEFORE_TIME])}
+        ignored = {machine.triggers: int(tally[TRIGGERS]), machine.others: int(tally[OTHER])}
+        return used, RawBlock(first, t, x, y, p, dropped, ignored, flaws)
+
+    def _note_before(self, start_us: int | None) -> Note:
+        """The last note that surely lies before the range."""
+        begin = Note(np.iinfo(np.int64).min, 0, self.start, self.machine.state())
+        if start_us is None:
+            return begin
+        return next(
+            (note for note in reversed(self.index) if note.latest_us < start_us - JITTER_US), begin
+        )
+
+    def _take_note(self, latest: int, first: int, byte: int, state: np.ndarray) -> None:
+        """Note this place, where the last one is far behind."""
+        if first >= (self.index[-1].first if self.index else 0) + _NOTE_EVERY:
+            self.index.append(Note(latest, first, byte, state.copy()))
+
+
+def _counted_back(column: np.ndarray, size: int) -> np.ndarray:
+    """The column as size - 1 - column; what is off the sensor stays off it."""
+    return np.where(column < size, np.uint16(size - 1) - column, column)
