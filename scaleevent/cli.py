@@ -101,9 +101,10 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     flag = f"--{name.replace('_', '-')}"
     names = [f"{flag}/--no-{flag[2:]}"] if kind is bool and field.default else [flag]
     choices = _choices(kind)
+    accepted = str if field.json_schema_extra == {"flag": "text"} else _accepted(kind)
     text = f"{text} ({'|'.join(choices)})" if choices else text
     return Annotated[
-        _accepted(kind) | None,
+        accepted | None,
         typer.Option(*names, *filter(None, [SHORT.get(name)]), help=text, show_default=False),
     ]
 

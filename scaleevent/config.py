@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scaleevent.durable import MARKER
 from scaleevent.errors import ConfigError
-from scaleevent.settings import Settings, load_config, parse_size
+from scaleevent.settings import Settings, load_config, parse_share, parse_size
 
 DataSet = Literal[
     "street", "custom", "dsec", "dsec-semantic", "dsec-depth", "dsec-flow", "ddd17-seg",
@@ -56,7 +56,30 @@ class WindowSettings(Settings):
         return round(1000 * (self.window_ms or (50.0 if self.window == "time" else 200.0)))
 
 
-class PrepareConfig(WindowSettings):
+class DamageSettings(Settings):
+    """What happens with damaged recordings; shared by `prepare` and `voxelize`."""
+
+    on_error: Annotated[
+        Literal["strict", "skip"],
+        Field(description="damage in a recording: an error, or left out and counted"),
+    ] = "strict"
+    max_bad: Annotated[
+        float,
+        Field(
+            ge=0, le=1, json_schema_extra={"flag": "text"},
+            description="share of a recording that skip may lose, such as 0.1%",
+        ),
+    ] = 0.001  # fmt: skip
+
+    _share = field_validator("max_bad", mode="before")(parse_share)
+
+    @property
+    def tolerated(self) -> float | None:
+        """Share of events that damage may cost; None: nothing is tolerated."""
+        return self.max_bad if self.on_error == "skip" else None
+
+
+class PrepareConfig(WindowSettings, DamageSettings):
     """Settings of `scaleevent prepare`."""
 
     name: Annotated[DataSet, Field(description=f"data set: {', '.join(get_args(DataSet))}")]
@@ -82,6 +105,10 @@ class PrepareConfig(WindowSettings):
     timestamps: Annotated[Path | None, Field(description="custom: text file of frame times")] = None
     time_unit: Annotated[
         Literal["s", "ms", "us", "ns"] | None, Field(description="custom: unit of the event times")
+    ] = None
+    segment: Annotated[
+        int | None,
+        Field(ge=1, description="custom: which stretch between clock resets (1, 2, ..; see info)"),
     ] = None
     frame_time_unit: Annotated[
         Literal["s", "ms", "us", "ns"] | None, Field(description="custom: unit of the frame times")
@@ -148,8 +175,9 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         ("frames", "timestamps", "time_unit", "frame_time_unit", "offset_us", "exposure_point",
-         "homography", "calibration"), ("custom",),
+         "homography", "calibration", "segment"), ("custom",),
     ),
+    **dict.fromkeys(("on_error", "max_bad"), ("custom", "dsec")),
     "sequences": ("dsec", *LABELS_OF_DSEC, *DAVIS),
     **dict.fromkeys(("label_skip", "label_stride"), LABELS_OF_DSEC),
     "event_view": ("dsec-semantic",),
@@ -170,7 +198,7 @@ class RecordingSettings(Settings):
     _size = field_validator("size", mode="before")(parse_size)
 
 
-class VoxelizeConfig(WindowSettings, RecordingSettings):
+class VoxelizeConfig(WindowSettings, RecordingSettings, DamageSettings):
     """Settings of `scaleevent voxelize`."""
 
     root: Annotated[Path, Field(description="folder of recordings, or one recording")]
@@ -191,6 +219,9 @@ class InfoConfig(RecordingSettings):
 
     path: Annotated[Path, Field(description="a recording, a pair store or a checkpoint")]
     picture: Annotated[Path | None, Field(description="write a PNG of the events here")] = None
+    full: Annotated[
+        bool, Field(description="read every event, where the file's index would do for most facts")
+    ] = False
     verify: Annotated[bool, Field(description="re-hash every shard of a pair store")] = False
 
 

@@ -118,6 +118,8 @@ class EventStream:
         counts["events kept"] += tally.kept
         for reason, number in tally.dropped.items():
             counts[f"events dropped: {reason}"] += number
+        for kind, flaw in tally.flaws.items():
+            counts[f"damage: {kind}"] += max(flaw.count, 1)
 
     def _advance(self, end_us: int) -> None:
         block = next(self._blocks, None)
@@ -126,6 +128,14 @@ class EventStream:
             return
         if self._first_us is None:
             self._first_us = int(block.t[0])
+        elif len(self._held) and block.t[0] < self._held.t[-1]:
+            raise DataError(
+                "the clock was reset within the recording",
+                where=self.recording.path,
+                found=f"t = {block.t[0]} us after {self._held.t[-1]} us",
+                expected="one stretch of time, so that no window spans a reset",
+                hint="choose one: --segment 1, 2, ..; scaleevent info lists them",
+            )
         held, size = self._held, (block.height, block.width)
         if self.rule.kind == "count":
             needed = max(round(self.rule.events_per_pixel * size[0] * size[1]), 1)

@@ -24,6 +24,13 @@ def parse_size(value: object) -> object:
     return value
 
 
+def parse_share(value: object) -> object:
+    """`0.1%` or `0.001` to a number."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
 class Settings(BaseModel):
     """Base of all command settings: frozen, and no unknown keys."""
 

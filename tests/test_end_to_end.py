@@ -228,7 +228,7 @@ def test_a_stopped_prepare_resumes_to_the_same_bytes(place):
     command = [sys.executable, "-m", "scaleevent", *arguments, str(place / "stopped")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not list((place / "stopped").glob(".*.tmp")) and time.monotonic() < deadline:
+        while not list((place / "stopped").glob(".0*.tmp")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         error = process.communicate(timeout=60)[1]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from scaleevent.config import InfoConfig
+from scaleevent.datasets.custom import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording, recording_facts
@@ -38,9 +40,12 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
         return _store(path if path.is_dir() else path.parent, cfg.verify)
     if path.suffix == ".safetensors":
         return _weights(path)
-    recording = open_recording(path, size=cfg.size, time_unit=cfg.time_unit)
-    facts = recording_facts(recording)
+    # whatever can be read is told, and damage with it
+    recording = open_recording(path, size=cfg.size, time_unit=cfg.time_unit, max_bad=1.0)
+    facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}
     notes = []
+    if len(facts.get("segments", ())) > 1:
+        notes.append("the clock was reset: prepare custom takes one segment, --segment 1, 2, ..")
     if cfg.picture:
         save_picture(cfg.picture, draw_events(_middle(recording, facts)))
         notes.append(f"picture: {cfg.picture}")
@@ -52,6 +57,9 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     for key, value in facts.items():
         if isinstance(value, dict):
             rows += [(f"{key}: {name}", part) for name, part in value.items()]
+        elif key == "segments":
+            lines = [f"{s['first_us']} .. {s['last_us']} us, {s['events']:,} events" for s in value]
+            rows += [(f"segment {k}", line) for k, line in enumerate(lines, 1) if len(lines) > 1]
         else:
             rows.append((key.replace("_", " "), value))
     return tuple(rows)
@@ -62,7 +70,14 @@ def _middle(recording: Recording, facts: dict[str, Any]) -> Events:
     wanted = round(PICTURE_EVENTS * recording.height * recording.width)
     parts, count = [], 0
     if facts["events"]:
-        for block in recording.blocks((facts["first_us"] + facts["last_us"]) // 2):
+        segments = facts.get("segments", [facts])
+        number = max(range(len(segments)), key=lambda k: segments[k]["events"])
+        longest = segments[number]
+        if len(segments) > 1:
+            recording = replace(recording, segment=number)
+        elif not facts.get("damage"):
+            recording = replace(recording, max_bad=None)  # strict reading seeks
+        for block in recording.blocks((longest["first_us"] + longest["last_us"]) // 2):
             parts.append(block[: wanted - count])
             count += len(parts[-1])
             if count >= wanted:

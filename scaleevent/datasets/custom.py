@@ -19,6 +19,7 @@ import numpy as np
 from scaleevent.calibration import read_homography, read_rig
 from scaleevent.config import PrepareConfig
 from scaleevent.datasets.frames import (
+    PICTURES,
     EventView,
     PictureFiles,
     check_count,
@@ -35,7 +36,10 @@ from scaleevent.pairing import TimedImage
 from scaleevent.pairs import Pair
 from scaleevent.windows import WindowRule, window_rule
 
-RECORDINGS = (".aedat4", ".raw", ".h5", ".hdf5", ".npz", ".npy")
+RECORDINGS = (
+    ".aedat4", ".aedat", ".raw", ".dat", ".h5", ".hdf5", ".es", ".bag", ".db3", ".mcap", ".bin",
+    ".mat", ".npz", ".npy",
+)  # fmt: skip
 TEXT_RECORDINGS = (".txt", ".csv")
 FRAME_FOLDERS = ("images", "frames", "rgb")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -76,6 +80,8 @@ class CustomRecording:
         recording: The event file.
         size: (height, width) of its sensor.
         time_unit: Unit of the event times, where it was given.
+        max_bad: Share of the events that damage may cost; None: nothing.
+        segment: Which stretch between clock resets, from 0; None: there are no resets.
         frames: Where the images come from.
         times: The file of frame times, if there is one.
         rule: How windows are found.
@@ -89,6 +95,8 @@ class CustomRecording:
     recording: Path
     size: tuple[int, int]
     time_unit: str | None
+    max_bad: float | None
+    segment: int | None
     frames: FramesInside | PictureFiles | VideoFile
     times: Path | None
     rule: WindowRule
@@ -110,7 +118,10 @@ class CustomRecording:
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every frame that has events before it."""
-        recording = open_recording(self.recording, size=self.size, time_unit=self.time_unit)
+        recording = open_recording(
+            self.recording, size=self.size, time_unit=self.time_unit, max_bad=self.max_bad,
+            segment=self.segment,
+        )  # fmt: skip
         images = self.frames.timed(recording, self.view())
         yield from pair_frames(recording, images, self.rule, self.name, counts)
 
@@ -166,6 +177,20 @@ def sources(config: PrepareConfig) -> list[CustomRecording]:
     return found
 
 
+def found_beside(recording: Path) -> dict[str, str]:
+    """Frames, videos and time stamps in the folder of a recording, by name."""
+    found = {}
+    for path in sorted(recording.resolve().parent.iterdir()):
+        if path.is_dir() and path.name in FRAME_FOLDERS:
+            pictures = [one for one in path.iterdir() if one.suffix.lower() in PICTURES]
+            found[path.name] = f"{len(pictures)} pictures"
+        elif path.suffix.lower() in VIDEOS:
+            found[path.name] = "video"
+        elif path.name in TIMES:
+            found[path.name] = "times of frames"
+    return found
+
+
 def unique_names(names: list[str]) -> list[str]:
     """The names, safe as file names and each different from the others, whatever their case."""
     taken: set[str] = set()
@@ -183,7 +208,10 @@ def unique_names(names: list[str]) -> list[str]:
 
 def _recordings(root: Path, config: PrepareConfig) -> list[tuple[str, Recording]]:
     """Proposed name and recording of everything in a root."""
-    opened = {"size": config.size, "time_unit": config.time_unit}
+    opened = {
+        "size": config.size, "time_unit": config.time_unit, "max_bad": config.tolerated,
+        "segment": None if config.segment is None else config.segment - 1,
+    }  # fmt: skip
     if root.is_file():
         return [(root.stem, open_recording(root, **opened))]
     if not root.is_dir():
@@ -243,6 +271,8 @@ def _source(name: str, recording: Recording, config: PrepareConfig) -> CustomRec
         recording=recording.path,
         size=(recording.height, recording.width),
         time_unit=config.time_unit,
+        max_bad=recording.max_bad,
+        segment=recording.segment,
         frames=frames,
         times=times,
         rule=window_rule(config),

@@ -77,6 +77,7 @@ class Sequence:
         rectify_map: rectify_map.h5; with distorted pictures it may be absent, like the next.
         calibration: cam_to_cam.yaml.
         rule: How windows are found.
+        max_bad: Share of the events that damage may cost; None: nothing.
         lossless: Encode as PNG what is warped.
         found: The layout and what was recognised, for people.
     """
@@ -90,6 +91,7 @@ class Sequence:
     rectify_map: Path | None
     calibration: Path | None
     rule: WindowRule
+    max_bad: float | None
     lossless: bool
     found: str
 
@@ -106,7 +108,7 @@ class Sequence:
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every frame that has events before it."""
-        recording = open_recording(self.events, size=self.size)
+        recording = open_recording(self.events, size=self.size, max_bad=self.max_bad)
         split = "test" if self.name in TEST_SEQUENCES else "train"
         origin = {"sequence": self.name, "official_split": split}
         images = (
@@ -293,6 +295,7 @@ def _source(place: Place, config: PrepareConfig) -> Sequence:
         rectify_map=rectify_map,
         calibration=place.part(CALIBRATION),
         rule=window_rule(config),
+        max_bad=config.tolerated,
         lossless=config.lossless,
         found=f"layout {place.layout}, {len(frames.paths)} pictures in {folder}",
     )

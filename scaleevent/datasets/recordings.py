@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scaleevent.config import PrepareConfig, VoxelizeConfig, WindowSettings
+from scaleevent.config import DamageSettings, PrepareConfig, VoxelizeConfig, WindowSettings
 from scaleevent.datasets import custom
 from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, NotEventsError
@@ -18,6 +18,7 @@ from scaleevent.pairs import Pair
 from scaleevent.windows import WindowRule, window_rule
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)
+SHARED = (*WindowSettings.model_fields, *DamageSettings.model_fields, "size", "time_unit")
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class EventWindows:
         path: The recording.
         size: Sensor (height, width).
         time_unit: Unit of the event times, where it was given.
+        max_bad: Share of the events that damage may cost; None: nothing.
+        segment: Which stretch between clock resets, from 0; None: there are no resets.
         rule: How a window's start is found.
         period_us: Time between the ends of windows; the first ends one period after the first
             event.
-        span_us: First and last event time.
+        span_us: First and last event time; None without events.
         found: What was recognised, for people.
     """
 
@@ -40,9 +43,11 @@ class EventWindows:
     path: Path
     size: tuple[int, int]
     time_unit: str | None
+    max_bad: float | None
+    segment: int | None
     rule: WindowRule
     period_us: int
-    span_us: tuple[int, int]
+    span_us: tuple[int, int] | None
     found: str
 
     @property
@@ -56,12 +61,17 @@ class EventWindows:
         return len(self._ends())
 
     def _ends(self) -> range:
+        if self.span_us is None:
+            return range(0)
         first, last = self.span_us
         return range(first + self.period_us, last + self.period_us, self.period_us)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Pairs without an image; an empty window is a dropped one."""
-        recording = open_recording(self.path, size=self.size, time_unit=self.time_unit)
+        recording = open_recording(
+            self.path, size=self.size, time_unit=self.time_unit, max_bad=self.max_bad,
+            segment=self.segment,
+        )  # fmt: skip
         stream = EventStream(recording, self.rule)
         for end in self._ends():
             window, events = stream.window_before(end)
@@ -94,13 +104,20 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
     damaged: list[DataError] = []
     for path in files:
         try:
-            found.append(open_recording(path, size=config.size, time_unit=config.time_unit))
+            found.append(
+                open_recording(
+                    path, size=config.size, time_unit=config.time_unit, max_bad=config.tolerated
+                )
+            )
         except NotEventsError as error:
             if root.is_file():
                 raise
             passed.append(f"{path}: {error.what}")
         except DataError as error:
-            damaged.append(error)
+            if config.tolerated is None or root.is_file():
+                damaged.append(error)
+            else:
+                passed.append(f"{path}: damaged, {error.what}")
     if len(damaged) == 1:
         raise damaged[0]
     if damaged:
@@ -108,7 +125,7 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
             f"{len(damaged)} damaged recordings",
             where=root,
             found="; ".join(f"{error.where}: {error.what}" for error in damaged[:20]),
-            hint="mend or move them, then run again",
+            hint="mend or move them, or pass over them with --on-error skip",
         )
     if not found:
         raise DataError(
@@ -123,8 +140,9 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
     )
     beside = Counter(recording.path.parent for recording in found)
     tasks = [
-        _source(name, recording, config, alone=beside[recording.path.parent] == 1)
+        source
         for name, recording in zip(names, found, strict=True)
+        for source in _sources(name, recording, config, beside[recording.path.parent] == 1)
     ]
     return tasks, passed
 
@@ -135,30 +153,30 @@ def _beside(path: Path) -> bool:
     return frames or path.name in custom.TIMES or path.name.startswith(".")
 
 
-def _source(name: str, recording: Recording, config: VoxelizeConfig, alone: bool) -> PairSource:
+def _sources(
+    name: str, recording: Recording, config: VoxelizeConfig, alone: bool
+) -> list[PairSource]:
+    """One task, or one for every stretch between clock resets."""
     folder = recording.path.parent
     beside = any((folder / frames).is_dir() for frames in custom.FRAME_FOLDERS)
     if recording.has_frames or beside and alone:
-        shared = {key: getattr(config, key) for key in WindowSettings.model_fields}
-        options = PrepareConfig(
-            name="custom", roots=[recording.path], size=config.size, time_unit=config.time_unit,
-            **shared,
-        )  # fmt: skip
-        return replace(custom.sources(options)[0], name=name)
-    first = last = None
-    for block in recording.blocks():
-        first = int(block.t[0]) if first is None else first
-        last = int(block.t[-1])
-    span = (0, 0) if first is None else (first, last)
-    size = (recording.height, recording.width)
-    period_us = max(1, round(1e6 / config.rate))
-    return EventWindows(
-        name,
-        recording.path,
-        size,
-        config.time_unit,
-        window_rule(config),
-        period_us,
-        span,
-        recording.format,
-    )
+        shared = {key: getattr(config, key) for key in SHARED}
+        options = PrepareConfig(name="custom", roots=[recording.path], **shared)
+        return [replace(custom.sources(options)[0], name=name)]
+    stretches = recording.stretches()
+    several = len(stretches) > 1
+    return [
+        EventWindows(
+            name=f"{name}-{number + 1}" if several else name,
+            path=recording.path,
+            size=(recording.height, recording.width),
+            time_unit=config.time_unit,
+            max_bad=config.tolerated,
+            segment=number if several else None,
+            rule=window_rule(config),
+            period_us=max(1, round(1e6 / config.rate)),
+            span_us=stretch and (stretch.first_us, stretch.last_us),
+            found=recording.format,
+        )
+        for number, stretch in enumerate(stretches or [None])
+    ]

@@ -85,6 +85,8 @@ def read_events(
     *,
     size: tuple[int, int] | None = None,
     time_unit: str | None = None,
+    max_bad: float | None = None,
+    segment: int | None = None,
 ) -> Events:
     """Events of a file with start_us <= t < end_us, all in memory; None leaves a side open.
 
@@ -94,13 +96,17 @@ def read_events(
         end_us: First time no longer wanted.
         size: Sensor (height, width); see `open_recording`.
         time_unit: s, ms, us or ns; see `open_recording`.
+        max_bad: Share of the events that damage may cost; see `open_recording`.
+        segment: Which stretch between clock resets to read; see `open_recording`.
 
     Raises:
         DataError: The file is absent, empty, damaged or of another kind.
         ConfigError: A size or time unit that cannot be.
         MissingPackageError: The format needs a package that is not installed.
     """
-    recording = open_recording(path, size=size, time_unit=time_unit)
+    recording = open_recording(
+        path, size=size, time_unit=time_unit, max_bad=max_bad, segment=segment
+    )
     blocks = recording.blocks(start_us, end_us)
     return Events.concatenate(blocks, recording.height, recording.width)
 

@@ -1,6 +1,9 @@
-"""Facts about a recording in one pass: what `scaleevent info` prints."""
+"""Facts about a recording: what `scaleevent info` prints."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -9,56 +12,120 @@ from scaleevent.formats.recording import Recording
 RATE_BIN_US = 10_000
 """Width of the bins the peak rate is taken over."""
 
+SAMPLED_ABOVE = 4_000_000
+"""Recordings of more events are sampled, where a header or an index has their number and times."""
 
-def recording_facts(recording: Recording) -> dict[str, object]:
+SAMPLE_PARTS = 64
+
+
+def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
     """Read a recording once and sum it up.
 
     Args:
         recording: An opened recording; memory does not grow with its length.
+        full: Read every event. Else a long recording whose file tells the number and times of its
+            events is sampled: those are exact then, polarity and peak rate are estimates, and
+            damage is not looked for; `read` says so.
 
     Returns:
         Plain numbers and text by name. Times in microseconds, rates in events per second; first,
         last, duration, rates and balance are None where there are no events. The peak rate is that
         of the fullest bin of `RATE_BIN_US`, counted from the first event; `positive_share` is the
-        share of events of positive polarity.
+        share of events of positive polarity. Duration and mean rate leave out what lies between
+        `segments`, the stretches between resets of the clock.
 
     Raises:
-        DataError: The recording is damaged.
+        DataError: The recording is damaged beyond what it tolerates.
     """
-    first_us = last_us = None
-    events = positive = peak = 0
-    open_bin, open_count = 0, 0  # the latest bin may go on in the next block
-    for block in recording.blocks():
-        if first_us is None:
-            first_us = int(block.t[0])
-        last_us = int(block.t[-1])
-        events += len(block)
-        positive += int(np.count_nonzero(block.p))
-        bins, numbers = _run_lengths((block.t - first_us) // RATE_BIN_US)
-        if bins[0] == open_bin:
-            numbers[0] += open_count
-        peak = max(peak, open_count, int(numbers.max()))
-        open_bin, open_count = int(bins[-1]), int(numbers[-1])
-    duration = None if first_us is None else last_us - first_us
+    extent = None if full else recording.source.extent()
+    if extent is not None and extent.events > SAMPLED_ABOVE:
+        facts = _sampled(recording)
+    else:
+        facts = _whole(recording)
     frames = sum(1 for _ in recording.frames()) if recording.has_frames else 0
     return {
         "path": str(recording.path),
         "format": recording.format,
         "width": recording.width,
         "height": recording.height,
-        "events": events,
-        "first_us": first_us,
-        "last_us": last_us,
-        "duration_us": duration,
-        "mean_rate": events / duration * 1e6 if duration else None,
-        "peak_rate": peak / RATE_BIN_US * 1e6 if events else None,
-        "positive_share": positive / events if events else None,
+        **facts,
         "frames": frames,
-        "decoded": recording.counts.decoded,
-        "reordered": recording.counts.reordered,
-        "dropped": dict(recording.counts.dropped),
         "notes": dict(recording.notes),
     }
+
+
+def _whole(recording: Recording) -> dict[str, Any]:
+    rates, positive = Rates(), 0
+    for block in recording.blocks():
+        positive += int(np.count_nonzero(block.p))
+        rates.add(block.t)
+    counts = recording.counts
+    segments = counts.segments
+    duration = sum(part.last_us - part.first_us for part in segments) if segments else None
+    return {
+        "read": "every event",
+        "events": counts.kept,
+        "first_us": segments[0].first_us if segments else None,
+        "last_us": segments[-1].last_us if segments else None,
+        "duration_us": duration,
+        "mean_rate": counts.kept / duration * 1e6 if duration else None,
+        "peak_rate": rates.peak / RATE_BIN_US * 1e6 if segments else None,
+        "positive_share": positive / counts.kept if segments else None,
+        "decoded": counts.decoded,
+        "reordered": counts.reordered,
+        "dropped": dict(counts.dropped),
+        "ignored": dict(counts.ignored),
+        "damage": {
+            kind: f"{flaw.count or 'unknown number'}; first at {flaw.where}: {flaw.found}"
+            for kind, flaw in counts.flaws.items()
+        },
+        "segments": [asdict(segment) for segment in segments],
+    }
+
+
+def _sampled(recording: Recording) -> dict[str, Any]:
+    """Exact from the index what it has, the rest from short blocks all over the file."""
+    extent = recording.source.extent()
+    seen = positive = 0
+    peak = 0.0
+    for block in recording.source.sample(SAMPLE_PARTS):
+        seen += len(block)
+        positive += int(np.count_nonzero(block.p))
+        rates = Rates()
+        rates.add(np.sort(block.t))
+        span = int(block.t.max() - block.t.min())
+        peak = max(peak, rates.peak / min(max(span, 1), RATE_BIN_US) * 1e6)
+    duration = extent.last_us - extent.first_us
+    return {
+        "read": f"index, and {seen:,} of {extent.events:,} events: polarity and peak rate are "
+        "estimates, damage was not looked for (--full reads all)",
+        "events": extent.events,
+        "first_us": extent.first_us,
+        "last_us": extent.last_us,
+        "duration_us": duration,
+        "mean_rate": extent.events / duration * 1e6 if duration else None,
+        "peak_rate": peak,
+        "positive_share": positive / seen,
+    }
+
+
+class Rates:
+    """The fullest bin of `RATE_BIN_US` in a stream of blocks."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._start: int | None = None
+        self._open, self._count = 0, 0  # the latest bin may go on in the next block
+
+    def add(self, t: np.ndarray) -> None:
+        """Count (K,) ascending times; a step back begins anew."""
+        if self._start is None or t[0] < self._start + self._open * RATE_BIN_US:
+            self._start, self._open, self._count = int(t[0]), 0, 0
+        bins, numbers = _run_lengths((t - self._start) // RATE_BIN_US)
+        if bins[0] == self._open:
+            numbers[0] += self._count
+        self.peak = max(self.peak, self._count, int(numbers.max()))
+        self._open, self._count = int(bins[-1]), int(numbers[-1])
 
 
 def _run_lengths(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

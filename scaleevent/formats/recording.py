@@ -294,6 +294,15 @@ class Recording:
                 yield events
         self._finish(latest)
 
+    def stretches(self) -> list[Segment]:
+        """The stretches between clock resets; reads the recording unless its file's index tells."""
+        extent = self.source.extent() if self.max_bad is None else None
+        if extent is None:
+            for _ in self.blocks():
+                pass
+            return self.counts.segments
+        return [Segment(extent.first_us, extent.last_us, extent.events)] if extent.events else []
+
     def _finish(self, latest: int) -> None:
         """Checks that need the whole read."""
         counts = self.counts
