@@ -112,7 +112,7 @@ class EventStream:
     def finish(self, counts: Counter[str]) -> None:
         """Read to the end and add the recording's tally."""
         for _ in self._blocks:
-            pass
+            self._refuse_reset()
         tally = self.recording.counts
         counts["events decoded"] += tally.decoded
         counts["events kept"] += tally.kept
@@ -121,6 +121,18 @@ class EventStream:
         for kind, flaw in tally.flaws.items():
             counts[f"damage: {kind}"] += max(flaw.count, 1)
 
+    def _refuse_reset(self) -> None:
+        """No window may span a reset of the clock."""
+        segments = self.recording.counts.segments
+        if len(segments) > 1:
+            raise DataError(
+                "the clock was reset within the recording",
+                where=self.recording.path,
+                found=f"t = {segments[1].first_us} us after {segments[0].last_us} us",
+                expected="one stretch of time",
+                hint="choose one: --segment 1, 2, ..; scaleevent info lists them",
+            )
+
     def _advance(self, end_us: int) -> None:
         block = next(self._blocks, None)
         if block is None:
@@ -128,14 +140,7 @@ class EventStream:
             return
         if self._first_us is None:
             self._first_us = int(block.t[0])
-        elif len(self._held) and block.t[0] < self._held.t[-1]:
-            raise DataError(
-                "the clock was reset within the recording",
-                where=self.recording.path,
-                found=f"t = {block.t[0]} us after {self._held.t[-1]} us",
-                expected="one stretch of time, so that no window spans a reset",
-                hint="choose one: --segment 1, 2, ..; scaleevent info lists them",
-            )
+        self._refuse_reset()
         held, size = self._held, (block.height, block.width)
         if self.rule.kind == "count":
             needed = max(round(self.rule.events_per_pixel * size[0] * size[1]), 1)

@@ -1,0 +1,295 @@
+"""What `Recording` does with damage: strict, up to a share, and clock resets as segments."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from scaleevent.commands import info, prepare, voxelize
+from scaleevent.config import InfoConfig, PrepareConfig, VoxelizeConfig
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.events import Events
+from scaleevent.formats import open_recording, read_events, recording_facts
+from scaleevent.formats.recording import JITTER_US, Extent, Flaw, RawBlock, Recording, Source
+from scaleevent.pairing import EventStream
+from scaleevent.settings import load_config
+from scaleevent.store import PairStore
+from scaleevent.windows import WindowRule
+from tests import event_files
+from tests.event_files import some_events, write_raw
+
+HEADER = ("evt 2.0", "geometry 240x180", "end")
+
+
+class Blocks(Source):
+    """A source of given blocks; an exception among them is raised."""
+
+    format, size, notes = "made up", (180, 240), {}
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def blocks(self, start_us, end_us):
+        for part in self.parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+
+def recording(*parts, **options) -> Recording:
+    return Recording("made up", Blocks(*parts), 180, 240, **options)
+
+
+def block(times, first=0, x=None, **more) -> RawBlock:
+    t = np.asarray(times, np.int64)
+    x = np.zeros(len(t), np.uint16) if x is None else np.asarray(x)
+    return RawBlock(first, t, x, np.zeros(len(t), np.uint16), np.ones(len(t), np.uint8), **more)
+
+
+def joined(*parts: Events) -> np.ndarray:
+    """EVT2 words of recordings one after another."""
+    return np.concatenate([event_files.evt2_words(part) for part in parts])
+
+
+# Tolerated up to a share
+
+
+def test_events_off_the_sensor(tmp_path):
+    part = block(range(1000), x=[*range(240), 240, *[5] * 758, 2000])
+    with pytest.raises(DataError, match="off the sensor") as caught:
+        list(recording(part).blocks())
+    assert (
+        "event 240" in str(caught.value)
+        and "2 such events" in str(caught.value)
+        and "--on-error skip" in str(caught.value)
+    )
+    lenient = recording(part, max_bad=0.002)
+    (events,) = lenient.blocks()
+    assert len(events) == 998 and events.x.max() == 239
+    assert lenient.counts.dropped == {"off the sensor": 2}
+    assert lenient.counts.flaws["events off the sensor"].count == 2
+    with pytest.raises(DataError, match="too much damage") as caught:
+        list(recording(part, max_bad=0.0019).blocks())
+    assert "2 of 1002" in str(caught.value) and "--max-bad" in str(caught.value)
+
+
+def test_flaws_of_a_reader_are_errors_or_are_added_up():
+    bad = [Flaw("unknown words", f"byte {at}", "0xff", count=3) for at in (40, 80)]
+    parts = [block([1, 2], flaws=(bad[0],)), block([3], 2, flaws=(bad[1],))]
+    with pytest.raises(DataError, match="unknown words") as caught:
+        list(recording(*parts).blocks())
+    assert "made up, byte 40" in str(caught.value)
+    lenient = recording(*parts, max_bad=1.0)
+    assert sum(map(len, lenient.blocks())) == 3
+    (flaw,) = lenient.counts.flaws.values()
+    assert (flaw.count, flaw.where) == (6, "byte 40")
+    with pytest.raises(DataError, match="6 of 9"):
+        list(recording(*parts, max_bad=0.5).blocks())
+
+
+def test_what_is_no_event_is_counted_and_not_decoded():
+    parts = [block([1], ignored={"triggers": 2}), block([2], 1, ignored={"triggers": 3, "imu": 0})]
+    read = recording(*parts)
+    assert sum(map(len, read.blocks())) == 2
+    assert read.counts.ignored == {"triggers": 5} and read.counts.decoded == 2
+
+
+def test_the_readable_part_of_a_file_that_breaks_off_is_kept():
+    parts = [block(range(10)), block(range(10, 20), 10), DataError("bad chunk", where="row 20")]
+    with pytest.raises(DataError, match="bad chunk"):
+        list(recording(*parts).blocks())
+    lenient = recording(*parts, max_bad=0.0)
+    assert Events.concatenate(lenient.blocks(), 180, 240).t.tolist() == list(range(20))
+    assert "row 20" in lenient.counts.flaws["the rest cannot be read"].found
+    with pytest.raises(DataError, match="bad chunk"):  # nothing could be read
+        list(recording(parts[-1], max_bad=1.0).blocks())
+
+
+def test_a_truncated_file_is_an_error_or_its_whole_part(tmp_path):
+    events = some_events()
+    path = write_raw(tmp_path / "a.raw", joined(events), *HEADER)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match="truncated file") as caught:
+        read_events(path)
+    assert f"byte {len(whole) - 4}" in str(caught.value)
+    assert read_events(path, max_bad=0.0).t.tolist() == events.t[:-1].tolist()
+    report = info.run(InfoConfig(path=path))
+    assert report.facts["events"] == len(events) - 1
+    assert "3 bytes" in report.facts["damage"]["truncated file"]
+
+
+@pytest.mark.parametrize(("given", "share"), [("0.1%", 0.001), ("5 %", 0.05), ("0.5", 0.5), (1, 1)])
+def test_max_bad_is_a_share_or_a_percentage(given, share):
+    flags = {"root": "a", "max_bad": given, "on_error": "skip"}
+    assert load_config(VoxelizeConfig, flags).tolerated == pytest.approx(share)
+    assert load_config(VoxelizeConfig, {"root": "a", "max_bad": given}).tolerated is None
+
+
+@pytest.mark.parametrize("given", ["101%", "-1", "nan", "x%", "often"])
+def test_other_shares_are_refused(given):
+    with pytest.raises(ConfigError, match="max_bad"):
+        load_config(VoxelizeConfig, {"root": "a", "max_bad": given})
+
+
+# Segments
+
+
+def slow_segments(times):
+    """Cut before every event more than JITTER_US earlier than the latest one; sort the parts."""
+    parts, latest = [], None
+    for t in times:
+        if latest is None or latest - t > JITTER_US:
+            parts.append([])
+            latest = t
+        latest = max(latest, t)
+        parts[-1].append(t)
+    return [sorted(part) for part in parts]
+
+
+@given(
+    steps=st.lists(st.integers(-3000, 3000), max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+)
+@settings(max_examples=300, deadline=None)
+def test_segments_as_a_slow_loop_finds_them(steps, cuts):
+    times = np.cumsum([0, *steps]).tolist()
+    edges = sorted({0, len(times), *(cut for cut in cuts if cut < len(times))})
+    parts = [block(times[a:b], a) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    expected = slow_segments(times)
+    lenient = recording(*parts, max_bad=1.0)
+    delivered = [events.t.tolist() for events in lenient.blocks()]
+    assert sum(delivered, []) == sum(expected, [])
+    assert all(part == sorted(part) for part in delivered)
+    found = [(part.first_us, part.last_us, part.events) for part in lenient.counts.segments]
+    assert found == [(part[0], part[-1], len(part)) for part in expected]
+    for number, part in enumerate(expected):
+        alone = recording(*parts, segment=number)
+        assert Events.concatenate(alone.blocks(), 180, 240).t.tolist() == part
+        assert alone.counts.decoded == len(times)
+    if len(expected) > 1:
+        with pytest.raises(DataError, match="time steps back"):
+            list(recording(*parts).blocks())
+    else:
+        assert sum((e.t.tolist() for e in recording(*parts).blocks()), []) == sorted(times)
+
+
+@pytest.fixture
+def two_in_one(tmp_path):
+    """A file with a clock reset: 50 ms of events, then 30 ms from time 0 on."""
+    first = some_events(4000, start_us=100_000)
+    second = some_events(3000, start_us=0, span_us=30_000, seed=1)
+    path = write_raw(tmp_path / "raw" / "a.raw", joined(first, second), *HEADER)
+    return path, first, second
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path):
+    (tmp_path / "raw").mkdir()
+
+
+def test_a_reset_is_an_error_unless_segments_are_read(two_in_one):
+    path, first, second = two_in_one
+    with pytest.raises(DataError, match="time steps back") as caught:
+        read_events(path)
+    assert "event 4000" in str(caught.value) and "--on-error skip" in str(caught.value)
+    for number, part in enumerate((first, second)):
+        read = read_events(path, segment=number)
+        assert read.t.tolist() == part.t.tolist() and read.x.tolist() == part.x.tolist()
+        late = read_events(path, int(part.t[1000]), segment=number)
+        assert late.t.tolist() == part.between(int(part.t[1000]), None).t.tolist()
+    with pytest.raises(ConfigError, match="no such segment") as caught:
+        read_events(path, segment=2)
+    assert "1 .. 2" in str(caught.value)
+    stretches = open_recording(path, max_bad=0.0).stretches()
+    assert [part.events for part in stretches] == [4000, 3000]
+
+
+def test_info_tells_the_segments(two_in_one):
+    path, first, second = two_in_one
+    report = info.run(InfoConfig(path=path, picture=path.with_suffix(".png")))
+    assert report.facts["events"] == 7000
+    assert [part["events"] for part in report.facts["segments"]] == [4000, 3000]
+    spans = [int(part.t[-1] - part.t[0]) for part in (first, second)]
+    assert report.facts["duration_us"] == sum(spans)
+    assert any("segment" in note for note in report.notes)
+    assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_windows_never_span_a_reset(two_in_one, tmp_path):
+    path, first, second = two_in_one
+    cfg = VoxelizeConfig(root=path, out=tmp_path / "v", rate=100, on_error="skip")
+    report = voxelize.run(cfg, quiet=True)
+    store = PairStore(tmp_path / "v")
+    assert sorted(set(store.recordings)) == ["a-1", "a-2"]
+    spans = {"a-1": (100_000, 160_000), "a-2": (-200_000, 40_000)}
+    for name, (start, end) in zip(store.recordings, store.windows_us, strict=True):
+        assert spans[name][0] <= start < end <= spans[name][1]
+    counts = report.facts["counts"]
+    assert counts["events decoded"] == counts["events kept"] + sum(
+        number for key, number in counts.items() if key.startswith("events dropped")
+    )
+    with pytest.raises(DataError, match="time steps back"):
+        voxelize.run(VoxelizeConfig(root=path, out=tmp_path / "w"), quiet=True)
+    with pytest.raises(DataError, match="--segment"):
+        stream = EventStream(open_recording(path, max_bad=0.0), WindowRule())
+        stream.window_before(10**9)
+
+
+def test_prepare_takes_one_segment(two_in_one, tmp_path):
+    path, _, second = two_in_one
+    times = [5_000, 15_000, 25_000]
+    images = path.parent / "images"
+    images.mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((180, 240, 3), number, np.uint8)).save(images / f"{number}.png")
+    (path.parent / "timestamps.txt").write_text("\n".join(map(str, times)))
+    shared = {"name": "custom", "roots": [path.parent], "frame_time_unit": "us"}
+    cfg = PrepareConfig(**shared, out=tmp_path / "p", segment=2)
+    prepare.run(cfg, quiet=True)
+    store = PairStore(tmp_path / "p")
+    for row, (start, end) in enumerate(store.windows_us.tolist()):
+        shard, inside = store.locate(row)
+        events, _ = shard.events(inside)
+        assert events.t.tolist() == second.between(start, end).t.tolist()
+    assert store.windows_us[:, 1].tolist() == times
+    with pytest.raises(DataError, match="clock was reset"):
+        prepare.run(PrepareConfig(**shared, out=tmp_path / "q", on_error="skip"), quiet=True)
+
+
+def test_bulk_data_pass_over_what_cannot_be_opened(two_in_one, tmp_path):
+    path, *_ = two_in_one
+    broken = path.with_name("b.raw")
+    broken.write_bytes(b"% evt 3.0\n% geometry 0x\n% end\n")
+    with pytest.raises(DataError, match="sensor size"):
+        voxelize.run(VoxelizeConfig(root=path.parent, out=tmp_path / "v"), quiet=True)
+    cfg = VoxelizeConfig(root=path.parent, out=tmp_path / "v", on_error="skip", rate=100)
+    report = voxelize.run(cfg, quiet=True)
+    assert any("b.raw" in line and "damaged" in line for line in report.facts["passed_over"])
+
+
+# Facts without reading everything
+
+
+class Indexed(Blocks):
+    """A source whose index tells how much there is."""
+
+    def extent(self):
+        return Extent(10_000_000, 5, 10_000_004)
+
+    def sample(self, parts):
+        for number in range(parts):
+            yield block(range(number * 1000, number * 1000 + 100), number * 1000)
+
+
+def test_long_recordings_are_sampled_and_say_so():
+    read = Recording("made up", Indexed(RuntimeError("read everything")), 180, 240)
+    facts = recording_facts(read, full=False)
+    assert (facts["events"], facts["first_us"], facts["last_us"]) == (10_000_000, 5, 10_000_004)
+    assert facts["positive_share"] == 1.0 and "6,400 of 10,000,000" in facts["read"]
+    assert facts["peak_rate"] == pytest.approx(1e6, rel=0.02)
+    assert "damage" not in facts
+    with pytest.raises(RuntimeError, match="everything"):
+        recording_facts(read)
+    assert [part.events for part in read.stretches()] == [10_000_000]
