@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,6 +147,36 @@ class Source:
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """That many short blocks, evenly over the file; only where `extent` is known."""
         raise NotImplementedError
+
+
+@dataclass
+class TimeIndex:
+    """Places of a file by time, noted while it was read: where a later read may begin.
+
+    Args:
+        every: Events between two notes.
+    """
+
+    every: int = 1 << 21
+    _notes: list[tuple[int, int, Any]] = field(default_factory=list)
+    _latest: int = -(1 << 63)
+
+    def before(self, start_us: int | None, begin: Any) -> Any:
+        """The last place noted that surely lies before a time, jitter included; else `begin`."""
+        if start_us is not None:
+            for latest, _, place in reversed(self._notes):
+                if latest < start_us - JITTER_US:
+                    return place
+        return begin
+
+    def note(self, t: np.ndarray, events: int, place: Any) -> None:
+        """Note a place after `events` events, the last of them with times `t`, where it is due."""
+        known = self._notes[-1][1] if self._notes else 0
+        if events <= known or not len(t):
+            return
+        self._latest = max(self._latest, int(t.max()))
+        if events >= known + self.every:
+            self._notes.append((self._latest, events, place))
 
 
 @dataclass

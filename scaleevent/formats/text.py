@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.recording import RawBlock, Source
+from scaleevent.formats.recording import Flaw, RawBlock, Source, TimeIndex
+from scaleevent.formats.text_lines import scan_lines
 
 _CHUNK_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 18
@@ -49,31 +50,70 @@ class Layout:
     places: tuple[int, ...]
     whole: bool
 
-    def parse(self, lines: bytes, line: int, path: Path) -> np.ndarray:
-        """(K,) records t, x, y, p of some lines, the first being number `line` (from 0)."""
+    def parse(self, lines: bytes, line: int) -> tuple[np.ndarray, np.ndarray, list[Flaw]]:
+        """The events of some lines.
+
+        Args:
+            lines: Whole lines; the last may lack its newline.
+            line: Number of the first, from 0.
+
+        Returns:
+            (K,) time stamps, int64 or float64; (3, K) float64 x, y, p; lines that are no events.
+        """
+        data = np.frombuffer(lines, np.uint8)
+        room = lines.count(b"\n") + 1
+        values, times = np.empty((room, 4)), np.empty(room, np.int64)
+        mark = ord(self.delimiter) if self.delimiter else 0
+        places = np.array(self.places)
+        rows = at = 0
+        unusual_all = True  # whether what the scanner does not know may be what all lines have
+        flaws = []
+        while at < len(data):
+            number, at = scan_lines(data, at, mark, places, self.whole, values[rows:], times[rows:])
+            rows += number
+            if at >= len(data):
+                break
+            if unusual_all and (rest := self._loaded(lines[at:])) is not None:
+                values[rows : rows + len(rest)] = np.stack([rest[name] for name in "txyp"], 1)
+                times[rows : rows + len(rest)] = rest["t"] if self.whole else 0
+                rows += len(rest)
+                break
+            unusual_all = False
+            end = lines.find(b"\n", at) + 1 or len(lines)
+            one = self._loaded(lines[at:end])
+            if one is None:
+                flaws.append(_not_an_event(lines[at:end], line + lines.count(b"\n", 0, at)))
+            else:
+                values[rows : rows + len(one)] = np.stack([one[name] for name in "txyp"], 1)
+                times[rows : rows + len(one)] = one["t"] if self.whole else 0
+                rows += len(one)
+            at = end
+        t = times[:rows] if self.whole else values[:rows, 0]
+        return t, values[:rows, 1:].T, flaws
+
+    def _loaded(self, lines: bytes) -> np.ndarray | None:
+        """(K,) records t, x, y, p by a reader that knows every way to write a number, or None."""
         dtype = [("t", np.int64 if self.whole else np.float64)]
         dtype += [(name, np.float64) for name in "xyp"]
         texts = lines.decode("ascii", "replace").splitlines()
+        if not any(text.partition("#")[0].strip() for text in texts):
+            return np.empty(0, dtype)
         try:
             return np.loadtxt(texts, dtype, delimiter=self.delimiter, usecols=self.places, ndmin=1)
-        except (ValueError, OverflowError, DeprecationWarning) as error:
-            raise self.bad_line(lines, line, path, error) from error
+        except (ValueError, OverflowError, DeprecationWarning):
+            return None
 
-    def bad_line(self, lines: bytes, line: int, path: Path, error: Exception) -> DataError:
-        """What is wrong, with the number of the first line that cannot be read."""
-        for number, text in enumerate(lines.splitlines(), start=line + 1):
-            fields = _fields(text.partition(b"#")[0])
-            used = [fields[place] for place in self.places if place < len(fields)]
-            if fields != [b""] and (len(used) < 4 or not all(map(_NUMBER.fullmatch, used))):
-                found = text[:80].decode("ascii", "replace")
-                return DataError(
-                    "not an event",
-                    where=f"{path}, line {number}",
-                    found=repr(found),
-                    expected="four numbers: time, x, y, polarity",
-                    hint="a line cut short is a truncated file",
-                )
-        return DataError("not events", where=f"{path}, after line {line}", found=error)
+
+def _not_an_event(text: bytes, line: int) -> Flaw:
+    """A line that is no event; `line` counts from 0."""
+    return Flaw(
+        "not an event",
+        f"line {line + 1}",
+        repr(text.strip()[:80].decode("ascii", "replace")),
+        "four numbers: time, x, y, polarity",
+        "a line cut short is a truncated file",
+        count=1,
+    )
 
 
 def open_source(path: Path, time_unit: str | None) -> TextSource:
@@ -116,15 +156,15 @@ def open_source(path: Path, time_unit: str | None) -> TextSource:
                 found=repr(start[:80].decode("ascii", "replace")),
                 expected="four numbers a line: time, x, y, polarity",
             )
-        sample = layout.parse(events, line, path)
         if names is None:
-            table = np.stack([sample[name] for name in "txyp"], axis=1)
-            order = column_order(table, str(path))
+            t, columns, _ = layout.parse(events, line)
+            order = column_order(np.stack([t, *columns], axis=1), str(path))
             names = tuple(order.index(name) for name in "txyp")
-        times = (_fields(text)[names[0]] for text in events.splitlines() if text.strip())
-        whole = all(time.lstrip(b"-").isdigit() for time in times)
+        fields = (_fields(text) for text in events.splitlines())
+        times = (parts[names[0]] for parts in fields if len(parts) > max(names))
+        whole = all(time.lstrip(b"-").isdigit() for time in times if _NUMBER.fullmatch(time))
         layout = Layout(skip, line, delimiter, names, whole)
-        unit = find_time_unit(layout.parse(events, line, path)["t"], unit, str(path))
+        unit = find_time_unit(layout.parse(events, line)[0], unit, str(path))
     return TextSource(path, size, {"time unit": unit or "us"}, layout, unit or "us")
 
 
@@ -137,20 +177,23 @@ class TextSource(Source):
     notes: dict[str, str]
     layout: Layout
     unit: str
+    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
     format = "text"
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """All events from the beginning: text has no time index."""
-        first, line = 0, self.layout.line
+        """The events from the last noted place before the range on, or from the beginning."""
+        begin = (0, self.layout.skip, self.layout.line)
+        first, byte, line = self.index.before(start_us, begin)
         with self.path.open("rb") as file:
-            file.seek(self.layout.skip)
+            file.seek(byte)
             for lines in _whole_lines(file, self.path, _CHUNK_BYTES):
-                if lines.strip():
-                    rows = self.layout.parse(lines, line, self.path)
-                    columns = (rows[name] for name in "txyp")
-                    yield to_block(first, *columns, self.unit, str(self.path))
-                    first += len(rows)
+                t, columns, flaws = self.layout.parse(lines, line)
+                block = to_block(first, t, *columns, self.unit, str(self.path))
+                yield replace(block, flaws=tuple(flaws))
+                first += len(block)
+                byte += len(lines)
                 line += lines.count(b"\n")
+                self.index.note(block.t, first, (first, byte, line))
 
 
 def _whole_lines(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
