@@ -130,6 +130,23 @@ def test_small_blocks_give_the_same(files, layout, monkeypatch):
     assert counts.decoded == counts.kept + sum(counts.dropped.values()) and counts.kept < 2000
 
 
+@pytest.mark.parametrize("layout", ["npy records", "npz columns", "npz matrix", "text"])
+def test_a_second_read_begins_at_a_noted_place(files, layout, monkeypatch):
+    for module in (words_module, *FORMATS.values()):
+        if hasattr(module, "BLOCK"):
+            monkeypatch.setattr(module, "BLOCK", 100)
+    monkeypatch.setattr(FORMATS["text (txt, csv)"], "_CHUNK_BYTES", 1000)
+    recording = open_recording(files[layout], size=(180, 240))
+    recording.source.index.every = 300
+    whole = Events.concatenate(recording.blocks(), 180, 240)
+    firsts = []
+    for start in (0, 9_000, 30_000, 50_000):
+        part = Events.concatenate(recording.blocks(start), 180, 240)
+        assert_same(part, whole.between(start, None))
+        firsts.append(next(recording.source.blocks(start, None)).first)
+    assert firsts[0] == 0 and firsts == sorted(firsts) and firsts[-1] > 1000
+
+
 # Prophesee words, against decoders that go word by word in plain Python
 
 

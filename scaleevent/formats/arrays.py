@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +24,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.recording import BLOCK, RawBlock, Source
+from scaleevent.formats.recording import BLOCK, RawBlock, Source, TimeIndex
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
@@ -104,15 +104,18 @@ class ArraySource(Source):
     columns: Columns
     length: int
     unit: str
+    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
     size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """All events from the beginning: the file has no time index."""
-        first = 0
+        """The events from the last noted place before the range on, or from the beginning."""
+        first = self.index.before(start_us, 0)
         with _damage_told(self.path):
-            for stored in _stored(self.path, self.columns, self.length):
-                yield to_block(first, **stored, unit=self.unit, where=str(self.path))
-                first += len(stored["t"])
+            for stored in _stored(self.path, self.columns, self.length, first):
+                block = to_block(first, **stored, unit=self.unit, where=str(self.path))
+                yield block
+                first += len(block)
+                self.index.note(block.t, first, first)
 
 
 @contextmanager
@@ -233,16 +236,21 @@ def _matrix_columns(path: Path, matrix: Array) -> tuple[Columns, int]:
     return columns, length
 
 
-def _stored(path: Path, columns: Columns, length: int) -> Iterator[dict[str, np.ndarray]]:
-    """The first `length` events as stored, in blocks, reading each run of rows once."""
+def _stored(
+    path: Path, columns: Columns, length: int, begin: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """The events from `begin` up to `length` as stored, in blocks, each run of rows read once."""
     with ExitStack() as stack:
         files = {}
         for rows in dict.fromkeys(rows for rows, _ in columns.values()):
             files[rows] = stack.enter_context(_member(path, rows.member))
-            left = rows.skip
+            left = rows.skip + begin * rows.row.itemsize
+            if not rows.member:
+                files[rows].seek(left)
+                continue
             while left:  # read, not seek: the archive's checksum runs along
                 left -= len(_read(files[rows], min(left, BLOCK)))
-        for first in range(0, length, BLOCK):
+        for first in range(begin, length, BLOCK):
             number = min(BLOCK, length - first)
             read = {
                 rows: np.frombuffer(_read(file, number * rows.row.itemsize), rows.row)
