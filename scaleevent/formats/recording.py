@@ -363,34 +363,37 @@ class Recording:
         belongs before it. So a block waits for the next and is merged with it only where needed.
         """
         resets = self.max_bad is not None or self.segment is not None
-        waiting: RawBlock | None = None
-        number = 0
+        number, waiting = 0, None
         # a source that skips ahead by time could skip a reset of the clock
-        for raw in self._raw_blocks(*((None, None) if resets else (start_us, end_us))):
-            rest: RawBlock | None = self._on_sensor(raw)
-            while rest is not None and len(rest):
-                latest = None if waiting is None else int(waiting.t[-1])
-                block, rest = self._sorted(rest, latest, resets)
-                if len(block):
-                    if waiting is not None:
-                        done, waiting = _merged(waiting, block)
-                        if len(done):
-                            yield number, done
-                    else:
-                        waiting = block
-                if rest is not None:  # the clock was reset
-                    if waiting is not None:
-                        yield number, waiting
-                        number, waiting = number + 1, None
-            if (
-                not resets
-                and end_us is not None
-                and waiting is not None
-                and waiting.t[-1] >= end_us + JITTER_US
-            ):
+        for segment, block in self._runs(*((None, None) if resets else (start_us, end_us)), resets):
+            if waiting is None:
+                number, waiting = segment, block
+            elif segment == number:
+                done, waiting = _merged(waiting, block)
+                if len(done):
+                    yield number, done
+            else:
+                yield number, waiting
+                number, waiting = segment, block
+            if not resets and end_us is not None and waiting.t[-1] >= end_us + JITTER_US:
                 break
         if waiting is not None:
             yield number, waiting
+
+    def _runs(
+        self, start_us: int | None, end_us: int | None, resets: bool
+    ) -> Iterator[tuple[int, RawBlock]]:
+        """Segment number and block, each sorted in itself and cut where the clock was reset."""
+        segment, latest = 0, None
+        for raw in self._raw_blocks(start_us, end_us):
+            rest: RawBlock | None = self._on_sensor(raw)
+            while rest is not None and len(rest):
+                block, rest = self._sorted(rest, latest, resets)
+                if len(block):
+                    latest = max(int(block.t[-1]), block.t[-1] if latest is None else latest)
+                    yield segment, block
+                if rest is not None:
+                    segment, latest = segment + 1, None
 
     def _raw_blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The source's blocks, counted; damage is an error or is counted, as `max_bad` wants it."""
