@@ -269,7 +269,15 @@ def test_bulk_data_pass_over_what_cannot_be_opened(two_in_one, tmp_path):
     assert any("b.raw" in line and "damaged" in line for line in report.facts["passed_over"])
 
 
-# Facts without reading everything
+# Facts
+
+
+def test_the_peak_rate_is_never_below_the_mean():
+    facts = recording_facts(recording(block(range(0, 5000, 5))))
+    assert facts["mean_rate"] == pytest.approx(1000 / 4995e-6)
+    assert facts["peak_rate"] == facts["mean_rate"]
+    facts = recording_facts(recording(block([*range(0, 5000, 5), 10**6])))
+    assert facts["peak_rate"] == pytest.approx(1000 / 0.01)
 
 
 class Indexed(Blocks):

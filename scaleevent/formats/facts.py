@@ -30,8 +30,8 @@ def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
     Returns:
         Plain numbers and text by name. Times in microseconds, rates in events per second; first,
         last, duration, rates and balance are None where there are no events. The peak rate is that
-        of the fullest bin of `RATE_BIN_US`, counted from the first event; `positive_share` is the
-        share of events of positive polarity. Duration and mean rate leave out what lies between
+        of the fullest bin of `RATE_BIN_US`, counted from the first event (the mean, in a shorter
+        recording); `positive_share` is the share of events of positive polarity. Duration and mean rate leave out what lies between
         `segments`, the stretches between resets of the clock.
 
     Raises:
@@ -62,14 +62,15 @@ def _whole(recording: Recording) -> dict[str, Any]:
     counts = recording.counts
     segments = counts.segments
     duration = sum(part.last_us - part.first_us for part in segments) if segments else None
+    mean = counts.kept / duration * 1e6 if duration else None
     return {
         "read": "every event",
         "events": counts.kept,
         "first_us": segments[0].first_us if segments else None,
         "last_us": segments[-1].last_us if segments else None,
         "duration_us": duration,
-        "mean_rate": counts.kept / duration * 1e6 if duration else None,
-        "peak_rate": rates.peak / RATE_BIN_US * 1e6 if segments else None,
+        "mean_rate": mean,
+        "peak_rate": max(rates.peak / RATE_BIN_US * 1e6, mean or 0) if segments else None,
         "positive_share": positive / counts.kept if segments else None,
         "decoded": counts.decoded,
         "reordered": counts.reordered,
