@@ -31,8 +31,8 @@ def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
         Plain numbers and text by name. Times in microseconds, rates in events per second; first,
         last, duration, rates and balance are None where there are no events. The peak rate is that
         of the fullest bin of `RATE_BIN_US`, counted from the first event (the mean, in a shorter
-        recording); `positive_share` is the share of events of positive polarity. Duration and mean rate leave out what lies between
-        `segments`, the stretches between resets of the clock.
+        recording); `positive_share` is the share of events of positive polarity. Duration and mean
+        rate leave out what lies between `segments`, the stretches between resets of the clock.
 
     Raises:
         DataError: The recording is damaged beyond what it tolerates.
