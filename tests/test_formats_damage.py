@@ -58,7 +58,7 @@ def test_absent_empty_or_folder(tmp_path):
         ("a.h5", b"#ROSBAG V2.0\n", "a ROS 1 bag"),
         ("a.txt", b"\x07\x08\x09garbage", "07 08 09"),
         ("a.zip", b"PK\x03\x04....", "zip archive"),
-        ("a.dat", b"% Data file containing CD events.\n% Version 2\n\x0c\x08", "Prophesee DAT"),
+        ("a.mp4", b"\x00\x00\x00\x18ftypmp42", "an MP4 video"),
     ],
 )
 def test_other_content_is_named(tmp_path, name, content, kind):
@@ -214,7 +214,7 @@ def test_a_wrong_millisecond_index_is_noticed(tmp_path):
 
 def test_broken_raw_headers(tmp_path):
     words = event_files.evt2_words(EVENTS)
-    refused(write_raw(tmp_path / "a.raw", words, "evt 2.1"), "EVT2.1", "EVT2 or EVT3")
+    refused(write_raw(tmp_path / "a.raw", words, "evt 2.2"), "evt 2.2", "EVT2 or EVT2.1 or EVT3")
     for size in ("-5x0", "99999x9", "640"):
         refused(write_raw(tmp_path / "b.raw", words, f"geometry {size}"), "sensor size")
 

@@ -6,7 +6,18 @@ from pathlib import Path
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.events import Events
-from scaleevent.formats import aedat4, arrays, hdf5, prophesee, text
+from scaleevent.formats import (
+    aedat,
+    aedat4,
+    arrays,
+    atis_bin,
+    dat,
+    es,
+    hdf5,
+    matlab,
+    prophesee,
+    text,
+)
 from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.recording import Counts, Frame, Recording, measured_size
@@ -143,8 +154,13 @@ def _looks_like(head: bytes) -> str:
 FORMATS = {
     "HDF5 (DSEC and others)": hdf5,
     "AEDAT4": aedat4,
-    "Prophesee RAW (EVT2, EVT3)": prophesee,
+    "Prophesee RAW (EVT2, EVT2.1, EVT3)": prophesee,
+    "Prophesee DAT": dat,
+    "AEDAT 2.0, 3.1": aedat,
+    "ES": es,
+    "MATLAB": matlab,
     "npz, npy": arrays,
+    "ATIS BIN": atis_bin,
     "text (txt, csv)": text,
 }
 """Readable formats by name: modules with `matches(head, path)` and `open_source(path, time_unit)`.
@@ -153,14 +169,9 @@ The first that matches reads the file; text comes last, since it has no mark of 
 """
 
 OTHER_KINDS = {
-    b"#!AER-DAT2": "AEDAT 2 events",
-    b"#!AER-DAT3": "AEDAT 3 events",
-    b"Event Stream": "an ES event stream",
-    b"% Data file": "Prophesee DAT events",
     b"#ROSBAG V2.0": "a ROS 1 bag",
     b"SQLite format 3": "an SQLite database, perhaps a ROS 2 bag",
     b"\x89MCAP0": "an MCAP bag",
-    b"MATLAB 5.0": "a MATLAB file",
     b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
     b"\x1f\x8b": "gzip data",
     b"\x89PNG": "a PNG image",

@@ -1,7 +1,7 @@
-"""Word machines of Prophesee EVT2 and EVT3: one pass over the words, state carried between calls.
+"""Word machines of Prophesee EVT2, EVT2.1, EVT3: one pass over the words, state between calls.
 
 The word layouts are those of the vendor's public format descriptions
-(docs.prophesee.ai, "EVT 2.0 Format" and "EVT 3.0 Format").
+(docs.prophesee.ai, "EVT 2.0 Format", "EVT 2.1 Format" and "EVT 3.0 Format").
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from scaleevent.formats.words import BEFORE_TIME, FIRST_UNKNOWN, OTHER, TRIGGERS, UNKNOWN
+from scaleevent.formats.words import DROPPED, FIRST_UNKNOWN, OTHER, TRIGGERS, UNKNOWN
 
 EVT2_STATE = 2
-"""Length of the EVT2 state: current TIME_HIGH (-1 before the first), times it wrapped."""
+"""Length of the EVT2 and EVT2.1 state: TIME_HIGH (-1 before the first), times it wrapped."""
 
 EVT3_STATE = 5
 """Length of the EVT3 state: TIME_HIGH (-1 before the first), wraps, TIME_LOW, row, next column."""
 
 VECTOR = 12
 """Most events one EVT3 word can hold; output arrays need this many spare places."""
+
+WIDE_VECTOR = 32
+"""The same of an EVT2.1 word."""
 
 _COLUMN_LIMIT = 0x7FFF  # a vector that runs on past any sensor stays here instead of wrapping
 
@@ -49,7 +52,7 @@ def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
         kind = word >> 28
         if kind <= 1:
             if high < 0:
-                tally[BEFORE_TIME] += 1
+                tally[DROPPED] += 1
                 continue
             t[n] = (wraps << 34) | (high << 6) | np.int64((word >> 22) & 0x3F)
             x[n] = (word >> 11) & 0x7FF
@@ -71,6 +74,72 @@ def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
     return len(words), n
+
+
+@nb.njit(nogil=True, cache=True)
+def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN202
+    high, wraps = state[0], state[1]
+    n = used = 0
+    last = len(t) - WIDE_VECTOR
+    for at in range(words.size):
+        if n > last:
+            break
+        used += 1
+        word = words[at]
+        if rotate:
+            word = (word << np.uint64(32)) | (word >> np.uint64(32))
+        upper = np.uint32(word >> np.uint64(32))
+        kind = upper >> np.uint32(28)
+        if kind <= 1:
+            bits = np.uint32(word)
+            now = (wraps << 34) | (high << 6) | np.int64((upper >> np.uint32(22)) & np.uint32(63))
+            column, row = (upper >> np.uint32(11)) & np.uint32(0x7FF), upper & np.uint32(0x7FF)
+            while bits:
+                if bits & np.uint32(1):
+                    t[n] = now
+                    x[n] = column
+                    y[n] = row
+                    p[n] = kind
+                    n += 1
+                bits >>= np.uint32(1)
+                column += np.uint32(1)
+            if high < 0:
+                tally[DROPPED] += n
+                n = 0
+        elif kind == 8:
+            new = np.int64(upper & np.uint32(0xFFFFFFF))
+            if high - new > 1 << 27:  # the 28-bit counter ran over
+                wraps += 1
+            high = new
+        elif kind == 10:
+            tally[TRIGGERS] += 1
+        elif kind >= 14:
+            tally[OTHER] += 1
+        else:
+            if not tally[UNKNOWN]:
+                tally[FIRST_UNKNOWN] = at
+            tally[UNKNOWN] += 1
+    state[0], state[1] = high, wraps
+    return used, n
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_evt21(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode 64-bit words until they end or fewer than `WIDE_VECTOR` places are left.
+
+    The upper half is an EVT2 word; the lower half of an event word says which of the 32 pixels from
+    its column on fired.
+
+    Returns:
+        Words used, events written.
+    """
+    return _decode_evt21(words, False, state, tally, t, x, y, p)
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_evt21_halves_swapped(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+    """The same of words whose upper half comes first."""
+    return _decode_evt21(words, True, state, tally, t, x, y, p)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -98,7 +167,7 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
         kind = word >> 12
         if kind == 0x2:  # one event
             if high < 0 or row < 0:
-                tally[BEFORE_TIME] += 1
+                tally[DROPPED] += 1
                 continue
             t[n] = now
             x[n] = word & 0x7FF
@@ -120,7 +189,7 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
                         p[n] = polarity
                         n += 1
                     else:
-                        tally[BEFORE_TIME] += 1
+                        tally[DROPPED] += 1
                 bits >>= 1
                 at += 1
             if column >= 0:

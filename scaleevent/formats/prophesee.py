@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats import evt
+from scaleevent.formats.headers import MOST_BYTES, header_lines, key_values
 from scaleevent.formats.words import Machine, WordSource
+
+MARK = b"% "
 
 GENERATIONS = (
     (re.compile(r"genx320"), (320, 320)),
@@ -20,23 +24,25 @@ GENERATIONS = (
 """(height, width) of the sensor generation a header without geometry names."""
 
 _RAW_KEYS = {"evt", "format", "integrator_name", "camera_integrator_name", "plugin_name"}
-_MOST_HEADER = 1 << 20
-
 
 ENCODINGS = {
     "EVT2": Machine(np.dtype("<u4"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt2),
+    "EVT2.1": Machine(
+        np.dtype("<u8"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt21, evt.WIDE_VECTOR
+    ),
     "EVT3": Machine(
         np.dtype("<u2"), partial(evt.first_state, evt.EVT3_STATE), evt.decode_evt3, evt.VECTOR
     ),
 }
+HALVES_SWAPPED = replace(ENCODINGS["EVT2.1"], decode=evt.decode_evt21_halves_swapped)
+"""EVT2.1 with "endianness legacy": each word's high half comes first."""
 
 
 def matches(head: bytes, path: Path) -> bool:
     """Whether a file that begins with `head` is a RAW file: "% key value" lines of that family."""
-    if not head.startswith(b"% "):
-        return False
-    keys = {line.split(" ")[1].lower() for line in _header_lines(head) if line.count(" ")}
-    return bool(keys & _RAW_KEYS) or path.suffix.lower() == ".raw"
+    lines, _ = header_lines(head, MARK)
+    keys = {key.lower() for key in key_values(lines)}
+    return bool(keys & _RAW_KEYS) or bool(lines) and path.suffix.lower() == ".raw"
 
 
 def open_source(path: Path, time_unit: str | None) -> WordSource:
@@ -46,38 +52,21 @@ def open_source(path: Path, time_unit: str | None) -> WordSource:
         DataError: An encoding that is not read, or a broken header.
     """
     with path.open("rb") as file:
-        lines = _header_lines(file.read(_MOST_HEADER))
-    start = sum(len(line) + 1 for line in lines)
-    header = {}
-    for line in lines:
-        key, _, value = line.removeprefix("% ").strip().partition(" ")
-        header[key] = value
+        lines, start = header_lines(file.read(MOST_BYTES), MARK)
+    header = key_values(lines)
     options = dict(
         part.split("=", 1) for part in header.get("format", "").split(";") if "=" in part
     )
     encoding = _encoding(header, path)
-    size = _size(header, options, path)
-    return WordSource(path, encoding, size, header, start, ENCODINGS[encoding])
-
-
-def _header_lines(head: bytes) -> list[str]:
-    """The header lines, up to "% end" or the first line that does not begin with "% "."""
-    lines = []
-    at = 0
-    while head[at : at + 2] == b"% ":
-        end = head.find(b"\n", at)
-        if end < 0:
-            break
-        lines.append(head[at:end].decode("latin-1"))
-        at = end + 1
-        if lines[-1].strip() == "% end":
-            break
-    return lines
+    machine = ENCODINGS[encoding]
+    if encoding == "EVT2.1" and _endianness(header, options, path) == "legacy":
+        machine = HALVES_SWAPPED
+    return WordSource(path, encoding, _size(header, options, path), header, start, machine)
 
 
 def _encoding(header: dict[str, str], path: Path) -> str:
-    """EVT2 or EVT3 by the keys format, then evt; headers older than both mean EVT2."""
-    named = header.get("format", "").split(";")[0].strip().upper()
+    """EVT2, EVT2.1 or EVT3 by the keys format, then evt; headers older than both mean EVT2."""
+    named = header.get("format", "").split(";")[0].strip().upper().replace("EVT21", "EVT2.1")
     named = named or {"2.0": "EVT2", "2.1": "EVT2.1", "3.0": "EVT3"}.get(
         header.get("evt", "2.0").strip(), f"evt {header.get('evt')}"
     )
@@ -89,6 +78,16 @@ def _encoding(header: dict[str, str], path: Path) -> str:
             expected=" or ".join(ENCODINGS),
         )
     return named
+
+
+def _endianness(header: dict[str, str], options: dict[str, str], path: Path) -> str:
+    """How the halves of a 64-bit word are ordered: little (low first) or legacy."""
+    told = header.get("endianness", options.get("endianness", "little")).strip().lower()
+    if told not in ("little", "legacy"):
+        raise DataError(
+            "unknown endianness", where=f"{path}, header", found=told, expected="little or legacy"
+        )
+    return told
 
 
 def _size(header: dict[str, str], options: dict[str, str], path: Path) -> tuple[int, int] | None:

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numba as nb
 import numpy as np
 
-from scaleevent.formats.recording import BLOCK, JITTER_US, Flaw, RawBlock, Source
+from scaleevent.formats.recording import BLOCK, Flaw, RawBlock, Source, TimeIndex
 
-BEFORE_TIME, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
-"""Places in a machine's tally: events without a time or row, words that are triggers, words that
-are something else, words that cannot be; the first of those (-1: none); the tally's length."""
+DROPPED, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
+"""Places in a machine's tally: events that cannot be used, words that are triggers, words that are
+something else, words that cannot be; the first of those (-1: none); the tally's length."""
 
-_NOTE_EVERY = 1 << 21  # events between two notes of the index
+_HALF = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Machine:
         decode: (words, state, tally, t, x, y, p) -> words used, events written. It stops where
             fewer than `most` places are left in the outputs or the words end inside a unit.
         most: Most events one unit can hold.
+        dropped: Why the events counted as `DROPPED` cannot be used.
         triggers: What the words counted as `TRIGGERS` are called.
         others: What the words counted as `OTHER` are called.
     """
@@ -40,25 +42,9 @@ class Machine:
     state: Callable[[], np.ndarray]
     decode: Callable
     most: int = 1
+    dropped: str = "before the first time and row"
     triggers: str = "external triggers"
     others: str = "other words"
-
-
-@dataclass(frozen=True)
-class Note:
-    """Where a pass over the file was: enough to go on from there.
-
-    Args:
-        latest_us: Latest time of all events before.
-        first: Number of events before.
-        byte: Where the next word begins.
-        state: The machine's state there.
-    """
-
-    latest_us: int
-    first: int
-    byte: int
-    state: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,7 +60,7 @@ class WordSource(Source):
         machine: How words become events.
         upside_down: Rows are counted from the bottom; needs `size`.
         mirrored: Columns are counted from the right; needs `size`.
-        index: Notes of earlier passes, ascending.
+        index: Notes of earlier passes.
     """
 
     path: Path
@@ -85,13 +71,13 @@ class WordSource(Source):
     machine: Machine
     upside_down: bool = False
     mirrored: bool = False
-    index: list[Note] = field(default_factory=list, compare=False, repr=False)
+    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last noted place before the range on, or from the beginning."""
         machine, size = self.machine, self.machine.word.itemsize
-        note = self._note_before(start_us)
-        first, byte, state, latest = note.first, note.byte, note.state.copy(), note.latest_us
+        first, byte, noted = self.index.before(start_us, (0, self.start, machine.state()))
+        state = noted.copy()
         left = np.empty(0, machine.word)
         with self.path.open("rb") as file:
             file.seek(byte)
@@ -104,12 +90,11 @@ class WordSource(Source):
                     used, block = self._decode(words, state, first, byte)
                     words, byte = words[used:], byte + used * size
                     first += len(block) + sum(block.dropped.values())
-                    if len(block):
-                        latest = max(latest, int(block.t.max()))
                     yield block
+                    if used:
+                        self.index.note(block.t, first, (first, byte, state.copy()))
                     if not used or not len(words):
                         break
-                    self._take_note(latest, first, byte, state)
                 left = words
                 if len(data) % size:
                     break
@@ -156,23 +141,26 @@ class WordSource(Source):
             y = _counted_back(y, self.size[0])
         if self.mirrored:
             x = _counted_back(x, self.size[1])
-        dropped = {"before the first time and row": int(tally[BEFORE_TIME])}
+        dropped = {machine.dropped: int(tally[DROPPED])}
         ignored = {machine.triggers: int(tally[TRIGGERS]), machine.others: int(tally[OTHER])}
         return used, RawBlock(first, t, x, y, p, dropped, ignored, flaws)
 
-    def _note_before(self, start_us: int | None) -> Note:
-        """The last note that surely lies before the range."""
-        begin = Note(np.iinfo(np.int64).min, 0, self.start, self.machine.state())
-        if start_us is None:
-            return begin
-        return next(
-            (note for note in reversed(self.index) if note.latest_us < start_us - JITTER_US), begin
-        )
 
-    def _take_note(self, latest: int, first: int, byte: int, state: np.ndarray) -> None:
-        """Note this place, where the last one is far behind."""
-        if first >= (self.index[-1].first if self.index else 0) + _NOTE_EVERY:
-            self.index.append(Note(latest, first, byte, state.copy()))
+@nb.njit(nogil=True, cache=True, inline="always")
+def unwrap(value, latest, wraps):  # noqa: ANN001, ANN201
+    """A 32-bit time as int64, the latest time and the number of wraps after it.
+
+    A step back of more than half the range is a wrap, and an event from just before one may follow
+    it.
+    """
+    now = np.int64(value) + (wraps << 32)
+    step = now - latest
+    if step < -_HALF:
+        wraps += 1
+        now += 1 << 32
+    elif step > _HALF and wraps:
+        now -= 1 << 32
+    return now, max(latest, now), wraps
 
 
 def _counted_back(column: np.ndarray, size: int) -> np.ndarray:

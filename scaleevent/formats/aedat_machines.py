@@ -1,0 +1,157 @@
+"""Machines of AEDAT 2.0 addresses (jAER) and AEDAT 3.1 packets (libcaer).
+
+Addresses as in SensorsINI/jaer:src/ch/unizh/ini/jaer/chip/retina/DVS128.java and
+src/eu/seebetter/ini/chips/davis/DavisBaseCamera.java; packets as in libcaer's include/events.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from scaleevent.formats.words import DROPPED, FIRST_UNKNOWN, OTHER, UNKNOWN, Machine, unwrap
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _swapped(value):  # noqa: ANN001, ANN202
+    """A big-endian 32-bit number that was read as a little-endian one."""
+    v = np.int64(value & np.uint64(0xFFFFFFFF))
+    return (v & 0xFF) << 24 | (v & 0xFF00) << 8 | (v >> 8) & 0xFF00 | v >> 24
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_dvs128(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode records of address and time; bit 15 marks what is no pixel.
+
+    Returns:
+        Records used (all), events written.
+    """
+    latest, wraps = state[0], state[1]
+    n = 0
+    for k in range(words.size):
+        address = _swapped(words[k])
+        now, latest, wraps = unwrap(_swapped(words[k] >> np.uint64(32)), latest, wraps)
+        if address & 0x8000:
+            tally[OTHER] += 1
+            continue
+        t[n] = now
+        x[n] = (address >> 1) & 0x7F
+        y[n] = (address >> 8) & 0x7F
+        p[n] = 1 - (address & 1)
+        n += 1
+    state[0], state[1] = latest, wraps
+    return words.size, n
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_davis(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode records of address and time; bit 31 marks frame and IMU samples, 10 special events.
+
+    Returns:
+        Records used (all), events written.
+    """
+    latest, wraps = state[0], state[1]
+    n = 0
+    for k in range(words.size):
+        address = _swapped(words[k])
+        now, latest, wraps = unwrap(_swapped(words[k] >> np.uint64(32)), latest, wraps)
+        if address & 0x80000400:
+            tally[OTHER] += 1
+            continue
+        t[n] = now
+        x[n] = (address >> 12) & 0x3FF
+        y[n] = (address >> 22) & 0x1FF
+        p[n] = (address >> 11) & 1
+        n += 1
+    state[0], state[1] = latest, wraps
+    return words.size, n
+
+
+def _clock() -> np.ndarray:
+    return np.zeros(2, np.int64)  # latest time, wraps
+
+
+_SPECIAL = "frame, IMU and special samples"
+DVS128 = Machine(np.dtype("<u8"), _clock, decode_dvs128, others=_SPECIAL)
+DAVIS = Machine(np.dtype("<u8"), _clock, decode_davis, others=_SPECIAL)
+
+_HEADER, _EVENT = 28, 8
+_POLARITY = 1
+_MOST_TYPES = 100
+_MOST_PACKET = 1 << 28
+_EVENTS_LEFT, _SKIP, _OVERFLOW, _SOURCE, _BROKEN = range(5)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _i32(data, at):  # noqa: ANN001, ANN202
+    low = np.int64(data[at]) | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2]) << 16
+    return low | np.int64(np.int8(data[at + 3])) << 24
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_packets(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode packets until they end inside a header or an event; the first camera's are taken.
+
+    A header that cannot be leaves nothing to go on from: all that follows is unknown.
+
+    Returns:
+        Bytes used, events written.
+    """
+    n = at = 0
+    while at < data.size:
+        if state[_BROKEN]:
+            tally[UNKNOWN] += data.size - at
+            at = data.size
+        elif state[_SKIP]:
+            step = min(state[_SKIP], data.size - at)
+            state[_SKIP] -= step
+            at += step
+        elif state[_EVENTS_LEFT]:
+            if at + _EVENT > data.size or n == len(t):
+                break
+            pixel = _i32(data, at) & 0xFFFFFFFF
+            time = _i32(data, at + 4)
+            if pixel & 1:
+                t[n] = time + (state[_OVERFLOW] << 31)
+                x[n] = pixel >> 17
+                y[n] = (pixel >> 2) & 0x7FFF
+                p[n] = (pixel >> 1) & 1
+                n += 1
+            else:
+                tally[DROPPED] += 1
+            state[_EVENTS_LEFT] -= 1
+            at += _EVENT
+        else:
+            if at + _HEADER > data.size:
+                break
+            kind = _i32(data, at) & 0xFFFF
+            source = (_i32(data, at) >> 16) & 0xFFFF
+            size, overflow = _i32(data, at + 4), _i32(data, at + 12)
+            capacity, number = _i32(data, at + 16), _i32(data, at + 20)
+            whole = 0 <= number <= capacity and 0 < size <= _MOST_PACKET and overflow >= 0
+            if not whole or kind > _MOST_TYPES or number * size > _MOST_PACKET:
+                tally[FIRST_UNKNOWN] = at
+                state[_BROKEN] = 1
+                continue
+            at += _HEADER
+            if kind == _POLARITY and size == _EVENT and state[_SOURCE] in (-1, source):
+                state[_SOURCE] = source
+                state[_EVENTS_LEFT] = number
+                state[_OVERFLOW] = overflow
+            else:
+                tally[OTHER] += 1
+                state[_SKIP] = number * size
+    return at, n
+
+
+def _before_packets() -> np.ndarray:
+    return np.array([0, 0, 0, -1, 0], np.int64)
+
+
+PACKETS = Machine(
+    np.dtype("u1"),
+    _before_packets,
+    decode_packets,
+    dropped="marked invalid",
+    others="other packets",
+)

@@ -1,0 +1,46 @@
+"""Headers of marked text lines before binary data: "% key value" of Prophesee, "#..." of jAER."""
+
+from __future__ import annotations
+
+import re
+
+MOST_BYTES = 1 << 22
+"""Longest header: some recorders write all their settings into it."""
+
+_ENDS = ("end", "end of ascii header", "!end-header")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f]")
+
+
+def header_lines(head: bytes, mark: bytes) -> tuple[list[str], int]:
+    """The lines that begin with a mark, and the byte after the last of them.
+
+    A line that says so ends a header, because the first data byte may look like a mark; so does
+    one that is no text.
+
+    Args:
+        head: First bytes of the file.
+        mark: How a line begins.
+
+    Returns:
+        The lines without mark and line end, and where they end.
+    """
+    lines: list[str] = []
+    at = 0
+    while head.startswith(mark, at):
+        end = head.find(b"\n", at)
+        if end < 0:
+            break
+        line = head[at + len(mark) : end].rstrip(b"\r")
+        if _CONTROL.search(line):
+            break
+        lines.append(line.decode("latin-1"))
+        at = end + 1
+        if lines[-1].strip().lower() in _ENDS:
+            break
+    return lines, at
+
+
+def key_values(lines: list[str]) -> dict[str, str]:
+    """What follows the first word of each line, by that word."""
+    parts = (line.strip().partition(" ") for line in lines)
+    return {key: value for key, _, value in parts}
