@@ -35,7 +35,7 @@ def evt2_words(events: Events) -> np.ndarray:
     """EVT2 words: a TIME_HIGH wherever t >> 6 changes, then one word an event."""
     words = []
     high = None
-    for t, x, y, p in zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True):
+    for t, x, y, p in rows_of(events):
         if t >> 6 != high:
             high = t >> 6
             words.append(0x8 << 28 | high & 0xFFFFFFF)
@@ -47,7 +47,7 @@ def evt3_words(events: Events) -> np.ndarray:
     """EVT3 words; neighbours on a row with one stamp and polarity go into vectors."""
     words = []
     high = low = row = None
-    rows = list(zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True))
+    rows = list(rows_of(events))
     at = 0
     while at < len(rows):
         t, x, y, p = rows[at]
@@ -73,6 +73,100 @@ def evt3_words(events: Events) -> np.ndarray:
                 words.append((0x4 if part > 8 else 0x5) << 12 | (1 << part) - 1)
         at = run + 1
     return np.array(words, "<u2")
+
+
+def evt21_words(events: Events) -> np.ndarray:
+    """EVT2.1 words; neighbours of one stamp, polarity and stretch of 32 columns share one."""
+    words, high, run = [], None, None
+    for t, x, y, p in rows_of(events):
+        if t >> 6 != high:
+            high, run = t >> 6, None
+            words.append(8 << 60 | (high & 0xFFFFFFF) << 32)
+        key, bit = (t, y, p, x // 32), 1 << x % 32
+        if key == run and words[-1] & 0xFFFFFFFF < bit:
+            words[-1] |= bit
+        else:
+            words.append(p << 60 | (t & 63) << 54 | x // 32 * 32 << 43 | y << 32 | bit)
+            run = key
+    return np.array(words, "<u8")
+
+
+def rows_of(events: Events) -> Iterable[tuple[int, int, int, int]]:
+    """(t, x, y, p) of every event."""
+    return zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True)
+
+
+def write_dat(
+    path: Path, events: Events, *header: str, version: int = 2, kind: int = 12, size: int = 8
+) -> Path:
+    """A Prophesee DAT file; header lines without their "% "."""
+    data = "".join(f"% {line}\n" for line in header).encode() + bytes([kind, size])
+    row, polarity = (14, 28) if version == 2 else (9, 17)
+    for t, x, y, p in rows_of(events):
+        data += struct.pack("<II", t & 0xFFFFFFFF, x | y << row | p << polarity)
+    path.write_bytes(data)
+    return path
+
+
+def write_es(path: Path, events: Events, kind: int = 1) -> Path:
+    """An event stream; rows from the bottom."""
+    data = (
+        b"Event Stream" + bytes([2, 0, 0, kind]) + struct.pack("<HH", events.width, events.height)
+    )
+    now = 0
+    for t, x, y, p in rows_of(events):
+        while t - now >= 127:
+            data += b"\xff"
+            now += 127
+        data += struct.pack("<BHH", (t - now) << 1 | p, x, events.height - 1 - y)
+        now = t
+    path.write_bytes(data)
+    return path
+
+
+def write_atis_bin(path: Path, events: Events) -> Path:
+    """Five-byte records; an overflow record wherever another 2^13 us are over."""
+    data, later = b"", 0
+    for t, x, y, p in rows_of(events):
+        while t - later >= 1 << 13:
+            later += 1 << 13
+            data += bytes([0, 240, 0, 0, 0])
+        data += bytes([x, y]) + (p << 23 | t - later).to_bytes(3, "big")
+    path.write_bytes(data)
+    return path
+
+
+def write_aedat2(path: Path, events: Events, chip: str = "DAVIS240C", head: str = "") -> Path:
+    """jAER's addresses: rows from the bottom, columns from the right."""
+    text = f"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.{chip}\r\n{head}"
+    data = text.encode()
+    for t, x, y, p in rows_of(events):
+        column, row = events.width - 1 - x, events.height - 1 - y
+        if "DVS128" in chip:
+            address = row << 8 | column << 1 | 1 - p
+        else:
+            address = row << 22 | column << 12 | p << 11
+        data += struct.pack(">II", address, t & 0xFFFFFFFF)
+    path.write_bytes(data)
+    return path
+
+
+def aedat3_packet(
+    events: Events, source: int = 1, kind: int = 1, overflow: int = 0, valid: int = 1
+) -> bytes:
+    """A packet of libcaer."""
+    head = struct.pack("<hhiiiiii", kind, source, 8, 4, overflow, *[len(events)] * 3)
+    return head + b"".join(
+        struct.pack("<II", x << 17 | y << 2 | p << 1 | valid, t & 0x7FFFFFFF)
+        for t, x, y, p in rows_of(events)
+    )
+
+
+def write_aedat3(path: Path, *packets: bytes, camera: str = "DAVIS240C") -> Path:
+    """AEDAT 3.1."""
+    text = f"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: {camera}\r\n#!END-HEADER\r\n"
+    path.write_bytes(text.encode() + b"".join(packets))
+    return path
 
 
 def write_raw(path: Path, words: np.ndarray, *header: str) -> Path:

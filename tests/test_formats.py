@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.events import Events
@@ -20,6 +21,7 @@ from tests.event_files import some_events, write_dsec, write_hdf5, write_raw, wr
 
 RECORD = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
 EVT2_HEADER = ("evt 2.0", "geometry 240x180", "end")
+EVT21_HEADER = ("evt 2.1", "geometry 240x180", "end")
 EVT3_HEADER = ("format EVT3;height=180;width=240", "end")
 
 
@@ -49,12 +51,28 @@ def valid_files(folder: Path, events: Events) -> dict[str, Path]:
     np.savez(folder / "alias.npz", timestamp=events.t, x=events.x, y=events.y, polarity=events.p)
     np.save(folder / "records.npy", records)
     np.save(folder / "matrix.npy", matrix.T)
+    savemat(folder / "matrix.mat", {"events": mvsec, "K": np.eye(3)}, do_compression=True)
+    savemat(folder / "vectors.mat", {"ts": events.t, "x": events.x, "y": events.y, "pol": events.p})
     group = {f"events/{name}": column for name, column in columns.items()}
     aliases = {"ts": events.t / 1e6, "xs": events.x, "ys": events.y, "ps": events.p.astype(bool)}
     raw = {f"raw_events/{name}": column for name, column in aliases.items()}
     return {
         "evt2": write_raw(folder / "evt2.raw", event_files.evt2_words(events), *EVT2_HEADER),
         "evt3": write_raw(folder / "evt3.raw", event_files.evt3_words(events), *EVT3_HEADER),
+        "evt2.1": write_raw(folder / "evt21.raw", event_files.evt21_words(events), *EVT21_HEADER),
+        "dat": event_files.write_dat(folder / "a.dat", events, "Height 180", "Width 240"),
+        "es": event_files.write_es(folder / "a.es", events),
+        "atis bin": event_files.write_atis_bin(folder / "a.bin", events),
+        "aedat2": event_files.write_aedat2(folder / "a.aedat", events),
+        "aedat3": event_files.write_aedat3(
+            folder / "three.aedat",
+            *(
+                event_files.aedat3_packet(events[at : at + 700])
+                for at in range(0, len(events), 700)
+            ),
+        ),
+        "matlab matrix": folder / "matrix.mat",
+        "matlab vectors": folder / "vectors.mat",
         "dsec": write_dsec(folder / "dsec.h5", events, offset=500),
         "hdf5 group": write_hdf5(folder / "group.h5", group, **size),
         "hdf5 aliases": write_hdf5(folder / "alias.hdf5", raw, **size),
@@ -82,7 +100,8 @@ def valid_files(folder: Path, events: Events) -> dict[str, Path]:
 
 
 LAYOUTS = (
-    "evt2", "evt3", "dsec", "hdf5 group", "hdf5 aliases", "hdf5 compound", "hdf5 matrix",
+    "evt2", "evt2.1", "evt3", "dat", "es", "atis bin", "aedat2", "aedat3", "matlab matrix",
+    "matlab vectors", "dsec", "hdf5 group", "hdf5 aliases", "hdf5 compound", "hdf5 matrix",
     "npz columns", "npz matrix", "npz column by column", "npz aliases", "npy records",
     "npy transposed", "text", "text with size", "text x y t p", "csv", "aedat4",
 )  # fmt: skip
@@ -102,7 +121,7 @@ def test_every_layout_gives_the_events_back(files, layout):
         assert_same(read_events(files[layout], start, end, size=size), events.between(start, end))
 
 
-@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"text", "text x y t p"}))
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"text", "text x y t p", "atis bin"}))
 def test_no_events_is_an_empty_recording(tmp_path, layout):
     if layout in ("evt2", "evt3"):
         words = np.array([], "<u4")

@@ -82,7 +82,11 @@ def test_a_wrong_extension_does_not_matter(files, tmp_path):
 def test_cut_files_are_refused(files, tmp_path, layout):
     data = files[layout].read_bytes()
     path = tmp_path / files[layout].name
-    keep = len(data) - 1 if path.suffix == ".raw" else len(data) * 2 // 3
+    keep = (
+        len(data) - 1
+        if path.suffix in (".raw", ".dat", ".bin", ".es", ".aedat")
+        else len(data) * 2 // 3
+    )
     path.write_bytes(data[:keep])
     refused(path)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +12,13 @@ from scaleevent.errors import DataError, NotEventsError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events
 from scaleevent.formats import words as words_module
-from tests.event_files import some_events, write_raw
+from tests.event_files import evt21_words, rows_of, some_events, write_dat, write_raw
 from tests.test_formats import RECORD, assert_same, packed
 
 REAL = os.environ.get("SCALEEVENT_TEST_DATA")
 needs_real = pytest.mark.skipif(
     not REAL, reason="SCALEEVENT_TEST_DATA is not set: real recordings are not checked"
 )
-
-
-def rows(events: Events):
-    return zip(*(getattr(events, name).tolist() for name in "txyp"), strict=True)
-
-
-def evt21_words(events: Events) -> np.ndarray:
-    """One word an event, or one for neighbours from the same 32 columns, time and polarity."""
-    words, high = [], None
-    run = None
-    for t, x, y, p in rows(events):
-        if t >> 6 != high:
-            high = t >> 6
-            words.append(8 << 60 | (high & 0xFFFFFFF) << 32)
-            run = None
-        key = (t, y, p, x // 32)
-        bit = 1 << x % 32
-        if key == run and not words[-1] & bit and words[-1] & 0xFFFFFFFF < bit:
-            words[-1] |= bit
-        else:
-            words.append(p << 60 | (t & 63) << 54 | x // 32 * 32 << 43 | y << 32 | bit)
-            run = key
-    return np.array(words, "<u8")
 
 
 def in_rows(events: Events) -> Events:
@@ -87,7 +63,7 @@ def test_evt21_words_decode_as_the_slow_decoder_says(tmp_path, monkeypatch, seed
         path = write_raw(tmp_path / f"{endianness}.raw", stored.astype("<u8"), *header)
         recording = open_recording(path, size=(2048, 4096))
         read = Events.concatenate(recording.blocks(), 2048, 4096)
-        assert list(rows(read)) == slow_evt21(words)
+        assert list(rows_of(read)) == slow_evt21(words)
         counts = recording.counts
         kinds = (words >> np.uint64(60)).astype(int)
         assert counts.ignored["external triggers"] == np.count_nonzero(kinds == 10)
@@ -167,15 +143,6 @@ def test_words_that_cannot_be_are_damage(tmp_path, version, dtype, word):
 
 
 # DAT
-
-
-def write_dat(path: Path, events: Events, *header: str, version=2, kind=12, size=8) -> Path:
-    data = "".join(f"% {line}\n" for line in header).encode() + bytes([kind, size])
-    shifts = (14, 28) if version == 2 else (9, 17)
-    for t, x, y, p in rows(events):
-        data += struct.pack("<II", t & 0xFFFFFFFF, x | y << shifts[0] | p << shifts[1])
-    path.write_bytes(data)
-    return path
 
 
 V2 = ("Data file containing CD events.", "Version 2", "Date 2014-12-01", "Height 180", "Width 240")

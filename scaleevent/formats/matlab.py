@@ -45,7 +45,7 @@ def open_source(path: Path, time_unit: str | None) -> MatlabSource:
         from scipy.io import whosmat
 
         variables = {name: shape for name, shape, kind in whosmat(path) if kind in _NUMERIC}
-    vectors = {name for name, shape in variables.items() if sum(side != 1 for side in shape) <= 1}
+    vectors = {name for name, shape in variables.items() if prod(shape) == max(shape)}
     names = find_columns(vectors)
     matrix = next((name for name, shape in variables.items() if 4 in shape[:2] == shape), None)
     if names:
