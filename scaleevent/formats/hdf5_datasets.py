@@ -1,0 +1,243 @@
+"""What an HDF5 file holds: which datasets are events, and whether they are safe to read.
+
+A file is data, not a program: only hard links are followed, datasets stored elsewhere are refused,
+and what a dataset declares must be there (reading it would otherwise give made-up zeros).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the Blosc and Zstandard filters with HDF5
+import numpy as np
+
+from scaleevent.errors import DataError
+from scaleevent.formats import hdf5_ecf
+from scaleevent.formats.columns import SAMPLE, column_order, find_columns
+
+_MOST_CHUNK_BYTES = 64 << 20
+_MOST_GROUPS = 500
+_INDEXES = ("ms_to_idx", "ms_map_idx")
+_TABLE_NAMES = ("events", "event")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one of t, x, y, p is stored.
+
+    Args:
+        dataset: Its name.
+        field: Field of its records.
+        column: Column of a (K, 4) or (K, 1) matrix.
+        row: Row of a (4, K) or (1, K) matrix.
+    """
+
+    dataset: str
+    field: str | None = None
+    column: int | None = None
+    row: int | None = None
+
+    def read(
+        self, data: h5py.Dataset, first: int, last: int, read: dict[str, np.ndarray]
+    ) -> np.ndarray:
+        """Values of some events; `read` holds what this block of events has read before."""
+        if self.row is not None:
+            return data[self.row, first:last]
+        if self.dataset not in read:
+            coded = self.field is not None and hdf5_ecf.is_coded(data)
+            read[self.dataset] = (
+                hdf5_ecf.read_rows(data, first, last) if coded else data[first:last]
+            )
+        rows = read[self.dataset]
+        if self.field is not None:
+            return rows[self.field]
+        return rows if self.column is None else rows[:, self.column]
+
+
+Columns = dict[str, Place]
+"""Places of t, x, y and p."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """The file, with every error of the HDF5 library told as ours."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        raise DataError(
+            "damaged HDF5 file",
+            where=path,
+            found=str(error).strip("'\""),
+            hint="copy the file again; a download cut short looks like this",
+        ) from error
+
+
+def _hard(group: h5py.Group, name: str) -> bool:
+    """Whether the name is there by a hard link; soft and external links are not followed."""
+    return name in group and isinstance(group.get(name, getlink=True), h5py.HardLink)
+
+
+def _walk(group: h5py.Group, seen: set[h5py.Group]) -> Iterator[h5py.Group | h5py.Dataset]:
+    """Groups and datasets reached by hard links, each group once: links may go in circles."""
+    seen.add(group)
+    yield group
+    for name in group:
+        if not _hard(group, name):
+            continue
+        child = group[name]
+        if isinstance(child, h5py.Dataset):
+            yield child
+        elif isinstance(child, h5py.Group) and child not in seen and len(seen) < _MOST_GROUPS:
+            yield from _walk(child, seen)
+
+
+def dataset_names(file: h5py.File) -> list[str]:
+    """Names of all datasets."""
+    return [item.name for item in _walk(file, set()) if isinstance(item, h5py.Dataset)]
+
+
+def is_dataset(group: h5py.Group, name: str) -> bool:
+    """Whether a hard link of that path leads to a dataset."""
+    parent, _, last = name.strip("/").rpartition("/")
+    if parent and not (_hard(group, parent) and isinstance(group[parent], h5py.Group)):
+        return False
+    inside = group[parent] if parent else group
+    return _hard(inside, last) and isinstance(inside[last], h5py.Dataset)
+
+
+def streams(file: h5py.File, path: Path) -> Iterator[tuple[str, tuple[Columns, int]]]:
+    """Everything that looks like events, with its length, by the name of its group or table."""
+    for item in _walk(file, set()):
+        if isinstance(item, h5py.Group):
+            vectors = {name: item[name] for name in item if is_dataset(item, name)}
+            vectors = {name: data for name, data in vectors.items() if _vector(data)}
+            names = find_columns(vectors)
+            if names:
+                yield item.name, _columns(item, {key: vectors[name] for key, name in names.items()})
+        elif item.dtype.names and item.ndim == 1:
+            names = find_columns(item.dtype.names)
+            if names:
+                checked(item, path)
+                places = {key: Place(item.name, field=name) for key, name in names.items()}
+                yield item.name, (places, len(item))
+        elif item.ndim == 2 and item.name.lower().split("/")[-1] in _TABLE_NAMES:
+            if 4 in item.shape:
+                yield item.name, _table(checked(item, path), path)
+
+
+def _vector(data: h5py.Dataset) -> bool:
+    """Whether the numbers lie along one side: (K,), and MATLAB's (K, 1) and (1, K)."""
+    return data.ndim == 1 or data.ndim == 2 and 1 in data.shape
+
+
+def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Columns, int]:
+    """Places of four vectors, and their length."""
+    path = Path(group.file.filename)
+    places, lengths = {}, {}
+    for key, data in vectors.items():
+        checked(data, path)
+        upright = data.ndim == 2 and data.shape[1] == 1
+        lying = data.ndim == 2 and not upright
+        places[key] = Place(data.name, column=0 if upright else None, row=0 if lying else None)
+        lengths[key] = data.shape[1] if lying else data.shape[0]
+    if len(set(lengths.values())) > 1:
+        raise DataError(
+            "event columns differ in length", where=f"{path}, {group.name}", found=lengths
+        )
+    return places, lengths["t"]
+
+
+def _table(data: h5py.Dataset, path: Path) -> tuple[Columns, int]:
+    """Places of the columns of a (K, 4) or (4, K) matrix, whose order the values tell."""
+    by_row = data.shape[1] == 4
+    length = data.shape[0 if by_row else 1]
+    sample = data[:SAMPLE] if by_row else data[:, :SAMPLE].T
+    order = column_order(sample, f"{path}, dataset {data.name}") if length else "txyp"
+    kind = "column" if by_row else "row"
+    return {name: Place(data.name, **{kind: order.index(name)}) for name in "txyp"}, length
+
+
+def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
+    """Name of the index by millisecond, beside the events or at the root; whether it is DSEC's."""
+    if _hard(file, "ms_to_idx"):
+        return "/ms_to_idx", _hard(file, "t_offset")
+    name = next((name for name in _INDEXES if _hard(group, name)), None)
+    return name and f"{group.name.rstrip('/')}/{name}", False
+
+
+def values(data: h5py.Dataset, number: int, path: Path) -> np.ndarray:
+    """All of a small dataset, flat, when it holds that many numbers."""
+    if checked(data, path).size != number:
+        raise DataError(
+            "wrong number of values",
+            where=f"{path}, dataset {data.name}",
+            found=data.shape,
+            expected=number,
+        )
+    return np.ravel(data[()])
+
+
+def checked(data: h5py.Dataset, path: Path) -> h5py.Dataset:
+    """The dataset, after making sure that reading it is safe and gives what was stored."""
+
+    def refuse(what: str, **parts: object) -> DataError:
+        return DataError(what, where=f"{path}, dataset {data.name}", **parts)
+
+    if not isinstance(data, h5py.Dataset):
+        raise refuse("not a dataset", found=type(data).__name__)
+    if data.external or data.is_virtual:
+        raise refuse("the data lie in another file", expected="data inside this file")
+    if data.dtype.hasobject or data.dtype.kind not in "iufbV":
+        raise refuse("not numbers", found=data.dtype)
+    if data.shape is None:
+        raise refuse("dataset without data")
+    declared = prod(data.shape) * data.dtype.itemsize
+    if data.chunks is None:
+        if data.id.get_storage_size() < declared:
+            raise refuse("data are missing", found="less stored than declared", expected=data.shape)
+        return data
+    if prod(data.chunks) * data.dtype.itemsize > _MOST_CHUNK_BYTES:
+        raise refuse("chunk too large", found=data.chunks, expected=f"{_MOST_CHUNK_BYTES} bytes")
+    chunks = prod(-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
+    if data.id.get_num_chunks() < chunks:
+        raise refuse(
+            "data are missing", found=f"{data.id.get_num_chunks()} chunks", expected=f"{chunks}"
+        )
+    plan = data.id.get_create_plist()
+    for number in range(plan.get_nfilters()):
+        code, _, _, name = plan.get_filter(number)
+        if code == hdf5_ecf.FILTER and set(data.dtype.names or ()) == {"x", "y", "p", "t"}:
+            continue
+        if not h5py.h5z.filter_avail(code):
+            raise refuse(
+                "compression filter not available",
+                found=f"filter {code} {name.decode('latin-1')}",
+                hint="rewrite the file with Blosc, Zstandard, gzip or no compression",
+            )
+    return data
+
+
+def stored_size(file: h5py.File, t: h5py.Dataset, path: Path) -> tuple[int, int] | None:
+    """(height, width) from attributes of the events, their group or the file, or M3ED's calib."""
+    for owner in (t, t.parent, file):
+        attributes = {key.lower(): owner.attrs[key] for key in owner.attrs}
+        if "height" in attributes and "width" in attributes:
+            return int(attributes["height"]), int(attributes["width"])
+        if "sensor_resolution" in attributes:
+            height, width = np.ravel(attributes["sensor_resolution"])[:2]
+            return int(height), int(width)
+        geometry = attributes.get("geometry")
+        if isinstance(geometry, str) and geometry.count("x") == 1:
+            width, height = geometry.split("x")
+            return int(height), int(width)
+    calibration = t.parent.get("calib") if _hard(t.parent, "calib") else None
+    if isinstance(calibration, h5py.Group) and _hard(calibration, "resolution"):
+        width, height = values(calibration["resolution"], 2, path)
+        return int(height), int(width)
+    return None

@@ -1,0 +1,233 @@
+"""Prophesee's ECF codec of HDF5 chunks (filter 36559), decoded without a plug-in.
+
+A chunk is: a word with the number of events and how they are packed; times as steps and run
+lengths; then rows, columns and polarities, together or apart (prophesee-ai/hdf5_ecf, layout only).
+All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import h5py
+import numba as nb
+import numpy as np
+
+from scaleevent.errors import DataError
+
+FILTER = 0x8ECF
+EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("p", "<i2"), ("t", "<i8")])
+
+
+def is_coded(data: h5py.Dataset) -> bool:
+    """Whether a dataset's chunks went through the codec."""
+    plan = data.id.get_create_plist()
+    return any(plan.get_filter(number)[0] == FILTER for number in range(plan.get_nfilters()))
+
+
+def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
+    """(last - first,) records x, y, p, t.
+
+    Raises:
+        DataError: A chunk that cannot be decoded.
+    """
+    out = np.empty(last - first, EVENT)
+    size = data.chunks[0]
+    for number in range(first // size, -(-last // size)):
+        start = number * size
+        rows = _chunk(data, start, min(size, len(data) - start))
+        begin, end = max(first, start), min(last, start + len(rows))
+        out[begin - first : end - first] = rows[begin - start : end - start]
+    return out
+
+
+def _chunk(data: h5py.Dataset, start: int, length: int) -> np.ndarray:
+    """The records of the chunk that begins with row `start`."""
+    mask, stored = data.id.read_direct_chunk((start,))
+    where = f"{data.file.filename}, dataset {data.name}, chunk of row {start}"
+    if mask & 1:  # this chunk was stored as it is
+        if len(stored) < length * EVENT.itemsize:
+            raise DataError("truncated chunk", where=where, found=f"{len(stored)} bytes")
+        return np.frombuffer(stored, EVENT, length)
+    t, xy = np.empty(length, np.int64), np.empty((2, length), np.uint16)
+    p = np.empty(length, np.uint8)
+    count = decode(np.frombuffer(stored, np.uint8), t, xy[0], xy[1], p)
+    if count != length:
+        raise DataError(
+            "damaged ECF chunk",
+            where=where,
+            found="codes that end too early or too late" if count < 0 else f"{count} events",
+            expected=f"{length} events",
+            hint="copy the file again",
+        )
+    rows = np.empty(length, EVENT)
+    rows["t"], rows["x"], rows["y"], rows["p"] = t, xy[0], xy[1], p
+    return rows
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _u16(data, at):  # noqa: ANN001, ANN202
+    return np.int64(data[at]) | np.int64(data[at + 1]) << 8
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _u32(data, at):  # noqa: ANN001, ANN202
+    return _u16(data, at) | _u16(data, at + 2) << 16
+
+
+@nb.njit(nogil=True, cache=True)
+def decode(data, t, x, y, p):  # noqa: ANN001, ANN201
+    """Decode one chunk.
+
+    Args:
+        data: (N,) uint8.
+        t: (K,) int64, to be filled.
+        x: (K,) uint16, to be filled.
+        y: (K,) uint16, to be filled.
+        p: (K,) uint8, to be filled.
+
+    Returns:
+        Number of events; that and no more when it is not K; -1 where the codes end too early or
+        go beyond it.
+    """
+    if data.size < 12:
+        return -1
+    header = _u32(data, 0)
+    count = header >> 2
+    if count != t.size:
+        return count
+    at = _decode_times(data, 4, t)
+    if at < 0:
+        return -1
+    if header & 2:
+        return count if _decode_packed(data, at, x, y, p) >= 0 else -1
+    at = _decode_runs(data, at, y, 2, 5)
+    if at < 0:
+        return -1
+    if header & 1:
+        return count if _decode_columns_packed(data, at, x, p) >= 0 else -1
+    at = _decode_columns_masked(data, at, x)
+    if at < 0:
+        return -1
+    return count if _decode_runs(data, at, p, 1, 7) >= 0 else -1
+
+
+@nb.njit(nogil=True, cache=True)
+def _decode_times(data, at, t):  # noqa: ANN001, ANN202
+    """A byte is a step and how many events follow at once; steps of 15 pile up a long one."""
+    now = _u32(data, at) | _u32(data, at + 4) << 32
+    at += 8
+    n = 0
+    while n < t.size:
+        if at >= data.size:
+            return -1
+        step, repeat = np.int64(data[at] >> 4), np.int64(data[at] & 15)
+        at += 1
+        if step == 15:
+            long, shift = repeat, 4
+            while at < data.size and data[at] >> 4 == 15:
+                if shift > 59:
+                    return -1
+                long |= np.int64(data[at] & 15) << shift
+                shift += 4
+                at += 1
+            now += long
+            continue
+        now += step
+        if repeat == 15:
+            if at + 2 > data.size:
+                return -1
+            repeat = _u16(data, at)
+            at += 2
+        if n + repeat > t.size:
+            return -1
+        t[n : n + repeat] = now
+        n += repeat
+    return at
+
+
+@nb.njit(nogil=True, cache=True)
+def _decode_runs(data, at, out, size, bits):  # noqa: ANN001, ANN202
+    """Numbers of `size` bytes: a value above `bits` of run length, or a longer one behind."""
+    most = (1 << bits) - 1
+    n = 0
+    while n < out.size:
+        if at + size > data.size:
+            return -1
+        code = _u16(data, at) if size == 2 else np.int64(data[at])
+        at += size
+        repeat = code & most
+        if repeat == most:
+            if at + 2 > data.size:
+                return -1
+            repeat = _u16(data, at)
+            at += 2
+        if n + repeat > out.size:
+            return -1
+        out[n : n + repeat] = code >> bits
+        n += repeat
+    return at
+
+
+@nb.njit(nogil=True, cache=True)
+def _decode_packed(data, at, x, y, p):  # noqa: ANN001, ANN202
+    """Four events of 24 bits in three 32-bit words; what one leaves free is the next's."""
+    for n in range(0, x.size, 4):
+        if at + 12 > data.size:
+            return -1
+        a, b, c = _u32(data, at), _u32(data, at + 4), _u32(data, at + 8)
+        at += 12
+        for k in range(min(4, x.size - n)):
+            if k == 0:
+                v = a >> 8
+            elif k == 1:
+                v = b >> 16 << 8 | a & 0xFF
+            elif k == 2:
+                v = c >> 24 << 16 | b & 0xFFFF
+            else:
+                v = c & 0xFFFFFF
+            y[n + k] = (v >> 12) & 0x7FF
+            x[n + k] = (v >> 1) & 0x7FF
+            p[n + k] = v & 1
+    return at
+
+
+@nb.njit(nogil=True, cache=True)
+def _decode_columns_packed(data, at, x, p):  # noqa: ANN001, ANN202
+    """Four columns with polarity, 12 bits each, in three 16-bit words in the same way."""
+    for n in range(0, x.size, 4):
+        if at + 6 > data.size:
+            return -1
+        a, b, c = _u16(data, at), _u16(data, at + 2), _u16(data, at + 4)
+        at += 6
+        for k in range(min(4, x.size - n)):
+            if k == 0:
+                v = a >> 4
+            elif k == 1:
+                v = b >> 8 << 4 | a & 0xF
+            elif k == 2:
+                v = c >> 12 << 8 | b & 0xFF
+            else:
+                v = c & 0xFFF
+            x[n + k] = v >> 1
+            p[n + k] = v & 1
+    return at
+
+
+@nb.njit(nogil=True, cache=True)
+def _decode_columns_masked(data, at, x):  # noqa: ANN001, ANN202
+    """A column and which of the five after it fired too."""
+    n = 0
+    while n < x.size:
+        if at + 2 > data.size:
+            return -1
+        code = _u16(data, at)
+        at += 2
+        column = code >> 5
+        x[n] = column
+        n += 1
+        for k in range(5):
+            if code >> (4 - k) & 1:
+                if n == x.size:
+                    return -1
+                x[n] = column + k + 1
+                n += 1
+    return at
