@@ -182,8 +182,8 @@ class Hdf5Source(Source):
     ) -> tuple[int, int]:
         """Range of events that holds the time range and the jitter around it.
 
-        Looks at the first event of some chunks only. Where their times do not ascend, everything
-        is read, so that the disorder is found.
+        Looks at the first event of some chunks only, the outermost among them. Where their times do
+        not ascend, everything is read, so that the disorder is found.
         """
         step = self.chunk or _ENDS
         chunks = range(-(-self.length // step))
@@ -194,6 +194,9 @@ class Hdf5Source(Source):
                 times[chunk] = self._time(data, chunk * step)
             return times[chunk]
 
+        if len(chunks) < 2:
+            return 0, self.length
+        time(chunks[0]), time(chunks[-1])
         first, last = 0, self.length
         if start_us is not None:
             first = max(bisect_left(chunks, start_us - 2 * JITTER_US, key=time) - 1, 0) * step

@@ -43,10 +43,14 @@ def _chunk(data: h5py.Dataset, start: int, length: int) -> np.ndarray:
     """The records of the chunk that begins with row `start`."""
     mask, stored = data.id.read_direct_chunk((start,))
     where = f"{data.file.filename}, dataset {data.name}, chunk of row {start}"
+    rows = np.empty(length, EVENT)
     if mask & 1:  # this chunk was stored as it is
-        if len(stored) < length * EVENT.itemsize:
+        if len(stored) < length * data.dtype.itemsize:
             raise DataError("truncated chunk", where=where, found=f"{len(stored)} bytes")
-        return np.frombuffer(stored, EVENT, length)
+        plain = np.frombuffer(stored, data.dtype, length)
+        for name in EVENT.names:
+            rows[name] = plain[name]
+        return rows
     t, xy = np.empty(length, np.int64), np.empty((2, length), np.uint16)
     p = np.empty(length, np.uint8)
     count = decode(np.frombuffer(stored, np.uint8), t, xy[0], xy[1], p)
@@ -58,7 +62,6 @@ def _chunk(data: h5py.Dataset, start: int, length: int) -> np.ndarray:
             expected=f"{length} events",
             hint="copy the file again",
         )
-    rows = np.empty(length, EVENT)
     rows["t"], rows["x"], rows["y"], rows["p"] = t, xy[0], xy[1], p
     return rows
 

@@ -1,0 +1,322 @@
+"""HDF5: Prophesee's codec, MATLAB 7.3, seeking without an index, extents and samples."""
+
+import struct
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+from scaleevent.errors import DataError, ScaleEventError
+from scaleevent.events import Events
+from scaleevent.formats import hdf5, open_recording, read_events, recording_facts
+from scaleevent.formats.hdf5_ecf import decode
+from tests.event_files import rows_of, some_events, write_dsec, write_hdf5
+from tests.test_formats import assert_same
+
+SIZE = {"height": 180, "width": 240}
+
+
+# Prophesee's codec, with an encoder written from the description of the layout
+
+
+def runs(values):
+    """(value, how often in a row)."""
+    found = []
+    for value in values:
+        if found and found[-1][0] == value:
+            found[-1][1] += 1
+        else:
+            found.append([value, 1])
+    return found
+
+
+def coded_times(times):
+    data, now = struct.pack("<Q", times[0]), times[0]
+    for time, count in runs(times):
+        step = time - now
+        if step > 14:
+            while step:
+                data += bytes([0xF0 | step & 15])
+                step >>= 4
+        short = count < 15
+        data += bytes([step << 4 | (count if short else 15)])
+        data += b"" if short else struct.pack("<H", count)
+        now = time
+    return data
+
+
+def coded_runs(values, bits, kind):
+    most, data = (1 << bits) - 1, b""
+    for value, count in runs(values):
+        data += struct.pack(kind, value << bits | min(count, most))
+        data += struct.pack("<H", count) if count >= most else b""
+    return data
+
+
+def packed_by_four(values, bits, kind):
+    """Four values in three words: each word's free low bits are low bits of the value after."""
+    data, word = b"", 8 * struct.calcsize(kind)
+    free = word - bits
+    for k in range(0, len(values), 4):
+        a, b, c, d = [*values[k : k + 4], 0, 0, 0][:4]
+        low = (1 << free) - 1
+        words = [
+            a << free | b & low,
+            b >> free << 2 * free | c & ((1 << 2 * free) - 1),
+            c >> 2 * free << bits | d,
+        ]
+        data += struct.pack(f"<3{kind[1]}", *words)
+    return data
+
+
+def coded_columns(columns):
+    data, k = b"", 0
+    while k < len(columns):
+        mask, n = 0, 1
+        for step in range(1, 6):
+            if k + n < len(columns) and columns[k + n] == columns[k] + step:
+                mask |= 1 << (5 - step)
+                n += 1
+        data += struct.pack("<H", columns[k] << 5 | mask)
+        k += n
+    return data
+
+
+def coded_chunk(events, mode):
+    t, x, y, p = (getattr(events, name).tolist() for name in "txyp")
+    data = struct.pack("<I", len(t) << 2 | mode) + coded_times(t)
+    if mode & 2:
+        values = [b << 12 | a << 1 | c for a, b, c in zip(x, y, p, strict=True)]
+        return data + packed_by_four(values, 24, "<I")
+    data += coded_runs(y, 5, "<H")
+    if mode & 1:
+        return data + packed_by_four([a << 1 | c for a, c in zip(x, p, strict=True)], 12, "<H")
+    return data + coded_columns(x) + coded_runs(p, 7, "<B")
+
+
+def write_ecf(path, events, chunk=500, modes=(0, 1, 2), plain=()):
+    """CD/events as Prophesee writes it, its chunks in turn in these modes or `plain`."""
+    kind = np.dtype(
+        {"names": ["x", "y", "p", "t"], "formats": ["<u2", "<u2", "<i2", "<i8"],
+         "offsets": [0, 2, 4, 8], "itemsize": 16}
+    )  # fmt: skip
+    with h5py.File(path, "w") as file:
+        file.attrs["geometry"] = "240x180"
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_chunk((chunk,))
+        plan.set_filter(36559, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((len(events),), (h5py.h5s.UNLIMITED,))
+        stored = h5py.h5t.py_create(kind, logical=True)
+        made = h5py.h5d.create(file.create_group("CD").id, b"events", stored, space, plan)
+        for number, at in enumerate(range(0, len(events), chunk)):
+            part = events[at : at + chunk]
+            if number in plain:
+                rows = np.zeros(chunk, kind)
+                for name in "txyp":
+                    rows[name][: len(part)] = getattr(part, name)
+                made.write_direct_chunk((at,), rows.tobytes(), 1)
+            else:
+                made.write_direct_chunk((at,), coded_chunk(part, modes[number % len(modes)]))
+        file["EXT_TRIGGER/events"] = np.zeros(7, [("p", "<i2"), ("t", "<i8"), ("id", "<i2")])
+    return path
+
+
+def stepwise(number=2300, seed=0):
+    """Events with runs, vectors, long and short waits."""
+    rng = np.random.default_rng(seed)
+    t = np.cumsum(rng.choice([0, 0, 0, 1, 3, 14, 15, 16, 400, 70_000], number)) + 77
+    y = np.repeat(rng.integers(0, 180, number), rng.choice([1, 2, 40], number))[:number]
+    x = np.cumsum(rng.choice([1, 1, 1, 2, 9], number)) % 240
+    p = np.repeat(rng.integers(0, 2, number), rng.choice([1, 200], number))[:number]
+    return Events.from_columns(t, x, y, p, 180, 240)
+
+
+@pytest.mark.parametrize("modes", [(0,), (1,), (2,), (0, 1, 2)])
+def test_ecf_gives_the_events_back(tmp_path, modes):
+    events = stepwise()
+    path = write_ecf(tmp_path / "a.hdf5", events, modes=modes, plain=(1, 4))
+    assert_same(read_events(path), events)
+    for start, end in ((200_000, 5_000_000), (None, 3_000_000), (9_000_000, None)):
+        assert_same(read_events(path, start, end), events.between(start, end))
+    recording = open_recording(path)
+    facts = recording_facts(recording)
+    assert facts["format"] == "HDF5, ECF codec" and facts["ignored"] == {"external triggers": 7}
+    assert recording.source.extent().events == len(events)
+
+
+def test_ecf_reads_only_the_chunks_of_the_range(tmp_path, monkeypatch):
+    events = stepwise(30_000)
+    recording = open_recording(write_ecf(tmp_path / "a.hdf5", events))
+    decoded = []
+    from scaleevent.formats import hdf5_ecf
+
+    chunk = hdf5_ecf._chunk
+    monkeypatch.setattr(hdf5_ecf, "_chunk", lambda *a: decoded.append(a[1]) or chunk(*a))
+    middle = int(events.t[15_000])
+    part = Events.concatenate(recording.blocks(middle, middle + 1_000_000), 180, 240)
+    assert_same(part, events.between(middle, middle + 1_000_000))
+    assert 1 <= len(set(decoded)) < 20 < 60
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_damaged_ecf_chunks_never_read_beyond_their_bytes(mode):
+    """Every cut and many flips: a count, -1, or events; the buffer ends at a guard."""
+    events = stepwise(300)
+    whole = np.frombuffer(coded_chunk(events, mode), np.uint8)
+    columns = np.empty(300, np.int64), *np.empty((2, 300), np.uint16), np.empty(300, np.uint8)
+    assert decode(whole, *columns) == 300
+    for cut in range(len(whole) - (24 if mode else 1)):
+        assert decode(whole[:cut], *columns) == -1
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        broken = whole.copy()
+        broken[rng.integers(len(broken), size=3)] ^= rng.integers(1, 256, 3).astype(np.uint8)
+        assert decode(broken[: rng.integers(len(broken) + 1)], *columns) >= -1
+
+
+def test_a_damaged_ecf_chunk_is_named_and_what_is_before_it_kept(tmp_path):
+    events = stepwise()
+    path = write_ecf(tmp_path / "a.hdf5", events)
+    with h5py.File(path, "r+") as file:
+        bad = coded_chunk(events[1000:1400], 0)
+        file["CD/events"].id.write_direct_chunk((1000,), bad)
+    with pytest.raises(DataError, match="damaged ECF chunk") as caught:
+        read_events(path)
+    assert "chunk of row 1000" in str(caught.value) and "400 events" in str(caught.value)
+
+
+# Other layouts
+
+
+def test_matlab_7_3_columns_lie_or_stand(tmp_path):
+    events = some_events()
+    path = tmp_path / "a.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["events/t"] = events.t[None] / 1e6
+        file["events/x"] = events.x[:, None]
+        file["events/y"] = events.y[None]
+        file["events/p"] = events.p[:, None]
+        file.attrs.update(SIZE)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(116) + b" " * 8 + b"\0\2IM")
+    assert_same(read_events(path), events)
+    assert_same(read_events(path, 20_000, 30_000), events.between(20_000, 30_000))
+
+
+def test_a_matrix_of_four_rows(tmp_path):
+    events = some_events()
+    matrix = np.stack([events.x, events.y, events.t / 1e6, events.p * 2.0 - 1])
+    path = write_hdf5(tmp_path / "a.h5", {"events": matrix}, **SIZE)
+    assert_same(read_events(path), events)
+
+
+def test_vector_has_its_offset_in_an_array(tmp_path):
+    events = some_events(start_us=5_000_000)
+    path = write_dsec(tmp_path / "a.h5", events, 5_000_000 - 1000)
+    with h5py.File(path, "r+") as file:
+        del file["t_offset"]
+        file["t_offset"] = np.array([5_000_000 - 1000])
+    assert_same(read_events(path, size=(180, 240)), events)
+
+
+# Seeking without an index
+
+
+@pytest.fixture(params=["columns", "records", "matrix", "seconds"])
+def unindexed(tmp_path, request):
+    """20,000 events in chunks of 500 with jitter below a millisecond, and the sorted events."""
+    rng = np.random.default_rng(0)
+    events = some_events(20_000, span_us=2_000_000)
+    order = np.argsort(events.t + rng.integers(0, 900, len(events)), kind="stable")
+    t, x, y, p = (getattr(events, name)[order] for name in "txyp")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update(SIZE)
+        made = {"chunks": (500,), **hdf5plugin.Blosc()}
+        if request.param == "records":
+            rows = np.rec.fromarrays([t, x, y, p], names="t,x,y,p")
+            file.create_dataset("events", data=rows, **made)
+        elif request.param == "matrix":
+            rows = np.stack([x, y, t / 1e6, p], 1)
+            file.create_dataset("davis/left/events", data=rows, **made | {"chunks": (500, 4)})
+        else:
+            seconds = request.param == "seconds"
+            stored = (t / 1e6 if seconds else t, x, y, p)
+            for name, column in zip("txyp", stored, strict=True):
+                file.create_dataset(f"events/{name}", data=column, **made)
+    return path, read_events(path)
+
+
+def test_ranges_are_those_of_a_whole_read(unindexed):
+    path, whole = unindexed
+    recording = open_recording(path)
+    rng = np.random.default_rng(1)
+    edges = [None, 0, 1000, 3_000_000, *rng.integers(0, 2_010_000, 30).tolist()]
+    for _ in range(60):
+        start, end = (edges[k] for k in rng.integers(0, len(edges), 2))
+        part = Events.concatenate(recording.blocks(start, end), 180, 240)
+        assert list(rows_of(part)) == list(rows_of(whole.between(start, end)))
+
+
+def test_little_more_than_the_range_is_read(unindexed):
+    path, _ = unindexed
+    recording = open_recording(path)
+    assert sum(map(len, recording.blocks(1_000_000, 1_050_000))) > 300
+    assert recording.counts.decoded < 2000
+
+
+def test_times_that_do_not_ascend_are_not_trusted(tmp_path):
+    first, second = some_events(3000, start_us=900_000), some_events(3000, seed=1)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in "txyp":
+            column = np.concatenate([getattr(first, name), getattr(second, name)])
+            file.create_dataset(f"events/{name}", data=column, chunks=(100,))
+        file.attrs.update(SIZE)
+    with pytest.raises(DataError, match="time steps back"):
+        read_events(tmp_path / "a.h5", 905_000, 910_000)
+    assert_same(read_events(tmp_path / "a.h5", 20_000, 30_000, segment=1),
+                second.between(20_000, 30_000))  # fmt: skip
+
+
+# Extent and sample
+
+
+def test_extent_and_sample(unindexed, monkeypatch):
+    path, whole = unindexed
+    source = open_recording(path).source
+    extent = source.extent()
+    assert extent.events == 20_000
+    assert (extent.first_us, extent.last_us) == (int(whole.t[0]), int(whole.t[-1]))
+    monkeypatch.setattr(hdf5, "_SAMPLE", 100)
+    parts = list(source.sample(10))
+    assert [len(part) for part in parts] == [100] * 10
+    assert parts[0].first == 0 and parts[-1].first == 19_900
+    assert {(int(t), int(x)) for part in parts for t, x in zip(part.t, part.x, strict=True)} <= {
+        (t, x) for t, x, _, _ in rows_of(whole)
+    }
+
+
+def test_an_empty_file_has_an_extent(tmp_path):
+    empty = {f"events/{name}": np.empty(0, np.int64) for name in "txyp"}
+    extent = open_recording(write_hdf5(tmp_path / "a.h5", empty, **SIZE)).source.extent()
+    assert (extent.events, extent.first_us) == (0, None)
+
+
+def test_a_chunk_that_cannot_be_decompressed_ends_the_readable_part(tmp_path):
+    events = some_events(600_000, span_us=3_000_000)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update(SIZE)
+        for name in "txyp":
+            column = getattr(events, name)
+            file.create_dataset(f"events/{name}", data=column, chunks=(50_000,), compression="gzip")
+        place = file["events/x"].id.get_chunk_info(9).byte_offset
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * 50)
+    with pytest.raises(ScaleEventError):
+        read_events(path)
+    kept = read_events(path, max_bad=0.0)
+    assert_same(kept, events[: len(kept)])
+    assert 250_000 <= len(kept) <= 450_000
