@@ -236,7 +236,8 @@ def test_events_off_the_sensor_are_counted_and_placed(files, layout):
 
 def test_values_no_event_can_have(tmp_path):
     def stored(**changed):
-        return write_hdf5(tmp_path / "a.h5", columns(**changed), height=180, width=240)
+        name = f"{len(list(tmp_path.iterdir()))}.h5"
+        return write_hdf5(tmp_path / name, columns(**changed), height=180, width=240)
 
     bad = EVENTS.p.astype(np.int8)
     bad[7] = 3

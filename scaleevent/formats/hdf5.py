@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -15,10 +15,9 @@ from scaleevent.formats import hdf5_ecf
 from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_microseconds
 from scaleevent.formats.hdf5_datasets import (
     Columns,
-    checked,
+    KeptFile,
     dataset_names,
     is_dataset,
-    opened,
     stored_size,
     streams,
     time_index,
@@ -49,7 +48,8 @@ def open_source(path: Path, time_unit: str | None) -> Hdf5Source:
         DataError: No events, a truncated file, foreign or missing data, an unknown filter, an
             ambiguous time unit.
     """
-    with opened(path) as file:
+    kept = KeptFile(path)
+    with kept.opened() as file:
         found = dict(streams(file, path))
         if not found:
             raise NotEventsError(
@@ -84,13 +84,14 @@ def open_source(path: Path, time_unit: str | None) -> Hdf5Source:
             offset=offset,
             index=index if unit == "us" else None,
             chunk=times.chunks[0 if place.row is None else 1] if times.chunks else None,
+            file=kept,
             triggers=len(file[_TRIGGERS]) if is_dataset(file, _TRIGGERS) else 0,
         )
 
 
 @dataclass(frozen=True)
 class Hdf5Source(Source):
-    """Decoder of the events of one HDF5 file; the file is opened for each read.
+    """Decoder of the events of one HDF5 file.
 
     Args:
         path: The file.
@@ -104,6 +105,7 @@ class Hdf5Source(Source):
         index: Dataset that holds, per millisecond, the first event at or after it.
         chunk: Events that are decompressed together.
         triggers: Number of external triggers stored beside the events.
+        file: The file, open from one read to the next.
     """
 
     path: Path
@@ -117,14 +119,15 @@ class Hdf5Source(Source):
     index: str | None
     chunk: int | None
     triggers: int
+    file: KeptFile = field(compare=False, repr=False)
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events of the range: by the millisecond index, else by bisection of the times."""
-        with opened(self.path) as file:
-            data = self._data(file)
+        with self.file.opened():
+            data = self._data()
             first, last = 0, self.length
             if self.index is not None:
-                first, last = self._seek(checked(file[self.index], self.path), start_us, end_us)
+                first, last = self._seek(self.file.dataset(self.index), start_us, end_us)
                 self._check_seek(data, first, last, start_us, end_us)
             elif start_us is not None or end_us is not None:
                 first, last = self._bisect(data, start_us, end_us)
@@ -142,8 +145,8 @@ class Hdf5Source(Source):
         """Number of events, and the earliest and latest of the first and last 65,536 stamps."""
         if not self.length:
             return Extent(0, None, None)
-        with opened(self.path) as file:
-            data = self._data(file)
+        with self.file.opened():
+            data = self._data()
             first = self._block(data, 0, min(_ENDS, self.length)).t.min()
             last = self._block(data, max(self.length - _ENDS, 0), self.length).t.max()
         return Extent(self.length, int(first), int(last))
@@ -151,16 +154,16 @@ class Hdf5Source(Source):
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """Short blocks evenly over the file; fewer where its chunks are large."""
         parts = max(4, min(parts, _SAMPLE_READ // max(self.chunk or 1, _SAMPLE)))
-        with opened(self.path) as file:
-            data = self._data(file)
+        with self.file.opened():
+            data = self._data()
             starts = np.linspace(0, max(self.length - _SAMPLE, 0), parts).astype(int)
             for start in np.unique(starts).tolist():
                 yield self._block(data, start, min(start + _SAMPLE, self.length))
 
-    def _data(self, file: h5py.File) -> dict[str, h5py.Dataset]:
+    def _data(self) -> dict[str, h5py.Dataset]:
         """The datasets of the columns by name, safe to read."""
         names = dict.fromkeys(place.dataset for place in self.columns.values())
-        return {name: checked(file[name], self.path) for name in names}
+        return {name: self.file.dataset(name) for name in names}
 
     def _block(self, data: dict[str, h5py.Dataset], first: int, last: int) -> RawBlock:
         """Events by position."""
@@ -169,7 +172,8 @@ class Hdf5Source(Source):
         stored = [place.read(data[place.dataset], first, last, read) for place in places]
         where = f"{self.path}, dataset {places[0].dataset}"
         block = to_block(first, *stored, self.unit, where)
-        return replace(block, t=block.t + self.offset) if self.offset else block
+        np.add(block.t, self.offset, out=block.t)  # just read: nobody else holds it
+        return block
 
     def _time(self, data: dict[str, h5py.Dataset], at: int) -> int:
         """Time of one event in us."""
