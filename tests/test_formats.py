@@ -349,6 +349,8 @@ REAL_FILES = {
     "events/pydvs/poster_6dof.npz": "",
     "events/event-vision-library/faces_easy_0001.bin": "",
     "events/event_based_image_rec_inverse_problem/shapes_rotation/events.txt": "",
+    "events/event_camera_py/test_events_1.bag": "",
+    "events/event_camera_py/test_events_1/test_events_1.db3": "",
     "davis/cuke-emlb/demo-01.aedat4": "",
     "davis/event-vision-library/sample.aedat4": "",
     "davis/slider_depth/events_chunk.txt": "",
@@ -410,6 +412,7 @@ def test_real_files_of_other_kinds_are_refused(real):
         *REAL_FILES,
         "events/event-vision-library/event.hdf5",
         "events/aedat-file-reader-rs/header_test_128.aedat_test",
+        "events/event_camera_codecs/test_data_mono_cd/test_data_mono_cd_0.db3",
     }
     others = [f for f in facts if f.startswith(("events/", "davis/")) and f not in ours]
     for name in others:

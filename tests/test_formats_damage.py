@@ -55,7 +55,6 @@ def test_absent_empty_or_folder(tmp_path):
     ("name", "content", "kind"),
     [
         ("a.raw", b"\x89PNG\r\n\x1a\n0000", "a PNG image"),
-        ("a.h5", b"#ROSBAG V2.0\n", "a ROS 1 bag"),
         ("a.txt", b"\x07\x08\x09garbage", "07 08 09"),
         ("a.zip", b"PK\x03\x04....", "zip archive"),
         ("a.mp4", b"\x00\x00\x00\x18ftypmp42", "an MP4 video"),

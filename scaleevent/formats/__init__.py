@@ -16,6 +16,7 @@ from scaleevent.formats import (
     hdf5,
     matlab,
     prophesee,
+    ros,
     text,
 )
 from scaleevent.formats.columns import MICROSECONDS_PER
@@ -158,6 +159,7 @@ FORMATS = {
     "Prophesee DAT": dat,
     "AEDAT 2.0, 3.1": aedat,
     "ES": es,
+    "ROS bag": ros,
     "MATLAB": matlab,
     "npz, npy": arrays,
     "ATIS BIN": atis_bin,
@@ -169,9 +171,6 @@ The first that matches reads the file; text comes last, since it has no mark of 
 """
 
 OTHER_KINDS = {
-    b"#ROSBAG V2.0": "a ROS 1 bag",
-    b"SQLite format 3": "an SQLite database, perhaps a ROS 2 bag",
-    b"\x89MCAP0": "an MCAP bag",
     b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
     b"\x1f\x8b": "gzip data",
     b"\x89PNG": "a PNG image",

@@ -1,0 +1,248 @@
+"""ROS 1 and ROS 2 bags: one topic of events and one of images, through the package rosbags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaleevent.errors import DataError, MissingPackageError, NotEventsError, ScaleEventError
+from scaleevent.formats import evt
+from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.formats.recording import BLOCK, Flaw, Frame, RawBlock, Source
+from scaleevent.formats.ros_messages import (
+    Columns,
+    mono_columns,
+    read_compressed_image,
+    read_event_array,
+    read_image,
+    read_packet,
+)
+from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
+
+ROS1 = b"#ROSBAG V2.0"
+SQLITE = b"SQLite format 3\0"
+MCAP = b"\x89MCAP0\r\n"
+ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
+PACKETS = ("event_camera_msgs/msg/EventPacket", "event_array_msgs/msg/EventArray")
+PICTURES = {
+    "sensor_msgs/msg/Image": read_image,
+    "sensor_msgs/msg/CompressedImage": read_compressed_image,
+}
+
+
+def matches(head: bytes, path: Path) -> bool:
+    """Whether a file that begins with `head` is a bag."""
+    return head.startswith((ROS1, SQLITE, MCAP))
+
+
+def open_source(path: Path, time_unit: str | None) -> RosSource:
+    """Find events and images in a bag.
+
+    The first topic of events by name is taken, and of images; `notes` lists the others.
+
+    Args:
+        path: A .bag, .db3 or .mcap file.
+        time_unit: Of stamps of 64 bits, as old bags have them; other stamps need none.
+
+    Raises:
+        MissingPackageError: The package rosbags is absent.
+        NotEventsError: No topic of events, or in an encoding that is not read.
+        DataError: A damaged bag.
+    """
+    with _opened(path) as bag:
+        kinds = {link.topic: link.msgtype for link in bag.connections}
+        events = sorted(topic for topic, kind in kinds.items() if kind in ARRAYS + PACKETS)
+        pictures = sorted(topic for topic, kind in kinds.items() if kind in PICTURES)
+        if not events:
+            raise NotEventsError(
+                "no events in this bag",
+                where=path,
+                found=", ".join(f"{topic} ({kind})" for topic, kind in kinds.items()) or "no topic",
+                expected="a topic of " + ", ".join(ARRAYS + PACKETS),
+            )
+        topic = events[0]
+        notes = {"topic": f"{topic} ({kinds[topic]})"}
+        if len(events) > 1:
+            notes["other event topics"] = ", ".join(events[1:])
+        cdr = not _starts_with(path, ROS1)
+        links = [link for link in bag.connections if link.topic == topic]
+        whole_stamps = any("uint64 ts" in str(link.msgdef.data) for link in links)
+        first = next((data for _, _, data in bag.messages(links)), None)
+        size, encoding, unit = None, None, None
+        if first is not None and kinds[topic] in PACKETS:
+            packet = read_packet(first, cdr)
+            size, encoding = (packet.height, packet.width), packet.encoding
+            if encoding not in ("evt3", "mono"):
+                raise NotEventsError(
+                    "events in an encoding that is not read",
+                    where=f"{path}, topic {topic}",
+                    found=encoding,
+                    expected="evt3 or mono",
+                )
+            notes["encoding"] = encoding
+        elif first is not None:
+            size, rows = read_event_array(first, cdr, whole_stamps)
+            if whole_stamps:
+                unit = find_time_unit(rows["t"], time_unit, f"{path}, topic {topic}")
+        if pictures and encoding == "evt3":
+            notes["images left out"] = (
+                f"{', '.join(pictures)}: on the clock of ROS, the events are on the sensor's"
+            )
+            pictures = []
+        elif pictures:
+            notes["images"] = pictures[0]
+        kind = "ROS 2 bag" if cdr else "ROS 1 bag"
+        size = size if size and min(size) else None
+        picture = pictures[0] if pictures else None
+    return RosSource(path, kind, size, notes, cdr, topic, encoding, unit, picture)
+
+
+@dataclass(frozen=True)
+class RosSource(Source):
+    """Decoder of the events of one bag.
+
+    Args:
+        path: The file.
+        format: "ROS 1 bag" or "ROS 2 bag".
+        size: (height, width) of the first message.
+        notes: Topics and encoding.
+        cdr: Whether messages are of ROS 2.
+        topic: Topic of the events.
+        encoding: "evt3", "mono", or None for arrays of events.
+        unit: Unit of stamps of 64 bits; None where stamps are seconds and nanoseconds.
+        pictures: Topic of the images, or None.
+    """
+
+    path: Path
+    format: str
+    size: tuple[int, int] | None
+    notes: dict[str, str]
+    cdr: bool
+    topic: str
+    encoding: str | None
+    unit: str | None
+    pictures: str | None
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether there are images on the clock of the events."""
+        return self.pictures is not None
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """All events from the beginning, message by message; small messages are gathered."""
+        state = evt.first_state(evt.EVT3_STATE)
+        decode = {
+            "evt3": partial(self._evt3, state=state),
+            "mono": lambda data, tally: mono_columns(read_packet(data, self.cdr)),
+            None: self._array,
+        }[self.encoding]
+        tally = np.zeros(TALLY, np.int64)
+        parts: list[Columns] = []
+        flaws: list[Flaw] = []
+        first = gathered = 0
+        for number, data in enumerate(self._messages(self.topic)):
+            try:
+                parts.append(decode(data, tally))
+                gathered += len(parts[-1][0])
+            except DataError as error:
+                where = f"topic {self.topic}, message {number}"
+                flaws.append(
+                    Flaw("damaged message", where, f"{error.what}: {error.found}", count=1)
+                )
+            if gathered >= BLOCK or flaws:
+                yield _block(first, parts, tally, flaws)
+                first += gathered
+                parts, flaws, gathered = [], [], 0
+        yield _block(first, parts, tally, flaws)
+
+    def frames(self) -> Iterator[Frame]:
+        """The images, at the stamps of their headers; ROS does not tell the exposure."""
+        if self.pictures is None:
+            return
+        with _opened(self.path) as bag:
+            kind = next(link.msgtype for link in bag.connections if link.topic == self.pictures)
+        for number, data in enumerate(self._messages(self.pictures)):
+            try:
+                stamp, image = PICTURES[kind](data, self.cdr)
+            except DataError as error:
+                raise DataError(
+                    error.what,
+                    where=f"{self.path}, topic {self.pictures}, message {number}",
+                    found=error.found,
+                    expected=error.expected,
+                ) from error
+            yield Frame(image, stamp // 1000, stamp // 1000)
+
+    def _messages(self, topic: str) -> Iterator[bytes]:
+        with _opened(self.path) as bag:
+            links = [link for link in bag.connections if link.topic == topic]
+            for _, _, data in bag.messages(links):
+                yield data
+
+    def _array(self, data: bytes, tally: np.ndarray) -> Columns:
+        _, rows = read_event_array(data, self.cdr, self.unit is not None)
+        if self.unit is None:
+            t = rows["s"].astype(np.int64) * 1_000_000 + rows["ns"] // 1000
+        else:
+            t = to_microseconds(rows["t"], self.unit, 0, str(self.path))
+        if len(rows) and rows["p"].max() > 1:
+            raise DataError("polarity out of range", found=f"p = {rows['p'].max()}")
+        return t, rows["x"], rows["y"], rows["p"]
+
+    def _evt3(self, data: bytes, tally: np.ndarray, state: np.ndarray) -> Columns:
+        """One stream over all messages: time and row go on from one to the next."""
+        packet = read_packet(data, self.cdr)
+        words = np.frombuffer(packet.words[: len(packet.words) // 2 * 2], "<u2")
+        places = (len(words) + 1) * evt.VECTOR
+        kinds = (np.int64, np.uint16, np.uint16, np.uint8)
+        columns = tuple(np.empty(places, kind) for kind in kinds)
+        _, n = evt.decode_evt3(words, state, tally, *columns)
+        return tuple(column[:n].copy() for column in columns)
+
+
+def _block(first: int, parts: list[Columns], tally: np.ndarray, flaws: list[Flaw]) -> RawBlock:
+    """The gathered events; empties the tally."""
+    kinds = (np.int64, np.uint16, np.uint16, np.uint8)
+    empty = tuple(np.empty(0, kind) for kind in kinds)
+    columns = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
+    dropped = {"before the first time and row": int(tally[DROPPED])}
+    ignored = {"external triggers": int(tally[TRIGGERS]), "other words": int(tally[OTHER])}
+    if tally[UNKNOWN]:
+        where = f"before event {first + sum(len(part[0]) for part in parts)}"
+        unknown = int(tally[UNKNOWN])
+        flaws = [*flaws, Flaw("unknown words", where, f"{unknown} of them", count=unknown)]
+    tally[:] = 0
+    return RawBlock(first, *columns, dropped, ignored, tuple(flaws))
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The bag, with every error of the package told as ours."""
+    try:
+        from rosbags.rosbag1 import Reader as Reader1
+        from rosbags.rosbag2 import Reader as Reader2
+    except ImportError as error:
+        raise MissingPackageError("rosbags", "ros", "reading ROS bags") from error
+    try:
+        with (Reader1 if _starts_with(path, ROS1) else Reader2)(path) as bag:
+            yield bag
+    except ScaleEventError:
+        raise
+    except Exception as error:  # whatever the package meets in a broken bag
+        raise DataError(
+            "damaged bag",
+            where=path,
+            found=str(error).split("\n")[0] or type(error).__name__,
+            hint="copy it again; ros tools can reindex a recording that was cut short",
+        ) from error

@@ -1,0 +1,297 @@
+"""ROS bags, written by the package rosbags: its serializer is the oracle of the raw layouts."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from scaleevent.errors import DataError, MissingPackageError, NotEventsError
+from scaleevent.events import Events
+from scaleevent.formats import open_recording, read_events, recording_facts
+from tests.event_files import evt3_words, rows_of, some_events
+from tests.test_formats import assert_same
+
+EVENT = "uint16 x\nuint16 y\ntime ts\nbool polarity\n"
+ARRAY = "Header header\nuint32 height\nuint32 width\n{}/Event[] events\n"
+PACKET = (
+    "Header header\nuint32 height\nuint32 width\nuint64 seq\nuint64 time_base\n"
+    "string encoding\nbool is_bigendian\nuint8[] events\n"
+)
+EPOCH_S = 1_600_000_000
+EVENTS = some_events(1500, start_us=EPOCH_S * 1_000_000 + 7)
+
+
+def types(ros2: bool, event: str = EVENT):
+    """A type store with the messages of event cameras."""
+    store = get_typestore(Stores.ROS2_HUMBLE if ros2 else Stores.ROS1_NOETIC)
+
+    def fit(text: str) -> str:
+        text = text.replace("Header header", "std_msgs/Header header")
+        return text.replace("time ts", "builtin_interfaces/Time ts") if ros2 else text
+
+    for package in ("dvs_msgs", "prophesee_event_msgs"):
+        store.register(get_types_from_msg(fit(event), f"{package}/msg/Event"))
+        store.register(get_types_from_msg(fit(ARRAY.format(package)), f"{package}/msg/EventArray"))
+    store.register(get_types_from_msg(fit(PACKET), "event_camera_msgs/msg/EventPacket"))
+    return store
+
+
+def header(store, us: int):
+    kinds = store.types
+    stamp = kinds["builtin_interfaces/msg/Time"](us // 1_000_000, us % 1_000_000 * 1000)
+    kind = kinds["std_msgs/msg/Header"]
+    told = {"seq": 3} if "seq" in kind.__dataclass_fields__ else {}
+    return kind(**told, stamp=stamp, frame_id="camera")
+
+
+def array(store, events: Events, package: str = "dvs_msgs", whole: bool = False):
+    time = store.types["builtin_interfaces/msg/Time"]
+    event = store.types[f"{package}/msg/Event"]
+    rows = [
+        event(x, y, t if whole else time(t // 1_000_000, t % 1_000_000 * 1000 + 999), bool(p))
+        for t, x, y, p in rows_of(events)
+    ]
+    kind = store.types[f"{package}/msg/EventArray"]
+    us = int(events.t[0]) if len(events) else 0
+    return kind(header(store, us), events.height, events.width, rows)
+
+
+def packet(store, encoding: str, data: bytes, base_ns: int = 0):
+    kind = store.types["event_camera_msgs/msg/EventPacket"]
+    return kind(
+        header(store, 5), 180, 240, 9, base_ns, encoding, False, np.frombuffer(data, np.uint8)
+    )
+
+
+def image(store, us: int, pixels: np.ndarray, encoding: str):
+    kind = store.types["sensor_msgs/msg/Image"]
+    height, width = pixels.shape[:2]
+    padded = np.zeros((height, pixels[0].size + 5), np.uint8)  # rows may be longer than needed
+    padded[:, : pixels[0].size] = pixels.reshape(height, -1)
+    return kind(header(store, us), height, width, encoding, 0, padded.shape[1], padded.reshape(-1))
+
+
+def write_bag(path: Path, store, *topics: tuple[str, list], compression=None) -> Path:
+    """A bag of (topic, messages), one message a millisecond; .bag, .db3 or .mcap."""
+    if path.suffix == ".bag":
+        with Writer1(path) as bag:
+            if compression:
+                bag.set_compression(getattr(Writer1.CompressionFormat, compression))
+            for topic, messages in topics:
+                kind = messages[0].__msgtype__
+                link = bag.add_connection(topic, kind, typestore=store)
+                for k, message in enumerate(messages):
+                    bag.write(link, k * 1_000_000, store.serialize_ros1(message, kind))
+        return path
+    plugin = StoragePlugin.SQLITE3 if path.suffix == ".db3" else StoragePlugin.MCAP
+    folder = path.with_suffix("")
+    with Writer2(folder, version=9, storage_plugin=plugin) as bag:
+        for topic, messages in topics:
+            kind = messages[0].__msgtype__
+            link = bag.add_connection(topic, kind, typestore=store)
+            for k, message in enumerate(messages):
+                bag.write(link, k * 1_000_000, store.serialize_cdr(message, kind))
+    (written,) = folder.glob(f"*{path.suffix}")
+    shutil.move(written, path)
+    shutil.rmtree(folder)
+    return path
+
+
+SUFFIXES = pytest.mark.parametrize("suffix", [".bag", ".db3", ".mcap"])
+
+
+def parts(events: Events) -> list[Events]:
+    return [events[:1], events[1:1], events[1:700], events[700:702], events[702:]]
+
+
+@SUFFIXES
+@pytest.mark.parametrize("package", ["dvs_msgs", "prophesee_event_msgs"])
+def test_arrays_of_events(tmp_path, suffix, package):
+    store = types(suffix != ".bag")
+    messages = [array(store, part, package) for part in parts(EVENTS)]
+    path = write_bag(tmp_path / f"a{suffix}", store, ("/dvs/events", messages))
+    assert_same(read_events(path), EVENTS)
+    middle = int(EVENTS.t[700])
+    assert_same(read_events(path, middle, middle + 9000), EVENTS.between(middle, middle + 9000))
+    assert open_recording(path).format == ("ROS 1 bag" if suffix == ".bag" else "ROS 2 bag")
+
+
+@pytest.mark.parametrize("compression", ["BZ2", "LZ4"])
+def test_compressed_bags(tmp_path, compression):
+    store = types(False)
+    messages = [array(store, part) for part in parts(EVENTS)]
+    path = write_bag(tmp_path / "a.bag", store, ("/e", messages), compression=compression)
+    assert_same(read_events(path), EVENTS)
+
+
+def test_old_bags_have_stamps_of_64_bits(tmp_path):
+    store = types(False, EVENT.replace("time ts", "uint64 ts"))
+    nanoseconds = Events(EVENTS.t * 1000, EVENTS.x, EVENTS.y, EVENTS.p, 180, 240)
+    for name, stored in (("us", EVENTS), ("ns", nanoseconds)):
+        messages = [array(store, part, whole=True) for part in parts(stored)]
+        path = write_bag(tmp_path / f"{name}.bag", store, ("/e", messages))
+        assert_same(read_events(path), EVENTS)
+        assert_same(read_events(path, time_unit=name), EVENTS)
+
+
+@SUFFIXES
+def test_evt3_packets_are_one_stream(tmp_path, suffix):
+    events = some_events(1500, start_us=2**24 - 20_000)
+    store = types(suffix != ".bag")
+    words = evt3_words(events).tobytes()
+    cuts = [0, 2, 100, 102, 2000, len(words)]  # between a row and its columns, too
+    messages = [packet(store, "evt3", words[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    path = write_bag(tmp_path / f"a{suffix}", store, ("/event_camera/events", messages))
+    assert_same(read_events(path), events)
+
+
+@SUFFIXES
+def test_mono_packets_count_from_their_base(tmp_path, suffix):
+    store = types(suffix != ".bag")
+    messages = []
+    for part in parts(EVENTS):
+        base = (int(part.t[0]) if len(part) else 0) * 1000
+        words = [p << 63 | y << 48 | x << 32 | t * 1000 - base for t, x, y, p in rows_of(part)]
+        messages.append(packet(store, "mono", np.array(words, "<u8").tobytes(), base))
+    path = write_bag(tmp_path / f"a{suffix}", store, ("/e", messages))
+    assert_same(read_events(path), EVENTS)
+
+
+def test_images_on_the_clock_of_the_events(tmp_path):
+    store = types(False)
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (180, 240)).astype(np.uint8)
+    colour = rng.integers(0, 256, (180, 240, 3)).astype(np.uint8)
+    start = EPOCH_S * 1_000_000
+    images = [
+        image(store, start + 10, grey, "mono8"),
+        image(store, start + 20, colour, "bgr8"),
+        image(store, start + 30, colour, "rgb8"),
+    ]
+    path = write_bag(
+        tmp_path / "a.bag",
+        store,
+        ("/dvs/image_raw", images),
+        ("/dvs/events", [array(store, EVENTS)]),
+    )
+    frames = list(open_recording(path).frames())
+    assert [frame.start_us - start for frame in frames] == [10, 20, 30]
+    for frame, expected in zip(frames, (grey, colour[..., ::-1], colour), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+    assert recording_facts(open_recording(path))["frames"] == 3
+    bayer = [image(store, start, grey, "bayer_rggb8")]
+    path = write_bag(
+        tmp_path / "b.bag", store, ("/i", bayer), ("/dvs/events", [array(store, EVENTS)])
+    )
+    with pytest.raises(DataError, match="another encoding") as caught:
+        list(open_recording(path).frames())
+    assert "bayer_rggb8" in str(caught.value) and "message 0" in str(caught.value)
+
+
+def test_compressed_images(tmp_path):
+    store = types(True)
+    pixels = np.random.default_rng(0).integers(0, 256, (180, 240, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    data = np.frombuffer((tmp_path / "a.png").read_bytes(), np.uint8)
+    kind = store.types["sensor_msgs/msg/CompressedImage"]
+    messages = [kind(header(store, 77), "png", data), kind(header(store, 78), "png", data[:99])]
+    path = write_bag(
+        tmp_path / "a.mcap", store, ("/i/compressed", messages), ("/e", [array(store, EVENTS)])
+    )
+    frames = open_recording(path).frames()
+    np.testing.assert_array_equal(next(frames).image, pixels)
+    with pytest.raises(DataError, match="compressed image"):
+        next(frames)
+
+
+def test_images_on_another_clock_are_left_out_and_told(tmp_path):
+    store = types(False)
+    pictures = [image(store, 10, np.zeros((180, 240), np.uint8), "mono8")]
+    words = evt3_words(some_events()).tobytes()
+    path = write_bag(
+        tmp_path / "a.bag", store, ("/image", pictures), ("/events", [packet(store, "evt3", words)])
+    )
+    recording = open_recording(path)
+    assert not recording.has_frames and "/image" in recording.notes["images left out"]
+
+
+def test_of_several_topics_the_first_is_read(tmp_path):
+    store = types(False)
+    other = array(store, some_events(seed=3))
+    path = write_bag(
+        tmp_path / "a.bag",
+        store,
+        ("/right/events", [other]),
+        ("/left/events", [array(store, EVENTS)]),
+    )
+    assert_same(read_events(path), EVENTS)
+    assert open_recording(path).notes["other event topics"] == "/right/events"
+
+
+def test_bags_without_events_are_refused(tmp_path):
+    store = types(True)
+    pictures = [image(store, 10, np.zeros((18, 24), np.uint8), "mono8")]
+    path = write_bag(tmp_path / "a.db3", store, ("/image", pictures))
+    with pytest.raises(NotEventsError, match="no events in this bag") as caught:
+        read_events(path)
+    assert "/image (sensor_msgs/msg/Image)" in str(caught.value)
+    path = write_bag(tmp_path / "b.db3", store, ("/e", [packet(store, "libcaer", b"12")]))
+    with pytest.raises(NotEventsError, match="encoding") as caught:
+        read_events(path)
+    assert "libcaer" in str(caught.value)
+
+
+@SUFFIXES
+def test_a_damaged_message_is_named_or_left_out(tmp_path, suffix):
+    store = types(suffix != ".bag")
+    messages = [packet(store, "mono", b"12345678" * 3), packet(store, "mono", b"123")]
+    path = write_bag(tmp_path / f"a{suffix}", store, ("/e", messages))
+    with pytest.raises(DataError, match="damaged message") as caught:
+        read_events(path, size=(32767, 32767))
+    assert "topic /e, message 1" in str(caught.value)
+    assert len(read_events(path, size=(32767, 32767), max_bad=0.5)) == 3
+
+
+@SUFFIXES
+def test_cut_bags_are_refused(tmp_path, suffix):
+    store = types(suffix != ".bag")
+    messages = [array(store, part) for part in parts(EVENTS)] * 3
+    path = write_bag(tmp_path / f"a{suffix}", store, ("/e", messages))
+    whole = path.read_bytes()
+    for share in (0.3, 0.7, 0.95):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError) as caught:
+            read_events(path)
+        assert str(path) in str(caught.value)
+
+
+def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
+    store = types(False)
+    path = write_bag(tmp_path / "a.bag", store, ("/e", [array(store, EVENTS)]))
+    import sys
+
+    monkeypatch.setitem(sys.modules, "rosbags.rosbag1", None)
+    with pytest.raises(MissingPackageError, match="rosbags") as caught:
+        read_events(path)
+    assert "scaleevent[ros]" in str(caught.value)
+
+
+def test_the_real_mono_bag():
+    folder = os.environ.get("SCALEEVENT_TEST_DATA")
+    if not folder:
+        pytest.skip("SCALEEVENT_TEST_DATA is not set: real recordings are not checked")
+    name = "events/event_camera_codecs/test_data_mono_cd/test_data_mono_cd_0.db3"
+    recording = open_recording(Path(folder) / name)
+    assert (recording.height, recording.width) == (480, 640)
+    assert sum(map(len, recording.blocks())) == 100
+    facts = recording_facts(open_recording(
+        Path(folder) / "events/event_camera_py/test_events_1.bag"
+    ))  # fmt: skip
+    assert facts["ignored"]["external triggers"] == 4157
