@@ -59,7 +59,7 @@ def array(store, events: Events, package: str = "dvs_msgs", whole: bool = False)
         for t, x, y, p in rows_of(events)
     ]
     kind = store.types[f"{package}/msg/EventArray"]
-    us = int(events.t[0]) if len(events) else 0
+    us = 0 if whole or not len(events) else int(events.t[0])
     return kind(header(store, us), events.height, events.width, rows)
 
 
@@ -81,9 +81,10 @@ def image(store, us: int, pixels: np.ndarray, encoding: str):
 def write_bag(path: Path, store, *topics: tuple[str, list], compression=None) -> Path:
     """A bag of (topic, messages), one message a millisecond; .bag, .db3 or .mcap."""
     if path.suffix == ".bag":
-        with Writer1(path) as bag:
-            if compression:
-                bag.set_compression(getattr(Writer1.CompressionFormat, compression))
+        writer = Writer1(path)
+        if compression:
+            writer.set_compression(getattr(Writer1.CompressionFormat, compression))
+        with writer as bag:
             for topic, messages in topics:
                 kind = messages[0].__msgtype__
                 link = bag.add_connection(topic, kind, typestore=store)
