@@ -17,6 +17,14 @@ DataSet = Literal[
     "mvsec-depth", "mvsec-flow",
 ]  # fmt: skip
 
+Normaliser = Literal[
+    "minmax", "symmetric", "none", "minmax8", "symmetric8", "robust8", "std_pop", "std_unbiased"
+]
+Representation = Literal[
+    "zhu", "e2vid", "dsec", "ess", "event_utils", "tonic", "openeb_volume", "count", "frame",
+    "time_surface", "tencode",
+]  # fmt: skip
+
 
 class WindowSettings(Settings):
     """How the events of an image are chosen; shared by `prepare` and `voxelize`."""
@@ -204,6 +212,9 @@ class VoxelizeConfig(WindowSettings, RecordingSettings, DamageSettings):
     root: Annotated[Path, Field(description="folder of recordings, or one recording")]
     out: Annotated[Path, Field(description="folder for the voxel shards")] = Path("voxels")
     bins: Annotated[int, Field(ge=1, le=64, description="time bins")] = 3
+    representation: Annotated[
+        Representation, Field(description="grid to store; others than zhu are not for pretrain")
+    ] = "zhu"
     rate: Annotated[
         float, Field(gt=0, le=100_000, description="windows per second where there are no frames")
     ] = 20.0
@@ -251,9 +262,7 @@ class PretrainConfig(Settings):
         480,
         640,
     )
-    normaliser: Annotated[
-        Literal["minmax", "symmetric", "none"], Field(description="range of the voxel input")
-    ] = "minmax"
+    normaliser: Annotated[Normaliser, Field(description="range of the voxel input")] = "minmax"
     structure: Annotated[
         Literal["released", "equation", "cosine-l1"], Field(description="form of the loss")
     ] = "released"

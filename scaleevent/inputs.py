@@ -87,7 +87,7 @@ def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.n
         raise ConfigError("a voxel needs three bins to stand for an image", found=len(voxel))
     if not fit.identity:
         voxel = resize_planes(voxel, fit)
-    scale, shift = NORMALISERS[normaliser](voxel)
+    voxel, scale, shift = NORMALISERS[normaliser](voxel)
     _affine(voxel, *_standardised(scale, shift))
     return voxel
 
@@ -109,29 +109,78 @@ def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in scaled])
 
 
-def _minmax(voxel: np.ndarray) -> tuple[float, float]:
+Normalised = tuple[np.ndarray, float, float]
+"""A grid, perhaps changed, and the scale and shift that still bring it to the range of an image."""
+
+
+def _minmax(voxel: np.ndarray) -> Normalised:
     """Per sample over the whole tensor to 0..1, as the authors' 8-bit images, but in float."""
     low, high = float(voxel.min()), float(voxel.max())
     if high <= low:
-        return 0.0, 0.5
-    return 1 / (high - low), -low / (high - low)
+        return voxel, 0.0, 0.5
+    return voxel, 1 / (high - low), -low / (high - low)
 
 
-def _symmetric(voxel: np.ndarray) -> tuple[float, float]:
+def _symmetric(voxel: np.ndarray) -> Normalised:
     """By the largest |value|, so that no event stays mid-grey."""
     largest = float(max(voxel.max(), -voxel.min()))
-    return (0.5 / largest if largest else 0.0), 0.5
+    return voxel, (0.5 / largest if largest else 0.0), 0.5
 
 
-def _none(voxel: np.ndarray) -> tuple[float, float]:
-    return 1.0, 0.0
+def _none(voxel: np.ndarray) -> Normalised:
+    return voxel, 1.0, 0.0
 
 
-# name: voxel -> (scale, shift) that bring it to the range of an image
-NORMALISERS: dict[str, Callable[[np.ndarray], tuple[float, float]]] = {
+def _in_bytes(voxel: np.ndarray, scale: float, shift: float) -> Normalised:
+    """To whole numbers 0..255, halves to even, as a picture file would hold them."""
+    levels = np.rint(np.clip(voxel * np.float32(255 * scale) + np.float32(255 * shift), 0, 255))
+    return levels.astype(np.float32), 1 / 255, 0.0
+
+
+def _minmax8(voxel: np.ndarray) -> Normalised:
+    """`minmax` in 8 bits: what zhiwen-xdu/EventSAM's author says the pictures were (issue 20)."""
+    return _in_bytes(*_minmax(voxel))
+
+
+def _symmetric8(voxel: np.ndarray) -> Normalised:
+    """`symmetric` in 8 bits, no event at 128."""
+    return _in_bytes(*_symmetric(voxel))
+
+
+def _robust8(voxel: np.ndarray) -> Normalised:
+    """`symmetric8` by the 99th percentile of |value| where events are, against hot pixels."""
+    size = np.abs(voxel[voxel != 0])
+    largest = float(np.percentile(size, ROBUST_PERCENTILE)) if len(size) else 0.0
+    return _in_bytes(voxel, 0.5 / largest if largest else 0.0, 0.5)
+
+
+def _std_of(voxel: np.ndarray, degrees: int) -> Normalised:
+    """(value - mean) / deviation where events are, no event 0, then as image values unscaled.
+
+    One value, or equal ones, become 0: the references' NaN or 0 (`representations.population_norm`,
+    `unbiased_norm`).
+    """
+    mask = voxel != 0
+    values = voxel[mask].astype(np.float64)
+    if len(values):
+        deviation = values.std(ddof=degrees) if len(values) > degrees else 0.0
+        tiny = deviation <= 1e-6 * np.abs(values).max()  # equal values, but for rounding
+        voxel[mask] = 0 if tiny else (values - values.mean()) / deviation
+    return voxel, 1.0, 0.0
+
+
+ROBUST_PERCENTILE = 99.0
+
+# name: voxel -> itself or another grid, and (scale, shift) that bring it to the range of an image
+NORMALISERS: dict[str, Callable[[np.ndarray], Normalised]] = {
     "minmax": _minmax,
     "symmetric": _symmetric,
     "none": _none,
+    "minmax8": _minmax8,
+    "symmetric8": _symmetric8,
+    "robust8": _robust8,
+    "std_pop": lambda voxel: _std_of(voxel, 0),
+    "std_unbiased": lambda voxel: _std_of(voxel, 1),
 }
 
 

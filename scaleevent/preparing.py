@@ -23,6 +23,7 @@ from scaleevent.datasets.source import PairSource
 from scaleevent.density import active_mask, patch_density
 from scaleevent.durable import clean_leftovers, fingerprint, write_json
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
+from scaleevent.representations import represent
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.stopping import STOP_SIGNALS, stop_requested
 from scaleevent.store import MANIFEST, finish_shard, shard_done
@@ -49,7 +50,8 @@ def write_store(
         out: Folder of the store, claimed before.
         settings: What shapes the bytes; recorded, and part of every task's identity.
         jobs: Worker processes. HDF5 is written only in these: it may crash on a full disk.
-        voxels: `bins`, `tau` and `patch` to store voxels instead of events; None stores events.
+        voxels: `representation`, `bins`, `tau` and `patch` to store grids instead of events; None
+            stores events. Activity is counted on the voxel grid, whatever is stored.
         advance: Told how many images or labels were looked at since the last call.
 
     Returns:
@@ -163,6 +165,10 @@ def _write_shard(
             else:
                 voxel = voxelize(pair.events, pair.window, voxels["bins"])
                 _count_activity(voxel, voxels["patch"], voxels["tau"], counts)
+                if voxels["representation"] != "zhu":
+                    voxel = represent(
+                        voxels["representation"], pair.events, pair.window, voxels["bins"]
+                    )
                 writer.add(pair, voxel)
             counts[f"windows ended by {pair.window.stop}"] += 1
             counts["events in windows"] += len(pair.events)

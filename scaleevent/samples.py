@@ -37,10 +37,23 @@ class Batch(TypedDict):
 
 
 class PairSamples(Dataset):
-    """Samples of one or more stores under a running number."""
+    """Samples of one or more stores under a running number.
+
+    Raises:
+        DataError: A store of voxels in another representation than the default.
+    """
 
     def __init__(self, stores: Sequence[PairStore], settings: InputSettings) -> None:
         self.stores, self.settings = list(stores), settings
+        for store in self.stores:
+            if store.representation != "zhu":
+                raise DataError(
+                    "stored in a representation that an encoder is not trained on",
+                    where=store.folder,
+                    found=store.representation,
+                    expected="zhu, which `encode` makes of events too",
+                    hint="voxelize again without --representation, or prepare pairs",
+                )
         self._ends = np.cumsum([len(store) for store in self.stores])
 
     def __len__(self) -> int:

@@ -92,6 +92,11 @@ class PairStore:
         self._open: dict[int, Shard] = {}
         self._process = os.getpid()
 
+    @property
+    def representation(self) -> str:
+        """What grids its events became, or will: "zhu" unless voxelize was told otherwise."""
+        return self.manifest["settings"].get("representation", "zhu")
+
     def _whole(self, entry: dict[str, Any]) -> bool:
         path = self.folder / entry["file"]
         return path.is_file() and path.stat().st_size == entry["bytes"]

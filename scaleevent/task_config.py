@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from scaleevent.config import Normaliser
 from scaleevent.errors import ConfigError
 from scaleevent.settings import Settings, load_config, parse_size
 
@@ -44,7 +45,7 @@ class TrainingSettings(ComputeSettings):
         tuple[int, int] | None, Field(description="network input; default: the benchmark's")
     ] = None
     normaliser: Annotated[
-        Literal["minmax", "symmetric", "none"] | None,
+        Normaliser | None,
         Field(description="range of the voxel input; default: the encoder's, else minmax"),
     ] = None
     fraction: Annotated[

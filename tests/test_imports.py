@@ -28,6 +28,8 @@ ORDER = [
     "windows",
     "geometry",
     "voxels",
+    "representations",
+    "rectify",
     "density",
     "inputs",
     "pictures",

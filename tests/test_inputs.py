@@ -105,7 +105,7 @@ def test_image_is_cropped_and_scaled_like_the_voxel():
 
 def test_unknown_normaliser_is_named():
     check_normaliser("minmax")
-    with pytest.raises(ConfigError, match="minmax, symmetric, none"):
+    with pytest.raises(ConfigError, match="minmax, symmetric, none, minmax8"):
         check_normaliser("zscore")
 
 

@@ -467,7 +467,9 @@ def test_recordings_of_one_name_are_refused(tmp_path):
 
 
 def test_store_of_voxels(tmp_path):
-    write_store(SOURCES, tmp_path, {}, voxels={"bins": 3, "tau": 64.0, "patch": 8})
+    write_store(
+        SOURCES, tmp_path, {}, voxels={"representation": "zhu", "bins": 3, "tau": 64.0, "patch": 8}
+    )
     store = PairStore(tmp_path)
     assert store.manifest["kind"] == "voxels"
     assert store.manifest["counts"]["cells"] == 5 * 12

@@ -40,7 +40,12 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
             cfg.out,
             cfg.model_dump(mode="json", exclude=NOT_CONTENT),
             jobs=cfg.jobs,
-            voxels={"bins": cfg.bins, "tau": cfg.tau, "patch": cfg.patch},
+            voxels={
+                "bins": cfg.bins,
+                "tau": cfg.tau,
+                "patch": cfg.patch,
+                "representation": cfg.representation,
+            },
             advance=ticker.advance,
         )
     report = store_report("voxelize", cfg.out, manifest)
@@ -66,7 +71,7 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
 
 
 def _preview(out: Path) -> Path:
-    """A few windows: all bins together and one by one, and the frame where there is one."""
+    """A few windows: all channels together and one by one, and the frame where there is one."""
     store = PairStore(out)
     picked = np.unique(np.linspace(0, len(store) - 1, PREVIEW_ROWS).round().astype(int))
     rows = []
@@ -77,6 +82,6 @@ def _preview(out: Path) -> Path:
         blank = np.full((*voxel.shape[1:], 3), 240, np.uint8)
         bins = [draw_voxel(one[None]) for one in voxel[:3]]
         rows.append([decode_image(frame) if frame else blank, draw_voxel(voxel), *bins])
-    columns = ["frame", "all bins", *(f"bin {b}" for b in range(len(rows[0]) - 2))]
+    columns = ["frame", "all together", *(f"channel {b}" for b in range(len(rows[0]) - 2))]
     save_picture(out / "preview.png", panel(columns, rows))
     return out / "preview.png"

@@ -1,0 +1,105 @@
+"""Voxels on another grid than the sensor's: each event shared by the four pixels around its place.
+
+For views without distortion (DSEC's rectify_map) and for other resolutions. No event counts more or
+less than one: what falls beside the new grid is told. How active a patch is stays a question of the
+sensor's own pixels (`density.patch_density` of `voxels.voxelize`), which no map changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numba as nb
+import numpy as np
+
+from scaleevent.errors import ConfigError
+from scaleevent.events import Events
+
+if TYPE_CHECKING:
+    from scaleevent.windows import Window
+
+
+def scaling_map(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:
+    """(H, W, 2) float32 x, y: where the pixels of a sensor lie on a grid of another size.
+
+    Centres of pixels are at whole numbers; the outer edges of both grids coincide. No pixel lies
+    beyond the outermost centres, so that no event is lost.
+    """
+    x = np.clip((np.arange(width) + 0.5) * (to_width / width) - 0.5, 0, to_width - 1)
+    y = np.clip((np.arange(height) + 0.5) * (to_height / height) - 0.5, 0, to_height - 1)
+    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+
+def voxelize_mapped(
+    events: Events,
+    places: np.ndarray,
+    window: Window,
+    bins: int = 3,
+    size: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, float]:
+    """Voxel grid of the events inside a window, at the places a map gives their pixels.
+
+    Bilinear in time as `voxels.voxelize`, bilinear in space with weights that sum to one.
+
+    Args:
+        events: K events on an H x W sensor.
+        places: (H, W, 2) float32, x and y on the new grid of every sensor pixel, such as DSEC's
+            rectify_map. Not finite: nowhere.
+        window: Half-open time span that the bins cover.
+        bins: B, at least 1.
+        size: (H', W') of the new grid; None: the sensor's.
+
+    Returns:
+        (B, H', W') float32, summed in float64, and the number of events, in shares, whose place
+        is beside the grid.
+
+    Raises:
+        ConfigError: A map of another sensor, or no bins.
+    """
+    if places.shape != (events.height, events.width, 2):
+        raise ConfigError(
+            "the map is of another sensor",
+            found=f"map {places.shape}",
+            expected=f"({events.height}, {events.width}, 2)",
+        )
+    if bins < 1:
+        raise ConfigError("a voxel grid needs at least one bin", where="bins", found=bins)
+    inside = events.between(window.start_us, window.end_us)
+    height, width = size or (events.height, events.width)
+    grid = np.zeros((bins, height, width))
+    span = max(window.end_us - window.start_us, 1)
+    scale = (bins - 1) / span
+    kept = _scatter(
+        inside.t, inside.x, inside.y, inside.p, window.start_us, scale,
+        np.ascontiguousarray(places, np.float32), grid,
+    )  # fmt: skip
+    return grid.astype(np.float32), len(inside) - kept
+
+
+@nb.njit(nogil=True, cache=True)
+def _scatter(t, x, y, p, start, scale, places, grid):
+    """Add the events; returns how many lie inside, in shares."""
+    bins, height, width = grid.shape
+    kept = 0.0
+    for k in range(t.size):
+        column, row = np.float64(places[y[k], x[k], 0]), np.float64(places[y[k], x[k], 1])
+        if not (-1 < column < width and -1 < row < height):
+            continue
+        left, top = np.int64(np.floor(column)), np.int64(np.floor(row))
+        right, below = column - left, row - top
+        tau = (t[k] - start) * scale
+        low = min(np.int64(tau), bins - 1)
+        later = tau - low if low + 1 < bins else 0.0
+        sign = 1.0 if p[k] else -1.0
+        for i in range(2):
+            if not 0 <= top + i < height:
+                continue
+            for j in range(2):
+                if not 0 <= left + j < width:
+                    continue
+                share = (below if i else 1 - below) * (right if j else 1 - right)
+                kept += share
+                grid[low, top + i, left + j] += sign * share * (1 - later)
+                if later > 0:
+                    grid[low + 1, top + i, left + j] += sign * share * later
+    return kept
