@@ -95,7 +95,7 @@ class PairStore:
     @property
     def representation(self) -> str:
         """What grids its events became, or will: "zhu" unless voxelize was told otherwise."""
-        return self.manifest["settings"].get("representation", "zhu")
+        return self.manifest.get("settings", {}).get("representation", "zhu")
 
     def _whole(self, entry: dict[str, Any]) -> bool:
         path = self.folder / entry["file"]

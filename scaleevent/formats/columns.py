@@ -154,7 +154,7 @@ def to_pixels(column: np.ndarray, name: str, first: int, where: str) -> np.ndarr
 def to_polarity(p: np.ndarray, first: int, where: str) -> np.ndarray:
     """uint8 polarity, 1 = brighter, from 0/1, -1/+1 or bool."""
     if p.dtype == bool:
-        return p.view(np.uint8)
+        p = p.view(np.uint8)  # a damaged file may hold other bytes than 0 and 1
     on = p == 1
     off = p == (-1 if len(p) and p.min() < 0 else 0)
     if not (on | off).all():

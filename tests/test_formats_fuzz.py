@@ -1,0 +1,139 @@
+"""Random and mutated files for every reader: only our errors, no hang, little memory, no bad event.
+
+A share of the files by default; SCALEEVENT_FUZZ=full takes 2,000 of each kind a reader.
+"""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaleevent.errors import ScaleEventError
+from scaleevent.formats import FORMATS, open_recording
+from scaleevent.memory import keep_freed_memory
+from tests import test_formats_hdf5, test_formats_ros
+from tests.event_files import some_events
+from tests.test_formats import LAYOUTS, valid_files
+
+EACH = 2000 if os.environ.get("SCALEEVENT_FUZZ") == "full" else 120
+SECONDS = 5.0  # for one file, on a busy machine
+MEMORY_MIB = 300
+SEEDS = (*LAYOUTS, "hdf5 ecf", "ros bag", "ros db3", "ros mcap")
+
+
+def seed_file(folder: Path, name: str) -> Path:
+    """A small whole file of a layout."""
+    events = some_events(300)
+    if name == "hdf5 ecf":
+        return test_formats_hdf5.write_ecf(folder / "ecf.hdf5", events, chunk=100)
+    if name.startswith("ros"):
+        suffix = f".{name.split()[1]}"
+        store = test_formats_ros.types(suffix != ".bag")
+        messages = [test_formats_ros.array(store, events[k : k + 60]) for k in range(0, 300, 60)]
+        return test_formats_ros.write_bag(folder / f"a{suffix}", store, ("/events", messages))
+    return valid_files(folder, events)[name]
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes flipped, cut, doubled, swapped or zeroed; half of it near the beginning."""
+    broken = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        size = len(broken) if rng.random() < 0.5 else min(len(broken), 600)
+        a, b = sorted(rng.integers(0, size + 1, 2).tolist())
+        kind = rng.integers(6)
+        if kind <= 1:
+            for at in rng.integers(0, max(len(broken[:size]), 1), rng.integers(1, 6)):
+                if at < len(broken):
+                    broken[at] ^= int(rng.integers(1, 256))
+        elif kind == 2:
+            del broken[int(rng.integers(0, len(broken) + 1)) :]
+        elif kind == 3:
+            broken[a:a] = broken[a : min(b, a + 500)]
+        elif kind == 4:
+            broken[a:b] = broken[a + (b - a) // 2 : b] + broken[a : a + (b - a) // 2]
+        else:
+            broken[a:b] = bytes(b - a)
+    return bytes(broken)
+
+
+def random_file(data: bytes, rng: np.random.Generator) -> bytes:
+    """Anything behind the first bytes of a whole file."""
+    return data[: rng.integers(0, 64)] + rng.bytes(int(rng.integers(1, 3000)))
+
+
+def check(path: Path, max_bad: float | None) -> None:
+    """Read a file to its end; what is delivered must be sound."""
+    try:
+        recording = open_recording(path, size=(180, 240), max_bad=max_bad)
+        latest, segments = None, 1
+        for block in recording.blocks():
+            assert len(block) and block.x.max() < 240 and block.y.max() < 180
+            assert block.p.max() <= 1 and (np.diff(block.t) >= 0).all()
+            segments += latest is not None and block.t[0] < latest
+            latest = block.t[-1]
+        counts = recording.counts
+        assert counts.decoded == counts.kept + sum(counts.dropped.values())
+        assert segments <= max(len(counts.segments), 1)
+        assert max_bad is not None or not counts.flaws
+    except ScaleEventError:
+        pass
+
+
+def read_all(name: str, folder: Path, each: int) -> None:
+    """What a child process does; ends with a message where something is wrong."""
+    keep_freed_memory()
+    noise = os.open(os.devnull, os.O_WRONLY)
+    told = os.dup(2)
+    os.dup2(noise, 2)  # the AEDAT4 decoder prints its panics
+    path = seed_file(folder, name)
+    data = path.read_bytes()
+    for number in range(2 * each):
+        rng = np.random.default_rng([number, len(name)])
+        make = mutated if number % 2 else random_file
+        target = folder / f"broken{number % 7}{path.suffix}"
+        target.write_bytes(make(data, rng))
+        begin = time.monotonic()
+        try:
+            check(target, None if number % 4 < 2 else 1.0)
+            seconds = time.monotonic() - begin
+            assert seconds < SECONDS, f"{seconds:.1f} s"
+        except BaseException:
+            os.write(told, f"{name}, file {number}: {traceback.format_exc()}".encode())
+            os._exit(1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if peak > MEMORY_MIB:
+        os.write(told, f"{name}: {peak:.0f} MiB".encode())
+        os._exit(1)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_broken_files_give_only_our_errors(tmp_path, name):
+    """In a process of its own: a crash of a C library is a failure too."""
+    child = multiprocessing.get_context("spawn").Process(
+        target=read_all, args=(name, tmp_path, EACH)
+    )
+    child.start()
+    child.join(60 + EACH * 2 * 0.1)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0, f"exit code {child.exitcode}"
+
+
+def test_every_reader_has_a_seed_file(tmp_path):
+    read = set()
+    for name in SEEDS:
+        (tmp_path / name).mkdir()
+        path = seed_file(tmp_path / name, name)
+        head = path.read_bytes()[: 1 << 16]
+        read.add(next(key for key, module in FORMATS.items() if module.matches(head, path)))
+    assert read == set(FORMATS)
+
+
+if __name__ == "__main__":  # python -m tests.test_formats_fuzz NAME: one reader, to find an error
+    read_all(sys.argv[1], Path(sys.argv[2]), EACH)
