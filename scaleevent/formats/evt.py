@@ -2,12 +2,18 @@
 
 The word layouts are those of the vendor's public format descriptions
 (docs.prophesee.ai, "EVT 2.0 Format", "EVT 2.1 Format" and "EVT 3.0 Format").
+
+Which kind a word is cannot be foreseen, so a branch on it costs more than the work behind it. The
+frequent kinds share one path instead: every word is written as an event where the next one belongs,
+and the count goes on only if it was one. Places are unsigned, since numba tests signed ones.
 """
 
 from __future__ import annotations
 
 import numba as nb
 import numpy as np
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from scaleevent.formats.words import DROPPED, FIRST_UNKNOWN, OTHER, TRIGGERS, UNKNOWN
 
@@ -26,6 +32,16 @@ WIDE_VECTOR = 32
 _COLUMN_LIMIT = 0x7FFF  # a vector that runs on past any sensor stays here instead of wrapping
 
 
+@intrinsic
+def _lowest_bit(typing, value):  # noqa: ANN001, ANN202
+    """Place of the lowest bit that is set, one instruction; there is one."""
+
+    def build(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return value(value), build
+
+
 def first_state(length: int) -> np.ndarray:
     """State before the first word; every part is unknown except the number of wraps."""
     state = np.full(length, -1, np.int64)
@@ -33,6 +49,10 @@ def first_state(length: int) -> np.ndarray:
     if length == EVT3_STATE:
         state[2] = 0
     return state
+
+
+_ONE = np.uint64(1)
+_FREQUENT = np.uint64(1 << 0x0 | 1 << 0x2 | 1 << 0x6)  # EVT3: row, event, low time
 
 
 @nb.njit(nogil=True, cache=True)
@@ -46,24 +66,25 @@ def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
         Words used (all), events written.
     """
     high, wraps = state[0], state[1]
-    n = 0
+    base = (wraps << 34) | (high << 6)
+    timed = np.uint64(high >= 0)
+    n = lost = np.uint64(0)
     for at in range(words.size):
-        word = words[at]
-        kind = word >> 28
+        word = np.uint32(words[at])
+        kind = word >> np.uint32(28)
         if kind <= 1:
-            if high < 0:
-                tally[DROPPED] += 1
-                continue
-            t[n] = (wraps << 34) | (high << 6) | np.int64((word >> 22) & 0x3F)
-            x[n] = (word >> 11) & 0x7FF
-            y[n] = word & 0x7FF
+            t[n] = base | np.int64((word >> np.uint32(22)) & np.uint32(0x3F))
+            x[n] = (word >> np.uint32(11)) & np.uint32(0x7FF)
+            y[n] = word & np.uint32(0x7FF)
             p[n] = kind
-            n += 1
+            n += timed
+            lost += timed ^ _ONE
         elif kind == 8:
-            now = np.int64(word & 0xFFFFFFF)
+            now = np.int64(word & np.uint32(0xFFFFFFF))
             if high - now > 1 << 27:  # the 28-bit counter ran over
                 wraps += 1
-            high = now
+            high, timed = now, _ONE
+            base = (wraps << 34) | (high << 6)
         elif kind == 10:
             tally[TRIGGERS] += 1
         elif kind >= 14:
@@ -73,16 +94,19 @@ def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
                 tally[FIRST_UNKNOWN] = at
             tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
-    return len(words), n
+    tally[DROPPED] += np.int64(lost)
+    return words.size, np.int64(n)
 
 
 @nb.njit(nogil=True, cache=True)
 def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN202
     high, wraps = state[0], state[1]
-    n = used = 0
-    last = len(t) - WIDE_VECTOR
+    base = (wraps << 34) | (high << 6)
+    n = np.uint64(0)
+    used = 0
+    full = np.uint64(max(len(t) - WIDE_VECTOR + 1, 0))
     for at in range(words.size):
-        if n > last:
+        if n >= full:
             break
         used += 1
         word = words[at]
@@ -92,25 +116,24 @@ def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN
         kind = upper >> np.uint32(28)
         if kind <= 1:
             bits = np.uint32(word)
-            now = (wraps << 34) | (high << 6) | np.int64((upper >> np.uint32(22)) & np.uint32(63))
+            now = base | np.int64((upper >> np.uint32(22)) & np.uint32(0x3F))
             column, row = (upper >> np.uint32(11)) & np.uint32(0x7FF), upper & np.uint32(0x7FF)
             while bits:
-                if bits & np.uint32(1):
-                    t[n] = now
-                    x[n] = column
-                    y[n] = row
-                    p[n] = kind
-                    n += 1
-                bits >>= np.uint32(1)
-                column += np.uint32(1)
+                t[n] = now
+                x[n] = column + _lowest_bit(bits)
+                y[n] = row
+                p[n] = kind
+                n += _ONE
+                bits &= bits - np.uint32(1)
             if high < 0:
-                tally[DROPPED] += n
-                n = 0
+                tally[DROPPED] += np.int64(n)
+                n = np.uint64(0)
         elif kind == 8:
             new = np.int64(upper & np.uint32(0xFFFFFFF))
             if high - new > 1 << 27:  # the 28-bit counter ran over
                 wraps += 1
             high = new
+            base = (wraps << 34) | (high << 6)
         elif kind == 10:
             tally[TRIGGERS] += 1
         elif kind >= 14:
@@ -120,7 +143,7 @@ def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN
                 tally[FIRST_UNKNOWN] = at
             tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
-    return used, n
+    return used, np.int64(n)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -157,57 +180,58 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
     if column >= 0:
         polarity = np.uint8(column >> 16)
         column &= 0xFFFF
-    now = (wraps << 24) | (high << 12) | low
-    n = used = 0
-    last = len(t) - VECTOR
+    base = (wraps << 24) | (high << 12)
+    now = base | low
+    timed = np.uint64(high >= 0)
+    known = timed & np.uint64(row >= 0)
+    n = lost = np.uint64(0)
+    used = 0
+    full = np.uint64(max(len(t) - VECTOR + 1, 0))
     for word in words:
-        if n > last:
+        if n >= full:
             break
         used += 1
-        kind = word >> 12
-        if kind == 0x2:  # one event
-            if high < 0 or row < 0:
-                tally[DROPPED] += 1
-                continue
+        kind = word >> np.uint16(12)
+        if _FREQUENT >> np.uint64(kind) & _ONE:
+            event = np.uint64(kind == 0x2)
             t[n] = now
-            x[n] = word & 0x7FF
+            x[n] = word & np.uint16(0x7FF)
             y[n] = row
-            p[n] = (word >> 11) & 1
-            n += 1
-        elif kind == 0x0:  # row
-            row = np.int64(word & 0x7FF)
+            p[n] = (word >> np.uint16(11)) & np.uint16(1)
+            n += event & known
+            lost += event & (known ^ _ONE)
+            is_row = kind == 0x0
+            row ^= (row ^ np.int64(word & np.uint16(0x7FF))) & -np.int64(is_row)
+            known |= timed & np.uint64(is_row)
+            is_low = kind == 0x6  # time, low 12 bits
+            now ^= (now ^ (base | np.int64(word & np.uint16(0xFFF)))) & -np.int64(is_low)
         elif kind == 0x4 or kind == 0x5:  # vector of 12 or 8 events on one row
-            bits = word & 0xFFF if kind == 0x4 else word & 0xFF
-            known = high >= 0 and row >= 0 and column >= 0
-            at = column
+            bits = np.uint32(word & np.uint16(0xFFF if kind == 0x4 else 0xFF))
+            if known and column >= 0:
+                while bits:
+                    t[n] = now
+                    x[n] = column + np.int64(_lowest_bit(bits))
+                    y[n] = row
+                    p[n] = polarity
+                    n += _ONE
+                    bits &= bits - np.uint32(1)
             while bits:
-                if bits & 1:
-                    if known:
-                        t[n] = now
-                        x[n] = at
-                        y[n] = row
-                        p[n] = polarity
-                        n += 1
-                    else:
-                        tally[DROPPED] += 1
-                bits >>= 1
-                at += 1
+                lost += _ONE
+                bits &= bits - np.uint32(1)
             if column >= 0:
                 column = min(column + (12 if kind == 0x4 else 8), _COLUMN_LIMIT)
-        elif kind == 0x6:  # time, low 12 bits
-            low = np.int64(word & 0xFFF)
-            now = (wraps << 24) | (high << 12) | low
         elif kind == 0x3:  # where the next vector begins
-            column = np.int64(word & 0x7FF)
-            polarity = np.uint8((word >> 11) & 1)
+            column = np.int64(word & np.uint16(0x7FF))
+            polarity = np.uint8((word >> np.uint16(11)) & np.uint16(1))
         elif kind == 0x8:  # time, high 12 bits
-            new = np.int64(word & 0xFFF)
+            new = np.int64(word & np.uint16(0xFFF))
             if high - new >= 2048:  # the 24-bit clock ran over
                 wraps += 1
             if new != high:
-                low = 0
-            high = new
-            now = (wraps << 24) | (high << 12) | low
+                high = new
+                now = base = (wraps << 24) | (high << 12)
+            timed = _ONE
+            known = np.uint64(row >= 0)
         elif kind == 0xA:
             tally[TRIGGERS] += 1
         elif kind == 0x7 or kind >= 0xE:  # the vendor's own, and their continuations
@@ -216,6 +240,7 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             if not tally[UNKNOWN]:
                 tally[FIRST_UNKNOWN] = used - 1
             tally[UNKNOWN] += 1
-    state[0], state[1], state[2], state[3] = high, wraps, low, row
+    state[0], state[1], state[2], state[3] = high, wraps, now & 0xFFF, row
     state[4] = column if column < 0 else column | (np.int64(polarity) << 16)
-    return used, n
+    tally[DROPPED] += np.int64(lost)
+    return used, np.int64(n)
