@@ -110,25 +110,30 @@ def choose_window(events: Events, end_us: int, rule: WindowRule) -> Window:
 @nb.njit(nogil=True, cache=True)
 def _walk_back(x, y, past, earliest, height, width, cell, density, needed, cap, fewest, most):
     """First event of the window and the index into STOPS of what ended the walk."""
-    columns = -(-width // cell)
-    rows = -(-height // cell)
-    counts = np.zeros(rows * columns, np.int32)
-    seen = np.zeros(height * width, np.uint8)
-    full = 0
-    for i in range(past - 1, earliest - 1, -1):
-        pixel = np.int64(y[i]) * width + np.int64(x[i])
-        if seen[pixel] < cap:
-            seen[pixel] += 1
-            row, column = np.int64(y[i]) // cell, np.int64(x[i]) // cell
-            tall = min(cell, height - row * cell)  # border cells may be partial
+    columns, rows = -(-width // cell), -(-height // cell)
+    missing = np.empty(rows * columns, np.int32)  # events until a cell is full
+    for row in range(rows):
+        tall = min(cell, height - row * cell)  # border cells may be partial
+        for column in range(columns):
             wide = min(cell, width - column * cell)
-            counts[row * columns + column] += 1
-            theta = np.ceil(density * tall * wide)
-            if counts[row * columns + column] == max(theta, 1):
-                full += 1
-        n = past - i
-        if full >= needed and n >= fewest:
-            return i, 1
-        if n >= most:
-            return i, 2
+            missing[row * columns + column] = max(np.ceil(density * tall * wide), 1)
+    cell_of_x = (np.arange(width) // cell).astype(np.uint32)
+    cell_of_y = (np.arange(height) // cell * columns).astype(np.uint32)
+    room = np.full(height * width, cap, np.uint8)  # events of a pixel that still count
+    last = max(earliest, past - max(most, 1))
+    for i in range(past - 1, last - 1, -1):
+        pixel = np.uint32(y[i]) * np.uint32(width) + np.uint32(x[i])
+        counts = np.uint8(room[pixel] > 0)
+        room[pixel] -= counts
+        here = cell_of_y[y[i]] + cell_of_x[x[i]]
+        missing[here] -= counts
+        if counts and missing[here] == 0:
+            needed -= 1
+            if needed <= 0:
+                first = min(i, past - fewest)
+                if first >= last:
+                    return first, 1
+                break
+    if last == past - max(most, 1):
+        return last, 2
     return earliest, 4

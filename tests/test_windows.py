@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
+from scaleevent.formats import Counts
 from scaleevent.pairing import EventStream
 from scaleevent.windows import Window, WindowRule, choose_window
 
@@ -188,6 +189,7 @@ def test_blocks_of_a_stream_change_no_window(kind, block):
     recording = SimpleNamespace(
         height=16,
         width=24,
+        counts=Counts(),
         blocks=lambda: (events[i : i + block] for i in range(0, len(events), block)),
     )
     stream = EventStream(recording, rule)
@@ -197,3 +199,37 @@ def test_blocks_of_a_stream_change_no_window(kind, block):
         expected = events.between(window.start_us, window.end_us)
         for name in "txyp":
             np.testing.assert_array_equal(getattr(chosen, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_asking_for_more_never_shortens_the_window(seed):
+    """Monotone in the share of cells, in the events that fill one, and in the cap of a pixel."""
+    events = random_events(3000, 40, 56, 9_000, seed)
+    base = replace(RULE, fewest=0.0, most=10.0)
+    for key, values in (
+        ("quantile", (0.02, 0.1, 0.3, 0.7, 1.0)),
+        ("density", (0.05, 0.1, 0.25, 0.5, 1.0)),
+        ("pixel_cap", (8, 4, 2, 1)),
+        ("fewest", (0.0, 0.1, 0.5, 1.0)),
+    ):
+        starts = [
+            choose_window(events, 9_000, replace(base, **{key: value})).start_us for value in values
+        ]
+        assert starts == sorted(starts, reverse=True), key
+
+
+def test_all_but_one_of_the_needed_cells_may_be_hot():
+    """M - 1 cells that fire without end fill themselves; the walk waits for one more."""
+    cells = math.ceil(0.25 * 4 * 4)
+    hot = np.arange(cells - 1)
+    rng = np.random.default_rng(0)
+    number = 5000
+    cell = rng.choice(hot, number)
+    x, y = cell % 4 * 8 + rng.integers(0, 8, number), cell // 4 * 8 + rng.integers(0, 8, number)
+    x[:16], y[:16] = (
+        24 + np.arange(16) % 8,
+        24 + np.arange(16) // 8,
+    )  # long ago: the one that counts
+    events = Events.from_columns(np.arange(number), x, y, x % 2, 32, 32)
+    window = choose_window(events, number, replace(RULE, fewest=0.0, most=10.0))
+    assert (window.start_us, window.stop) == (0, "density")
