@@ -182,9 +182,9 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
         column &= 0xFFFF
     base = (wraps << 24) | (high << 12)
     now = base | low
-    timed = np.uint64(high >= 0)
-    known = timed & np.uint64(row >= 0)
-    n = lost = np.uint64(0)
+    # before a time and a row are known nothing takes the shared path
+    frequent = _FREQUENT if high >= 0 and row >= 0 else np.uint64(0)
+    n = np.uint64(0)
     used = 0
     full = np.uint64(max(len(t) - VECTOR + 1, 0))
     for word in words:
@@ -192,22 +192,17 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             break
         used += 1
         kind = word >> np.uint16(12)
-        if _FREQUENT >> np.uint64(kind) & _ONE:
-            event = np.uint64(kind == 0x2)
+        if frequent >> np.uint64(kind) & _ONE:
             t[n] = now
             x[n] = word & np.uint16(0x7FF)
             y[n] = row
             p[n] = (word >> np.uint16(11)) & np.uint16(1)
-            n += event & known
-            lost += event & (known ^ _ONE)
-            is_row = kind == 0x0
-            row ^= (row ^ np.int64(word & np.uint16(0x7FF))) & -np.int64(is_row)
-            known |= timed & np.uint64(is_row)
-            is_low = kind == 0x6  # time, low 12 bits
-            now ^= (now ^ (base | np.int64(word & np.uint16(0xFFF)))) & -np.int64(is_low)
+            n += np.uint64(kind == 0x2)
+            row ^= (row ^ np.int64(word & np.uint16(0x7FF))) & -np.int64(kind == 0x0)
+            now ^= (now ^ (base | np.int64(word & np.uint16(0xFFF)))) & -np.int64(kind == 0x6)
         elif kind == 0x4 or kind == 0x5:  # vector of 12 or 8 events on one row
             bits = np.uint32(word & np.uint16(0xFFF if kind == 0x4 else 0xFF))
-            if known and column >= 0:
+            if frequent and column >= 0:
                 while bits:
                     t[n] = now
                     x[n] = column + np.int64(_lowest_bit(bits))
@@ -216,7 +211,7 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
                     n += _ONE
                     bits &= bits - np.uint32(1)
             while bits:
-                lost += _ONE
+                tally[DROPPED] += 1
                 bits &= bits - np.uint32(1)
             if column >= 0:
                 column = min(column + (12 if kind == 0x4 else 8), _COLUMN_LIMIT)
@@ -230,8 +225,16 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             if new != high:
                 high = new
                 now = base = (wraps << 24) | (high << 12)
-            timed = _ONE
-            known = np.uint64(row >= 0)
+            if row >= 0:
+                frequent = _FREQUENT
+        elif kind == 0x0:
+            row = np.int64(word & np.uint16(0x7FF))
+            if high >= 0:
+                frequent = _FREQUENT
+        elif kind == 0x2:
+            tally[DROPPED] += 1
+        elif kind == 0x6:
+            now = base | np.int64(word & np.uint16(0xFFF))
         elif kind == 0xA:
             tally[TRIGGERS] += 1
         elif kind == 0x7 or kind >= 0xE:  # the vendor's own, and their continuations
@@ -242,5 +245,4 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             tally[UNKNOWN] += 1
     state[0], state[1], state[2], state[3] = high, wraps, now & 0xFFF, row
     state[4] = column if column < 0 else column | (np.int64(polarity) << 16)
-    tally[DROPPED] += np.int64(lost)
     return used, np.int64(n)
