@@ -1,4 +1,4 @@
-"""EVT2.1 and DAT against slow decoders, written files and the vendor's test bench."""
+"""Prophesee words and records against slow decoders, written files and the vendor's test bench."""
 
 import hashlib
 import json
@@ -12,8 +12,16 @@ from scaleevent.errors import DataError, NotEventsError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events
 from scaleevent.formats import words as words_module
-from tests.event_files import evt21_words, rows_of, some_events, write_dat, write_raw
-from tests.test_formats import RECORD, assert_same, packed
+from tests.event_files import (
+    evt2_words,
+    evt3_words,
+    evt21_words,
+    rows_of,
+    some_events,
+    write_dat,
+    write_raw,
+)
+from tests.test_formats import RECORD, assert_same, packed, slow_evt2, slow_evt3
 
 REAL = os.environ.get("SCALEEVENT_TEST_DATA")
 needs_real = pytest.mark.skipif(
@@ -81,6 +89,7 @@ def test_evt21_words_decode_as_the_slow_decoder_says(tmp_path, monkeypatch, seed
         ("format EVT21;height=180;width=240", "end"),
         ("format EVT2.1;height=180;width=240;endianness=legacy", "end"),
         ("evt 2.1", "endianness legacy", "sensor_name x", "geometry 240x180"),
+        ("evt 2.1", "end"),  # measured: the corners fired
     ],
 )
 def test_evt21_headers(tmp_path, header):
@@ -95,6 +104,13 @@ def test_evt21_headers(tmp_path, header):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(DataError, match="truncated"):
         read_events(path)
+
+
+def test_evt21_clock_wraps(tmp_path):
+    events = in_rows(some_events(start_us=2**34 - 20_000))
+    path = write_raw(tmp_path / "a.raw", evt21_words(events), "evt 2.1", "end")
+    assert events.t[0] < 2**34 < events.t[-1]
+    assert_same(read_events(path), events)
 
 
 def test_evt21_of_an_unknown_order_is_refused(tmp_path):
@@ -123,6 +139,112 @@ def test_evt21_of_the_vendors_test_bench(tmp_path, endianness):
     assert hashlib.sha256(stored.astype(RECORD).tobytes()).hexdigest() == facts["digest"]
     lenient = open_recording(path, size=(1100, 1100), max_bad=0.0)
     assert sum(map(len, lenient.blocks())) == facts["count"]
+
+
+# Any words at all, in any pieces
+
+KINDS = {  # bits before the kind, types of no event: triggers, the vendor's own, unknown
+    "evt 2.0": ("<u4", 28, (10,), (14, 15), (2, 3, 4, 5, 6, 7, 9, 11, 12, 13), slow_evt2),
+    "evt 2.1": ("<u8", 60, (10,), (14, 15), (2, 3, 4, 5, 6, 7, 9, 11, 12, 13), slow_evt21),
+    "evt 3.0": ("<u2", 12, (10,), (7, 14, 15), (1, 9, 11, 12, 13), slow_evt3),
+}
+
+
+def events_met(version: str, words: np.ndarray) -> int:
+    """Events in the words, known time and row or not."""
+    met = 0
+    for word in words.tolist():
+        if version == "evt 3.0":
+            kind = word >> 12
+            bits = {2: 1, 4: word & 0xFFF, 5: word & 0xFF}.get(kind, 0)
+            met += bits.bit_count()
+        elif version == "evt 2.1":
+            met += (word & 0xFFFFFFFF).bit_count() if word >> 60 < 2 else 0
+        else:
+            met += word >> 28 < 2
+    return met
+
+
+@pytest.mark.parametrize("block", [1, 37, 1 << 18])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("version", KINDS)
+def test_any_words_decode_as_the_slow_decoder_says(tmp_path, monkeypatch, version, seed, block):
+    monkeypatch.setattr(words_module, "BLOCK", block)
+    dtype, bits, triggers, others, unknown, slow = KINDS[version]
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice(16, 1500, p=rng.dirichlet(np.full(16, 0.4))).astype(np.uint64)
+    words = (kinds << np.uint64(bits) | rng.integers(0, 1 << bits, 1500).astype(np.uint64)).astype(
+        dtype
+    )
+    recording = open_recording(write_raw(tmp_path / "a.raw", words, version, "end"), size=(9, 9))
+    blocks = list(recording.source.blocks(None, None))
+    expected = slow(words)
+    found = [
+        row
+        for b in blocks
+        for row in zip(*(getattr(b, name).tolist() for name in "txyp"), strict=True)
+    ]
+    assert found == expected
+    lost = sum(sum(b.dropped.values()) for b in blocks)
+    assert len(expected) + lost == events_met(version, words)
+    told = {
+        name: sum(b.ignored[name] for b in blocks) for name in ("external triggers", "other words")
+    }
+    assert told["external triggers"] == np.isin(kinds, triggers).sum()
+    assert told["other words"] == np.isin(kinds, others).sum()
+    flaws = [flaw for b in blocks for flaw in b.flaws]
+    assert sum(flaw.count for flaw in flaws) == np.isin(kinds, unknown).sum()
+    for flaw in flaws:
+        first = (int(flaw.where.split()[1]) - recording.source.start) // words.itemsize
+        assert kinds[first] in unknown and int(flaw.found, 16) == words[first]
+
+
+def test_evt3_vectors_past_the_sensor_do_not_come_back(tmp_path):
+    words = np.array([0x8001, 0x0003, 0x3000] + [0x4FFF] * 7000, "<u2")
+    path = write_raw(tmp_path / "a.raw", words, "evt 3.0", "end")
+    (block,) = (b for b in open_recording(path, size=(9, 9)).source.blocks(None, None) if len(b))
+    assert len(block) == 84_000 and (np.diff(block.x.astype(int)) >= -11).all()
+    assert block.x[:48].tolist() == list(range(48)) and block.x[48:].min() == 48
+
+
+@pytest.mark.parametrize("layout", ["evt 2.0", "evt 2.1", "evt 3.0", "dat"])
+@pytest.mark.parametrize("lost", [1, 2, 3, 7, 501])
+def test_a_cut_file_keeps_its_whole_words(tmp_path, layout, lost):
+    events = in_rows(some_events(500))
+    if layout == "dat":
+        path, size = write_dat(tmp_path / "a.dat", events, *V2), 8
+    else:
+        words = {"evt 2.0": evt2_words, "evt 2.1": evt21_words, "evt 3.0": evt3_words}[layout]
+        words = words(events)
+        path, size = write_raw(tmp_path / "a.raw", words, layout, "end"), words.itemsize
+    whole = Events.concatenate(open_recording(path, size=(180, 240)).blocks(), 180, 240)
+    assert_same(whole, events)
+    path.write_bytes(path.read_bytes()[:-lost])
+    recording = open_recording(path, size=(180, 240), max_bad=0.0)
+    kept = Events.concatenate(recording.blocks(), 180, 240)
+    assert_same(kept, events[: len(kept)])
+    gone = 1 + (lost - 1) // size  # words
+    assert len(events) - gone * {8: 32, 2: 12}.get(size, 1) <= len(kept) <= len(events)
+    assert layout != "dat" or len(kept) == len(events) - gone
+    rest = -lost % size
+    assert (recording.counts.flaws != {}) == (rest > 0)
+    for flaw in recording.counts.flaws.values():
+        assert flaw.what == "truncated file" and f"{rest} bytes" in flaw.found
+        assert flaw.where == f"byte {path.stat().st_size - rest}"
+
+
+def test_words_after_a_lost_stretch_are_read_on(tmp_path):
+    """A hole in an EVT3 file: events without their row or time are wrong, none of them is lost."""
+    events = in_rows(some_events(3000))
+    words = np.delete(evt3_words(events), slice(1000, 1500))
+    path = write_raw(tmp_path / "a.raw", words, "evt 3.0", "end")
+    blocks = list(open_recording(path, size=(180, 240)).source.blocks(None, None))
+    rows = [row for b in blocks for row in zip(b.t, b.x, b.y, b.p, strict=True)]
+    assert rows == slow_evt3(words)
+    late = events.t > rows[-1][0] - 20_000
+    assert packed(events)[-RECORD.itemsize * late.sum() :] == packed(
+        Events.from_columns(*map(np.array, zip(*rows[-late.sum() :], strict=True)), 180, 240)
+    )
 
 
 # Unknown words
@@ -201,21 +323,30 @@ def test_other_dat_files_are_refused(tmp_path):
 # The index by time
 
 
-@pytest.mark.parametrize("kind", ["dat", "evt21"])
+@pytest.mark.parametrize("kind", ["dat", "evt 2.0", "evt 2.1", "evt 3.0"])
 def test_a_second_read_begins_at_a_noted_place(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(words_module, "BLOCK", 100)
     events = in_rows(some_events(3000, span_us=500_000))
-    path = tmp_path / f"a.{kind}"
+    path = tmp_path / "a.raw"
     if kind == "dat":
         write_dat(path, events, *V2)
     else:
-        write_raw(path, evt21_words(events), "evt 2.1", "geometry 240x180", "end")
+        words = {"evt 2.0": evt2_words, "evt 2.1": evt21_words, "evt 3.0": evt3_words}[kind]
+        write_raw(path, words(events), kind, "geometry 240x180", "end")
     recording = open_recording(path)
     recording.source.index.every = 300
-    assert_same(Events.concatenate(recording.blocks(), 180, 240), events)
+
+    def part(start, end):
+        return Events.concatenate(recording.blocks(start, end), 180, 240), recording.counts.decoded
+
+    first, decoded_first = part(400_000, 420_000)
+    assert_same(first, events.between(400_000, 420_000))
+    assert_same(part(None, None)[0], events)
     firsts = []
     for start in (0, 90_000, 300_000, 490_000):
-        part = Events.concatenate(recording.blocks(start), 180, 240)
-        assert_same(part, events.between(start, None))
+        assert_same(part(start, None)[0], events.between(start, None))
         firsts.append(next(recording.source.blocks(start, None)).first)
     assert firsts[0] == 0 and firsts == sorted(firsts) and firsts[-1] > 2000
+    again, decoded_again = part(400_000, 420_000)
+    assert_same(again, first)
+    assert decoded_again < decoded_first / 2

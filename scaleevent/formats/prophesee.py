@@ -42,7 +42,10 @@ def matches(head: bytes, path: Path) -> bool:
     """Whether a file that begins with `head` is a RAW file: "% key value" lines of that family."""
     lines, _ = header_lines(head, MARK)
     keys = {key.lower() for key in key_values(lines)}
-    return bool(keys & _RAW_KEYS) or bool(lines) and path.suffix.lower() == ".raw"
+    if keys & _RAW_KEYS:
+        return True
+    named = path.suffix.lower() == ".raw"
+    return named and bool(lines) and not lines[0].startswith("Data file")  # of a renamed DAT file
 
 
 def open_source(path: Path, time_unit: str | None) -> WordSource:
