@@ -285,6 +285,24 @@ def test_dat_gives_the_events_back(tmp_path, monkeypatch, block):
     assert_same(read_events(path), events)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_dat_records_of_any_bits(tmp_path, version):
+    """Times that ascend and wrap at most once a step; the bits above the polarity mean nothing."""
+    rng = np.random.default_rng(version)
+    t = np.cumsum(rng.integers(0, 2**30, 3000))
+    pixel = rng.integers(0, 2**32, 3000)
+    words = (t % 2**32 | pixel << 32).astype("<u8")
+    path = write_dat(tmp_path / "a.dat", some_events(9)[:0], "Data file", f"Version {version}")
+    with path.open("ab") as file:
+        file.write(words.tobytes())
+    (block,) = open_recording(path, size=(9, 9)).source.blocks(None, None)
+    columns, rows = (9, 8) if version == 1 else (14, 14)
+    assert np.array_equal(block.t, t)
+    assert np.array_equal(block.x, pixel % 2**columns)
+    assert np.array_equal(block.y, pixel >> columns & 2**rows - 1)
+    assert np.array_equal(block.p, pixel >> columns + rows & 1)
+
+
 def test_dat_clock_wraps_and_late_events_across_a_wrap(tmp_path):
     events = some_events(start_us=2**32 - 20_000)
     assert_same(read_events(write_dat(tmp_path / "a.dat", events, *V2)), events)
