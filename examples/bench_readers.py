@@ -1,6 +1,6 @@
 """Events decoded a second from camera files: ours, other packages, and reading the bytes alone.
 
-    python examples/bench_readers.py --events 20000000
+    python examples/bench_readers.py --events 22000000
 
 The generated files hold the words of a real EVT3 recording in their usual numbers (rows of about
 four events, vectors, a time word every microsecond), and the same events in the other formats.
@@ -257,7 +257,7 @@ def in_processes(paths: list[Path], rounds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--events", type=int, default=20_000_000)
+    parser.add_argument("--events", type=int, default=22_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--formats", nargs="+", choices=[*FORMATS], default=[*FORMATS])
     options = parser.parse_args()
