@@ -441,6 +441,21 @@ def test_the_flow_test_set_has_names_for_its_answers(tmp_path):
         assert len(pair.events) and len(pair.after[1])
 
 
+def test_no_span_of_the_test_set_is_dropped(tmp_path):
+    """A submission without one of its files is refused by the benchmark."""
+    root = files.write_flow_test(tmp_path)
+    (times,) = root.rglob("*.csv")
+    late = files.START_US + 10 * files.SPAN_US
+    spans = [(files.START_US - 900_000, files.START_US - 800_000, 3), *files.TEST_SPANS_US,
+             (late, late + 100_000, 9000)]  # fmt: skip
+    files.write_lines(times, (", ".join(map(str, span)) for span in spans))
+    pairs, counts = prepare("flow", root)
+    assert [pair.provenance["file_index"] for pair in pairs] == [index for *_, index in spans]
+    assert counts["labels"] == counts["pairs"] == len(spans)
+    assert counts["spans without events, kept"] == 2
+    assert [len(pair.events) > 0 for pair in pairs] == [False, *[True] * (len(spans) - 2), False]
+
+
 def test_spans_outside_the_recording_are_dropped(tmp_path):
     root = files.write_flow(tmp_path)
     times = root / "train/zurich_city_01_a/flow/forward_timestamps.txt"

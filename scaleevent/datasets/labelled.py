@@ -21,7 +21,7 @@ from scaleevent.config import PrepareConfig, WindowSettings
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
-from scaleevent.formats.recording import RawBlock
+from scaleevent.formats.recording import RawBlock, Source
 from scaleevent.pairing import EventStream
 from scaleevent.pairs import MAX_PIXELS, Label, Pair
 from scaleevent.windows import Window, WindowRule
@@ -88,12 +88,11 @@ class LabelView:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Seen(Source):
     """The decoder behind `seen_from`: reads another recording through a view."""
 
     recording: Recording
     view: LabelView
-    has_frames = False
 
     @property
     def format(self) -> str:
@@ -140,7 +139,8 @@ def pair_labels(
             window after is the span and the one before is as long.
         name: Recording name for the pairs.
         counts: Tally to add to: `labels` = `pairs` + the sum of `labels dropped: REASON`; events
-            as in `scaleevent.pairing.pair_images`.
+            as in `scaleevent.pairing.pair_images`. Labels without values, the spans of a test set,
+            are never dropped: a submission needs a file for each.
 
     Raises:
         DataError: No label has events, labels out of order, damage in the recording or a label.
@@ -159,10 +159,12 @@ def pair_labels(
             )
         previous = label
         window, events, after, reason = (_before if rule else _around)(stream, label)
-        if reason is not None:
+        if reason is not None and label.load is not None:
             counts[f"labels dropped: {reason}"] += 1
             continue
-        made = True
+        if reason is not None:  # a span of a test set: its prediction is due all the same
+            counts["spans without events, kept"] += 1
+        made = made or reason is None
         counts["pairs"] += 1
         values = {task: label.load()} if label.load else {}
         yield Pair(
