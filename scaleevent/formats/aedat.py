@@ -1,6 +1,7 @@
-"""AEDAT 2.0 of jAER and AEDAT 3.1 of cAER: address events and polarity packets.
+"""AEDAT 2.0 of jAER and AEDAT 3 of cAER: address events and polarity packets.
 
-jAER counts rows from the bottom and columns from the right; here they count from the top left.
+jAER counts rows from the bottom and columns from the right, AEDAT 3.0 rows from the bottom; here
+both count from the top left, as in AEDAT 3.1.
 """
 
 from __future__ import annotations
@@ -14,39 +15,63 @@ from scaleevent.formats.headers import MOST_BYTES, header_lines
 from scaleevent.formats.words import WordSource
 
 MARK = b"#"
-_MAGIC = {b"#!AER-DAT2": "2.0", b"#!AER-DAT3": "3.1"}
+MAGIC = b"#!AER-DAT"
+_VERSIONS = ("2.0", "3.0", "3.1")
+
 CHIPS = (
-    (re.compile(r"DVS128"), (128, 128)),
-    (re.compile(r"DAVIS\w*128"), (128, 128)),
-    (re.compile(r"DAVIS\w*208"), (192, 208)),
-    (re.compile(r"DAVIS\w*240|SBRet10|SeeBetter"), (180, 240)),
-    (re.compile(r"DAVIS\w*346"), (260, 346)),
-    (re.compile(r"DAVIS\w*640"), (480, 640)),
+    (re.compile(r"DVS128", re.IGNORECASE), (128, 128)),
+    (re.compile(r"DAVIS128", re.IGNORECASE), (128, 128)),
+    (re.compile(r"DAVIS208", re.IGNORECASE), (192, 208)),
+    (re.compile(r"DAVIS240|DVS240|SBRet10", re.IGNORECASE), (180, 240)),
+    (re.compile(r"DAVIS346", re.IGNORECASE), (260, 346)),
+    (re.compile(r"DAVIS640", re.IGNORECASE), (480, 640)),
 )
-"""(height, width) of the cameras by the names that headers give them."""
+"""(height, width) of the cameras by the names that headers give them.
+
+All but the first have DAVIS addresses. DAVISRGBW640 and CDAVIS are not here: their event pixels lie
+on a grid of their own.
+"""
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with `head` is AEDAT 2.0 or 3.x."""
-    return head[:10] in _MAGIC
+    """Whether a file that begins with `head` is AEDAT; version 4 has a reader of its own."""
+    return head.startswith(MAGIC)
 
 
 def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of an AEDAT 2.0 or 3.1 file; `time_unit` is not needed, the format fixes it.
+    """The decoder of an AEDAT 2.0 or 3 file; `time_unit` is not needed, the format fixes it.
 
     Raises:
-        DataError: A header without end, or of a camera whose addresses are not known.
+        DataError: Another version, a header without end, compressed packets, or a camera whose
+            addresses or size must be known and are not.
     """
     with path.open("rb") as file:
         head = file.read(MOST_BYTES)
     lines, start = header_lines(head, MARK)
-    version = _MAGIC[head[:10]]
-    told = [line for line in lines if re.match(r"\s*(AEChip|Source \d+):", line)]
-    chip = told[0].partition(":")[2].strip().split(".")[-1] if told else ""
-    size = next((size for name, size in CHIPS if name.search(chip)), None)
-    notes = {"camera": chip} if chip else {}
-    if version == "3.1":
-        return WordSource(path, "AEDAT 3.1", size, notes, start, PACKETS)
+    version = head.split(b"\n", 1)[0][len(MAGIC) :].strip().decode("latin-1")
+    if version not in _VERSIONS or not lines:
+        raise DataError(
+            "AEDAT of a version that is not read",
+            where=f"{path}, header",
+            found=version[:20],
+            expected=", ".join((*_VERSIONS, "4.0")),
+        )
+    if start > MOST_BYTES - (1 << 16):
+        raise DataError(
+            "AEDAT header without end",
+            where=f"{path}, byte {start}",
+            found=f"comment lines up to there of {len(head)} bytes looked at",
+        )
+    if version == "2.0":
+        return _aedat2(path, lines, start)
+    return _aedat3(path, lines, start, version)
+
+
+def _aedat2(path: Path, lines: list[str], start: int) -> WordSource:
+    """Addresses of the one camera the header names."""
+    told = [line.partition(":")[2] for line in lines if line.strip().startswith("AEChip:")]
+    chip = told[0].strip().split(".")[-1] if told else ""
+    size = _size(chip)
     if size is None:
         raise DataError(
             "AEDAT 2.0 of a camera whose addresses are not known",
@@ -54,7 +79,39 @@ def open_source(path: Path, time_unit: str | None) -> WordSource:
             found=chip or "no line AEChip",
             expected="DVS128, or DAVIS128, 208, 240, 346 or 640",
         )
-    machine = DVS128 if "DVS128" in chip else DAVIS
+    machine = DVS128 if CHIPS[0][0].search(chip) else DAVIS
+    notes = {"camera": chip}
     return WordSource(
         path, "AEDAT 2.0", size, notes, start, machine, upside_down=True, mirrored=True
     )
+
+
+def _aedat3(path: Path, lines: list[str], start: int, version: str) -> WordSource:
+    """Packets of one of the cameras the header names."""
+    if any(re.match(r"Format:.*SerializedTS", line) for line in lines):
+        raise DataError(
+            "compressed AEDAT 3 packets are not read",
+            where=f"{path}, header",
+            found="format SerializedTS",
+            expected="format RAW",
+            hint="write the recording again without compression",
+        )
+    cameras = [line.partition(":")[2].strip() for line in lines if re.match(r"Source \d+:", line)]
+    sizes = {_size(camera) for camera in cameras}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if version == "3.0" and size is None:
+        raise DataError(
+            "AEDAT 3.0 counts rows from the bottom of a camera that is not known",
+            where=f"{path}, header",
+            found=", ".join(cameras) or "no line Source",
+            expected="DVS128, or DAVIS128, 208, 240, 346 or 640",
+        )
+    notes = {"camera": ", ".join(cameras)} if cameras else {}
+    return WordSource(
+        path, f"AEDAT {version}", size, notes, start, PACKETS, upside_down=version == "3.0"
+    )
+
+
+def _size(camera: str) -> tuple[int, int] | None:
+    """(height, width) of a camera by its name."""
+    return next((size for name, size in CHIPS if name.search(camera)), None)

@@ -1,7 +1,8 @@
 """Machines of AEDAT 2.0 addresses (jAER) and AEDAT 3.1 packets (libcaer).
 
 Addresses as in SensorsINI/jaer:src/ch/unizh/ini/jaer/chip/retina/DVS128.java and
-src/eu/seebetter/ini/chips/davis/DavisBaseCamera.java; packets as in libcaer's include/events.
+src/eu/seebetter/ini/chips/davis/DavisBaseCamera.java; packets as in inivation/libcaer's
+include/libcaer/events/packetHeader.h and polarity.h.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from scaleevent.formats.words import DROPPED, FIRST_UNKNOWN, OTHER, UNKNOWN, Machine, unwrap
+from scaleevent.formats.words import (
+    DROPPED,
+    FIRST_UNKNOWN,
+    OTHER,
+    TRIGGERS,
+    UNKNOWN,
+    Machine,
+    unwrap,
+)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -77,22 +86,29 @@ DAVIS = Machine(np.dtype("<u8"), _clock, decode_davis, others=_SPECIAL)
 
 _HEADER, _EVENT = 28, 8
 _POLARITY = 1
-_MOST_TYPES = 100
+_COMPRESSED = 0x8000
 _MOST_PACKET = 1 << 28
 _EVENTS_LEFT, _SKIP, _OVERFLOW, _SOURCE, _BROKEN = range(5)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
+def _u32(data, at):  # noqa: ANN001, ANN202
+    low = np.uint64(data[at]) | np.uint64(data[at + 1]) << np.uint64(8)
+    high = np.uint64(data[at + 2]) << np.uint64(16) | np.uint64(data[at + 3]) << np.uint64(24)
+    return low | high
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
 def _i32(data, at):  # noqa: ANN001, ANN202
-    low = np.int64(data[at]) | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2]) << 16
-    return low | np.int64(np.int8(data[at + 3])) << 24
+    return np.int64(np.int32(_u32(data, at)))
 
 
 @nb.njit(nogil=True, cache=True)
 def decode_packets(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
     """Decode packets until they end inside a header or an event; the first camera's are taken.
 
-    A header that cannot be leaves nothing to go on from: all that follows is unknown.
+    The type of a compressed packet has bit 15 set and its capacity is its size in bytes. A header
+    that cannot be leaves nothing to go on from: all that follows is unknown.
 
     Returns:
         Bytes used, events written.
@@ -107,40 +123,49 @@ def decode_packets(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             state[_SKIP] -= step
             at += step
         elif state[_EVENTS_LEFT]:
-            if at + _EVENT > data.size or n == len(t):
+            number = min(state[_EVENTS_LEFT], (data.size - at) // _EVENT, len(t) - n)
+            if not number:
                 break
-            pixel = _i32(data, at) & 0xFFFFFFFF
-            time = _i32(data, at + 4)
-            if pixel & 1:
-                t[n] = time + (state[_OVERFLOW] << 31)
-                x[n] = pixel >> 17
-                y[n] = (pixel >> 2) & 0x7FFF
-                p[n] = (pixel >> 1) & 1
-                n += 1
-            else:
-                tally[DROPPED] += 1
-            state[_EVENTS_LEFT] -= 1
-            at += _EVENT
+            later = state[_OVERFLOW] << 31
+            for _ in range(number):
+                pixel = _u32(data, at)
+                t[n] = _i32(data, at + 4) + later
+                x[n] = pixel >> np.uint64(17)
+                y[n] = (pixel >> np.uint64(2)) & np.uint64(0x7FFF)
+                p[n] = (pixel >> np.uint64(1)) & np.uint64(1)
+                valid = np.int64(pixel & np.uint64(1))
+                n += valid
+                tally[DROPPED] += 1 - valid
+                at += _EVENT
+            state[_EVENTS_LEFT] -= number
         else:
             if at + _HEADER > data.size:
                 break
-            kind = _i32(data, at) & 0xFFFF
-            source = (_i32(data, at) >> 16) & 0xFFFF
-            size, overflow = _i32(data, at + 4), _i32(data, at + 12)
-            capacity, number = _i32(data, at + 16), _i32(data, at + 20)
-            whole = 0 <= number <= capacity and 0 < size <= _MOST_PACKET and overflow >= 0
-            if not whole or kind > _MOST_TYPES or number * size > _MOST_PACKET:
+            kind, source = _i32(data, at) & 0xFFFF, (_i32(data, at) >> 16) & 0xFFFF
+            size, place, overflow = _i32(data, at + 4), _i32(data, at + 8), _i32(data, at + 12)
+            capacity, number, valid = _i32(data, at + 16), _i32(data, at + 20), _i32(data, at + 24)
+            stored = capacity if kind & _COMPRESSED else number * size
+            can_be = (
+                0 < size <= _MOST_PACKET
+                and 0 <= place <= size - 4
+                and overflow >= 0
+                and 0 <= valid <= number
+                and (number <= capacity or kind & _COMPRESSED)
+                and 0 <= stored <= _MOST_PACKET
+                and (kind & 0x7FFF != _POLARITY or kind == _POLARITY and size == _EVENT)
+            )
+            if not can_be:
                 tally[FIRST_UNKNOWN] = at
                 state[_BROKEN] = 1
                 continue
             at += _HEADER
-            if kind == _POLARITY and size == _EVENT and state[_SOURCE] in (-1, source):
+            if kind == _POLARITY and state[_SOURCE] in (-1, source):
                 state[_SOURCE] = source
                 state[_EVENTS_LEFT] = number
                 state[_OVERFLOW] = overflow
             else:
-                tally[OTHER] += 1
-                state[_SKIP] = number * size
+                tally[TRIGGERS if kind == _POLARITY else OTHER] += 1
+                state[_SKIP] = stored
     return at, n
 
 
@@ -148,10 +173,16 @@ def _before_packets() -> np.ndarray:
     return np.array([0, 0, 0, -1, 0], np.int64)
 
 
+def _inside_a_packet(state: np.ndarray) -> bool:
+    return bool(state[_EVENTS_LEFT] or state[_SKIP])
+
+
 PACKETS = Machine(
     np.dtype("u1"),
     _before_packets,
     decode_packets,
     dropped="marked invalid",
-    others="other packets",
+    triggers="packets of other cameras",
+    others="packets of frames, IMU samples and others",
+    unfinished=_inside_a_packet,
 )

@@ -16,15 +16,20 @@ from scaleevent.formats.words import Machine, WordSource
 _RECORD = 5
 _OVERFLOW_ROW = 240
 _OVERFLOW_US = 1 << 13
-_MOST_BACKWARD = 0.01  # share of records that step back in time in a file taken for this format
+_MOST_ODD = 0.01  # share of records that cannot be, in a file that is taken for this format
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a .bin file holds such records: nothing marks them but times that ascend."""
+    """Whether a .bin file holds such records: nothing marks them but what their values can be.
+
+    Times ascend, rows lie on the sensor, and no event is there twice.
+    """
     if path.suffix.lower() != ".bin" or len(head) < _RECORD:
         return False
-    t, _, _, _ = _decoded(np.frombuffer(head, np.uint8))
-    return np.count_nonzero(np.diff(t) < 0) <= _MOST_BACKWARD * len(t)
+    t, x, y, p = _decoded(np.frombuffer(head, np.uint8))
+    twice = (np.diff(t) == 0) & (np.diff(x) == 0) & (np.diff(y) == 0) & (np.diff(p) == 0)
+    odd = twice | (np.diff(t) < 0) | (y[1:] > _OVERFLOW_ROW)
+    return len(t) > 0 and np.count_nonzero(odd) <= _MOST_ODD * len(t)
 
 
 def open_source(path: Path, time_unit: str | None) -> WordSource:

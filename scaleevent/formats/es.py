@@ -1,8 +1,9 @@
-"""Event Stream (.es), version 2 of neuromorphicsystems/event_stream: DVS streams.
+"""Event Stream (.es), version 2 of neuromorphicsystems/event_stream: DVS and ATIS streams.
 
-Layout (neuromorphicsystems/event_stream:README.md and python/event_stream.cpp): 15 bytes of
-signature and version, a type, for sensors u16 width and height, then one byte of time step and
-polarity an event with u16 x and y. Rows count from the bottom there and from the top here.
+Layout (neuromorphicsystems/event_stream:sepia.hpp): 15 bytes of signature and version, a type, for
+sensors u16 width and height, then events of one byte with time step and polarity and u16 x and y.
+Rows count from the bottom there and from the top here. ATIS streams hold exposure measurements
+beside the change detections; these are counted and left out.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import numba as nb
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.words import Machine, WordSource
+from scaleevent.formats.words import OTHER, Machine, WordSource
 
 MAGIC = b"Event Stream"
 _TYPES = {0: "generic bytes", 1: "DVS", 2: "ATIS", 3: "asynchronous modular display", 4: "colour"}
-_DVS = 1
 _START = 20
 _RECORD = 5
 _RESET, _LATER = 0xFE, 0xFF
 _LATER_US = 127
+_ATIS_LATER = 0xFC
+_ATIS_LATER_US = 63
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -30,7 +32,7 @@ def matches(head: bytes, path: Path) -> bool:
 
 
 def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of a DVS event stream; `time_unit` is not needed, the format fixes it.
+    """The decoder of a DVS or ATIS stream; `time_unit` is not needed, the format fixes it.
 
     Raises:
         NotEventsError: A stream of another type.
@@ -46,12 +48,12 @@ def open_source(path: Path, time_unit: str | None) -> WordSource:
             found=".".join(map(str, version)),
             expected="2",
         )
-    if kind and kind[0] != _DVS:
+    if kind and kind[0] not in MACHINES:
         raise NotEventsError(
-            "not a DVS event stream",
+            "not an event stream of a camera",
             where=f"{path}, byte 15",
             found=_TYPES.get(kind[0], f"type {kind[0]}"),
-            expected=f"{_TYPES[_DVS]} (type {_DVS})",
+            expected=" or ".join(f"{_TYPES[code]} (type {code})" for code in MACHINES),
         )
     if len(head) < _START:
         raise DataError(
@@ -62,12 +64,18 @@ def open_source(path: Path, time_unit: str | None) -> WordSource:
             hint="copy the file again",
         )
     width, height = (int.from_bytes(head[at : at + 2], "little") for at in (16, 18))
-    notes = {"version": ".".join(map(str, version))}
-    return WordSource(path, "ES", (height, width), notes, _START, DVS, upside_down=True)
+    notes = {"version": ".".join(map(str, version)), "type": _TYPES[kind[0]]}
+    machine = MACHINES[kind[0]]
+    return WordSource(path, "ES", (height, width), notes, _START, machine, upside_down=True)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _u16(data, at):  # noqa: ANN001, ANN202
+    return np.uint16(data[at]) | np.uint16(data[at + 1]) << np.uint16(8)
 
 
 @nb.njit(nogil=True, cache=True)
-def decode(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+def decode_dvs(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
     """Decode bytes until they end or end inside a record.
 
     Returns:
@@ -80,13 +88,13 @@ def decode(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
         if byte == _LATER:
             now += _LATER_US
             at += 1
-        elif byte == _RESET:  # the recorder's own mark, no event
+        elif byte == _RESET:
+            tally[OTHER] += 1
             at += 1
         elif at + _RECORD <= data.size:
             now += np.int64(byte >> 1)
             t[n] = now
-            x[n] = np.uint16(data[at + 1]) | np.uint16(data[at + 2]) << np.uint16(8)
-            y[n] = np.uint16(data[at + 3]) | np.uint16(data[at + 4]) << np.uint16(8)
+            x[n], y[n] = _u16(data, at + 1), _u16(data, at + 3)
             p[n] = byte & 1
             n += 1
             at += _RECORD
@@ -96,4 +104,42 @@ def decode(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
     return at, n
 
 
-DVS = Machine(np.dtype("u1"), lambda: np.zeros(1, np.int64), decode)
+@nb.njit(nogil=True, cache=True)
+def decode_atis(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+    """The same of ATIS streams: six bits of time step, then polarity, then whether exposure.
+
+    Returns:
+        Bytes used, events written.
+    """
+    now = state[0]
+    n = at = 0
+    while at < data.size and n < len(t):
+        byte = data[at]
+        if byte >= _ATIS_LATER:
+            now += _ATIS_LATER_US * np.int64(byte & 3)
+            at += 1
+        elif at + _RECORD <= data.size:
+            now += np.int64(byte >> 2)
+            if byte & 1:
+                tally[OTHER] += 1
+            else:
+                t[n] = now
+                x[n], y[n] = _u16(data, at + 1), _u16(data, at + 3)
+                p[n] = (byte >> 1) & 1
+                n += 1
+            at += _RECORD
+        else:
+            break
+    state[0] = now
+    return at, n
+
+
+def _at_zero() -> np.ndarray:
+    return np.zeros(1, np.int64)  # time of the last event
+
+
+MACHINES = {
+    1: Machine(np.dtype("u1"), _at_zero, decode_dvs, others="reset marks"),
+    2: Machine(np.dtype("u1"), _at_zero, decode_atis, others="exposure measurements"),
+}
+"""Decoders by the type of a stream."""

@@ -1,31 +1,24 @@
-"""Events in MATLAB 5 files: one (K, 4) matrix, or a vector each of t, x, y, p. Through SciPy.
+"""Events in MATLAB 5 files: one (K, 4) matrix, or a vector each of t, x, y, p; in a struct or not.
 
 MATLAB compresses a variable as a whole, so it is held in memory as a whole; MATLAB 7.3 files are
-HDF5.
+HDF5. Pixels are as stored: MATLAB code often counts them from 1.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.matlab_elements import Numbers, Variable, variables
 from scaleevent.formats.recording import BLOCK, RawBlock, Source
 
 MAGIC = b"MATLAB 5.0 MAT-file"
-_NUMERIC = (
-    "double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
-    "logical",
-)  # fmt: skip
 _MOST_BYTES = 256 << 20
 
 
@@ -35,40 +28,51 @@ def matches(head: bytes, path: Path) -> bool:
 
 
 def open_source(path: Path, time_unit: str | None) -> MatlabSource:
-    """Find the events among a file's numeric variables; nothing else is loaded.
+    """Find the events among a file's numeric variables and the fields of its structs.
 
     Raises:
         NotEventsError: No variable looks like events.
         DataError: Damage, variables beyond 256 MB, an ambiguous column order or time unit.
     """
-    with _damage_told(path):
-        from scipy.io import whosmat
-
-        variables = {name: shape for name, shape, kind in whosmat(path) if kind in _NUMERIC}
-    vectors = {name for name, shape in variables.items() if prod(shape) == max(shape)}
-    names = find_columns(vectors)
-    matrix = next((name for name, shape in variables.items() if 4 in shape[:2] == shape), None)
-    if names:
-        stored = _load(path, {key: variables[name] for key, name in names.items()}, names)
-        columns = {key: np.ravel(stored[name]) for key, name in names.items()}
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise DataError("event columns differ in length", where=path, found=lengths)
-    elif matrix:
-        table = _load(path, {matrix: variables[matrix]}, {"": matrix})[matrix]
-        table = table if table.shape[1] == 4 else table.T
-        order = column_order(table[:SAMPLE], f"{path}, variable {matrix}") if len(table) else "xypt"
-        columns = {name: table[:, order.index(name)] for name in "txyp"}
-    else:
+    found = list(variables(path))
+    shapes = {variable.name: variable.shape for variable in found if variable.numeric}
+    names = _event_names(shapes)
+    stored = _load(path, [v for v in found if v.numeric and v.name in names.values()])
+    for struct in (v for v in found if v.is_struct and not names):
+        stored = _load(path, [struct])
+        names = _event_names({name: field.shape for name, field in stored.items()})
+        shapes |= {f"{struct.name}.{name}": field.shape for name, field in stored.items()}
+    if not names:
         raise NotEventsError(
             "no events in this MATLAB file",
             where=path,
-            found=", ".join(f"{name} {shape}" for name, shape in variables.items())
+            found=", ".join(f"{name} {shape}" for name, shape in shapes.items())
             or "no numeric variables",
             expected="a matrix of four columns, or vectors called t, x, y, p",
         )
-    unit = find_time_unit(columns["t"][:SAMPLE], time_unit, str(path))
+    if "matrix" in names:
+        columns = _columns(stored[names["matrix"]], f"{path}, variable {names['matrix']}")
+    else:
+        columns = {
+            key: Column(stored[name].values, stored[name].kind) for key, name in names.items()
+        }
+    lengths = {name: len(column.values) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError("event columns differ in length", where=path, found=lengths)
+    unit = find_time_unit(columns["t"].part(0, SAMPLE), time_unit, str(path))
     return MatlabSource(path, {"time unit": unit}, columns, unit)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as stored, and the type its numbers stand for."""
+
+    values: np.ndarray
+    kind: np.dtype
+
+    def part(self, first: int, number: int) -> np.ndarray:
+        """Some of its numbers, in their own type."""
+        return self.values[first : first + number].astype(self.kind, copy=False)
 
 
 @dataclass(frozen=True)
@@ -77,21 +81,32 @@ class MatlabSource(Source):
 
     path: Path
     notes: dict[str, str]
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Column]
     unit: str
     format = "MATLAB 5"
     size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning."""
-        for first in range(0, len(self.columns["t"]), BLOCK):
-            part = {name: column[first : first + BLOCK] for name, column in self.columns.items()}
+        for first in range(0, len(self.columns["t"].values), BLOCK):
+            part = {name: column.part(first, BLOCK) for name, column in self.columns.items()}
             yield to_block(first, **part, unit=self.unit, where=str(self.path))
 
 
-def _load(path: Path, shapes: dict[str, tuple[int, ...]], names: dict[str, str]) -> dict[str, Any]:
-    """The named variables, if they are not too large."""
-    declared = sum(8 * prod(shape) for shape in shapes.values())
+def _event_names(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Names of the vectors t, x, y, p, or of the largest matrix of four columns; else none."""
+    vectors = [name for name, shape in shapes.items() if prod(shape) in (0, max(shape))]
+    names = find_columns(vectors)
+    if names:
+        return names
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2 and 4 in shape]
+    largest = max(matrices, key=lambda name: prod(shapes[name]), default=None)
+    return {} if largest is None else {"matrix": largest}
+
+
+def _load(path: Path, chosen: list[Variable]) -> dict[str, Numbers]:
+    """The arrays of some variables by name, if they are not too large."""
+    declared = sum(variable.length for variable in chosen)
     if declared > _MOST_BYTES:
         raise DataError(
             "variables too large for a MATLAB 5 file of events",
@@ -100,25 +115,14 @@ def _load(path: Path, shapes: dict[str, tuple[int, ...]], names: dict[str, str])
             expected=f"at most {_MOST_BYTES:,}",
             hint="save them with -v7.3, or as .npz or HDF5",
         )
-    with _damage_told(path):
-        from scipy.io import loadmat
-
-        return loadmat(path, variable_names=list(names.values()))
+    return {name: array for variable in chosen for name, array in variable.load().items()}
 
 
-@contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Every error of SciPy's reader, told as ours."""
-    damage = (
-        OSError, EOFError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError,
-        MemoryError, AttributeError, struct.error, zlib.error,
-    )  # fmt: skip
-    try:
-        yield
-    except damage as error:
-        raise DataError(
-            "damaged MATLAB file",
-            where=path,
-            found=str(error).split("\n")[0] or type(error).__name__,
-            hint="copy the file again; a download cut short looks like this",
-        ) from error
+def _columns(matrix: Numbers, where: str) -> dict[str, Column]:
+    """The columns of a matrix of four columns, or of four rows."""
+    rows, columns = matrix.shape
+    table = matrix.values.reshape(columns, rows)
+    table = table.T if columns == 4 else table
+    head = table[:SAMPLE].astype(matrix.kind, copy=False)
+    order = column_order(head, where) if len(table) else "xypt"
+    return {name: Column(table[:, order.index(name)], matrix.kind) for name in "txyp"}

@@ -36,6 +36,7 @@ class Machine:
         dropped: Why the events counted as `DROPPED` cannot be used.
         triggers: What the words counted as `TRIGGERS` are called.
         others: What the words counted as `OTHER` are called.
+        unfinished: Whether a state lies inside a unit, such as a packet, where no file may end.
     """
 
     word: np.dtype
@@ -45,6 +46,7 @@ class Machine:
     dropped: str = "before the first time and row"
     triggers: str = "external triggers"
     others: str = "other words"
+    unfinished: Callable[[np.ndarray], bool] = lambda state: False
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,15 @@ class WordSource(Source):
                 if len(data) % size:
                     break
         end = self.path.stat().st_size
-        if byte != end:
+        if byte != end or machine.unfinished(state):
             yield RawBlock.of_flaw(
                 first,
                 Flaw(
                     "truncated file",
                     f"byte {byte}",
-                    f"{end - byte} bytes after the last whole one",
+                    f"{end - byte} bytes after the last whole one"
+                    if byte != end
+                    else "the end of the file inside a packet",
                     f"{self.format} words of {size} bytes" if size > 1 else "a whole record",
                     "copy the file again; a recording cut short loses its last events",
                 ),

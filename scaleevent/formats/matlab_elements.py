@@ -1,0 +1,237 @@
+"""Numbers in the data elements of MATLAB 5 files.
+
+Layout: MathWorks, "MAT-File Format", version 5. An element is a tag of type and byte count, then
+its bytes; a variable is an element of elements (flags, sizes, name, values), perhaps as one zlib
+stream. Numeric arrays, and those in the fields of structs, are looked at; nothing is executed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.errors import DataError
+
+_HEADER = 128
+_TAG = 8
+_PIECE = 1 << 20
+_PREFIX = 1 << 12  # bytes that surely hold flags, sizes and name
+_MATRIX, _COMPRESSED = 14, 15
+_STRUCT = 2
+_COMPLEX = 0x800
+_NUMBERS = {
+    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
+}  # fmt: skip
+_CLASSES = {
+    6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8",
+}  # fmt: skip
+
+
+class _BrokenError(Exception):
+    """Bytes that cannot be what they should be."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """An array of real numbers.
+
+    Args:
+        name: Of the variable, or of the field.
+        shape: Its sizes.
+        values: All numbers, first index fastest, in the type they are stored in.
+        kind: The type they stand for; MATLAB stores whole doubles in fewer bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    values: np.ndarray
+    kind: np.dtype
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of a file, not yet loaded.
+
+    Args:
+        path: The file.
+        start: Byte where its element, or the zlib stream of it, begins.
+        stored: Bytes from there on.
+        compressed: Whether it is a zlib stream.
+        order: "<" or ">", the byte order.
+        length: Bytes of the element, not compressed.
+        name: Its name.
+        shape: Its sizes.
+        numeric: Whether it is an array of real numbers.
+        is_struct: Whether it is one struct.
+    """
+
+    path: Path
+    start: int
+    stored: int
+    compressed: bool
+    order: str
+    length: int
+    name: str
+    shape: tuple[int, ...]
+    numeric: bool
+    is_struct: bool
+
+    def load(self) -> dict[str, Numbers]:
+        """The array, or those in the fields of the struct, by name.
+
+        Raises:
+            DataError: Damage.
+        """
+        try:
+            data = _unpacked(self.path, self.start, self.stored, self.compressed, self.length)
+            found = (
+                _fields(data, self.order) if self.is_struct else [_array(data, _TAG, self.order)]
+            )
+        except _BrokenError as error:
+            raise _damaged(self.path, f"variable {self.name}", error) from error
+        return {numbers.name: numbers for numbers in found if numbers is not None}
+
+
+def variables(path: Path) -> Iterator[Variable]:
+    """The variables of a file, in order.
+
+    Raises:
+        DataError: Damage.
+    """
+    at, size = _HEADER, path.stat().st_size
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[126:])
+        if order is None:
+            raise _damaged(path, "byte 126", "no mark of the byte order")
+        while at < size:
+            file.seek(at)
+            try:
+                kind, stored = _tag(file.read(_TAG), order)
+                if kind not in (_MATRIX, _COMPRESSED):
+                    raise _BrokenError(f"an element of type {kind}")
+                if at + _TAG + stored > size:
+                    raise _BrokenError(f"{stored} bytes declared, {size - at - _TAG} there")
+                yield _described(path, at, stored, kind == _COMPRESSED, order)
+            except _BrokenError as error:
+                raise _damaged(path, f"byte {at}", error) from error
+            at += _TAG + stored
+
+
+def _described(path: Path, at: int, stored: int, compressed: bool, order: str) -> Variable:
+    """The variable whose tag stands at a byte."""
+    start, stored = (at + _TAG, stored) if compressed else (at, _TAG + stored)
+    data = _unpacked(path, start, stored, compressed, _PREFIX)
+    kind, length = _tag(data[:_TAG], order)
+    if kind != _MATRIX:
+        raise _BrokenError(f"a compressed element of type {kind}")
+    kind, flags, shape, name, _ = _heading(data, _TAG, order)
+    numeric = kind in _CLASSES and not flags & _COMPLEX
+    is_struct = kind == _STRUCT and prod(shape) == 1
+    return Variable(
+        path, start, stored, compressed, order, _TAG + length, name, shape, numeric, is_struct
+    )
+
+
+def _unpacked(path: Path, start: int, stored: int, compressed: bool, most: int) -> memoryview:
+    """An element up to `most` bytes; if it ends there, checked against the stream's checksum."""
+    with path.open("rb") as file:
+        file.seek(start)
+        if not compressed:
+            return memoryview(file.read(min(stored, most)))
+        stream, data = zlib.decompressobj(), bytearray()
+        while stored and len(data) <= most and not stream.eof:
+            piece = file.read(min(stored, _PIECE))
+            stored -= len(piece)
+            try:
+                data += stream.decompress(piece, most + 1 - len(data))
+            except zlib.error as error:
+                raise _BrokenError(str(error)) from error
+            if not piece:
+                break
+    if len(data) <= most and not stream.eof:
+        raise _BrokenError(f"a compressed stream that ends after {len(data)} bytes")
+    return memoryview(data)[:most]
+
+
+def _fields(data: memoryview, order: str) -> Iterator[Numbers | None]:
+    """The numeric fields of a struct."""
+    _, _, _, _, at = _heading(data, _TAG, order)
+    _, begin, end, at = _element(data, at, order)
+    width = int.from_bytes(data[begin:end], "little" if order == "<" else "big")
+    _, begin, end, at = _element(data, at, order)
+    if not 0 < width <= end - begin or (end - begin) % width:
+        raise _BrokenError(f"field names of {width} bytes in {end - begin}")
+    for place in range(begin, end, width):
+        name = bytes(data[place : place + width]).split(b"\0")[0].decode("latin-1")
+        kind, begin, end, at = _element(data, at, order)
+        if kind != _MATRIX:
+            raise _BrokenError(f"a field of type {kind}")
+        if end > begin:
+            yield _array(data[begin:end], 0, order, name)
+
+
+def _array(data: memoryview, at: int, order: str, field: str | None = None) -> Numbers | None:
+    """The array whose flags begin at a byte; None if it is not one of real numbers."""
+    kind, flags, shape, name, at = _heading(data, at, order)
+    if kind not in _CLASSES or flags & _COMPLEX:
+        return None
+    stored, begin, end, _ = _element(data, at, order)
+    if stored not in _NUMBERS:
+        raise _BrokenError(f"numbers of type {stored}")
+    dtype = np.dtype(order + _NUMBERS[stored])
+    if end - begin != prod(shape) * dtype.itemsize:
+        raise _BrokenError(f"{end - begin} bytes for an array {shape} of {dtype}")
+    values = np.frombuffer(data[begin:end], dtype)
+    return Numbers(field or name, shape, values, np.dtype(_CLASSES[kind]))
+
+
+def _heading(data: memoryview, at: int, order: str) -> tuple[int, int, tuple[int, ...], str, int]:
+    """Class, flags, sizes and name of a variable, and the byte after them."""
+    _, begin, end, at = _element(data, at, order)
+    if end - begin != 8:
+        raise _BrokenError(f"array flags of {end - begin} bytes")
+    flags = struct.unpack_from(f"{order}I", data, begin)[0]
+    _, begin, end, at = _element(data, at, order)
+    shape = struct.unpack_from(f"{order}{(end - begin) // 4}i", data, begin)
+    if len(shape) < 2 or min(shape) < 0:
+        raise _BrokenError(f"array sizes {shape}")
+    _, begin, end, at = _element(data, at, order)
+    return flags & 0xFF, flags, shape, bytes(data[begin:end]).decode("latin-1"), at
+
+
+def _element(data: memoryview, at: int, order: str) -> tuple[int, int, int, int]:
+    """Type of the element at a byte, where its content begins and ends, and the next one begins."""
+    kind, length = _tag(data[at : at + _TAG], order)
+    if kind >> 16:  # four bytes or less stand in the tag itself
+        kind, length, begin = kind & 0xFFFF, kind >> 16, at + 4
+        if length > 4:
+            raise _BrokenError(f"a short element of {length} bytes")
+        after = at + _TAG
+    else:
+        begin = at + _TAG
+        after = begin + length + -length % 8
+    if begin + length > len(data):
+        raise _BrokenError(f"{length} bytes declared, {max(0, len(data) - begin)} there")
+    return kind, begin, begin + length, after
+
+
+def _tag(data: bytes | memoryview, order: str) -> tuple[int, int]:
+    """Type and byte count."""
+    if len(data) < _TAG:
+        raise _BrokenError("the end of the data")
+    return struct.unpack(f"{order}II", data)
+
+
+def _damaged(path: Path, where: str, found: object) -> DataError:
+    return DataError(
+        "damaged MATLAB file",
+        where=f"{path}, {where}",
+        found=found,
+        hint="copy the file again; a download cut short looks like this",
+    )

@@ -1,0 +1,338 @@
+"""AEDAT 2.0 and 3: what their readers do beyond the plain events."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaleevent.errors import DataError
+from scaleevent.events import Events
+from scaleevent.formats import aedat as aedat_module
+from scaleevent.formats import open_recording, read_events
+from scaleevent.formats import words as words_module
+from tests.event_files import (
+    aedat3_packet,
+    rows_of,
+    some_events,
+    write_aedat2,
+    write_aedat3,
+)
+from tests.test_formats import assert_same
+
+EVENTS = some_events(1500)
+small_blocks = pytest.mark.parametrize("block", [1, 7, 100, 1 << 18])
+
+
+def read(path: Path) -> tuple[Events, object]:
+    recording = open_recording(path)
+    blocks = list(recording.blocks())
+    return Events.concatenate(blocks, recording.height, recording.width), recording
+
+
+# AEDAT 2.0
+
+
+def slow_aedat2(data, chip):
+    """Events and what is none, record by record; image coordinates."""
+    rows, others = [], 0
+    width, height = {"DVS128": (128, 128)}.get(chip, (346, 260))
+    for address, t in struct.iter_unpack(">II", data):
+        if chip == "DVS128":
+            x, y, p = address >> 1 & 127, address >> 8 & 127, 1 - (address & 1)
+            none = address >> 15 & 1
+        else:
+            x, y, p = address >> 12 & 1023, address >> 22 & 511, address >> 11 & 1
+            none = address >> 31 or address >> 10 & 1
+        if none:
+            others += 1
+        else:
+            rows.append((t, width - 1 - x, height - 1 - y, p))
+    return rows, others
+
+
+@small_blocks
+@pytest.mark.parametrize("chip", ["DVS128", "Davis346blue"])
+def test_aedat2_decodes_as_the_slow_decoder_says(tmp_path, monkeypatch, chip, block):
+    monkeypatch.setattr(words_module, "BLOCK", block)
+    rng = np.random.default_rng(block)
+    records = rng.integers(0, 2**32, (400, 2), dtype=np.uint32)
+    if chip != "DVS128":  # on the sensor
+        on_sensor = rng.integers(0, 346, 400) << 12 | rng.integers(0, 260, 400) << 22
+        records[:, 0] = records[:, 0] & 0x80000FFF | on_sensor.astype(np.uint32)
+    records[:, 1] = np.sort(records[:, 1])
+    path = write_aedat2(tmp_path / "a.aedat", EVENTS[:0], chip)
+    path.write_bytes(path.read_bytes() + records.astype(">u4").tobytes())
+    events, recording = read(path)
+    expected, others = slow_aedat2(records.astype(">u4").tobytes(), chip)
+    assert list(rows_of(events)) == expected and 0 < others < 400
+    assert recording.counts.ignored == {"frame, IMU and special samples": others}
+
+
+@pytest.mark.parametrize(
+    ("chip", "size"),
+    [
+        ("DVS128", (128, 128)),
+        ("Davis128", (128, 128)),
+        ("Davis208PixelParade", (192, 208)),
+        ("DAVIS240B", (180, 240)),
+        ("SBret10", (180, 240)),
+        ("Davis346B", (260, 346)),
+        ("Davis640", (480, 640)),
+    ],
+)
+def test_aedat2_cameras_by_their_jaer_names(tmp_path, chip, size):
+    events = some_events(50, *size)
+    assert_same(read_events(write_aedat2(tmp_path / "a.aedat", events, chip)), events)
+
+
+def test_aedat2_of_a_dvs128(tmp_path):
+    events = some_events(height=128, width=128)
+    path = write_aedat2(tmp_path / "a.aedat", events, "DVS128")
+    assert_same(read_events(path), events)
+    with path.open("ab") as file:
+        file.write(struct.pack(">II", 0x8000 | 77, int(events.t[-1])))
+    _, recording = read(path)
+    assert recording.counts.ignored["frame, IMU and special samples"] == 1
+    assert recording.counts.decoded == len(events)
+
+
+def test_aedat2_frames_imu_and_special_samples_are_no_events(tmp_path):
+    path = write_aedat2(tmp_path / "a.aedat", EVENTS)
+    with path.open("ab") as file:
+        for address in (0x80000000, 0x80000400, 0x00000400):
+            file.write(struct.pack(">II", address | 5 << 12, int(EVENTS.t[-1])))
+    events, recording = read(path)
+    assert_same(events, EVENTS)
+    assert recording.counts.ignored["frame, IMU and special samples"] == 3
+
+
+def test_aedat2_clock_wraps(tmp_path):
+    events = some_events(start_us=2**32 - 20_000)
+    assert_same(read_events(write_aedat2(tmp_path / "a.aedat", events)), events)
+
+
+def test_aedat2_zeroed_clock_is_a_new_segment(tmp_path):
+    path = write_aedat2(tmp_path / "a.aedat", some_events(start_us=500_000))
+    second = some_events(start_us=0, seed=1)
+    again = write_aedat2(tmp_path / "b.aedat", second).read_bytes()
+    path.write_bytes(path.read_bytes() + again[-8 * len(second) :])
+    with pytest.raises(DataError, match="time steps back"):
+        read_events(path)
+    assert_same(read_events(path, segment=1), second)
+
+
+def test_aedat2_headers(tmp_path):
+    long = "".join(f"#<entry key='{k}'/>\r\n" for k in range(20_000))
+    for head in (long, "#End Of ASCII Header\r\n", "# AEChip: again\r\n"):
+        assert_same(read_events(write_aedat2(tmp_path / "a.aedat", EVENTS, head=head)), EVENTS)
+    # events whose first byte is a "#": row 140 of 179
+    first = Events.from_columns(EVENTS.t, EVENTS.x, np.full(1500, 39), EVENTS.p, 180, 240)
+    path = write_aedat2(tmp_path / "a.aedat", first)
+    assert b"\r\n#" in path.read_bytes()[40:]
+    assert_same(read_events(path), first)
+    for chip in ("Gen3", "DVS132S", "DavisRGBW640", "CDAVIS"):
+        with pytest.raises(DataError, match="addresses are not known") as caught:
+            read_events(write_aedat2(tmp_path / "b.aedat", EVENTS, chip))
+        assert chip in str(caught.value) and "DAVIS" in str(caught.value)
+    assert len(read_events(write_aedat2(tmp_path / "c.aedat", EVENTS[:0]))) == 0
+
+
+def test_aedat_headers_that_cannot_be_read(tmp_path, monkeypatch):
+    path = write_aedat2(tmp_path / "a.aedat", EVENTS)
+    path.write_bytes(path.read_bytes().replace(b"# AEChip: ", b"# Camera: "))
+    with pytest.raises(DataError, match="no line AEChip"):
+        read_events(path)
+    for version in ("1.0", "3.7", "nonsense"):
+        path.write_bytes(f"#!AER-DAT{version}\r\n".encode() + bytes(80))
+        with pytest.raises(DataError, match="version") as caught:
+            read_events(path)
+        assert version in str(caught.value)
+    monkeypatch.setattr(aedat_module, "MOST_BYTES", 1 << 17)
+    long = "#" + "comment" * 10 + "\r\n"
+    with pytest.raises(DataError, match="header without end"):
+        read_events(write_aedat2(path, EVENTS, head=long * 2000))
+    assert_same(read_events(write_aedat2(path, EVENTS, head=long * 500)), EVENTS)
+
+
+def test_a_real_header_with_text_for_events():
+    """A line of dollar signs follows the header: no records, and not a multiple of eight bytes."""
+    folder = os.environ.get("SCALEEVENT_TEST_DATA")
+    if not folder:
+        pytest.skip("SCALEEVENT_TEST_DATA is not set: real recordings are not checked")
+    path = Path(folder) / "events/aedat-file-reader-rs/header_test_128.aedat_test"
+    recording = open_recording(path)
+    assert (recording.height, recording.width) == (128, 128)
+    with pytest.raises(DataError, match="truncated") as caught:
+        list(recording.blocks())
+    assert "byte 4273" in str(caught.value) and "6 bytes" in str(caught.value)
+
+
+# AEDAT 3
+
+
+def slow_aedat3(data):
+    """Events of the first camera, and what was left out, packet by packet."""
+    rows, left, first, at = [], {}, None, 0
+    while at < len(data):
+        kind, source, size, _, overflow, _, number, _ = struct.unpack_from("<hhiiiiii", data, at)
+        at += 28
+        if kind == 1 and first in (None, source):
+            first = source
+            for word, t in struct.iter_unpack("<Ii", data[at : at + 8 * number]):
+                if word & 1:
+                    x, y = word >> 17, word >> 2 & 0x7FFF
+                    rows.append((t + overflow * 2**31, x, y, word >> 1 & 1))
+                else:
+                    left["invalid"] = left.get("invalid", 0) + 1
+        else:
+            name = "other camera" if kind == 1 else "other kind"
+            left[name] = left.get(name, 0) + 1
+        at += number * size
+    return rows, left
+
+
+@small_blocks
+def test_aedat3_decodes_as_the_slow_decoder_says(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(words_module, "BLOCK", block)
+    rng = np.random.default_rng(3)
+    data, t = b"", 0
+    for _ in range(40):
+        number = int(rng.integers(0, 30))
+        kind = int(rng.choice([1, 1, 1, 0, 2, 3, 130]))
+        size = 8 if kind == 1 else int(rng.integers(4, 200))
+        data += struct.pack(
+            "<hhiiiiii", kind, rng.choice([5, 5, 5, 6]), size, 4 if size >= 8 else 0, t >> 31,
+            number + 3, number, number // 2,
+        )  # fmt: skip
+        if kind == 1:
+            for _ in range(number):
+                t += int(rng.integers(0, 2**28))
+                if t >> 31 != (t - 2**28) >> 31 and t % 2**31 < 2**28:
+                    t -= t % 2**31 + 1  # the clock runs over between packets only
+                word = rng.integers(240) << 17 | rng.integers(180) << 2 | rng.integers(4)
+                data += struct.pack("<II", word, t & 0x7FFFFFFF)
+            t += 2**28
+        else:
+            data += rng.bytes(number * size)
+    path = write_aedat3(tmp_path / "a.aedat", data)
+    rows, left = slow_aedat3(data)
+    recording = open_recording(path, max_bad=0.0)
+    blocks = [list(rows_of(block)) for block in recording.source.blocks(None, None)]
+    assert [row for block in blocks for row in block] == rows
+    parts = list(recording.source.blocks(None, None))
+    ignored = [sum(part.ignored[name] for part in parts) for name in parts[0].ignored]
+    assert ignored == [left["other camera"], left["other kind"]]
+    assert sum(part.dropped["marked invalid"] for part in parts) == left["invalid"] > 10
+
+
+@small_blocks
+def test_aedat3_takes_the_polarity_packets_of_one_camera(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(words_module, "BLOCK", block)
+    events, other = some_events(200), some_events(50, seed=2)
+    packets = [
+        struct.pack("<hhiiiiii", 2, 1, 1000, 4, 0, 3, 3, 3) + bytes(3000),  # frames
+        aedat3_packet(events[:90]),
+        aedat3_packet(other, source=2),
+        struct.pack("<hhiiiiii", 3, 1, 36, 4, 0, 2, 2, 2) + bytes(72),  # IMU
+        aedat3_packet(events[90:]),
+        aedat3_packet(events[-1:], valid=0),
+        aedat3_packet(events[:0]),
+        # compressed frames: bit 15, and the size in bytes for the capacity
+        struct.pack("<Hhiiiiii", 0x8002, 1, 9000, 12, 0, 500, 2, 2) + b"\1" * 500,
+        struct.pack("<hhiiiiii", 120, 1, 36, 4, 0, 2, 2, 2) + bytes(72),  # a user's own kind
+    ]
+    found, recording = read(write_aedat3(tmp_path / "a.aedat", *packets))
+    assert_same(found, events)
+    assert recording.counts.ignored == {
+        "packets of other cameras": 1,
+        "packets of frames, IMU samples and others": 4,
+    }
+    assert recording.counts.dropped["marked invalid"] == 1
+    assert recording.counts.decoded == 201
+    assert recording.format == "AEDAT 3.1" and recording.notes["camera"] == "DAVIS240C"
+
+
+def test_aedat3_counts_the_overflows_of_its_clock(tmp_path):
+    events = some_events(start_us=2**31 - 20_000)
+    late = int(np.searchsorted(events.t, 2**31))
+    packets = aedat3_packet(events[:late]), aedat3_packet(events[late:], overflow=1)
+    assert_same(read_events(write_aedat3(tmp_path / "a.aedat", *packets)), events)
+
+
+def test_aedat30_counts_rows_from_the_bottom(tmp_path):
+    upside_down = Events(
+        EVENTS.t, EVENTS.x, np.uint16(179) - EVENTS.y, EVENTS.p, height=180, width=240
+    )
+    path = write_aedat3(tmp_path / "a.aedat", aedat3_packet(upside_down))
+    path.write_bytes(path.read_bytes().replace(b"DAT3.1", b"DAT3.0"))
+    assert_same(read_events(path), EVENTS)
+    path.write_bytes(path.read_bytes().replace(b"DAVIS240C", b"NewCamera"))
+    with pytest.raises(DataError, match="not known") as caught:
+        read_events(path)
+    assert "NewCamera" in str(caught.value)
+
+
+def test_aedat3_of_two_cameras_is_measured(tmp_path):
+    path = write_aedat3(tmp_path / "a.aedat", aedat3_packet(EVENTS))
+    two = b"#Source 1: DAVIS240C\r\n#Source 2: DVS128\r\n"
+    path.write_bytes(path.read_bytes().replace(b"#Source 1: DAVIS240C\r\n", two))
+    found, recording = read(path)
+    assert_same(found, EVENTS)
+    assert recording.notes["camera"] == "DAVIS240C, DVS128"
+    assert "largest coordinates" in recording.notes["sensor size from"]
+
+
+def test_aedat3_compressed_events_are_refused(tmp_path):
+    path = write_aedat3(tmp_path / "a.aedat", aedat3_packet(EVENTS))
+    path.write_bytes(path.read_bytes().replace(b"Format: RAW", b"Format: SerializedTS,PNGFrames"))
+    with pytest.raises(DataError, match="SerializedTS"):
+        read_events(path)
+
+
+def test_aedat3_cut_at_any_byte_is_refused(tmp_path):
+    whole = write_aedat3(
+        tmp_path / "a.aedat",
+        aedat3_packet(EVENTS[:3]),
+        struct.pack("<hhiiiiii", 3, 1, 36, 4, 0, 2, 2, 2) + bytes(72),
+    ).read_bytes()
+    start = len(whole) - 28 - 24 - 28 - 72
+    for cut in range(start + 1, len(whole)):
+        (tmp_path / "cut.aedat").write_bytes(whole[:cut])
+        if cut == start + 28 + 24:  # between packets
+            assert len(read_events(tmp_path / "cut.aedat")) == 3
+            continue
+        with pytest.raises(DataError, match="truncated"):
+            read_events(tmp_path / "cut.aedat")
+
+
+def test_aedat3_of_an_unknown_camera_is_measured(tmp_path):
+    path = write_aedat3(tmp_path / "a.aedat", aedat3_packet(EVENTS), camera="NewCam")
+    found, recording = read(path)
+    assert_same(found, EVENTS)
+    assert "largest coordinates" in recording.notes["sensor size from"]
+
+
+def test_aedat3_packets_that_cannot_be_end_the_reading(tmp_path):
+    good = aedat3_packet(EVENTS[:100])
+    for bad in (
+        struct.pack("<hhiiiiii", 1, 1, 8, 4, 0, 5, 9, 9),  # more than the capacity
+        struct.pack("<hhiiiiii", 1, 1, 16, 4, 0, 5, 5, 5),  # events of another size
+        struct.pack("<Hhiiiiii", 0x8001, 1, 8, 4, 0, 40, 5, 5),  # compressed ones
+        struct.pack("<hhiiiiii", 3, 1, 8, 5, 0, 5, 5, 5),  # time outside the event
+        struct.pack("<hhiiiiii", 3, 1, 8, 4, 0, 5, 5, 6),  # more valid than there are
+        struct.pack("<hhiiiiii", 2, 1, 2**30, 4, 0, 2, 2, 2),
+        struct.pack("<hhiiiiii", 1, 1, 8, 4, -1, 5, 5, 5),
+    ):
+        path = write_aedat3(tmp_path / "a.aedat", good, bad, good)
+        place = path.stat().st_size - len(good) - len(bad)
+        with pytest.raises(DataError, match="unknown words") as caught:
+            read_events(path)
+        assert f"byte {place}" in str(caught.value)
+        assert_same(read_events(path, max_bad=1.0, size=(180, 240)), EVENTS[:100])
+        with pytest.raises(DataError, match="too much damage"):
+            read_events(path, max_bad=0.5)
+    path = write_aedat3(tmp_path / "a.aedat", good[:-3])
+    with pytest.raises(DataError, match="truncated"):
+        read_events(path)
