@@ -88,6 +88,20 @@ def test_flaws_of_a_reader_are_errors_or_are_added_up():
         list(recording(*parts, max_bad=0.5).blocks())
 
 
+@pytest.mark.parametrize("wild", [-(2**63), 2**62, 2**63 - 1])
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_times_that_cannot_be_reckoned_with(wild, place):
+    times = np.arange(1000)
+    times[place] = wild
+    with pytest.raises(DataError, match="out of range") as caught:
+        list(recording(block(times)).blocks())
+    assert f"event {place}" in str(caught.value)
+    lenient = recording(block(times), max_bad=0.01)
+    kept = Events.concatenate(lenient.blocks(), 180, 240)
+    assert kept.t.tolist() == [k for k in range(1000) if k != place]
+    assert lenient.counts.dropped == {"time out of range": 1}
+
+
 def test_what_is_no_event_is_counted_and_not_decoded():
     parts = [block([1], ignored={"triggers": 2}), block([2], 1, ignored={"triggers": 3, "imu": 0})]
     read = recording(*parts)

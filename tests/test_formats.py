@@ -76,7 +76,9 @@ def valid_files(folder: Path, events: Events) -> dict[str, Path]:
         "dsec": write_dsec(folder / "dsec.h5", events, offset=500),
         "hdf5 group": write_hdf5(folder / "group.h5", group, **size),
         "hdf5 aliases": write_hdf5(folder / "alias.hdf5", raw, **size),
-        "hdf5 compound": write_hdf5(folder / "cd.h5", {"CD/events": records}, geometry="240x180"),
+        "hdf5 compound": write_hdf5(
+            folder / "cd.h5", {"CD/events": records}, geometry=np.bytes_("240x180")
+        ),
         "hdf5 matrix": write_hdf5(folder / "mvsec.h5", {"davis/left/events": mvsec}),
         "npz columns": folder / "columns.npz",
         "npz matrix": folder / "matrix.npz",

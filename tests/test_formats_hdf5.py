@@ -102,7 +102,7 @@ def write_ecf(path, events, chunk=500, modes=(0, 1, 2), plain=()):
          "offsets": [0, 2, 4, 8], "itemsize": 16}
     )  # fmt: skip
     with h5py.File(path, "w") as file:
-        file.attrs["geometry"] = "240x180"
+        file.attrs["geometry"] = np.bytes_("240x180")
         plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plan.set_chunk((chunk,))
         plan.set_filter(36559, h5py.h5z.FLAG_OPTIONAL, ())
@@ -202,6 +202,24 @@ def test_matlab_7_3_columns_lie_or_stand(tmp_path):
         file.write(b"MATLAB 7.3 MAT-file".ljust(116) + b" " * 8 + b"\0\2IM")
     assert_same(read_events(path), events)
     assert_same(read_events(path, 20_000, 30_000), events.between(20_000, 30_000))
+
+
+@pytest.mark.parametrize("geometry", ["240x180", np.bytes_("240x180")])
+def test_the_geometry_is_a_string_of_either_kind(tmp_path, geometry):
+    events = some_events()
+    columns = {f"events/{name}": getattr(events, name) for name in "txyp"}
+    path = write_hdf5(tmp_path / "a.h5", columns, geometry=geometry)
+    assert_same(read_events(path), events)
+
+
+def test_a_file_with_a_driver_of_its_own_is_refused(tmp_path):
+    """Its data would lie in other files, or its block of settings take any memory."""
+    path = write_dsec(tmp_path / "a.h5", some_events(500))
+    data = bytearray(path.read_bytes())
+    data[48:56] = (200).to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="driver of its own"):
+        read_events(path)
 
 
 def test_a_matrix_of_four_rows(tmp_path):

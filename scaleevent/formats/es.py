@@ -64,6 +64,12 @@ def open_source(path: Path, time_unit: str | None) -> WordSource:
             hint="copy the file again",
         )
     width, height = (int.from_bytes(head[at : at + 2], "little") for at in (16, 18))
+    if not width or not height:
+        raise DataError(
+            "the header's sensor size is broken",
+            where=f"{path}, byte 16",
+            found=f"{width}x{height}",
+        )
     notes = {"version": ".".join(map(str, version)), "type": _TYPES[kind[0]]}
     machine = MACHINES[kind[0]]
     return WordSource(path, "ES", (height, width), notes, _START, machine, upside_down=True)

@@ -25,6 +25,8 @@ _MOST_CHUNK_BYTES = 64 << 20
 _MOST_GROUPS = 500
 _INDEXES = ("ms_to_idx", "ms_map_idx")
 _TABLE_NAMES = ("events", "event")
+_SIZES = ("height", "width", "sensor_resolution", "geometry")  # attributes that tell the sensor
+_NO_DRIVER = b"\xff" * 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class KeptFile:
         with damage_told(self.path):
             if self._file is None or self._process != os.getpid():
                 self._checked = {}
+                _refuse_drivers(self.path)
                 self._file, self._process = h5py.File(self.path, "r"), os.getpid()
             try:
                 yield self._file
@@ -101,6 +104,25 @@ class KeptFile:
         if name not in self._checked:
             self._checked[name] = checked(self._file[name], self.path)
         return self._checked[name]
+
+
+def _refuse_drivers(path: Path) -> None:
+    """Refuse a file that names a driver of its own: data in other files, or memory without bound.
+
+    Only the old superblocks, versions 0 and 1, have a place for one, after three addresses.
+    """
+    with path.open("rb") as file:
+        head = file.read(1 << 12)
+    at = head.find(b"\x89HDF\r\n\x1a\n")
+    version, size = head[at + 8 : at + 9], head[at + 13 : at + 14]
+    if version in (b"\0", b"\1") and size == b"\x08":
+        place = at + 24 + 4 * version[0] + 3 * 8
+        if head[place : place + 8] != _NO_DRIVER:
+            raise DataError(
+                "HDF5 file with a driver of its own", where=f"{path}, byte {place}",
+                found=head[place : place + 8].hex(" "), expected="none",
+                hint="split files are not read: write it as one",
+            )  # fmt: skip
 
 
 @contextmanager
@@ -265,13 +287,15 @@ def checked(data: h5py.Dataset, path: Path) -> h5py.Dataset:
 def stored_size(file: h5py.File, t: h5py.Dataset, path: Path) -> tuple[int, int] | None:
     """(height, width) from attributes of the events, their group or the file, or M3ED's calib."""
     for owner in (t, t.parent, file):
-        attributes = {key.lower(): owner.attrs[key] for key in owner.attrs}
+        attributes = {key.lower(): owner.attrs[key] for key in owner.attrs if key.lower() in _SIZES}
         if "height" in attributes and "width" in attributes:
             return int(attributes["height"]), int(attributes["width"])
         if "sensor_resolution" in attributes:
             height, width = np.ravel(attributes["sensor_resolution"])[:2]
             return int(height), int(width)
         geometry = attributes.get("geometry")
+        if isinstance(geometry, bytes):
+            geometry = geometry.decode("latin-1")
         if isinstance(geometry, str) and geometry.count("x") == 1:
             width, height = geometry.split("x")
             return int(height), int(width)

@@ -15,6 +15,8 @@ from scaleevent.events import Events, first_backward_step
 BLOCK = 1 << 18
 """Events a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
+_MOST_US = 1 << 61  # differences of times stay within 64 bits
+
 JITTER_US = 1000
 """Steps back in time up to this are sorted and counted; larger ones are damage."""
 
@@ -432,7 +434,12 @@ class Recording:
     ) -> tuple[RawBlock, RawBlock | None]:
         """The block in time order, up to a reset of the clock, and what comes from there on."""
         t = block.t
-        if first_backward_step(t) is None and (latest is None or latest <= t[0]):
+        inside = -_MOST_US <= t[0] and t[-1] <= _MOST_US
+        if inside and first_backward_step(t) is None and (latest is None or latest <= t[0]):
+            return block, None
+        block = self._in_time(block)
+        t = block.t
+        if not len(t):
             return block, None
         high_water = np.maximum.accumulate(t)
         if latest is not None:
@@ -454,6 +461,18 @@ class Recording:
             block, back = block.take(slice(None, worst)), back[:worst]
         self.counts.reordered += int(np.count_nonzero(back))
         return block.take(np.argsort(block.t, kind="stable")), rest
+
+    def _in_time(self, block: RawBlock) -> RawBlock:
+        """The events whose times can be reckoned with; others are damage."""
+        t = block.t
+        wild = (t < -_MOST_US) | (t > _MOST_US)
+        if not wild.any():
+            return block
+        first, number = int(np.argmax(wild)), int(np.count_nonzero(wild))
+        where, found = f"event {block.first + first}", f"t = {t[first]} us; {number} such events"
+        self._meet(Flaw("time stamps out of range", where, found, f"+-{_MOST_US}", count=number))
+        self.counts.drop("time out of range", number)
+        return block.take(~wild)
 
     def _on_sensor(self, block: RawBlock) -> RawBlock:
         """The events that are on the sensor; others are damage."""
