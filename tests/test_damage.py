@@ -11,7 +11,8 @@ from scaleevent.config import InfoConfig, PrepareConfig, VoxelizeConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts
-from scaleevent.formats.recording import JITTER_US, Extent, Flaw, RawBlock, Recording, Source
+from scaleevent.formats.recording import Recording
+from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
 from scaleevent.pairing import EventStream
 from scaleevent.settings import load_config
 from scaleevent.store import PairStore

@@ -11,7 +11,8 @@ import pytest
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import hdf5, open_recording, read_events, recording_facts, text
-from scaleevent.formats.recording import RawBlock, Recording
+from scaleevent.formats.recording import Recording
+from scaleevent.formats.source import RawBlock
 from tests import event_files
 from tests.event_files import some_events, write_dsec, write_hdf5, write_raw, write_text
 from tests.test_formats import EVT2_HEADER, LAYOUTS, assert_same, valid_files

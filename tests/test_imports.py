@@ -82,7 +82,17 @@ ORDER = [
 
 # packages of plug-ins: the members that others may build on
 PLUGINS = {
-    "formats": {"recording", "columns", "words", "headers", "facts", "evt", "hdf5_ecf"},
+    "formats": {
+        "source",
+        "recording",
+        "sensors",
+        "columns",
+        "words",
+        "headers",
+        "facts",
+        "evt",
+        "hdf5_ecf",
+    },
     "datasets": {"source", "frames", "video", "custom", "dsec", "dsec_labels", "labelled", "mvsec"},
     "tasks": {"task"},
     "decoders": {"decoder", "dpt_blocks", "depth_loss", "segment_loss", "flow_parts"},

@@ -34,7 +34,7 @@ from scaleevent.datasets.labelled import (
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Frame, Recording
 from scaleevent.formats.columns import to_block, to_microseconds
-from scaleevent.formats.recording import BLOCK, RawBlock
+from scaleevent.formats.source import BLOCK, RawBlock
 from scaleevent.geometry import pixel_grid
 from scaleevent.pairs import Pair, decode_image, encode_image
 from scaleevent.windows import WindowRule, window_rule

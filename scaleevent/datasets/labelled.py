@@ -21,7 +21,7 @@ from scaleevent.config import PrepareConfig, WindowSettings
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
-from scaleevent.formats.recording import RawBlock, Source
+from scaleevent.formats.source import RawBlock, Source
 from scaleevent.pairing import EventStream
 from scaleevent.pairs import MAX_PIXELS, Label, Pair
 from scaleevent.windows import Window, WindowRule

@@ -21,7 +21,9 @@ from scaleevent.formats import (
 )
 from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
-from scaleevent.formats.recording import Counts, Frame, Recording, measured_size
+from scaleevent.formats.recording import Counts, Recording
+from scaleevent.formats.sensors import measured_size
+from scaleevent.formats.source import Frame
 
 __all__ = [
     "FORMATS",

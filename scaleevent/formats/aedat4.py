@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.recording import BLOCK, Frame, RawBlock, Source
+from scaleevent.formats.source import BLOCK, Frame, RawBlock, Source
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 

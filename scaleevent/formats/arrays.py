@@ -24,7 +24,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.recording import BLOCK, RawBlock, Source, TimeIndex
+from scaleevent.formats.source import BLOCK, RawBlock, Source, TimeIndex
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"

@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from scaleevent.errors import DataError
-from scaleevent.formats.recording import RawBlock
+from scaleevent.formats.source import RawBlock
 
 ALIASES = {
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps", "t_us"),

@@ -23,7 +23,7 @@ from scaleevent.formats.hdf5_datasets import (
     time_index,
     values,
 )
-from scaleevent.formats.recording import BLOCK, JITTER_US, Extent, RawBlock, Source
+from scaleevent.formats.source import BLOCK, JITTER_US, Extent, RawBlock, Source
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)

@@ -16,7 +16,7 @@ import numpy as np
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
-from scaleevent.formats.recording import BLOCK, RawBlock, Source
+from scaleevent.formats.source import BLOCK, RawBlock, Source
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 _MOST_BYTES = 256 << 20

@@ -14,7 +14,6 @@ import numpy as np
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError, ScaleEventError
 from scaleevent.formats import evt
 from scaleevent.formats.columns import find_time_unit, to_microseconds
-from scaleevent.formats.recording import BLOCK, Flaw, Frame, RawBlock, Source
 from scaleevent.formats.ros_messages import (
     Columns,
     mono_columns,
@@ -23,6 +22,7 @@ from scaleevent.formats.ros_messages import (
     read_image,
     read_packet,
 )
+from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 ROS1 = b"#ROSBAG V2.0"

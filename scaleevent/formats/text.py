@@ -12,7 +12,7 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.recording import Flaw, RawBlock, Source, TimeIndex
+from scaleevent.formats.source import Flaw, RawBlock, Source, TimeIndex
 from scaleevent.formats.text_lines import scan_lines
 
 _CHUNK_BYTES = 4 << 20

@@ -14,7 +14,7 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
-from scaleevent.formats.recording import BLOCK, Flaw, RawBlock, Source, TimeIndex
+from scaleevent.formats.source import BLOCK, Flaw, RawBlock, Source, TimeIndex
 
 DROPPED, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
 """Places in a machine's tally: events that cannot be used, words that are triggers, words that are
