@@ -150,7 +150,7 @@ FIELDS = (*COLUMNS, "height", "width")
 
 def first_backward_step(t: np.ndarray) -> int | None:
     """Index of the first event earlier than the one before it, or None."""
-    block = 1 << 20  # keeps the comparison's temporary in cache
+    block = 1 << 16  # keeps the comparison's operands in the second-level cache
     for start in range(1, len(t), block):
         stop = min(start + block, len(t))
         back = t[start:stop] < t[start - 1 : stop - 1]

@@ -127,7 +127,7 @@ def to_microseconds(t: np.ndarray, unit: str, first: int, where: str) -> np.ndar
         return (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
     factor = {"s": 1_000_000, "ms": 1000}.get(unit, 1)
     limit = 2**62 // factor
-    if len(t) and (int(t.max()) > limit or int(t.min()) < -limit):
+    if len(t) and t.dtype.itemsize > 4 and (int(t.max()) > limit or int(t.min()) < -limit):
         raise DataError("time stamp out of range", where=where, found=f"{t.min()} .. {t.max()}")
     t = t.astype(np.int64, copy=False)
     return t // 1000 if unit == "ns" else t * factor if factor > 1 else t
@@ -155,6 +155,8 @@ def to_polarity(p: np.ndarray, first: int, where: str) -> np.ndarray:
     """uint8 polarity, 1 = brighter, from 0/1, -1/+1 or bool."""
     if p.dtype == bool:
         p = p.view(np.uint8)  # a damaged file may hold other bytes than 0 and 1
+    if p.dtype == np.uint8 and (not len(p) or p.max() <= 1):
+        return p
     on = p == 1
     off = p == (-1 if len(p) and p.min() < 0 else 0)
     if not (on | off).all():

@@ -128,7 +128,7 @@ class Hdf5Source(Source):
             first, last = 0, self.length
             if self.index is not None:
                 first, last = self._seek(self.file.dataset(self.index), start_us, end_us)
-                self._check_seek(data, first, last, start_us, end_us)
+                first, last = max(first - 1, 0), min(last + 1, self.length)  # tell whether it fits
             elif start_us is not None or end_us is not None:
                 first, last = self._bisect(data, start_us, end_us)
             step = BLOCK
@@ -137,8 +137,15 @@ class Hdf5Source(Source):
             at = first
             ignored = {"external triggers": self.triggers}
             while at < last:
-                stop = min((at // step + 1) * step, last)  # so that no chunk is read twice
-                yield replace(self._block(data, at, stop), ignored=ignored)
+                stop = (at // step + 1) * step  # so that no chunk is read twice
+                if last - stop < step // 2:
+                    stop = last
+                block = self._block(data, at, stop)
+                if self.index is not None:
+                    early = at == first > 0 and block.t[0] >= start_us
+                    if early or (stop == last < self.length and block.t[-1] < end_us):
+                        raise self._bad_index(first, last, start_us, end_us)
+                yield replace(block, ignored=ignored)
                 at, ignored = stop, {}
 
     def extent(self) -> Extent:
@@ -172,7 +179,8 @@ class Hdf5Source(Source):
         stored = [place.read(data[place.dataset], first, last, read) for place in places]
         where = f"{self.path}, dataset {places[0].dataset}"
         block = to_block(first, *stored, self.unit, where)
-        np.add(block.t, self.offset, out=block.t)  # just read: nobody else holds it
+        if self.offset:
+            np.add(block.t, self.offset, out=block.t)  # just read: nobody else holds it
         return block
 
     def _time(self, data: dict[str, h5py.Dataset], at: int) -> int:
@@ -239,20 +247,13 @@ class Hdf5Source(Source):
             )
         return first, last
 
-    def _check_seek(
-        self,
-        data: dict[str, h5py.Dataset],
-        first: int,
-        last: int,
-        start_us: int | None,
-        end_us: int | None,
-    ) -> None:
-        """Refuse an index that would skip events of the range."""
-        early = first > 0 and self._time(data, first - 1) >= start_us
-        if early or (last < self.length and self._time(data, last) < end_us):
-            raise DataError(
-                "the millisecond index does not fit the time stamps",
-                where=f"{self.path}, dataset {self.index}",
-                found=f"events {first} to {last} for {start_us} .. {end_us} us, "
-                "events of that time outside them",
-            )
+    def _bad_index(
+        self, first: int, last: int, start_us: int | None, end_us: int | None
+    ) -> DataError:
+        """An index that would skip events of the range."""
+        return DataError(
+            "the millisecond index does not fit the time stamps",
+            where=f"{self.path}, dataset {self.index}",
+            found=f"events {first} to {last} for {start_us} .. {end_us} us, "
+            "events of that time outside them",
+        )
