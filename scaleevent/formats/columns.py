@@ -115,8 +115,21 @@ def find_time_unit(sample: np.ndarray, given: str | None, where: str) -> str:
     )
 
 
-def to_microseconds(t: np.ndarray, unit: str, first: int, where: str) -> np.ndarray:
-    """int64 microseconds; seconds and milliseconds rounded to nearest, nanoseconds floored."""
+def to_microseconds(
+    t: np.ndarray, unit: str, first: int, where: str, offset: int = 0
+) -> np.ndarray:
+    """int64 microseconds; seconds and milliseconds rounded to nearest, nanoseconds floored.
+
+    Args:
+        t: Stored time stamps, integers or floats.
+        unit: Theirs.
+        first: Position of the first in the recording, for the message.
+        where: The file, for the message.
+        offset: Whole microseconds to add.
+
+    Raises:
+        DataError: A time stamp that is no number, or too large.
+    """
     if t.dtype.kind == "f":
         t = t.astype(np.float64, copy=False) * MICROSECONDS_PER[unit]
         if not (np.abs(t) < 2.0**62).all():  # NaN fails the comparison too
@@ -124,13 +137,17 @@ def to_microseconds(t: np.ndarray, unit: str, first: int, where: str) -> np.ndar
             raise DataError(
                 "time stamp out of range", where=f"{where}, event {first + bad}", found=t[bad]
             )
-        return (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
+        whole = (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
+        return whole + offset if offset else whole
     factor = {"s": 1_000_000, "ms": 1000}.get(unit, 1)
     limit = 2**62 // factor
     if len(t) and t.dtype.itemsize > 4 and (int(t.max()) > limit or int(t.min()) < -limit):
         raise DataError("time stamp out of range", where=where, found=f"{t.min()} .. {t.max()}")
+    if unit == "us" and offset:
+        return np.add(t, offset, dtype=np.int64)
     t = t.astype(np.int64, copy=False)
-    return t // 1000 if unit == "ns" else t * factor if factor > 1 else t
+    t = t // 1000 if unit == "ns" else t * factor if factor > 1 else t
+    return t + offset if offset else t
 
 
 def to_pixels(column: np.ndarray, name: str, first: int, where: str) -> np.ndarray:
@@ -171,15 +188,22 @@ def to_polarity(p: np.ndarray, first: int, where: str) -> np.ndarray:
 
 
 def to_block(
-    first: int, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, unit: str, where: str
+    first: int,
+    t: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    unit: str,
+    where: str,
+    offset: int = 0,
 ) -> RawBlock:
-    """A raw block from stored columns of any numeric type."""
+    """A raw block from stored columns of any numeric type; `offset` as in `to_microseconds`."""
     for name, column in zip("txyp", (t, x, y, p), strict=True):
         if column.dtype.kind not in ("iufb" if name == "p" else "iuf"):
             raise DataError(f"column {name} is not numeric", where=where, found=column.dtype)
     return RawBlock(
         first,
-        to_microseconds(t, unit, first, where),
+        to_microseconds(t, unit, first, where, offset),
         to_pixels(x, "x", first, where),
         to_pixels(y, "y", first, where),
         to_polarity(p, first, where),

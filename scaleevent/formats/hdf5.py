@@ -134,11 +134,12 @@ class Hdf5Source(Source):
             step = BLOCK
             if self.chunk is not None and self.chunk < BLOCK:
                 step = BLOCK // self.chunk * self.chunk
+            whole = 0 if start_us is None else 3 * step  # windows come in one piece
             at = first
             ignored = {"external triggers": self.triggers}
             while at < last:
-                stop = (at // step + 1) * step  # so that no chunk is read twice
-                if last - stop < step // 2:
+                stop = min((at // step + 1) * step, last)  # so that no chunk is read twice
+                if last - at <= whole:
                     stop = last
                 block = self._block(data, at, stop)
                 if self.index is not None:
@@ -178,16 +179,13 @@ class Hdf5Source(Source):
         places = [self.columns[name] for name in "txyp"]
         stored = [place.read(data[place.dataset], first, last, read) for place in places]
         where = f"{self.path}, dataset {places[0].dataset}"
-        block = to_block(first, *stored, self.unit, where)
-        if self.offset:
-            np.add(block.t, self.offset, out=block.t)  # just read: nobody else holds it
-        return block
+        return to_block(first, *stored, self.unit, where, self.offset)
 
     def _time(self, data: dict[str, h5py.Dataset], at: int) -> int:
         """Time of one event in us."""
         place = self.columns["t"]
         stored = place.read(data[place.dataset], at, at + 1, {})
-        return int(to_microseconds(stored, self.unit, at, str(self.path))[0]) + self.offset
+        return int(to_microseconds(stored, self.unit, at, str(self.path), self.offset)[0])
 
     def _bisect(
         self, data: dict[str, h5py.Dataset], start_us: int | None, end_us: int | None

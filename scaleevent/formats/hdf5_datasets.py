@@ -91,7 +91,9 @@ class KeptFile:
             if self._file is None or self._process != os.getpid():
                 self._checked = {}
                 _refuse_drivers(self.path)
-                self._file, self._process = h5py.File(self.path, "r"), os.getpid()
+                # of the chunks kept, those read to their end go first
+                self._file = h5py.File(self.path, "r", rdcc_w0=1.0)
+                self._process = os.getpid()
             try:
                 yield self._file
             except Exception:
