@@ -35,7 +35,9 @@ def zeros_for_scatter(count: int) -> np.ndarray:
     """
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros(count, np.int64)
-    memory = mmap.mmap(-1, -(-count * 8 // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE)
+    size = -(-count * 8 // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory seldom gets large pages
+    memory = mmap.mmap(-1, size, flags=private)
     try:
         memory.madvise(mmap.MADV_HUGEPAGE)
     except OSError:  # a kernel without them
