@@ -114,6 +114,9 @@ class PrepareConfig(WindowSettings, DamageSettings):
     time_unit: Annotated[
         Literal["s", "ms", "us", "ns"] | None, Field(description="custom: unit of the event times")
     ] = None
+    columns: Annotated[
+        str | None, Field(description="custom: order in a table without names, such as txyp")
+    ] = None
     segment: Annotated[
         int | None,
         Field(ge=1, description="custom: which stretch between clock resets (1, 2, ..; see info)"),
@@ -182,8 +185,8 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
         ("street",),
     ),
     **dict.fromkeys(
-        ("frames", "timestamps", "time_unit", "frame_time_unit", "offset_us", "exposure_point",
-         "homography", "calibration", "segment"), ("custom",),
+        ("frames", "timestamps", "time_unit", "columns", "frame_time_unit", "offset_us",
+         "exposure_point", "homography", "calibration", "segment"), ("custom",),
     ),
     **dict.fromkeys(("on_error", "max_bad"), ("custom", "dsec")),
     "sequences": ("dsec", *LABELS_OF_DSEC, *DAVIS),
@@ -201,6 +204,9 @@ class RecordingSettings(Settings):
     ] = None
     time_unit: Annotated[
         Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
+    ] = None
+    columns: Annotated[
+        str | None, Field(description="order in a table without names, such as txyp")
     ] = None
 
     _size = field_validator("size", mode="before")(parse_size)

@@ -2,11 +2,13 @@
 
 import os
 import zipfile
+from itertools import permutations
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
@@ -290,9 +292,32 @@ def test_dates_tell_the_unit_and_doubt_asks(tmp_path):
 
 
 def test_doubtful_column_order_asks(tmp_path):
-    refused(write_text(tmp_path / "a.txt", [[5, 3, 4, 1]]), "txyp", "xytp", "header")
-    path = write_text(tmp_path / "b.txt", [[5, 3, 4, 1]], "t x y p\n")
-    assert read_events(path).t.tolist() == [5]
+    path = write_text(tmp_path / "a.txt", [[5, 3, 4, 1]])
+    refused(path, "txyp", "xytp", "--columns")
+    named = write_text(tmp_path / "b.txt", [[5, 3, 4, 1]], "t x y p\n")
+    for events in (read_events(path, columns="txyp"), read_events(named, columns="pxyt")):
+        assert (events.t, events.x, events.y, events.p) == (5, 3, 4, 1)
+
+
+@pytest.mark.parametrize("order", ["".join(order) for order in permutations("txyp")])
+def test_columns_in_any_order(tmp_path, order):
+    """Told where the values would mislead: y before x."""
+    table = np.stack([getattr(EVENTS, name).astype(np.int64) for name in order], axis=1)
+    np.save(tmp_path / "a.npy", table)
+    savemat(tmp_path / "a.mat", {"events": table})
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["events"] = table.T
+    write_text(tmp_path / "a.txt", table.tolist())
+    for name in ("a.npy", "a.mat", "a.h5", "a.txt"):
+        told = {"size": (180, 240), "columns": order}
+        assert_same(read_events(tmp_path / name, **told), EVENTS)
+
+
+def test_an_order_names_four_columns(tmp_path):
+    path = write_text(tmp_path / "a.txt", [[5, 3, 4, 1]])
+    for order in ("txy", "txyy", "txypp", ""):
+        with pytest.raises(ConfigError, match="order of four columns"):
+            read_events(path, columns=order)
 
 
 class Shuffled:

@@ -41,7 +41,9 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if path.suffix == ".safetensors":
         return _weights(path)
     # whatever can be read is told, and damage with it
-    recording = open_recording(path, size=cfg.size, time_unit=cfg.time_unit, max_bad=1.0)
+    recording = open_recording(
+        path, size=cfg.size, time_unit=cfg.time_unit, columns=cfg.columns, max_bad=1.0
+    )
     facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}
     notes = []
     if len(facts.get("segments", ())) > 1:

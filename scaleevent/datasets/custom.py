@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scaleevent.calibration import read_homography, read_rig
-from scaleevent.config import PrepareConfig
+from scaleevent.config import PrepareConfig, VoxelizeConfig
 from scaleevent.datasets.frames import (
     PICTURES,
     EventView,
@@ -79,9 +80,7 @@ class CustomRecording:
         name: Unique, safe as a file name.
         recording: The event file.
         size: (height, width) of its sensor.
-        time_unit: Unit of the event times, where it was given.
-        max_bad: Share of the events that damage may cost; None: nothing.
-        segment: Which stretch between clock resets, from 0; None: there are no resets.
+        told: What else `open_recording` is told of it.
         frames: Where the images come from.
         times: The file of frame times, if there is one.
         rule: How windows are found.
@@ -94,9 +93,7 @@ class CustomRecording:
     name: str
     recording: Path
     size: tuple[int, int]
-    time_unit: str | None
-    max_bad: float | None
-    segment: int | None
+    told: dict[str, Any]
     frames: FramesInside | PictureFiles | VideoFile
     times: Path | None
     rule: WindowRule
@@ -118,10 +115,7 @@ class CustomRecording:
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every frame that has events before it."""
-        recording = open_recording(
-            self.recording, size=self.size, time_unit=self.time_unit, max_bad=self.max_bad,
-            segment=self.segment,
-        )  # fmt: skip
+        recording = open_recording(self.recording, size=self.size, **self.told)
         images = self.frames.timed(recording, self.view())
         yield from pair_frames(recording, images, self.rule, self.name, counts)
 
@@ -206,14 +200,21 @@ def unique_names(names: list[str]) -> list[str]:
     return unique
 
 
+def told(config: PrepareConfig | VoxelizeConfig) -> dict[str, Any]:
+    """What `open_recording` is told of every recording, beside its sensor's size."""
+    return {
+        "time_unit": config.time_unit,
+        "columns": config.columns,
+        "max_bad": config.tolerated,
+    }
+
+
 def _recordings(root: Path, config: PrepareConfig) -> list[tuple[str, Recording]]:
     """Proposed name and recording of everything in a root."""
-    opened = {
-        "size": config.size, "time_unit": config.time_unit, "max_bad": config.tolerated,
-        "segment": None if config.segment is None else config.segment - 1,
-    }  # fmt: skip
+    segment = None if config.segment is None else config.segment - 1
+    opened = partial(open_recording, size=config.size, segment=segment, **told(config))
     if root.is_file():
-        return [(root.stem, open_recording(root, **opened))]
+        return [(root.stem, opened(root))]
     if not root.is_dir():
         raise DataError("no such file or folder", where=root)
     files = sorted(path for path in root.iterdir() if path.is_file() and path.name[0] != ".")
@@ -226,7 +227,7 @@ def _recordings(root: Path, config: PrepareConfig) -> list[tuple[str, Recording]
             if path.suffix.lower() not in suffixes:
                 continue
             try:
-                found.append(open_recording(path, **opened))
+                found.append(opened(path))
             except NotEventsError as error:
                 refused.append(f"{path.name}: {error.what}")
         if found:
@@ -270,9 +271,7 @@ def _source(name: str, recording: Recording, config: PrepareConfig) -> CustomRec
         name=name,
         recording=recording.path,
         size=(recording.height, recording.width),
-        time_unit=config.time_unit,
-        max_bad=recording.max_bad,
-        segment=recording.segment,
+        told={**told(config), "segment": recording.segment},
         frames=frames,
         times=times,
         rule=window_rule(config),

@@ -7,8 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from scaleevent.config import DamageSettings, PrepareConfig, VoxelizeConfig, WindowSettings
+from scaleevent.config import (
+    DamageSettings,
+    PrepareConfig,
+    RecordingSettings,
+    VoxelizeConfig,
+    WindowSettings,
+)
 from scaleevent.datasets import custom
 from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, NotEventsError
@@ -18,7 +25,11 @@ from scaleevent.pairs import Pair
 from scaleevent.windows import WindowRule, window_rule
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)
-SHARED = (*WindowSettings.model_fields, *DamageSettings.model_fields, "size", "time_unit")
+SHARED = tuple(
+    key
+    for settings in (WindowSettings, DamageSettings, RecordingSettings)
+    for key in settings.model_fields
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +40,7 @@ class EventWindows:
         name: Unique, safe as a file name.
         path: The recording.
         size: Sensor (height, width).
-        time_unit: Unit of the event times, where it was given.
-        max_bad: Share of the events that damage may cost; None: nothing.
-        segment: Which stretch between clock resets, from 0; None: there are no resets.
+        told: What else `open_recording` is told of it.
         rule: How a window's start is found.
         period_us: Time between the ends of windows; the first ends one period after the first
             event.
@@ -42,9 +51,7 @@ class EventWindows:
     name: str
     path: Path
     size: tuple[int, int]
-    time_unit: str | None
-    max_bad: float | None
-    segment: int | None
+    told: dict[str, Any]
     rule: WindowRule
     period_us: int
     span_us: tuple[int, int] | None
@@ -68,10 +75,7 @@ class EventWindows:
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Pairs without an image; an empty window is a dropped one."""
-        recording = open_recording(
-            self.path, size=self.size, time_unit=self.time_unit, max_bad=self.max_bad,
-            segment=self.segment,
-        )  # fmt: skip
+        recording = open_recording(self.path, size=self.size, **self.told)
         stream = EventStream(recording, self.rule)
         for end in self._ends():
             window, events = stream.window_before(end)
@@ -104,11 +108,7 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str]]:
     damaged: list[DataError] = []
     for path in files:
         try:
-            found.append(
-                open_recording(
-                    path, size=config.size, time_unit=config.time_unit, max_bad=config.tolerated
-                )
-            )
+            found.append(open_recording(path, size=config.size, **custom.told(config)))
         except NotEventsError as error:
             if root.is_file():
                 raise
@@ -170,9 +170,7 @@ def _sources(
             name=f"{name}-{number + 1}" if several else name,
             path=recording.path,
             size=(recording.height, recording.width),
-            time_unit=config.time_unit,
-            max_bad=config.tolerated,
-            segment=number if several else None,
+            told={**custom.told(config), "segment": number if several else None},
             rule=window_rule(config),
             period_us=max(1, round(1e6 / config.rate)),
             span_us=stretch and (stretch.first_us, stretch.last_us),

@@ -23,7 +23,7 @@ from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.recording import Counts, Recording
 from scaleevent.formats.sensors import measured_size
-from scaleevent.formats.source import Frame
+from scaleevent.formats.source import Frame, Told
 
 __all__ = [
     "FORMATS",
@@ -44,6 +44,7 @@ def open_recording(
     *,
     size: tuple[int, int] | None = None,
     time_unit: str | None = None,
+    columns: str | None = None,
     max_bad: float | None = None,
     segment: int | None = None,
 ) -> Recording:
@@ -55,6 +56,8 @@ def open_recording(
             store its size is read once to find the largest coordinates.
         time_unit: s, ms, us or ns for files that do not define one (HDF5, NumPy, text), over what
             their values suggest. Formats that define it do not need it.
+        columns: Order of time, column, row and polarity in a table without names (NumPy, text,
+            MATLAB, HDF5), such as "txyp", over what its values suggest: that x is before y.
         max_bad: Share of the events that damage may cost, 0 to 1; None: any damage is an error.
         segment: Which stretch between clock resets to read, from 0; None: see `Recording`.
 
@@ -63,7 +66,7 @@ def open_recording(
 
     Raises:
         DataError: The file is absent, empty, damaged or of another kind.
-        ConfigError: A size or time unit that cannot be.
+        ConfigError: A size, time unit or order of columns that cannot be.
         MissingPackageError: The format needs a package that is not installed.
     """
     path = Path(path)
@@ -77,7 +80,12 @@ def open_recording(
         raise ConfigError(
             "unknown time unit", found=time_unit, expected=", ".join(MICROSECONDS_PER)
         )
-    source = _module_for(path).open_source(path, time_unit)
+    if columns is not None and sorted(columns) != sorted("txyp"):
+        raise ConfigError(
+            "not an order of four columns", where="columns", found=columns,
+            expected="the letters t, x, y, p, each once, such as txyp",
+        )  # fmt: skip
+    source = _module_for(path).open_source(path, Told(time_unit, columns))
     notes = dict(source.notes)
     if size is not None:
         notes["sensor size from"] = "the caller"
@@ -99,6 +107,7 @@ def read_events(
     *,
     size: tuple[int, int] | None = None,
     time_unit: str | None = None,
+    columns: str | None = None,
     max_bad: float | None = None,
     segment: int | None = None,
 ) -> Events:
@@ -110,16 +119,22 @@ def read_events(
         end_us: First time no longer wanted.
         size: Sensor (height, width); see `open_recording`.
         time_unit: s, ms, us or ns; see `open_recording`.
+        columns: Order of the columns of a table; see `open_recording`.
         max_bad: Share of the events that damage may cost; see `open_recording`.
         segment: Which stretch between clock resets to read; see `open_recording`.
 
     Raises:
         DataError: The file is absent, empty, damaged or of another kind.
-        ConfigError: A size or time unit that cannot be.
+        ConfigError: A size, time unit or order of columns that cannot be.
         MissingPackageError: The format needs a package that is not installed.
     """
     recording = open_recording(
-        path, size=size, time_unit=time_unit, max_bad=max_bad, segment=segment
+        path,
+        size=size,
+        time_unit=time_unit,
+        columns=columns,
+        max_bad=max_bad,
+        segment=segment,
     )
     blocks = recording.blocks(start_us, end_us)
     return Events.concatenate(blocks, recording.height, recording.width)
@@ -167,7 +182,7 @@ FORMATS = {
     "ATIS BIN": atis_bin,
     "text (txt, csv)": text,
 }
-"""Readable formats by name: modules with `matches(head, path)` and `open_source(path, time_unit)`.
+"""Readable formats by name: modules with `matches(head, path)` and `open_source(path, told)`.
 
 The first that matches reads the file; text comes last, since it has no mark of its own.
 """

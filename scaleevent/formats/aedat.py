@@ -12,6 +12,7 @@ from pathlib import Path
 from scaleevent.errors import DataError
 from scaleevent.formats.aedat_machines import DAVIS, DVS128, PACKETS
 from scaleevent.formats.headers import MOST_BYTES, header_lines
+from scaleevent.formats.source import Told
 from scaleevent.formats.words import WordSource
 
 MARK = b"#"
@@ -38,8 +39,8 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of an AEDAT 2.0 or 3 file; `time_unit` is not needed, the format fixes it.
+def open_source(path: Path, told: Told) -> WordSource:
+    """The decoder of an AEDAT 2.0 or 3 file; nothing need be told, the format fixes it.
 
     Raises:
         DataError: Another version, a header without end, compressed packets, or a camera whose

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.source import BLOCK, Frame, RawBlock, Source
+from scaleevent.formats.source import BLOCK, Frame, RawBlock, Source, Told
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 
@@ -20,8 +20,8 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, time_unit: str | None) -> Aedat4Source:
-    """The decoder of an AEDAT4 file; `time_unit` is not needed, the format fixes it.
+def open_source(path: Path, told: Told) -> Aedat4Source:
+    """The decoder of an AEDAT4 file; nothing need be told, the format fixes it.
 
     Of several event or frame streams the one with the lowest number is taken; `notes` tells.
 

@@ -24,7 +24,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.source import BLOCK, RawBlock, Source, TimeIndex
+from scaleevent.formats.source import BLOCK, RawBlock, Source, TimeIndex, Told
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
@@ -75,7 +75,7 @@ Columns = dict[str, tuple[Rows, str | int | None]]
 """For each of t, x, y, p its rows and, in a record or matrix row, the field or place."""
 
 
-def open_source(path: Path, time_unit: str | None) -> ArraySource:
+def open_source(path: Path, told: Told) -> ArraySource:
     """Find the events in a NumPy file.
 
     Taken are four one-dimensional arrays by name, one record array with these fields, or one
@@ -87,9 +87,9 @@ def open_source(path: Path, time_unit: str | None) -> ArraySource:
     """
     with _damage_told(path):
         arrays = _headers(path)
-        columns, length = _find(path, arrays)
+        columns, length = _find(path, arrays, told.columns)
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
-        unit = find_time_unit(sample["t"] if sample else np.empty(0), time_unit, str(path))
+        unit = find_time_unit(sample["t"] if sample else np.empty(0), told.time_unit, str(path))
     kind = "npz" if any(array.member for array in arrays) else "npy"
     return ArraySource(path, kind, {"time unit": unit}, columns, length, unit)
 
@@ -193,7 +193,7 @@ def _headers(path: Path) -> list[Array]:
     return arrays
 
 
-def _find(path: Path, arrays: list[Array]) -> tuple[Columns, int]:
+def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[Columns, int]:
     """The four columns among the arrays, and their length."""
     flat = {array.member.removesuffix(".npy"): array for array in arrays if len(array.shape) == 1}
     names = find_columns(flat)
@@ -210,7 +210,7 @@ def _find(path: Path, arrays: list[Array]) -> tuple[Columns, int]:
     matrices = [a for a in arrays if len(a.shape) == 2 and 4 in a.shape and not a.dtype.names]
     matrices.sort(key=lambda a: "event" not in a.member.lower())
     if matrices and (len(matrices) == 1 or "event" in matrices[0].member.lower()):
-        return _matrix_columns(path, matrices[0])
+        return _matrix_columns(path, matrices[0], given)
     raise NotEventsError(
         "no events in this NumPy file",
         where=path,
@@ -220,7 +220,7 @@ def _find(path: Path, arrays: list[Array]) -> tuple[Columns, int]:
     )
 
 
-def _matrix_columns(path: Path, matrix: Array) -> tuple[Columns, int]:
+def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[Columns, int]:
     """Columns of a (K, 4) or (4, K) matrix in either memory order."""
     by_row = matrix.shape[1] == 4
     length = matrix.shape[0] if by_row else matrix.shape[1]
@@ -231,7 +231,8 @@ def _matrix_columns(path: Path, matrix: Array) -> tuple[Columns, int]:
     columns = dict(zip("txyp", places, strict=True))
     sample = next(_stored(path, columns, min(length, SAMPLE)), None)
     if sample:
-        order = column_order(np.stack([sample[name] for name in "txyp"], axis=1), str(path))
+        table = np.stack([sample[name] for name in "txyp"], axis=1)
+        order = column_order(table, given, str(path))
         columns = {name: places[order.index(name)] for name in "txyp"}
     return columns, length
 

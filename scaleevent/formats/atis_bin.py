@@ -11,6 +11,7 @@ from pathlib import Path
 import numba as nb
 import numpy as np
 
+from scaleevent.formats.source import Told
 from scaleevent.formats.words import Machine, WordSource
 
 _RECORD = 5
@@ -32,8 +33,8 @@ def matches(head: bytes, path: Path) -> bool:
     return len(t) > 0 and np.count_nonzero(odd) <= _MOST_ODD * len(t)
 
 
-def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of a .bin file; `time_unit` is not needed, the format fixes it."""
+def open_source(path: Path, told: Told) -> WordSource:
+    """The decoder of a .bin file; nothing need be told, the format fixes it."""
     return WordSource(path, "ATIS BIN", None, {}, 0, RECORDS)
 
 

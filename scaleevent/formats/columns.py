@@ -41,19 +41,22 @@ def find_columns(names: Iterable[str]) -> dict[str, str] | None:
     return found
 
 
-def column_order(sample: np.ndarray, where: str) -> str:
-    """Order of the four columns of a table, such as "txyp", read off its values.
+def column_order(sample: np.ndarray, given: str | None, where: str) -> str:
+    """Order of the four columns of a table, such as "txyp": the one given, else by its values.
 
     Polarity takes only the values -1, 0, 1; pixels are whole and not negative, x before y; time is
     the one column with fractions, or else one that rarely steps back.
 
     Args:
         sample: (K, 4) the first rows.
+        given: What the caller knows.
         where: The file, for the message.
 
     Raises:
         DataError: No order fits, or several do.
     """
+    if given is not None:
+        return given
     sample = sample.astype(np.float64, copy=False)
     whole = (sample == np.floor(sample)).all(axis=0)
     pixel = whole & (sample >= 0).all(axis=0)
@@ -77,8 +80,8 @@ def column_order(sample: np.ndarray, where: str) -> str:
         found=f"{'orders ' + ', '.join(sorted(fits)) if fits else 'no order'} would fit; "
         f"first row {first}",
         expected="four columns: ascending time, whole pixels x and y, polarity 0/1 or -1/+1",
-        hint="name the columns: a header line 't x y p', or arrays called t, x, y, p; "
-        "undistorted events with fractions of pixels are not read",
+        hint="give the order, such as --columns txyp; undistorted events with fractions of pixels "
+        "are not read",
     )
 
 

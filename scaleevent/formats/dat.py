@@ -13,6 +13,7 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.headers import MOST_BYTES, header_lines, key_values
+from scaleevent.formats.source import Told
 from scaleevent.formats.words import Machine, WordSource, unwrap
 
 MARK = b"% "
@@ -28,8 +29,8 @@ def matches(head: bytes, path: Path) -> bool:
     return told or bool(lines) and path.suffix.lower() == ".dat"
 
 
-def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of a DAT file; `time_unit` is not needed, the format fixes it.
+def open_source(path: Path, told: Told) -> WordSource:
+    """The decoder of a DAT file; nothing need be told, the format fixes it.
 
     Raises:
         NotEventsError: Records of another kind, such as triggers.

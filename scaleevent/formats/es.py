@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
+from scaleevent.formats.source import Told
 from scaleevent.formats.words import OTHER, Machine, WordSource
 
 MAGIC = b"Event Stream"
@@ -31,8 +32,8 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of a DVS or ATIS stream; `time_unit` is not needed, the format fixes it.
+def open_source(path: Path, told: Told) -> WordSource:
+    """The decoder of a DVS or ATIS stream; nothing need be told, the format fixes it.
 
     Raises:
         NotEventsError: A stream of another type.

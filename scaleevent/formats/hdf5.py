@@ -23,7 +23,7 @@ from scaleevent.formats.hdf5_datasets import (
     time_index,
     values,
 )
-from scaleevent.formats.source import BLOCK, JITTER_US, Extent, RawBlock, Source
+from scaleevent.formats.source import BLOCK, JITTER_US, Extent, RawBlock, Source, Told
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
@@ -39,7 +39,7 @@ def matches(head: bytes, path: Path) -> bool:
     return any(head.startswith(MAGIC, at) for at in _USER_BLOCKS)
 
 
-def open_source(path: Path, time_unit: str | None) -> Hdf5Source:
+def open_source(path: Path, told: Told) -> Hdf5Source:
     """Find the events in an HDF5 file.
 
     Of several streams (left and right cameras) the first by name is taken; `notes` lists the rest.
@@ -50,7 +50,7 @@ def open_source(path: Path, time_unit: str | None) -> Hdf5Source:
     """
     kept = KeptFile(path)
     with kept.opened() as file:
-        found = dict(streams(file, path))
+        found = dict(streams(file, path, told.columns))
         if not found:
             raise NotEventsError(
                 "no events in this HDF5 file",
@@ -65,7 +65,7 @@ def open_source(path: Path, time_unit: str | None) -> Hdf5Source:
         index, is_dsec = time_index(file, times.parent)
         offset = int(values(file["t_offset"], 1, path)[0]) if is_dsec else 0
         sample = place.read(times, 0, min(SAMPLE, length), {})
-        unit = find_time_unit(sample, time_unit, f"{path}, dataset {times.name}")
+        unit = find_time_unit(sample, told.time_unit, f"{path}, dataset {times.name}")
         notes = {"events": stream, "time unit": unit}
         if offset:
             notes["time offset"] = f"{offset} us"

@@ -174,8 +174,16 @@ def is_dataset(group: h5py.Group, name: str) -> bool:
     return _hard(inside, last) and isinstance(inside[last], h5py.Dataset)
 
 
-def streams(file: h5py.File, path: Path) -> Iterator[tuple[str, tuple[Columns, int]]]:
-    """Everything that looks like events, with its length, by the name of its group or table."""
+def streams(
+    file: h5py.File, path: Path, order: str | None
+) -> Iterator[tuple[str, tuple[Columns, int]]]:
+    """Everything that looks like events, with its length, by the name of its group or table.
+
+    Args:
+        file: The opened file.
+        path: Its name, for messages.
+        order: Of the columns of a matrix, where the caller knows it.
+    """
     for item in _walk(file, set()):
         if isinstance(item, h5py.Group):
             vectors = {name: item[name] for name in item if is_dataset(item, name)}
@@ -191,7 +199,7 @@ def streams(file: h5py.File, path: Path) -> Iterator[tuple[str, tuple[Columns, i
                 yield item.name, (places, len(item))
         elif item.ndim == 2 and item.name.lower().split("/")[-1] in _TABLE_NAMES:
             if 4 in item.shape:
-                yield item.name, _table(checked(item, path), path)
+                yield item.name, _table(checked(item, path), order, path)
 
 
 def _vector(data: h5py.Dataset) -> bool:
@@ -216,12 +224,12 @@ def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Colum
     return places, lengths["t"]
 
 
-def _table(data: h5py.Dataset, path: Path) -> tuple[Columns, int]:
+def _table(data: h5py.Dataset, given: str | None, path: Path) -> tuple[Columns, int]:
     """Places of the columns of a (K, 4) or (4, K) matrix, whose order the values tell."""
     by_row = data.shape[1] == 4
     length = data.shape[0 if by_row else 1]
     sample = data[:SAMPLE] if by_row else data[:, :SAMPLE].T
-    order = column_order(sample, f"{path}, dataset {data.name}") if length else "txyp"
+    order = column_order(sample, given, f"{path}, dataset {data.name}") if length else "txyp"
     kind = "column" if by_row else "row"
     return {name: Place(data.name, **{kind: order.index(name)}) for name in "txyp"}, length
 

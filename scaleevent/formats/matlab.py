@@ -16,7 +16,7 @@ import numpy as np
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
-from scaleevent.formats.source import BLOCK, RawBlock, Source
+from scaleevent.formats.source import BLOCK, RawBlock, Source, Told
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 _MOST_BYTES = 256 << 20
@@ -27,7 +27,7 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, time_unit: str | None) -> MatlabSource:
+def open_source(path: Path, told: Told) -> MatlabSource:
     """Find the events among a file's numeric variables and the fields of its structs.
 
     Raises:
@@ -51,7 +51,8 @@ def open_source(path: Path, time_unit: str | None) -> MatlabSource:
             expected="a matrix of four columns, or vectors called t, x, y, p",
         )
     if "matrix" in names:
-        columns = _columns(stored[names["matrix"]], f"{path}, variable {names['matrix']}")
+        where = f"{path}, variable {names['matrix']}"
+        columns = _columns(stored[names["matrix"]], told.columns, where)
     else:
         columns = {
             key: Column(stored[name].values, stored[name].kind) for key, name in names.items()
@@ -59,7 +60,7 @@ def open_source(path: Path, time_unit: str | None) -> MatlabSource:
     lengths = {name: len(column.values) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
-    unit = find_time_unit(columns["t"].part(0, SAMPLE), time_unit, str(path))
+    unit = find_time_unit(columns["t"].part(0, SAMPLE), told.time_unit, str(path))
     return MatlabSource(path, {"time unit": unit}, columns, unit)
 
 
@@ -118,11 +119,11 @@ def _load(path: Path, chosen: list[Variable]) -> dict[str, Numbers]:
     return {name: array for variable in chosen for name, array in variable.load().items()}
 
 
-def _columns(matrix: Numbers, where: str) -> dict[str, Column]:
+def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Column]:
     """The columns of a matrix of four columns, or of four rows."""
     rows, columns = matrix.shape
     table = matrix.values.reshape(columns, rows)
     table = table.T if columns == 4 else table
     head = table[:SAMPLE].astype(matrix.kind, copy=False)
-    order = column_order(head, where) if len(table) else "xypt"
+    order = column_order(head, given, where) if len(table) else "xypt"
     return {name: Column(table[:, order.index(name)], matrix.kind) for name in "txyp"}

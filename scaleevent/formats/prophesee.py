@@ -12,6 +12,7 @@ import numpy as np
 from scaleevent.errors import DataError
 from scaleevent.formats import evt
 from scaleevent.formats.headers import MOST_BYTES, header_lines, key_values
+from scaleevent.formats.source import Told
 from scaleevent.formats.words import Machine, WordSource
 
 MARK = b"% "
@@ -48,8 +49,8 @@ def matches(head: bytes, path: Path) -> bool:
     return named and bool(lines) and not lines[0].startswith("Data file")  # of a renamed DAT file
 
 
-def open_source(path: Path, time_unit: str | None) -> WordSource:
-    """The decoder of a RAW file; `time_unit` is not needed, the format fixes it.
+def open_source(path: Path, told: Told) -> WordSource:
+    """The decoder of a RAW file; nothing need be told, the format fixes it.
 
     Raises:
         DataError: An encoding that is not read, or a broken header.

@@ -22,7 +22,7 @@ from scaleevent.formats.ros_messages import (
     read_image,
     read_packet,
 )
-from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source
+from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source, Told
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 ROS1 = b"#ROSBAG V2.0"
@@ -41,14 +41,14 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith((ROS1, SQLITE, MCAP))
 
 
-def open_source(path: Path, time_unit: str | None) -> RosSource:
+def open_source(path: Path, told: Told) -> RosSource:
     """Find events and images in a bag.
 
     The first topic of events by name is taken, and of images; `notes` lists the others.
 
     Args:
         path: A .bag, .db3 or .mcap file.
-        time_unit: Of stamps of 64 bits, as old bags have them; other stamps need none.
+        told: The unit of stamps of 64 bits, as old bags have them; other stamps need none.
 
     Raises:
         MissingPackageError: The package rosbags is absent.
@@ -89,7 +89,7 @@ def open_source(path: Path, time_unit: str | None) -> RosSource:
         elif first is not None:
             size, rows = read_event_array(first, cdr, whole_stamps)
             if whole_stamps:
-                unit = find_time_unit(rows["t"], time_unit, f"{path}, topic {topic}")
+                unit = find_time_unit(rows["t"], told.time_unit, f"{path}, topic {topic}")
         if pictures and encoding == "evt3":
             notes["images left out"] = (
                 f"{', '.join(pictures)}: on the clock of ROS, the events are on the sensor's"

@@ -16,6 +16,19 @@ JITTER_US = 1000
 
 
 @dataclass(frozen=True)
+class Told:
+    """What the caller knows of a file that may not say it.
+
+    Args:
+        time_unit: s, ms, us or ns.
+        columns: Order of t, x, y, p in a table, such as "txyp".
+    """
+
+    time_unit: str | None = None
+    columns: str | None = None
+
+
+@dataclass(frozen=True)
 class Flaw:
     """Damage a reader met and could read on from, or that ends what can be read.
 
@@ -111,7 +124,7 @@ class Extent:
 
 
 class Source:
-    """What a format module's `open_source(path, time_unit)` returns; subclasses decode a format.
+    """What a format module's `open_source(path, told)` returns; subclasses decode a format.
 
     Attributes:
         format: Name of the format, such as "EVT3".

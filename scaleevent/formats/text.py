@@ -12,7 +12,7 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.source import Flaw, RawBlock, Source, TimeIndex
+from scaleevent.formats.source import Flaw, RawBlock, Source, TimeIndex, Told
 from scaleevent.formats.text_lines import scan_lines
 
 _CHUNK_BYTES = 4 << 20
@@ -116,7 +116,7 @@ def _not_an_event(text: bytes, line: int) -> Flaw:
     )
 
 
-def open_source(path: Path, time_unit: str | None) -> TextSource:
+def open_source(path: Path, told: Told) -> TextSource:
     """Find out how the lines of a text file are laid out.
 
     Comment lines begin with # or % (anywhere: #). A line of names gives the column order and may
@@ -130,7 +130,7 @@ def open_source(path: Path, time_unit: str | None) -> TextSource:
     with path.open("rb") as file:
         head = next(_whole_lines(file, path, _SAMPLE_BYTES), b"")
     skip = line = 0
-    size, names, unit = None, None, time_unit
+    size, names, unit = None, None, told.time_unit
     for text in head.splitlines(keepends=True):
         fields = _fields(text.strip().lstrip(b"#% "))
         if found := _names(text):
@@ -158,7 +158,7 @@ def open_source(path: Path, time_unit: str | None) -> TextSource:
             )
         if names is None:
             t, columns, _ = layout.parse(events, line)
-            order = column_order(np.stack([t, *columns], axis=1), str(path))
+            order = column_order(np.stack([t, *columns], axis=1), told.columns, str(path))
             names = tuple(order.index(name) for name in "txyp")
         fields = (_fields(text) for text in events.splitlines())
         times = (parts[names[0]] for parts in fields if len(parts) > max(names))
