@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
 from scaleevent.events import Events
-from scaleevent.formats import open_recording, read_events, recording_facts
+from scaleevent.formats import open_recording, read_events, recording_facts, ros
 from tests.event_files import evt3_words, rows_of, some_events
 from tests.test_formats import assert_same
 
@@ -78,8 +78,10 @@ def image(store, us: int, pixels: np.ndarray, encoding: str):
     return kind(header(store, us), height, width, encoding, 0, padded.shape[1], padded.reshape(-1))
 
 
-def write_bag(path: Path, store, *topics: tuple[str, list], compression=None) -> Path:
-    """A bag of (topic, messages), one message a millisecond; .bag, .db3 or .mcap."""
+def write_bag(
+    path: Path, store, *topics: tuple[str, list], compression=None, together: int = 1
+) -> Path:
+    """A bag of (topic, messages), so many messages every millisecond; .bag, .db3 or .mcap."""
     if path.suffix == ".bag":
         writer = Writer1(path)
         if compression:
@@ -89,7 +91,7 @@ def write_bag(path: Path, store, *topics: tuple[str, list], compression=None) ->
                 kind = messages[0].__msgtype__
                 link = bag.add_connection(topic, kind, typestore=store)
                 for k, message in enumerate(messages):
-                    bag.write(link, k * 1_000_000, store.serialize_ros1(message, kind))
+                    bag.write(link, k // together * 1_000_000, store.serialize_ros1(message, kind))
         return path
     plugin = StoragePlugin.SQLITE3 if path.suffix == ".db3" else StoragePlugin.MCAP
     folder = path.with_suffix("")
@@ -98,7 +100,7 @@ def write_bag(path: Path, store, *topics: tuple[str, list], compression=None) ->
             kind = messages[0].__msgtype__
             link = bag.add_connection(topic, kind, typestore=store)
             for k, message in enumerate(messages):
-                bag.write(link, k * 1_000_000, store.serialize_cdr(message, kind))
+                bag.write(link, k // together * 1_000_000, store.serialize_cdr(message, kind))
     (written,) = folder.glob(f"*{path.suffix}")
     shutil.move(written, path)
     shutil.rmtree(folder)
@@ -151,6 +153,38 @@ def test_evt3_packets_are_one_stream(tmp_path, suffix):
     messages = [packet(store, "evt3", words[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
     path = write_bag(tmp_path / f"a{suffix}", store, ("/event_camera/events", messages))
     assert_same(read_events(path), events)
+
+
+@SUFFIXES
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("encoding", ["array", "evt3"])
+def test_a_second_read_begins_at_a_noted_message(tmp_path, monkeypatch, suffix, together, encoding):
+    monkeypatch.setattr(ros, "BLOCK", 50)
+    events = some_events(1500, span_us=500_000)
+    store = types(suffix != ".bag")
+    if encoding == "array":
+        messages = [array(store, events[k : k + 20]) for k in range(0, 1500, 20)]
+    else:
+        words = evt3_words(events).tobytes()
+        messages = [packet(store, "evt3", words[k : k + 90]) for k in range(0, len(words), 90)]
+    path = write_bag(tmp_path / f"a{suffix}", store, ("/e", messages), together=together)
+    recording = open_recording(path)
+    recording.source.index.every = 150
+
+    def part(start, end):
+        return Events.concatenate(recording.blocks(start, end), 180, 240), recording.counts.decoded
+
+    first, decoded_first = part(400_000, 420_000)
+    assert_same(first, events.between(400_000, 420_000))
+    assert_same(part(None, None)[0], events)
+    firsts = []
+    for start in (0, 90_000, 300_000, 490_000):
+        assert_same(part(start, None)[0], events.between(start, None))
+        firsts.append(next(recording.source.blocks(start, None)).first)
+    assert firsts[0] == 0 and firsts == sorted(firsts) and firsts[-1] > 1000
+    again, decoded_again = part(400_000, 420_000)
+    assert_same(again, first)
+    assert decoded_again < decoded_first / 2
 
 
 @SUFFIXES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from scaleevent.formats.ros_messages import (
     read_image,
     read_packet,
 )
-from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source, Told
+from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source, TimeIndex, Told
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 ROS1 = b"#ROSBAG V2.0"
@@ -117,6 +117,8 @@ class RosSource(Source):
         encoding: "evt3", "mono", or None for arrays of events.
         unit: Unit of stamps of 64 bits; None where stamps are seconds and nanoseconds.
         pictures: Topic of the images, or None.
+        index: Messages noted by the time of their events; the bag's own index finds them again by
+            the time they were recorded at.
     """
 
     path: Path
@@ -128,6 +130,7 @@ class RosSource(Source):
     encoding: str | None
     unit: str | None
     pictures: str | None
+    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
 
     @property
     def has_frames(self) -> bool:
@@ -135,8 +138,13 @@ class RosSource(Source):
         return self.pictures is not None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """All events from the beginning, message by message; small messages are gathered."""
-        state = evt.first_state(evt.EVT3_STATE)
+        """The events from the last message noted before the range on, or from the first.
+
+        Small messages are gathered.
+        """
+        begin = (None, 0, 0, evt.first_state(evt.EVT3_STATE))
+        recorded, skipped, first, state = self.index.before(start_us, begin)
+        state = state.copy()
         decode = {
             "evt3": partial(self._evt3, state=state),
             "mono": lambda data, tally: mono_columns(read_packet(data, self.cdr)),
@@ -145,8 +153,15 @@ class RosSource(Source):
         tally = np.zeros(TALLY, np.int64)
         parts: list[Columns] = []
         flaws: list[Flaw] = []
-        first = gathered = 0
-        for number, data in enumerate(self._messages(self.topic)):
+        gathered = 0
+        done: RawBlock | None = None
+        for number, (stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
+            if done is not None:
+                # among messages recorded at one time, the bag's index knows only the first
+                place = (stamp, number, first, state.copy()) if stamp != recorded else None
+                self.index.note(done.t, first, place)
+                done = None
+            recorded = stamp
             try:
                 parts.append(decode(data, tally))
                 gathered += len(parts[-1][0])
@@ -156,7 +171,8 @@ class RosSource(Source):
                     Flaw("damaged message", where, f"{error.what}: {error.found}", count=1)
                 )
             if gathered >= BLOCK or flaws:
-                yield _block(first, parts, tally, flaws)
+                done = _block(first, parts, tally, flaws)
+                yield done
                 first += gathered
                 parts, flaws, gathered = [], [], 0
         yield _block(first, parts, tally, flaws)
@@ -167,7 +183,7 @@ class RosSource(Source):
             return
         with _opened(self.path) as bag:
             kind = next(link.msgtype for link in bag.connections if link.topic == self.pictures)
-        for number, data in enumerate(self._messages(self.pictures)):
+        for number, (_, data) in enumerate(self._messages(self.pictures)):
             try:
                 stamp, image = PICTURES[kind](data, self.cdr)
             except DataError as error:
@@ -179,11 +195,12 @@ class RosSource(Source):
                 ) from error
             yield Frame(image, stamp // 1000, stamp // 1000)
 
-    def _messages(self, topic: str) -> Iterator[bytes]:
+    def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Time of recording in ns and bytes of the messages of a topic, from a time on."""
         with _opened(self.path) as bag:
             links = [link for link in bag.connections if link.topic == topic]
-            for _, _, data in bag.messages(links):
-                yield data
+            for _, stamp, data in bag.messages(links, start=start):
+                yield stamp, data
 
     def _array(self, data: bytes, tally: np.ndarray) -> Columns:
         _, rows = read_event_array(data, self.cdr, self.unit is not None)

@@ -179,10 +179,13 @@ class TimeIndex:
         return begin
 
     def note(self, t: np.ndarray, events: int, place: Any) -> None:
-        """Note a place after `events` events, the last of them with times `t`, where it is due."""
+        """Note a place after `events` events, the last of them with times `t`, where it is due.
+
+        Where no read may begin, `place` is None; the times count all the same.
+        """
         known = self._notes[-1][1] if self._notes else 0
         if events <= known or not len(t):
             return
         self._latest = max(self._latest, int(t.max()))
-        if events >= known + self.every:
+        if place is not None and events >= known + self.every:
             self._notes.append((self._latest, events, place))
