@@ -156,7 +156,7 @@ def test_evt3_packets_are_one_stream(tmp_path, suffix):
 
 
 @SUFFIXES
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("encoding", ["array", "evt3"])
 def test_a_second_read_begins_at_a_noted_message(tmp_path, monkeypatch, suffix, together, encoding):
     monkeypatch.setattr(ros, "BLOCK", 50)
