@@ -180,7 +180,9 @@ def test_a_second_read_begins_at_a_noted_message(tmp_path, monkeypatch, suffix, 
     firsts = []
     for start in (0, 90_000, 300_000, 490_000):
         assert_same(part(start, None)[0], events.between(start, None))
-        firsts.append(next(recording.source.blocks(start, None)).first)
+        block = next(recording.source.blocks(start, None))
+        assert np.array_equal(block.t, events.t[block.first : block.first + len(block)])
+        firsts.append(block.first)
     assert firsts[0] == 0 and firsts == sorted(firsts) and firsts[-1] > 1000
     again, decoded_again = part(400_000, 420_000)
     assert_same(again, first)
