@@ -108,6 +108,25 @@ def test_aedat4_with_a_data_table_cut_off(files, tmp_path):
     refused(path, "truncated", "byte 1000000")
 
 
+def test_what_stands_before_the_cut_of_an_aedat4_file_can_be_read(tmp_path):
+    frames = [(1000, 3000, np.zeros((4, 6), np.uint8)), (5000, 6000, np.ones((4, 6), np.uint8))]
+    path = event_files.write_aedat4(tmp_path / "a.aedat4", [EVENTS[:200], EVENTS[200:]], frames)
+    data = bytearray(path.read_bytes())
+    place = data.index((-1).to_bytes(8, "little", signed=True))
+    data[place : place + 8] = len(data).to_bytes(8, "little")
+    path.write_bytes(data[:-5])
+    refused(path, "truncated file", f"byte {len(data) - 5}", f"up to byte {len(data)}")
+    with pytest.raises(DataError, match="truncated file"):
+        list(open_recording(path).frames())
+    recording = open_recording(path, max_bad=0.01)
+    assert_same(Events.concatenate(recording.blocks(), 180, 240), EVENTS)
+    assert set(recording.counts.flaws) == {"truncated file", "the rest cannot be read"}
+    assert len(list(recording.frames())) == 1
+    events_only = event_files.write_aedat4(tmp_path / "b.aedat4", [EVENTS[:200], EVENTS[200:]])
+    events_only.write_bytes(events_only.read_bytes()[:-5])
+    assert_same(read_events(events_only, max_bad=0.01), EVENTS[:200])
+
+
 def test_text_names_the_line(tmp_path, monkeypatch):
     rows = event_files.in_seconds(EVENTS)
     path = write_text(tmp_path / "cut.txt", [*rows, ["0.06", "12"]], "# t x y p\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from scaleevent.decoders.flow_parts import pixel_grid
 
@@ -46,8 +49,11 @@ class CorrelationPyramid:
             weights expect this. Zero outside of the second frame.
         """
         x, y = (self.grid + flow).transpose(0, 1).flatten(1)
+        look = _window
+        if torch.is_grad_enabled():  # the places of a window, computed again, are a tenth of a step
+            look = partial(checkpoint, _window, use_reentrant=False, preserve_rng_state=False)
         found = [
-            _window(volume, x / 2**level, y / 2**level, radius)
+            look(volume, x / 2**level, y / 2**level, radius)
             for level, volume in enumerate(self.volumes)
         ]
         n, _, h, w = flow.shape

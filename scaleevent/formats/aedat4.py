@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.source import BLOCK, Frame, RawBlock, Source, Told
+from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source, Told
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 
@@ -27,9 +27,9 @@ def open_source(path: Path, told: Told) -> Aedat4Source:
 
     Raises:
         MissingPackageError: The package aedat is absent.
-        DataError: A broken header, a truncated file, no event stream.
+        DataError: A broken header, no event stream.
     """
-    _check_header(path)
+    cut = _check_header(path)
     streams = _decoder(path).id_to_stream()
     events = sorted(number for number, kind in streams.items() if kind["type"] == "events")
     frames = sorted(number for number, kind in streams.items() if kind["type"] == "frame")
@@ -42,7 +42,8 @@ def open_source(path: Path, told: Told) -> Aedat4Source:
     if len(events) > 1 or len(frames) > 1:
         notes["read"] = f"events {events[0]}" + (f", frames {frames[0]}" if frames else "")
     size = (streams[events[0]]["height"], streams[events[0]]["width"])
-    return Aedat4Source(path, size if min(size) else None, notes, events[0], (frames or [None])[0])
+    size = size if min(size) else None
+    return Aedat4Source(path, size, notes, events[0], (frames or [None])[0], cut)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Aedat4Source(Source):
         notes: The streams in the file.
         events: Number of the event stream.
         pictures: Number of the frame stream, or None.
+        cut: Damage, where the file ends before its header says.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Aedat4Source(Source):
     notes: dict[str, str]
     events: int
     pictures: int | None
+    cut: Flaw | None
     format = "AEDAT4"
 
     @property
@@ -71,15 +74,22 @@ class Aedat4Source(Source):
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning; the small packets of the camera are gathered."""
+        if self.cut is not None:
+            yield RawBlock.of_flaw(0, self.cut)
         packets: list[np.ndarray] = []
         first = gathered = 0
-        for packet in self._packets(self.events):
-            packets.append(packet["events"])
-            gathered += len(packets[-1])
-            if gathered >= BLOCK:
+        try:
+            for packet in self._packets(self.events):
+                packets.append(packet["events"])
+                gathered += len(packets[-1])
+                if gathered >= BLOCK:
+                    yield _to_block(first, packets)
+                    first += gathered
+                    packets, gathered = [], 0
+        except DataError:
+            if packets:  # what came before the damage
                 yield _to_block(first, packets)
-                first += gathered
-                packets, gathered = [], 0
+            raise
         if packets:
             yield _to_block(first, packets)
 
@@ -96,6 +106,19 @@ class Aedat4Source(Source):
             end = frame["exposure_end_t"] or frame["end_t"] or start
             yield Frame(image[..., :3] if image.ndim == 3 else image, start, end)
 
+    @property
+    def _cut_off(self) -> DataError | None:
+        """The damage known beforehand, as an error."""
+        if self.cut is None:
+            return None
+        return DataError(
+            self.cut.what,
+            where=f"{self.path}, {self.cut.where}",
+            found=self.cut.found,
+            expected=self.cut.expected,
+            hint=self.cut.hint,
+        )
+
     def _packets(self, stream: int) -> Iterator[dict]:
         """The decoded packets of one stream, with every error of the decoder told as ours."""
         decoder = _decoder(self.path)
@@ -108,7 +131,7 @@ class Aedat4Source(Source):
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # a panic of the decoder is no Exception
-                raise _damage(self.path, f"packet {number}", error) from error
+                raise self._cut_off or _damage(self.path, f"packet {number}", error) from error
             number += 1
             if packet["stream_id"] == stream:
                 yield packet
@@ -148,8 +171,8 @@ def _damage(path: Path, where: str, error: BaseException) -> DataError:
     )
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a header the decoder would trust unseen, and data that end too early.
+def _check_header(path: Path) -> Flaw | None:
+    """Refuse a header the decoder would trust unseen; tell of data that end too early.
 
     The decoder reads the header's flatbuffer without bounds checks and aborts the whole process
     on some broken ones (aedat 2.3.0). Layout: u32 length; flatbuffer table with compression
@@ -177,13 +200,14 @@ def _check_header(path: Path) -> None:
     except (ValueError, struct.error) as error:
         raise _damage(path, f"header at byte {len(MAGIC)}", error) from error
     if table_position > size:
-        raise DataError(
+        return Flaw(
             "truncated file",
-            where=f"{path}, byte {size}",
-            found="the end of the file",
-            expected=f"data up to byte {table_position}",
-            hint="copy the file again; a recording cut short loses its last events",
+            f"byte {size}",
+            "the end of the file",
+            f"data up to byte {table_position}",
+            "copy the file again; a recording cut short loses its last events",
         )
+    return None
 
 
 def _table_field(buffer: bytes, number: int) -> int:

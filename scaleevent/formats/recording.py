@@ -126,8 +126,18 @@ class Recording:
         return self.source.has_frames
 
     def frames(self) -> Iterator[Frame]:
-        """The pictures in the file, in order; none for event-only formats."""
-        return self.source.frames()
+        """The pictures in the file, in order; none for event-only formats.
+
+        With `max_bad` they end where damage begins: a read of the events tells of it.
+
+        Raises:
+            DataError: Damage, without `max_bad`.
+        """
+        try:
+            yield from self.source.frames()
+        except DataError:
+            if self.max_bad is None:
+                raise
 
     def blocks(self, start_us: int | None = None, end_us: int | None = None) -> Iterator[Events]:
         """Events with start_us <= t < end_us, in time order, in blocks.
@@ -243,7 +253,8 @@ class Recording:
                 if self.max_bad is None or not self.counts.decoded:
                     raise
                 where = f"after event {self.counts.decoded - 1}"
-                self.counts.add_flaw(Flaw("the rest cannot be read", where, str(error)))
+                found = f"{error.what}, {error.where}: {error.found}"
+                self.counts.add_flaw(Flaw("the rest cannot be read", where, found))
                 return
             self.counts.add(block)
             for flaw in block.flaws:
