@@ -25,7 +25,6 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -86,41 +85,45 @@ def encoder_alone(encoder: Encoder, data: Data) -> Contender:
     )
 
 
-@dataclass(frozen=True)
-class Result:
-    """What was measured of one decoder.
-
-    Attributes:
-        seconds: By work ("step", "inference") and side ("ours", "reference"), one a round.
-        mib: Peak memory by the same.
-        notes: How far both sides agree, or why there is only one.
-    """
-
-    seconds: dict[tuple[str, str], list[float]]
-    mib: dict[tuple[str, str], float]
-    notes: tuple[str, ...]
+Work = tuple[str, str]
+"""A kind of work ("step", "inference") and a side ("ours", "reference")."""
 
 
-def measure(name: str, options: argparse.Namespace) -> Result:
-    """Time and memory of one decoder and its reference; to be called in a fresh process."""
+def build(name: str, options: argparse.Namespace) -> tuple[dict[str, Contender], list[str]]:
+    """Both sides of a decoder, and why there is only one."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     height, width = map(int, options.size.split("x"))
     data = Data.random(options.batch, height, width)
     encoder = Encoder(ARCHS[options.arch])
-    sides, notes = {}, []
     if name == "encoder":
-        sides["ours"] = encoder_alone(encoder, data)
-    else:
-        decoder = DECODERS[name](encoder)
-        sides["ours"] = ours(decoder, data)
-        flag, build = REFERENCES.get(name, (None, None))
-        repo = getattr(options, flag) if flag else None
-        if repo is not None:
-            try:
-                sides["reference"] = build(decoder, data, repo.resolve())
-            except NoReferenceError as reason:
-                notes.append(f"no reference: {reason}")
+        return {"ours": encoder_alone(encoder, data)}, []
+    decoder = DECODERS[name](encoder)
+    sides, notes = {"ours": ours(decoder, data)}, []
+    flag, reference = REFERENCES.get(name, (None, None))
+    repo = getattr(options, flag) if flag else None
+    if repo is not None:
+        try:
+            sides["reference"] = reference(decoder, data, repo.resolve())
+        except NoReferenceError as reason:
+            notes.append(f"no reference: {reason}")
+    return sides, notes
+
+
+def works(sides: dict[str, Contender]) -> dict[Work, Callable[[], object]]:
+    """What is measured of each side."""
+    return {
+        (kind, side): run
+        for side, one in sides.items()
+        for kind, run in (("step", one.step), ("inference", one.infer))
+    }
+
+
+def measure_time(
+    name: str, options: argparse.Namespace
+) -> tuple[dict[Work, list[float]], tuple[str, ...]]:
+    """Seconds of each work, one a round, and how far both sides agree; in a fresh process."""
+    sides, notes = build(name, options)
     outputs = {side: one.infer() for side, one in sides.items()}
     losses = {side: one.step() for side, one in sides.items()}
     if "reference" in sides:
@@ -129,26 +132,33 @@ def measure(name: str, options: argparse.Namespace) -> Result:
             f"outputs differ by {apart:.1e} at most and vary by {outputs['reference'].std():.2g}; "
             f"losses {losses['ours']:.6g} and {losses['reference']:.6g}"
         )
-    work = {
-        (kind, side): run
-        for side, one in sides.items()
-        for kind, run in (("step", one.step), ("inference", one.infer))
-    }
+    work = works(sides)
     seconds = {key: [] for key in work}
     for _ in range(options.rounds):
         for key in sorted(work):
             start = time.process_time()
             work[key]()
             seconds[key].append(time.process_time() - start)
-    return Result(seconds, {key: peak_mib(run) for key, run in work.items()}, tuple(notes))
+    return seconds, tuple(notes)
+
+
+def measure_memory(name: str, options: argparse.Namespace) -> dict[Work, float]:
+    """The most memory that each work adds, in MiB; in a fresh process.
+
+    From the beginning every tensor is a piece of memory of its own, which goes back to the system
+    when it is freed. Later would not do: a heap that grew before is used up first, in fragments.
+    """
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD
+    work = works(build(name, options)[0])
+    for run in work.values():
+        run()
+    return {key: peak_mib(run) for key, run in work.items()}
 
 
 def peak_mib(run: Callable[[], object]) -> float:
     """The most memory that a run adds."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: tensors go back to the system when freed
     gc.collect()
-    libc.malloc_trim(0)
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as reset:
         reset.write("5")
     before = memory_mib("VmRSS")
@@ -156,21 +166,23 @@ def peak_mib(run: Callable[[], object]) -> float:
     return memory_mib("VmHWM") - before
 
 
-def lines(name: str, result: Result) -> list[str]:
+def lines(
+    name: str, seconds: dict[Work, list[float]], mib: dict[Work, float], notes: tuple[str, ...]
+) -> list[str]:
     """A decoder's part of the table."""
     found = []
     for kind in ("step", "inference"):
-        mine, theirs = (result.seconds.get((kind, side)) for side in ("ours", "reference"))
+        mine, theirs = (seconds.get((kind, side)) for side in ("ours", "reference"))
         line = f"{name:16} {kind:9} |" + _times(mine)
         if theirs:
             rounds = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
             line += _times(theirs) + f" {rounds:7.2f} {min(theirs) / min(mine):7.2f}"
         else:
             line += f"{'-':>8} {'-':>7} {'-':>7} {'-':>7}"
-        line += f" | {result.mib[kind, 'ours']:8.0f}"
-        line += f" {result.mib[kind, 'reference']:9.0f}" if theirs else f" {'-':>9}"
+        line += f" | {mib[kind, 'ours']:8.0f}"
+        line += f" {mib[kind, 'reference']:9.0f}" if theirs else f" {'-':>9}"
         found.append(line)
-    return found + [f"    {note}" for note in result.notes]
+    return found + [f"    {note}" for note in notes]
 
 
 def _times(seconds: list[float]) -> str:
@@ -195,10 +207,14 @@ def main() -> None:
         f"{'decoder':16} {'work':9} |" + f"{'median':>8} {'min':>7}" * 2
         + f" {'median':>7} {'min':>7} | {'ours':>8} {'reference':>9}"
     )  # fmt: skip
+    spawn = multiprocessing.get_context("spawn")
     for name in options.decoders.split(","):
-        # a process each: the checkouts share module names
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            print(*lines(name, pool.apply(measure, (name, options))), sep="\n", flush=True)
+        # processes of their own: the checkouts share module names
+        with spawn.Pool(1) as pool:
+            seconds, notes = pool.apply(measure_time, (name, options))
+        with spawn.Pool(1) as pool:
+            mib = pool.apply(measure_memory, (name, options))
+        print(*lines(name, seconds, mib, notes), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
