@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,22 +162,23 @@ class NpzFlow:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._opened = ExitStack()  # an archive stays open as long as one of its members
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = self._opened.enter_context(zipfile.ZipFile(path))
         except (OSError, zipfile.BadZipFile) as error:
             raise self._damaged(error) from None
         try:
             self.times_us = self._times()
             self._components = [self._maps(f"{axis}_flow_dist") for axis in "xy"]
         except DataError:
-            self._archive.close()
+            self._opened.close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._archive.close()
+        self._opened.close()
 
     def __len__(self) -> int:
         return len(self.times_us)
@@ -214,7 +216,7 @@ class NpzFlow:
     def _open(self, name: str) -> tuple[zipfile.ZipExtFile, tuple[int, ...], np.dtype]:
         """An array's file behind its header, its shape and type."""
         try:
-            file = self._archive.open(f"{name}.npy")
+            file = self._opened.enter_context(self._archive.open(f"{name}.npy"))
             version = np.lib.format.read_magic(file)
             if version != (1, 0):
                 raise ValueError(f"array {name}: npy version {version}")
