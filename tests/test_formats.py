@@ -11,6 +11,7 @@ from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.events import Events
 from scaleevent.formats import (
     FORMATS,
+    Recording,
     open_recording,
     read_events,
     recording_facts,
@@ -35,6 +36,28 @@ def packed(events: Events) -> bytes:
 def assert_same(events: Events, expected: Events) -> None:
     assert (events.height, events.width) == (expected.height, expected.width)
     assert packed(events) == packed(expected)
+
+
+def assert_later_reads_skip(recording: Recording, events: Events) -> None:
+    """A read begins at a place that an earlier one noted, and gives the same; 500 ms of events."""
+
+    def part(start: int | None, end: int | None) -> tuple[Events, int]:
+        blocks = recording.blocks(start, end)
+        return Events.concatenate(blocks, events.height, events.width), recording.counts.decoded
+
+    first, decoded_first = part(400_000, 420_000)
+    assert_same(first, events.between(400_000, 420_000))
+    assert_same(part(None, None)[0], events)
+    firsts = []
+    for start in (0, 90_000, 300_000, 490_000):
+        assert_same(part(start, None)[0], events.between(start, None))
+        block = next(recording.source.blocks(start, None))
+        assert np.array_equal(block.t, events.t[block.first : block.first + len(block)])
+        firsts.append(block.first)
+    assert firsts[0] == 0 and firsts == sorted(firsts) and firsts[-1] > len(events) * 2 / 3
+    again, decoded_again = part(400_000, 420_000)
+    assert_same(again, first)
+    assert decoded_again < decoded_first / 2
 
 
 def valid_files(folder: Path, events: Events) -> dict[str, Path]:

@@ -21,7 +21,14 @@ from tests.event_files import (
     write_dat,
     write_raw,
 )
-from tests.test_formats import RECORD, assert_same, packed, slow_evt2, slow_evt3
+from tests.test_formats import (
+    RECORD,
+    assert_later_reads_skip,
+    assert_same,
+    packed,
+    slow_evt2,
+    slow_evt3,
+)
 
 REAL = os.environ.get("SCALEEVENT_TEST_DATA")
 needs_real = pytest.mark.skipif(
@@ -353,18 +360,4 @@ def test_a_second_read_begins_at_a_noted_place(tmp_path, monkeypatch, kind):
         write_raw(path, words(events), kind, "geometry 240x180", "end")
     recording = open_recording(path)
     recording.source.index.every = 300
-
-    def part(start, end):
-        return Events.concatenate(recording.blocks(start, end), 180, 240), recording.counts.decoded
-
-    first, decoded_first = part(400_000, 420_000)
-    assert_same(first, events.between(400_000, 420_000))
-    assert_same(part(None, None)[0], events)
-    firsts = []
-    for start in (0, 90_000, 300_000, 490_000):
-        assert_same(part(start, None)[0], events.between(start, None))
-        firsts.append(next(recording.source.blocks(start, None)).first)
-    assert firsts[0] == 0 and firsts == sorted(firsts) and firsts[-1] > 2000
-    again, decoded_again = part(400_000, 420_000)
-    assert_same(again, first)
-    assert decoded_again < decoded_first / 2
+    assert_later_reads_skip(recording, events)
