@@ -214,6 +214,10 @@ def test_a_reset_is_an_error_unless_segments_are_read(two_in_one):
         assert read.t.tolist() == part.t.tolist() and read.x.tolist() == part.x.tolist()
         late = read_events(path, int(part.t[1000]), segment=number)
         assert late.t.tolist() == part.between(int(part.t[1000]), None).t.tolist()
+    with pytest.raises(DataError, match="segment=0 .. 1"):
+        read_events(path, max_bad=0.0)
+    alone = read_events(path, 0, 20_000, max_bad=0.0)  # of the second stretch alone
+    assert alone.t.tolist() == second.between(0, 20_000).t.tolist()
     with pytest.raises(ConfigError, match="no such segment") as caught:
         read_events(path, segment=2)
     assert "1 .. 2" in str(caught.value)

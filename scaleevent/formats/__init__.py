@@ -124,7 +124,8 @@ def read_events(
         segment: Which stretch between clock resets to read; see `open_recording`.
 
     Raises:
-        DataError: The file is absent, empty, damaged or of another kind.
+        DataError: The file is absent, empty, damaged or of another kind; with `max_bad`, several
+            stretches between clock resets have events in the range.
         ConfigError: A size, time unit or order of columns that cannot be.
         MissingPackageError: The format needs a package that is not installed.
     """
@@ -136,7 +137,15 @@ def read_events(
         max_bad=max_bad,
         segment=segment,
     )
-    blocks = recording.blocks(start_us, end_us)
+    blocks = list(recording.blocks(start_us, end_us))
+    stretches = recording.counts.segments
+    if sum(part.events > 0 for part in stretches) > 1:
+        raise DataError(
+            "events of several clocks cannot stand in one order",
+            where=path,
+            found=f"{len(stretches)} stretches between clock resets",
+            hint=f"read one of them: segment=0 .. {len(stretches) - 1}",
+        )
     return Events.concatenate(blocks, recording.height, recording.width)
 
 
