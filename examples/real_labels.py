@@ -50,7 +50,7 @@ from scaleevent.distributed import ranks
 from scaleevent.durable import write_json
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
-from scaleevent.evaluation import Evaluation, Trivial, draw_rows, evaluate, predict
+from scaleevent.evaluation import Evaluation, Examples, Trivial, draw_rows, evaluate, predict
 from scaleevent.events import Events
 from scaleevent.inputs import InputSettings
 from scaleevent.labelled import LabelledSamples, benchmark_split
@@ -296,17 +296,17 @@ def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def draw_overlays(decoder, samples: LabelledSamples, numbers: Sequence[int], path: Path) -> None:
     """PNG: last events and label over the picture, prediction, label and error, at input size."""
     columns = ("events over the image", "label over the image", "prediction", "label", "error")
-    rows = []
+    examples, rows = Examples(samples, at_input_size=True), []
     for number in numbers:
-        index, item, prediction = next(predict(decoder, samples, [number], at_input_size=True))
-        shard, row = samples.pairs.shard(index)
-        fit = samples.settings.fit(*samples.sensor(index))
+        example, prediction = next(predict(decoder, [examples[number]]))
+        shard, row = samples.pairs.shard(number)
+        fit = samples.settings.fit(*samples.sensor(number))
         events, window = shard.events(row)
         recent = events.between(window.end_us - WINDOW_US // 20, None)
         image = decode_image(shard.image(row))
         drawn = overlay_events(image // 2, recent)
         cropped = fit.crop_array(drawn.transpose(2, 0, 1)).transpose(1, 2, 0)
-        pictures = samples.task.draw(prediction, item.truth.values)
+        pictures = samples.task.draw(prediction, example.item.truth.values)
         view = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
         small = np.asarray(Image.fromarray(view).resize(pictures[1].shape[1::-1]))
         unknown = ~pictures[1].any(-1, keepdims=True)

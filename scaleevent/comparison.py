@@ -125,4 +125,4 @@ class Comparison:
 def in_order(samples: PairSamples, numbers: np.ndarray, batch: int) -> Iterator[Batch]:
     """Samples in a fixed order, for everything that is not training."""
     groups = [numbers[i : i + batch].tolist() for i in range(0, len(numbers), batch)]
-    return iter(load_batches(samples, groups, workers=0))
+    return load_batches(samples, groups, workers=0)

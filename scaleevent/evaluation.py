@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.distributed import Ranks
@@ -17,7 +19,7 @@ from scaleevent.labelled import Item, LabelledSamples
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.published import comparable
-from scaleevent.samples import spread
+from scaleevent.samples import load_batches, spread
 from scaleevent.tasks.task import Record, Summary, Task
 
 COLUMNS = ("image", "events", "prediction", "ground truth", "error")
@@ -41,6 +43,42 @@ class Evaluation:
     subsets: dict[str, Summary]
 
 
+class Example(NamedTuple):
+    """A sample to be predicted and scored.
+
+    Attributes:
+        index: Its number.
+        inputs: Of the decoder by name, each (3, H, W) float32.
+        item: Its truth, and where it is from.
+        size: Rows and columns of the prediction.
+    """
+
+    index: int
+    inputs: dict[str, Tensor]
+    item: Item
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Examples(Dataset):
+    """Samples by number, as `predict` takes them.
+
+    Args:
+        samples: Where they come from.
+        at_input_size: Predict on the input's grid instead of the label's own pixels.
+    """
+
+    samples: LabelledSamples
+    at_input_size: bool = False
+
+    def __getitem__(self, index: int) -> Example:
+        settings = self.samples.settings
+        own = self.samples.size(index)
+        size = (settings.height, settings.width) if self.at_input_size else own
+        item = self.samples.item(index, self.at_input_size)
+        return Example(index, self.samples.inputs(index), item, size)
+
+
 @torch.no_grad()
 def evaluate(
     decoder: Decoder,
@@ -49,10 +87,11 @@ def evaluate(
     peers: Ranks,
     *,
     batch: int = 4,
+    workers: int = 0,
     at_input_size: bool = False,
     windows: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
-    keep: Callable[[int, Item, np.ndarray], None] = lambda index, item, prediction: None,
+    keep: Callable[[Example, np.ndarray], None] = lambda example, prediction: None,
 ) -> Evaluation:
     """Predict and score samples; every rank takes its share of the batches.
 
@@ -62,6 +101,7 @@ def evaluate(
         numbers: Which of them.
         peers: This process and the others.
         batch: Samples predicted at once.
+        workers: Processes that read samples ahead of time.
         at_input_size: Score on the input's grid instead of the label's own pixels.
         windows: Side of the square crops that EoMT predicts in; None predicts the input as it is.
         advance: Told how many samples are done.
@@ -73,14 +113,17 @@ def evaluate(
     groups = [list(numbers[i : i + batch]) for i in range(0, len(numbers), batch)]
     scored: list[tuple[int, Record, str, str]] = []
     unlabelled = 0
-    for group in groups[peers.rank :: peers.world]:
-        for index, item, prediction in predict(decoder, samples, group, at_input_size, windows):
-            keep(index, item, prediction)
+    examples = Examples(samples, at_input_size)
+    own = groups[peers.rank :: peers.world]
+    for group in load_batches(examples, own, workers, collate=list):
+        for example, prediction in predict(decoder, group, windows):
+            keep(example, prediction)
+            item = example.item
             if item.truth is None:
                 unlabelled += 1
                 continue
             record = samples.task.measure(prediction, item.truth)
-            scored.append((index, record, item.recording, item.subset))
+            scored.append((example.index, record, item.recording, item.subset))
         advance(len(group))
     position = {index: place for place, index in enumerate(numbers)}
     everything = sorted(peers.gather(scored), key=lambda one: position[one[0]])
@@ -99,29 +142,22 @@ def evaluate(
 
 @torch.no_grad()
 def predict(
-    decoder: Decoder,
-    samples: LabelledSamples,
-    group: Sequence[int],
-    at_input_size: bool = False,
-    windows: int | None = None,
-) -> Iterator[tuple[int, Item, np.ndarray]]:
-    """Predictions of samples on their labels' pixels, or on the input's grid; see `evaluate`."""
+    decoder: Decoder, group: Sequence[Example], windows: int | None = None
+) -> Iterator[tuple[Example, np.ndarray]]:
+    """Predictions of samples, each on the pixels of its truth; see `evaluate`."""
     device = next(decoder.parameters()).device
-    inputs = [samples.inputs(index) for index in group]
+    inputs = [example.inputs for example in group]
     stacked = {name: torch.stack([one[name] for one in inputs]).to(device) for name in inputs[0]}
-    settings = samples.settings
     raw = decoder(**stacked) if windows is None else None
     by_size: dict[tuple[int, int], np.ndarray] = {}
-    for place, index in enumerate(group):
-        item = samples.item(index, at_input_size)
-        size = (settings.height, settings.width) if at_input_size else samples.size(index)
-        if size not in by_size:
+    for place, example in enumerate(group):
+        if example.size not in by_size:
             if windows is None:
-                prediction = decoder.predict(raw, size)
+                prediction = decoder.predict(raw, example.size)
             else:
-                prediction = decoder.predict_windows(stacked["voxel"], size, windows)
-            by_size[size] = prediction.cpu().numpy()
-        yield index, item, by_size[size][place]
+                prediction = decoder.predict_windows(stacked["voxel"], example.size, windows)
+            by_size[example.size] = prediction.cpu().numpy()
+        yield example, by_size[example.size][place]
 
 
 @dataclass(frozen=True)
@@ -203,10 +239,10 @@ def draw_rows(
     """PNG with rows of samples spread over all: image, events, prediction, truth, error."""
     rows = []
     for number in spread(numbers, most):
-        index, item, prediction = next(predict(decoder, samples, [int(number)]))
-        if item.truth is None:
+        example, prediction = next(predict(decoder, [Examples(samples)[int(number)]]))
+        if example.item.truth is None:
             continue
-        shard, row = samples.pairs.shard(index)
+        shard, row = samples.pairs.shard(example.index)
         voxel = shard.voxel(row, samples.settings.bins)
         fit = samples.settings.fit(*voxel.shape[1:])
         events = draw_voxel(fit.crop_array(voxel))
@@ -215,7 +251,7 @@ def draw_rows(
         if encoded:
             decoded = decode_image(encoded).transpose(2, 0, 1)
             image = fit.crop_array(decoded).transpose(1, 2, 0)
-        rows.append([image, events, *samples.task.draw(prediction, item.truth.values)])
+        rows.append([image, events, *samples.task.draw(prediction, example.item.truth.values)])
     if rows:
         save_picture(path, panel(COLUMNS, rows))
 

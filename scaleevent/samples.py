@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from functools import partial
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from scaleevent.density import cell_mean, patch_density
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, ScaleEventError
 from scaleevent.inputs import InputSettings, image_input, voxel_input
 from scaleevent.memory import keep_freed_memory
 from scaleevent.pairs import decode_image
@@ -251,16 +252,54 @@ class StepBatches:
             skipped = 0
 
 
-def load_batches(samples: PairSamples, batches: Sequence[list[int]], workers: int) -> DataLoader:
-    """Loader over given batches; the worker count changes nothing but speed."""
+def load_batches(
+    samples: Dataset,
+    batches: Sequence[list[int]],
+    workers: int,
+    collate: Callable[[list[Any]], Any] = default_collate,
+) -> Iterator[Any]:
+    """Given batches of samples; the worker count changes nothing but speed.
+
+    Args:
+        samples: By number.
+        batches: Numbers of the samples of each.
+        workers: Processes that make them ahead of time; 0 makes them here.
+        collate: Makes a batch of a list of samples.
+
+    Raises:
+        ScaleEventError: What a sample raised, in a worker too.
+    """
     if not workers:
         keep_freed_memory()
-    return DataLoader(
-        samples,
+    loader = DataLoader(
+        _Told(samples),
         batch_sampler=batches,
         num_workers=workers,
+        collate_fn=partial(_collate, collate),
         worker_init_fn=keep_freed_memory,
         multiprocessing_context="spawn" if workers else None,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
     )
+    for batch in loader:
+        if isinstance(batch, ScaleEventError):
+            raise batch
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Told(Dataset):
+    """Samples, or why there is none: a loader hands on a worker's traceback, not its error."""
+
+    samples: Dataset
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.samples[index]
+        except ScaleEventError as error:
+            return error
+
+
+def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    errors = (sample for sample in samples if isinstance(sample, ScaleEventError))
+    return next(errors, None) or collate(samples)

@@ -168,6 +168,9 @@ class EvalConfig(ComputeSettings):
         bool, Field(description="allow an encoder that was pretrained on test recordings")
     ] = False
     gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
+    workers: Annotated[
+        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
+    ] = None
 
 
 _TABLE_9 = {  # paper table 9, ViT-L: encoder lr, decoder lr, batch, epochs

@@ -124,6 +124,18 @@ def test_two_ranks_measure_what_one_does(place):
     assert told[0] == told[1]
 
 
+def test_a_loader_process_changes_nothing(place, capsys):
+    command = (
+        f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} --json "
+        "--batch 2 --workers"
+    )
+    told = []
+    for workers in (0, 1):
+        call(f"{command} {workers}")
+        told.append(json.loads(capsys.readouterr().out)["metrics"])
+    assert told[0] == told[1]
+
+
 def test_what_cannot_be_is_refused(place, capsys):
     encoder, data = place / "encoder.safetensors", f"--data {place / 'pairs'}"
     task = place / "depth/task.safetensors"

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch.utils.data import Dataset
 
-from scaleevent.samples import StepBatches, draw_epoch, split_samples
+from scaleevent.errors import DataError
+from scaleevent.samples import StepBatches, draw_epoch, load_batches, split_samples
 
 
 class Samples:
@@ -85,3 +87,22 @@ def test_a_single_recording_is_cut_in_time_with_a_gap():
 def test_nothing_held_out():
     split = split_samples(Samples(["a"] * 3), 0.0)
     assert split.train.tolist() == [0, 1, 2] and not len(split.validation)
+
+
+class Damaged(Dataset):
+    """Numbers, and an error in place of 3."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise DataError("shard is damaged", where="pair 3", hint="prepare it again")
+        return index
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_sample_is_told_as_it_is(workers):
+    batches = load_batches(Damaged(), [[0, 1], [2, 3], [4, 5]], workers)
+    assert next(batches).tolist() == [0, 1]
+    with pytest.raises(DataError) as caught:
+        next(batches)
+    told = DataError("shard is damaged", where="pair 3", hint="prepare it again")
+    assert str(caught.value) == str(told)

@@ -18,6 +18,7 @@ from scaleevent.distributed import Ranks, ranks
 from scaleevent.durable import claimed_folder, write_bytes, write_json
 from scaleevent.errors import ConfigError
 from scaleevent.evaluation import (
+    Example,
     Trivial,
     comparison,
     counting_notes,
@@ -26,7 +27,7 @@ from scaleevent.evaluation import (
     refuse_leaks,
 )
 from scaleevent.flow_png import encode_flow
-from scaleevent.labelled import Item, LabelledSamples, benchmark_split
+from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.reports import Report, progress
 from scaleevent.task_config import EvalConfig
 from scaleevent.tasks.depth import Depth
@@ -86,14 +87,15 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
     )
     handed_in: list[Path] = []
 
-    def keep(index: int, item: Item, prediction: np.ndarray) -> None:
+    def keep(example: Example, prediction: np.ndarray) -> None:
+        item = example.item
         if cfg.submission is not None and item.file_index is not None:
-            if prediction.shape[-2:] != samples.sensor(index):
+            if prediction.shape[-2:] != samples.sensor(example.index):
                 raise ConfigError(
                     "a submission needs every pixel, but the network's input is cropped",
                     where=item.where,
                     found=f"{prediction.shape[-2]}x{prediction.shape[-1]}",
-                    expected="{}x{}".format(*samples.sensor(index)),
+                    expected="{}x{}".format(*samples.sensor(example.index)),
                     hint="train it with an input --size of the sensor's aspect ratio",
                 )
             path = cfg.submission / item.recording / f"{item.file_index:06d}.png"
@@ -103,7 +105,8 @@ def _evaluate(cfg: EvalConfig, peers: Ranks, quiet: bool) -> Report:
     with claim, progress("eval", len(split.test), "samples", not quiet) as ticker:
         result = evaluate(
             decoder, samples, split.test.tolist(), peers,
-            batch=cfg.batch, at_input_size=cfg.at_input_size, windows=cfg.windows, keep=keep,
+            batch=cfg.batch, workers=peers.loader_workers(cfg.workers), keep=keep,
+            at_input_size=cfg.at_input_size, windows=cfg.windows,
             advance=lambda count: ticker.advance(count * peers.world),
         )  # fmt: skip
         files = int(peers.sum([len(handed_in)])[0])

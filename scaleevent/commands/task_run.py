@@ -281,7 +281,7 @@ class TaskRun:
         with progress("test", len(split.test), "samples", not self.quiet) as ticker:
             result = evaluate(
                 decoder, samples, split.test.tolist(), peers,
-                batch=max(1, cfg.batch // peers.world),
+                batch=max(1, cfg.batch // peers.world), workers=peers.loader_workers(cfg.workers),
                 advance=lambda count: ticker.advance(count * peers.world),
             )  # fmt: skip
         if not peers.main:
