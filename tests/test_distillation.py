@@ -66,7 +66,7 @@ def test_token_scale_brings_tokens_to_dinov3s_size():
     teacher = Patches(3.0)
     scale = token_scale(teacher, [batch(), batch(4)])
     both = torch.cat([teacher.tokens(b["image"]) for b in (batch(), batch(4))]) * scale
-    assert float(both.square().mean().sqrt()) == pytest.approx(0.2)
+    assert both.square().mean().sqrt().item() == pytest.approx(0.2)
 
 
 def test_validation_averages_over_samples():
