@@ -181,6 +181,8 @@ def _write_shard(
 
 def _count_activity(voxel: Any, patch: int, tau: float, counts: Counter[str]) -> None:
     rows, columns = (size // patch * patch for size in voxel.shape[1:])
+    if not rows or not columns:  # a sensor smaller than a patch
+        return
     active = active_mask(patch_density(voxel[:, :rows, :columns], patch), tau)
     counts["cells"] += active.size
     counts["cells active"] += int(active.sum())

@@ -52,7 +52,11 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     counts = manifest["counts"]
     notes = list(report.notes)
     facts = dict(report.facts)
-    if counts.get("pairs"):
+    if not counts.get("pairs"):
+        notes.append("warning: no window holds events")
+    elif not counts.get("cells"):
+        notes.append(f"no activity told: the sensor is smaller than {cfg.patch}x{cfg.patch} pixels")
+    else:
         active = counts["cells active"] / counts["cells"]
         empty = counts["windows without an active cell"] / counts["pairs"]
         facts |= {"active_share": active, "empty_share": empty}
@@ -62,6 +66,7 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
         )
         if empty > EMPTY_SHARE:
             notes.append("warning: many windows are nearly empty; try a longer --window-ms")
+    if counts.get("pairs"):
         notes.append(f"preview: {_preview(cfg.out)}")
     notes += [f"not a recording, passed over: {line}" for line in passed]
     return Report(
