@@ -1,6 +1,7 @@
 """HDF5: Prophesee's codec, MATLAB 7.3, seeking without an index, extents and samples."""
 
 import struct
+from pathlib import Path
 
 import h5py
 import hdf5plugin
@@ -95,8 +96,11 @@ def coded_chunk(events, mode):
     return data + coded_columns(x) + coded_runs(p, 7, "<B")
 
 
-def write_ecf(path, events, chunk=500, modes=(0, 1, 2), plain=()):
-    """CD/events as Prophesee writes it, its chunks in turn in these modes or `plain`."""
+def write_ecf(path, events, chunk=500, modes=(0, 1, 2), plain=(), filled=True):
+    """CD/events as Prophesee writes it, its chunks in turn in these modes or `plain`.
+
+    HDF5 has the last chunk `filled` up with zeros; the codec then takes times as standing still.
+    """
     kind = np.dtype(
         {"names": ["x", "y", "p", "t"], "formats": ["<u2", "<u2", "<i2", "<i8"],
          "offsets": [0, 2, 4, 8], "itemsize": 16}
@@ -117,6 +121,10 @@ def write_ecf(path, events, chunk=500, modes=(0, 1, 2), plain=()):
                     rows[name][: len(part)] = getattr(part, name)
                 made.write_direct_chunk((at,), rows.tobytes(), 1)
             else:
+                if filled and len(part) < chunk:
+                    zeros = np.zeros(chunk - len(part), np.int64)
+                    rest = Events.from_columns(zeros + part.t[-1], zeros, zeros, zeros, 180, 240)
+                    part = Events.concatenate([part, rest], 180, 240)
                 made.write_direct_chunk((at,), coded_chunk(part, modes[number % len(modes)]))
         file["EXT_TRIGGER/events"] = np.zeros(7, [("p", "<i2"), ("t", "<i8"), ("id", "<i2")])
     return path
@@ -132,10 +140,23 @@ def stepwise(number=2300, seed=0):
     return Events.from_columns(t, x, y, p, 180, 240)
 
 
+def test_ecf_as_the_codec_of_prophesee_wrote_it():
+    """By prophesee-ai/hdf5_ecf as a filter of HDF5 1.10: chunks of 512 in modes 2, 1, 0."""
+    k = np.arange(1300)
+    chunk = k // 512
+    t = k * k // 900 + 70_000 * (k // 400)
+    x = np.where(chunk == 2, k, k * k * 17) % 1280
+    y = np.where(chunk == 0, k * k * 31, k // 20) % 720
+    p = np.where(chunk == 2, k // 50, k * k // 7) % 2
+    read = read_events(Path(__file__).parent / "data" / "ecf.hdf5")
+    assert_same(read, Events.from_columns(t, x, y, p, 720, 1280))
+
+
+@pytest.mark.parametrize("filled", [True, False])
 @pytest.mark.parametrize("modes", [(0,), (1,), (2,), (0, 1, 2)])
-def test_ecf_gives_the_events_back(tmp_path, modes):
+def test_ecf_gives_the_events_back(tmp_path, modes, filled):
     events = stepwise()
-    path = write_ecf(tmp_path / "a.hdf5", events, modes=modes, plain=(1, 4))
+    path = write_ecf(tmp_path / "a.hdf5", events, modes=modes, plain=(1, 3), filled=filled)
     assert_same(read_events(path), events)
     for start, end in ((200_000, 5_000_000), (None, 3_000_000), (9_000_000, None)):
         assert_same(read_events(path, start, end), events.between(start, end))

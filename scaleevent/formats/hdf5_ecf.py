@@ -33,16 +33,22 @@ def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
     size = data.chunks[0]
     for number in range(first // size, -(-last // size)):
         start = number * size
-        rows = _chunk(data, start, min(size, len(data) - start))
+        rows = _chunk(data, start)
         begin, end = max(first, start), min(last, start + len(rows))
         out[begin - first : end - first] = rows[begin - start : end - start]
     return out
 
 
-def _chunk(data: h5py.Dataset, start: int, length: int) -> np.ndarray:
-    """The records of the chunk that begins with row `start`."""
+def _chunk(data: h5py.Dataset, start: int) -> np.ndarray:
+    """The records of the chunk that begins with row `start`.
+
+    HDF5 fills the last chunk up before it goes through the codec; who writes chunks himself may
+    not.
+    """
     mask, stored = data.id.read_direct_chunk((start,))
     where = f"{data.file.filename}, dataset {data.name}, chunk of row {start}"
+    size = data.chunks[0]
+    length = min(size, len(data) - start)
     rows = np.empty(length, EVENT)
     if mask & 1:  # this chunk was stored as it is
         if len(stored) < length * data.dtype.itemsize:
@@ -51,19 +57,20 @@ def _chunk(data: h5py.Dataset, start: int, length: int) -> np.ndarray:
         for name in EVENT.names:
             rows[name] = plain[name]
         return rows
-    t, xy = np.empty(length, np.int64), np.empty((2, length), np.uint16)
-    p = np.empty(length, np.uint8)
-    count = decode(np.frombuffer(stored, np.uint8), t, xy[0], xy[1], p)
-    if count != length:
-        raise DataError(
-            "damaged ECF chunk",
-            where=where,
-            found="codes that end too early or too late" if count < 0 else f"{count} events",
-            expected=f"{length} events",
-            hint="copy the file again",
-        )
-    rows["t"], rows["x"], rows["y"], rows["p"] = t, xy[0], xy[1], p
-    return rows
+    for count in dict.fromkeys((size, length)):
+        t, xy = np.empty(count, np.int64), np.empty((2, count), np.uint16)
+        p = np.empty(count, np.uint8)
+        decoded = decode(np.frombuffer(stored, np.uint8), t, xy[0], xy[1], p)
+        if decoded == count:
+            rows["t"], rows["x"], rows["y"], rows["p"] = (part[:length] for part in (t, *xy, p))
+            return rows
+    raise DataError(
+        "damaged ECF chunk",
+        where=where,
+        found="codes that end too early or too late" if decoded < 0 else f"{decoded} events",
+        expected=f"{length} events",
+        hint="copy the file again",
+    )
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
