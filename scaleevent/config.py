@@ -81,6 +81,14 @@ class DamageSettings(Settings):
 
     _share = field_validator("max_bad", mode="before")(parse_share)
 
+    @model_validator(mode="after")
+    def _tolerates(self) -> DamageSettings:
+        """Refuse a share that strict reading would ignore."""
+        default = DamageSettings.model_fields["max_bad"].default
+        if self.on_error == "strict" and self.max_bad != default:
+            raise ValueError("max_bad has no effect without on_error skip")
+        return self
+
     @property
     def tolerated(self) -> float | None:
         """Share of events that damage may cost; None: nothing is tolerated."""

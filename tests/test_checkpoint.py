@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scaleevent.checkpoint import content_hash, load_encoder, load_tensors, save_tensors
+from scaleevent.commands import info
+from scaleevent.config import InfoConfig
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError
 
@@ -86,3 +88,24 @@ def test_tensors_are_hashed_wherever_they_live():
 
     value = torch.arange(6.0).reshape(2, 3)
     assert content_hash({"a": value.as_subclass(Elsewhere)}) == content_hash({"a": value})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{",
+        b'{"w": 3}',
+        b'{"w": {"dtype": "F32"}}',
+        b'{"__metadata__": {"scaleevent": "{"}}',
+        b'{"__metadata__": {"scaleevent": 3}}',
+        b'{"w": {"shape": ["a"], "dtype": "F32"}}',
+        b"\xff\xfe",
+    ],
+)
+def test_info_refuses_a_header_that_cannot_be(tmp_path, header):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="not a whole safetensors file") as caught:
+        info.run(InfoConfig(path=path))
+    assert str(path) in str(caught.value)

@@ -11,7 +11,7 @@ from scaleevent.config import InfoConfig, PrepareConfig, VoxelizeConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts
-from scaleevent.formats.recording import Recording
+from scaleevent.formats.recording import MOST_SEGMENTS, Recording
 from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
 from scaleevent.pairing import EventStream
 from scaleevent.settings import load_config
@@ -72,7 +72,7 @@ def test_events_off_the_sensor(tmp_path):
     assert lenient.counts.flaws["events off the sensor"].count == 2
     with pytest.raises(DataError, match="too much damage") as caught:
         list(recording(part, max_bad=0.0019).blocks())
-    assert "2 of 1002" in str(caught.value) and "--max-bad" in str(caught.value)
+    assert "2 of 1000" in str(caught.value) and "--max-bad" in str(caught.value)
 
 
 def test_flaws_of_a_reader_are_errors_or_are_added_up():
@@ -121,6 +121,19 @@ def test_the_readable_part_of_a_file_that_breaks_off_is_kept():
         list(recording(parts[-1], max_bad=1.0).blocks())
 
 
+def test_what_cannot_be_read_of_a_known_number_counts_as_damage():
+    class Promised(Blocks):
+        def total(self):
+            return 100
+
+    parts = [block(range(10)), DataError("bad bytes", where="byte 9")]
+    half = Recording("made up", Promised(*parts), 180, 240, max_bad=0.9)
+    assert sum(map(len, half.blocks())) == 10
+    assert half.counts.dropped == {"unreadable": 90} and half.counts.decoded == 100
+    with pytest.raises(DataError, match="90 of 100"):
+        list(Recording("made up", Promised(*parts), 180, 240, max_bad=0.89).blocks())
+
+
 def test_a_truncated_file_is_an_error_or_its_whole_part(tmp_path):
     events = some_events()
     path = write_raw(tmp_path / "a.raw", joined(events), *HEADER)
@@ -139,13 +152,16 @@ def test_a_truncated_file_is_an_error_or_its_whole_part(tmp_path):
 def test_max_bad_is_a_share_or_a_percentage(given, share):
     flags = {"root": "a", "max_bad": given, "on_error": "skip"}
     assert load_config(VoxelizeConfig, flags).tolerated == pytest.approx(share)
-    assert load_config(VoxelizeConfig, {"root": "a", "max_bad": given}).tolerated is None
+    assert load_config(VoxelizeConfig, {"root": "a"}).tolerated is None
+
+    with pytest.raises(ConfigError, match="no effect without on_error skip"):
+        load_config(VoxelizeConfig, {"root": "a", "max_bad": "5.5%"})
 
 
 @pytest.mark.parametrize("given", ["101%", "-1", "nan", "x%", "often"])
 def test_other_shares_are_refused(given):
     with pytest.raises(ConfigError, match="max_bad"):
-        load_config(VoxelizeConfig, {"root": "a", "max_bad": given})
+        load_config(VoxelizeConfig, {"root": "a", "max_bad": given, "on_error": "skip"})
 
 
 # Segments
@@ -190,6 +206,34 @@ def test_segments_as_a_slow_loop_finds_them(steps, cuts):
         assert sum((e.t.tolist() for e in recording(*parts).blocks()), []) == sorted(times)
 
 
+def test_what_steps_back_all_the_time_is_in_no_order():
+    """However many steps back there are, one pass finds them."""
+    rng = np.random.default_rng(0)
+    times = rng.integers(0, 10**9, 300_000)
+    with pytest.raises(DataError, match="not in order of time") as caught:
+        list(recording(block(times), max_bad=1.0).blocks())
+    assert f"the {MOST_SEGMENTS}th step back" in str(caught.value)
+    often = np.tile(np.arange(0, 30_000, 100), MOST_SEGMENTS)
+    parts = [block(often[at : at + 7000], at) for at in range(0, len(often), 7000)]
+    read = recording(*parts, max_bad=0.0)
+    assert sum(map(len, read.blocks())) == len(often) == read.counts.kept
+    assert len(read.counts.segments) == MOST_SEGMENTS
+    parts.append(block(range(5), len(often)))
+    with pytest.raises(DataError, match="not in order of time") as caught:
+        list(recording(*parts, max_bad=1.0).blocks())
+    assert f"event {len(often)}" in str(caught.value)
+
+
+def test_times_that_stand_still_are_refused_before_memory_fills(monkeypatch):
+    monkeypatch.setattr("scaleevent.formats.recording.MOST_AT_ONCE", 2000)
+    still = [block(np.zeros(900), at) for at in range(0, 9000, 900)]
+    with pytest.raises(DataError, match="too many events at one time") as caught:
+        list(recording(*still, max_bad=1.0).blocks())
+    assert "--time-unit" in str(caught.value) and "2700 events from 0 to 0 us" in str(caught.value)
+    steady = [block(range(at, at + 900), at) for at in range(0, 9000, 900)]
+    assert sum(map(len, recording(*steady).blocks())) == 9000
+
+
 @pytest.fixture
 def two_in_one(tmp_path):
     """A file with a clock reset: 50 ms of events, then 30 ms from time 0 on."""
@@ -220,7 +264,9 @@ def test_a_reset_is_an_error_unless_segments_are_read(two_in_one):
     assert alone.t.tolist() == second.between(0, 20_000).t.tolist()
     with pytest.raises(ConfigError, match="no such segment") as caught:
         read_events(path, segment=2)
-    assert "1 .. 2" in str(caught.value)
+    assert "--segment 1 .. 2" in str(caught.value) and "segment=0 .. 1" in str(caught.value)
+    with pytest.raises(ConfigError, match="no such segment"):
+        read_events(path, segment=-1)
     stretches = open_recording(path, max_bad=0.0).stretches()
     assert [part.events for part in stretches] == [4000, 3000]
 
@@ -234,6 +280,30 @@ def test_info_tells_the_segments(two_in_one):
     assert report.facts["duration_us"] == sum(spans)
     assert any("segment" in note for note in report.notes)
     assert path.with_suffix(".png").stat().st_size > 1000
+
+
+def test_info_lists_the_first_of_many_segments(tmp_path):
+    path = tmp_path / "a.npz"
+    t = np.tile(np.arange(0, 50_000, 1000), 25)
+    np.savez(path, t=t, x=t % 7, y=t % 5, p=t % 2)
+    report = info.run(InfoConfig(path=path, size=(8, 8), time_unit="us"))
+    assert len(report.facts["segments"]) == 25
+    rows = dict(report.rows)
+    assert rows["segment 20"] == "0 .. 49000 us, 50 events" and "segment 21" not in rows
+    assert rows["more segments"].startswith("5 ")
+
+
+@pytest.mark.parametrize("late", [300_000, 620_000])
+def test_info_and_picture_of_a_long_file_with_a_reset(tmp_path, monkeypatch, late):
+    """Told by the sample, or only met when the picture is drawn."""
+    monkeypatch.setattr("scaleevent.formats.facts.SAMPLED_ABOVE", 100_000)
+    first, second = some_events(late, span_us=2_000_000), some_events(640_000 - late)
+    columns = {f"events/{k}": np.append(getattr(first, k), getattr(second, k)) for k in "txyp"}
+    path = event_files.write_hdf5(tmp_path / "a.h5", columns, height=180, width=240)
+    picture = tmp_path / "a.png"
+    report = info.run(InfoConfig(path=path, time_unit="us", picture=picture))
+    assert picture.stat().st_size > 1000
+    assert len(report.facts["segments"]) == 2 and report.facts["events"] == 640_000
 
 
 def test_windows_never_span_a_reset(two_in_one, tmp_path):

@@ -271,6 +271,82 @@ def test_values_no_event_can_have(tmp_path):
     refused(stored(t=seconds), "time stamp", "event 11")
 
 
+@pytest.mark.parametrize("name", ["a.h5", "a.npz", "a.npy", "a.mat"])
+def test_values_no_event_can_have_cost_their_events_alone(tmp_path, name):
+    """A time, a pixel and a polarity of the 300 are wrong, one event in two ways."""
+    given = {"t": EVENTS.t / 1e6, "x": EVENTS.x + 0.0, "y": EVENTS.y + 0.0, "p": EVENTS.p + 0.0}
+    given["t"][20] = np.nan
+    given["t"][21] = 1e30
+    given["x"][30] += 0.5
+    given["y"][30] = np.inf
+    given["p"][[0, 299]] = (-1, 7)
+    path = tmp_path / name
+    table = np.stack([given[key] for key in "txyp"], axis=1)
+    if name == "a.h5":
+        write_hdf5(path, {f"events/{key}": column for key, column in given.items()})
+    elif name == "a.npz":
+        np.savez(path, **given)
+    elif name == "a.npy":
+        np.save(path, table)
+    else:
+        savemat(path, given)
+    told = {"size": (180, 240), "time_unit": "s", "columns": "txyp"}
+    refused(path, "time stamp out of range", "event 20\n", "nan", **told)
+    kept = read_events(path, max_bad=0.02, **told)
+    good = np.setdiff1d(np.arange(300), [0, 20, 21, 30, 299])
+    expected = (np.array(getattr(EVENTS, key))[good] for key in "txyp")
+    assert_same(kept, Events(*expected, 180, 240))
+    recording = open_recording(path, max_bad=0.02, **told)
+    for _ in recording.blocks():
+        pass
+    counts = recording.counts
+    assert counts.decoded == 300 and counts.bad == 5
+    assert counts.dropped == {
+        "time stamp out of range": 2,
+        "pixel coordinates are not whole numbers": 1,
+        "polarity out of range": 2,
+    }
+    refused(path, "too much damage", "5 of 300", max_bad=0.016, **told)
+
+
+def test_unsigned_times_beyond_ours(tmp_path):
+    t = EVENTS.t.astype(np.uint64)
+    t[5] = 2**63
+    path = write_hdf5(tmp_path / "a.h5", columns(t=t), height=180, width=240)
+    refused(path, "time stamp out of range", "event 5\n", time_unit="us")
+    kept = read_events(path, max_bad=0.01, time_unit="us")
+    assert len(kept) == 299 and kept.t[5] == EVENTS.t[6]
+
+
+def test_a_wild_pixel_does_not_make_the_sensor(tmp_path):
+    """Of a file that does not state its size: refused with the way out, or left out as damage."""
+    x = EVENTS.x.astype(np.int32)
+    x[[7, 8]] = (30_000, 2048)
+    np.savez(tmp_path / "a.npz", t=EVENTS.t, x=x, y=EVENTS.y, p=EVENTS.p)
+    refused(tmp_path / "a.npz", "x = 30000", "--size", time_unit="us")
+    recording = open_recording(tmp_path / "a.npz", time_unit="us", max_bad=0.01)
+    assert (recording.height, recording.width) == (180, 240)
+    assert sum(map(len, recording.blocks())) == 298
+    assert recording.counts.dropped == {"off the sensor": 2}
+
+
+def test_the_size_of_a_file_that_breaks_off_is_that_of_its_whole_part(tmp_path):
+    path = tmp_path / "a.h5"
+    columns = {f"events/{name}": np.tile(getattr(EVENTS, name), 100) for name in "txyp"}
+    columns["events/t"] = np.arange(30_000)
+    with h5py.File(path, "w") as file:
+        for name, column in columns.items():
+            file.create_dataset(name, data=column, chunks=(10_000,), compression="gzip")
+        place = file["events/y"].id.get_chunk_info(2).byte_offset
+    data = bytearray(path.read_bytes())
+    data[place : place + 40] = bytes(40)
+    path.write_bytes(data)
+    refused(path, "damaged HDF5 file")
+    recording = open_recording(path, max_bad=0.5)
+    assert (recording.height, recording.width) == (180, 240)
+    assert sum(map(len, recording.blocks())) == 20_000
+
+
 def test_arguments_that_cannot_be(files):
     for size in ((-1, 10), (0, 10), (10, 10**6)):
         with pytest.raises(ConfigError, match="sensor size"):

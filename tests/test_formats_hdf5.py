@@ -342,20 +342,45 @@ def test_an_empty_file_has_an_extent(tmp_path):
     assert (extent.events, extent.first_us) == (0, None)
 
 
-def test_a_chunk_that_cannot_be_decompressed_ends_the_readable_part(tmp_path):
-    events = some_events(600_000, span_us=3_000_000)
-    path = tmp_path / "a.h5"
+def gzip_file(path, events, broken):
+    """Events in chunks of 50,000, one chunk of the columns broken."""
     with h5py.File(path, "w") as file:
         file.attrs.update(SIZE)
         for name in "txyp":
             column = getattr(events, name)
             file.create_dataset(f"events/{name}", data=column, chunks=(50_000,), compression="gzip")
-        place = file["events/x"].id.get_chunk_info(9).byte_offset
+        place = file["events/x"].id.get_chunk_info(broken).byte_offset
     with path.open("r+b") as file:
         file.seek(place)
         file.write(b"\xff" * 50)
-    with pytest.raises(ScaleEventError):
+    return path
+
+
+@pytest.mark.parametrize("broken", [0, 6, 9, 11])
+def test_a_chunk_that_cannot_be_decompressed_is_lost_alone(tmp_path, broken):
+    events = some_events(590_000, span_us=3_000_000)
+    path = gzip_file(tmp_path / "a.h5", events, broken)
+    first, last = 50_000 * broken, min(50_000 * (broken + 1), 590_000)
+    with pytest.raises(DataError, match="damaged HDF5 file") as caught:
         read_events(path)
-    kept = read_events(path, max_bad=0.0)
-    assert_same(kept, events[: len(kept)])
-    assert 250_000 <= len(kept) <= 450_000
+    assert f"dataset /events/t, chunk of row {first}" in str(caught.value)
+    kept = read_events(path, max_bad=0.1)
+    assert_same(kept, Events.concatenate([events[:first], events[last:]], 180, 240))
+    recording = open_recording(path, max_bad=0.1)
+    for _ in recording.blocks():
+        pass
+    assert recording.counts.decoded == 590_000
+    assert recording.counts.dropped == {"unreadable": last - first}
+    with pytest.raises(DataError, match=f"{last - first} of 590000"):
+        read_events(path, max_bad=0.06)
+
+
+def test_info_of_a_long_file_with_a_broken_end_reads_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("scaleevent.formats.facts.SAMPLED_ABOVE", 100_000)
+    events = some_events(590_000, span_us=3_000_000)
+    path = gzip_file(tmp_path / "a.h5", events, 11)
+    with pytest.raises(DataError):
+        recording_facts(open_recording(path), full=False)
+    facts = recording_facts(open_recording(path, max_bad=1.0), full=False)
+    assert facts["read"] == "every event" and facts["events"] == 550_000
+    assert "chunk of row 550000" in facts["damage"]["damaged HDF5 file"]

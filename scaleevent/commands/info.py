@@ -20,6 +20,7 @@ from scaleevent.store import MANIFEST, PairStore, verify_shards
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 HEADER_BYTES = 100_000_000
+SEGMENTS = 20  # told one by one
 FACTS = (  # of a checkpoint's description
     "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "token_scale",
     "metrics", "sha256",
@@ -61,7 +62,10 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
             rows += [(f"{key}: {name}", part) for name, part in value.items()]
         elif key == "segments":
             lines = [f"{s['first_us']} .. {s['last_us']} us, {s['events']:,} events" for s in value]
-            rows += [(f"segment {k}", line) for k, line in enumerate(lines, 1) if len(lines) > 1]
+            if len(lines) > 1:
+                rows += [(f"segment {k}", line) for k, line in enumerate(lines[:SEGMENTS], 1)]
+            if len(lines) > SEGMENTS:
+                rows.append(("more segments", f"{len(lines) - SEGMENTS} (--json lists all)"))
         else:
             rows.append((key.replace("_", " "), value))
     return tuple(rows)
@@ -69,21 +73,30 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def _middle(recording: Recording, facts: dict[str, Any]) -> Events:
     """Events from the middle of the recording, enough for a picture."""
+    if not facts["events"]:
+        return Events.empty(recording.height, recording.width)
+    segments = facts.get("segments", [facts])
+    number = max(range(len(segments)), key=lambda k: segments[k]["events"])
+    longest = segments[number]
+    start = (longest["first_us"] + longest["last_us"]) // 2
+    one_stretch = replace(recording, segment=number)
+    if len(segments) > 1 or facts.get("damage"):
+        return _from(one_stretch, start)
+    try:
+        return _from(replace(recording, max_bad=None), start)  # strict reading seeks
+    except DataError:  # damage that a sample did not meet
+        return _from(one_stretch, start)
+
+
+def _from(recording: Recording, start: int) -> Events:
+    """Events from a time on, enough for a picture."""
     wanted = round(PICTURE_EVENTS * recording.height * recording.width)
     parts, count = [], 0
-    if facts["events"]:
-        segments = facts.get("segments", [facts])
-        number = max(range(len(segments)), key=lambda k: segments[k]["events"])
-        longest = segments[number]
-        if len(segments) > 1:
-            recording = replace(recording, segment=number)
-        elif not facts.get("damage"):
-            recording = replace(recording, max_bad=None)  # strict reading seeks
-        for block in recording.blocks((longest["first_us"] + longest["last_us"]) // 2):
-            parts.append(block[: wanted - count])
-            count += len(parts[-1])
-            if count >= wanted:
-                break
+    for block in recording.blocks(start):
+        parts.append(block[: wanted - count])
+        count += len(parts[-1])
+        if count >= wanted:
+            break
     return Events.concatenate(parts, recording.height, recording.width)
 
 
@@ -115,17 +128,20 @@ def _weights(path: Path) -> Report:
         size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 0 < size <= min(HEADER_BYTES, path.stat().st_size - 8):
             raise CheckpointError("not a whole safetensors file", where=path)
-        try:
-            header = json.loads(file.read(size))
-        except ValueError:
-            raise CheckpointError("not a whole safetensors file", where=path) from None
-    described = json.loads(header.pop("__metadata__", {}).get("scaleevent", "{}"))
-    tensors = list(header.values())
-    facts = {
-        "kind": described.get("kind", "weights of another origin"),
-        "tensors": len(tensors),
-        "parameters": sum(prod(tensor["shape"]) for tensor in tensors),
-        "dtypes": ", ".join(sorted({tensor["dtype"] for tensor in tensors})),
-        **{key: described[key] for key in FACTS if key in described},
-    }  # fmt: skip
+        text = file.read(size)
+    try:
+        header = json.loads(text)
+        described = json.loads(header.pop("__metadata__", {}).get("scaleevent", "{}"))
+        tensors = list(header.values())
+        facts = {
+            "kind": described.get("kind", "weights of another origin"),
+            "tensors": len(tensors),
+            "parameters": sum(prod(tensor["shape"]) for tensor in tensors),
+            "dtypes": ", ".join(sorted({tensor["dtype"] for tensor in tensors})),
+            **{key: described[key] for key in FACTS if key in described},
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            "not a whole safetensors file", where=path, found=f"a header that cannot be: {error}"
+        ) from None
     return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)

@@ -32,9 +32,9 @@ from scaleevent.datasets.labelled import (
     seen_from,
 )
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.formats import Frame, Recording
+from scaleevent.formats import Recording
 from scaleevent.formats.columns import to_block, to_microseconds
-from scaleevent.formats.source import BLOCK, RawBlock
+from scaleevent.formats.source import BLOCK, RawBlock, Source
 from scaleevent.geometry import pixel_grid
 from scaleevent.pairs import Pair, decode_image, encode_image
 from scaleevent.windows import WindowRule, window_rule
@@ -59,7 +59,7 @@ _NUMBER = re.compile(r"(?:.*_)?([0-9]+)\.png")
 
 
 @dataclass(frozen=True)
-class DavisEvents:
+class DavisEvents(Source):
     """Decoder of `events.dat.t` and `events.dat.xyp`; the files are opened for each read.
 
     Args:
@@ -72,7 +72,10 @@ class DavisEvents:
     format = "DDD17 for ESS"
     size = SENSOR
     notes = {"time unit": "ns"}
-    has_frames = False
+
+    def total(self) -> int:
+        """Number of events."""
+        return self.length
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning."""
@@ -86,10 +89,6 @@ class DavisEvents:
                     yield to_block(first, times, x, y, p, "ns", where)
         except OSError as error:
             raise DataError("cannot read the events", where=where, found=error) from None
-
-    def frames(self) -> Iterator[Frame]:
-        """None: images lie beside the events."""
-        return iter(())
 
 
 @dataclass(frozen=True)

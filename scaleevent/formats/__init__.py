@@ -66,7 +66,7 @@ def open_recording(
 
     Raises:
         DataError: The file is absent, empty, damaged or of another kind.
-        ConfigError: A size, time unit or order of columns that cannot be.
+        ConfigError: A size, time unit, order of columns or segment that cannot be.
         MissingPackageError: The format needs a package that is not installed.
     """
     path = Path(path)
@@ -85,6 +85,8 @@ def open_recording(
             "not an order of four columns", where="columns", found=columns,
             expected="the letters t, x, y, p, each once, such as txyp",
         )  # fmt: skip
+    if segment is not None and segment < 0:
+        raise ConfigError("no such segment", found=segment, expected="0 or more")
     source = _module_for(path).open_source(path, Told(time_unit, columns))
     notes = dict(source.notes)
     if size is not None:
@@ -92,7 +94,7 @@ def open_recording(
     elif source.size is not None:
         size = source.size
     else:
-        size, notes["sensor size from"] = measured_size(source)
+        size, notes["sensor size from"] = measured_size(source, path, max_bad is not None)
     if not all(0 < side <= _WIDEST for side in size):
         raise DataError(
             "the file's sensor size cannot be", where=path, found=f"{size[1]}x{size[0]}"

@@ -114,8 +114,12 @@ class ArraySource(Source):
             for stored in _stored(self.path, self.columns, self.length, first):
                 block = to_block(first, **stored, unit=self.unit, where=str(self.path))
                 yield block
-                first += len(block)
+                first += len(stored["t"])
                 self.index.note(block.t, first, first)
+
+    def total(self) -> int:
+        """Number of events."""
+        return self.length
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from scaleevent.errors import DataError
-from scaleevent.formats.source import RawBlock
+from scaleevent.formats.source import Flaw, RawBlock
 
 ALIASES = {
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps", "t_us"),
@@ -20,6 +20,8 @@ ALIASES = {
 
 MICROSECONDS_PER = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Time units a user can name."""
+
+_FACTORS = {"s": 1_000_000, "ms": 1000}
 
 SAMPLE = 1 << 16
 """Events looked at to find the column order and the time unit."""
@@ -133,61 +135,13 @@ def to_microseconds(
     Raises:
         DataError: A time stamp that is no number, or too large.
     """
-    if t.dtype.kind == "f":
-        t = t.astype(np.float64, copy=False) * MICROSECONDS_PER[unit]
-        if not (np.abs(t) < 2.0**62).all():  # NaN fails the comparison too
-            bad = int(np.argmin(np.abs(t) < 2.0**62))
-            raise DataError(
-                "time stamp out of range", where=f"{where}, event {first + bad}", found=t[bad]
-            )
-        whole = (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
-        return whole + offset if offset else whole
-    factor = {"s": 1_000_000, "ms": 1000}.get(unit, 1)
-    limit = 2**62 // factor
-    if len(t) and t.dtype.itemsize > 4 and (int(t.max()) > limit or int(t.min()) < -limit):
-        raise DataError("time stamp out of range", where=where, found=f"{t.min()} .. {t.max()}")
-    if unit == "us" and offset:
-        return np.add(t, offset, dtype=np.int64)
-    t = t.astype(np.int64, copy=False)
-    t = t // 1000 if unit == "ns" else t * factor if factor > 1 else t
-    return t + offset if offset else t
-
-
-def to_pixels(column: np.ndarray, name: str, first: int, where: str) -> np.ndarray:
-    """Whole pixel coordinates as integers; fractions are refused, not rounded."""
-    if column.dtype.kind in "iu":
-        return column
-    with np.errstate(invalid="ignore"):
-        whole = column.astype(np.int32)
-    if not np.array_equal(whole, column):
-        bad = int(np.argmax(whole != column))
+    wrong = _beyond_time(t, unit)
+    if wrong is not None:
+        bad = int(np.argmax(wrong))
         raise DataError(
-            "pixel coordinates are not whole numbers",
-            where=f"{where}, event {first + bad}",
-            found=f"{name} = {column[bad]}",
-            expected="raw sensor pixels",
-            hint="these events were undistorted or rescaled: use the original recording",
+            "time stamp out of range", where=f"{where}, event {first + bad}", found=t[bad]
         )
-    return whole
-
-
-def to_polarity(p: np.ndarray, first: int, where: str) -> np.ndarray:
-    """uint8 polarity, 1 = brighter, from 0/1, -1/+1 or bool."""
-    if p.dtype == bool:
-        p = p.view(np.uint8)  # a damaged file may hold other bytes than 0 and 1
-    if p.dtype == np.uint8 and (not len(p) or p.max() <= 1):
-        return p
-    on = p == 1
-    off = p == (-1 if len(p) and p.min() < 0 else 0)
-    if not (on | off).all():
-        bad = int(np.argmin(on | off))
-        raise DataError(
-            "polarity out of range",
-            where=f"{where}, event {first + bad}",
-            found=f"p = {p[bad]}",
-            expected="0 and 1, or -1 and +1",
-        )
-    return on.view(np.uint8)
+    return _microseconds(t, unit, offset)
 
 
 def to_block(
@@ -200,14 +154,125 @@ def to_block(
     where: str,
     offset: int = 0,
 ) -> RawBlock:
-    """A raw block from stored columns of any numeric type; `offset` as in `to_microseconds`."""
-    for name, column in zip("txyp", (t, x, y, p), strict=True):
+    """A raw block from stored columns of any numeric type; events that cannot be are left out.
+
+    Args:
+        first: Position of the first event in the recording.
+        t: (K,) time stamps in `unit`.
+        x: (K,) columns.
+        y: (K,) rows.
+        p: (K,) polarities: 0 and 1, -1 and +1, or bool.
+        unit: s, ms, us or ns.
+        where: The file, for the message.
+        offset: Whole microseconds to add to the times.
+
+    Returns:
+        The events, with a flaw for every kind of value that no event can have, and their number
+        under `dropped`: times that are no numbers or too large, pixels that are not whole,
+        polarities of a third kind.
+
+    Raises:
+        DataError: A column that is not numeric.
+    """
+    stored = {"t": t, "x": x, "y": y, "p": p}
+    for name, column in stored.items():
         if column.dtype.kind not in ("iufb" if name == "p" else "iuf"):
             raise DataError(f"column {name} is not numeric", where=where, found=column.dtype)
+    if p.dtype == bool:
+        stored["p"] = p.view(np.uint8)  # a damaged file may hold other bytes than 0 and 1
+    wrong = {
+        "t": _beyond_time(t, unit),
+        "x": _not_whole(x),
+        "y": _not_whole(y),
+        "p": _third_polarity(stored["p"]),
+    }
+    flaws, dropped = [], {}
+    if any(mask is not None for mask in wrong.values()):
+        good = np.ones(len(t), bool)
+        for name, mask in wrong.items():
+            bad = good & (False if mask is None else mask)
+            if number := int(np.count_nonzero(bad)):
+                at = int(np.argmax(bad))
+                what, expected, hint = _WRONG[name]
+                found = f"{name} = {stored[name][at]}; {number} such events in {len(t)}"
+                flaws.append(Flaw(what, f"event {first + at}", found, expected, hint, number))
+                dropped[what] = dropped.get(what, 0) + number
+                good &= ~bad
+        stored = {name: column[good] for name, column in stored.items()}
     return RawBlock(
         first,
-        to_microseconds(t, unit, first, where, offset),
-        to_pixels(x, "x", first, where),
-        to_pixels(y, "y", first, where),
-        to_polarity(p, first, where),
+        _microseconds(stored["t"], unit, offset),
+        *(_whole(stored[name]) for name in "xy"),
+        _polarity(stored["p"]),
+        dropped,
+        flaws=tuple(flaws),
     )
+
+
+_PIXELS = (
+    "pixel coordinates are not whole numbers",
+    "raw sensor pixels",
+    "these events were undistorted or rescaled: use the original recording",
+)
+_WRONG = {  # what it is, what was expected, what to do
+    "t": ("time stamp out of range", None, "give the time unit, or the file is damaged"),
+    "x": _PIXELS,
+    "y": _PIXELS,
+    "p": ("polarity out of range", "0 and 1, or -1 and +1", None),
+}
+
+
+def _beyond_time(t: np.ndarray, unit: str) -> np.ndarray | None:
+    """(K,) bool, time stamps that are no numbers or do not fit 62 bits of us; None without any."""
+    if t.dtype.kind == "f":
+        fits = np.abs(t.astype(np.float64, copy=False)) < 2.0**62 / MICROSECONDS_PER[unit]
+        return None if fits.all() else ~fits  # NaN fails the comparison too
+    limit = 2**62 // _FACTORS.get(unit, 1)
+    if not len(t) or t.dtype.itemsize <= 4 or -limit <= int(t.min()) and int(t.max()) <= limit:
+        return None
+    beyond = t > limit
+    return beyond | (t < -limit) if t.dtype.kind == "i" else beyond
+
+
+def _microseconds(t: np.ndarray, unit: str, offset: int) -> np.ndarray:
+    """int64 microseconds from stamps that fit."""
+    if t.dtype.kind == "f":
+        t = t.astype(np.float64, copy=False) * MICROSECONDS_PER[unit]
+        t = (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
+    elif unit == "us" and offset:
+        return np.add(t, offset, dtype=np.int64)
+    else:
+        t = t.astype(np.int64, copy=False)
+        factor = _FACTORS.get(unit, 1)
+        t = t // 1000 if unit == "ns" else t * factor if factor > 1 else t
+    return t + offset if offset else t
+
+
+def _not_whole(column: np.ndarray) -> np.ndarray | None:
+    """(K,) bool, pixel coordinates with fractions or beyond any sensor; None without any."""
+    if column.dtype.kind in "iu":
+        return None
+    with np.errstate(invalid="ignore"):
+        wrong = column.astype(np.int32) != column
+    return wrong if wrong.any() else None
+
+
+def _whole(column: np.ndarray) -> np.ndarray:
+    """Whole pixel coordinates as integers."""
+    return column if column.dtype.kind in "iu" else column.astype(np.int32)
+
+
+def _third_polarity(p: np.ndarray) -> np.ndarray | None:
+    """(K,) bool, polarities beside +1 and the more frequent of 0 and -1; None without any."""
+    if p.dtype == np.uint8 and (not len(p) or p.max() <= 1):
+        return None
+    minus, zero = p == -1, p == 0
+    off = minus if np.count_nonzero(minus) > np.count_nonzero(zero) else zero
+    wrong = (p != 1) & ~off
+    return wrong if wrong.any() else None
+
+
+def _polarity(p: np.ndarray) -> np.ndarray:
+    """uint8 polarity, 1 = brighter, from 0/1 or -1/+1."""
+    good = p.dtype == np.uint8 and (not len(p) or p.max() <= 1)
+    return p if good else (p == 1).view(np.uint8)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from scaleevent.errors import DataError
 from scaleevent.formats.recording import Recording
+from scaleevent.formats.source import JITTER_US
 
 RATE_BIN_US = 10_000
 """Width of the bins the peak rate is taken over."""
@@ -37,11 +40,7 @@ def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
     Raises:
         DataError: The recording is damaged beyond what it tolerates.
     """
-    extent = None if full else recording.source.extent()
-    if extent is not None and extent.events > SAMPLED_ABOVE:
-        facts = _sampled(recording)
-    else:
-        facts = _whole(recording)
+    facts = (None if full else _sampled(recording)) or _whole(recording)
     frames = sum(1 for _ in recording.frames()) if recording.has_frames else 0
     return {
         "path": str(recording.path),
@@ -84,12 +83,27 @@ def _whole(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _sampled(recording: Recording) -> dict[str, Any]:
-    """Exact from the index what it has, the rest from short blocks all over the file."""
-    extent = recording.source.extent()
+def _sampled(recording: Recording) -> dict[str, Any] | None:
+    """Exact from the index what it has, the rest from short blocks all over the file.
+
+    None for recordings without an index, short ones, and where the clock was reset or tolerated
+    damage stands in the way.
+    """
+    try:
+        extent = recording.source.extent()
+        if extent is None or extent.events <= SAMPLED_ABOVE:
+            return None
+        sample = [part for part in recording.source.sample(SAMPLE_PARTS) if len(part)]
+    except DataError:
+        if recording.max_bad is None:
+            raise
+        return None
+    firsts = [extent.first_us, *(int(part.t.min()) for part in sample), extent.last_us]
+    if any(later < earlier - JITTER_US for earlier, later in pairwise(firsts)):
+        return None
     seen = positive = 0
     peak = 0.0
-    for block in recording.source.sample(SAMPLE_PARTS):
+    for block in sample:
         seen += len(block)
         positive += int(np.count_nonzero(block.p))
         rates = Rates()
@@ -106,7 +120,7 @@ def _sampled(recording: Recording) -> dict[str, Any]:
         "duration_us": duration,
         "mean_rate": extent.events / duration * 1e6 if duration else None,
         "peak_rate": peak,
-        "positive_share": positive / seen,
+        "positive_share": positive / seen if seen else None,
     }
 
 

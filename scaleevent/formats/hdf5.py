@@ -16,6 +16,7 @@ from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_micr
 from scaleevent.formats.hdf5_datasets import (
     Columns,
     KeptFile,
+    damage,
     dataset_names,
     is_dataset,
     stored_size,
@@ -23,7 +24,7 @@ from scaleevent.formats.hdf5_datasets import (
     time_index,
     values,
 )
-from scaleevent.formats.source import BLOCK, JITTER_US, Extent, RawBlock, Source, Told
+from scaleevent.formats.source import BLOCK, JITTER_US, Extent, Flaw, RawBlock, Source, Told
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
@@ -141,23 +142,30 @@ class Hdf5Source(Source):
                 stop = min((at // step + 1) * step, last)  # so that no chunk is read twice
                 if last - at <= whole:
                     stop = last
-                block = self._block(data, at, stop)
-                if self.index is not None:
-                    early = at == first > 0 and block.t[0] >= start_us
-                    if early or (stop == last < self.length and block.t[-1] < end_us):
-                        raise self._bad_index(first, last, start_us, end_us)
-                yield replace(block, ignored=ignored)
-                at, ignored = stop, {}
+                for block in self._readable(data, at, stop):
+                    if self.index is not None and len(block):
+                        early = at == first > 0 and block.t[0] >= start_us
+                        if early or (stop == last < self.length and block.t[-1] < end_us):
+                            raise self._bad_index(first, last, start_us, end_us)
+                    yield replace(block, ignored=ignored)
+                    ignored = {}
+                at = stop
 
-    def extent(self) -> Extent:
+    def total(self) -> int:
+        """Number of events."""
+        return self.length
+
+    def extent(self) -> Extent | None:
         """Number of events, and the earliest and latest of the first and last 65,536 stamps."""
         if not self.length:
             return Extent(0, None, None)
         with self.file.opened():
             data = self._data()
-            first = self._block(data, 0, min(_ENDS, self.length)).t.min()
-            last = self._block(data, max(self.length - _ENDS, 0), self.length).t.max()
-        return Extent(self.length, int(first), int(last))
+            first = self._block(data, 0, min(_ENDS, self.length)).t
+            last = self._block(data, max(self.length - _ENDS, 0), self.length).t
+        if not len(first) or not len(last):  # times that no event can have
+            return None
+        return Extent(self.length, int(first.min()), int(last.max()))
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """Short blocks evenly over the file; fewer where its chunks are large."""
@@ -172,6 +180,24 @@ class Hdf5Source(Source):
         """The datasets of the columns by name, safe to read."""
         names = dict.fromkeys(place.dataset for place in self.columns.values())
         return {name: self.file.dataset(name) for name in names}
+
+    def _readable(self, data: dict[str, h5py.Dataset], first: int, last: int) -> Iterator[RawBlock]:
+        """Events by position; of a chunk that cannot be read, the damage."""
+        try:
+            yield self._block(data, first, last)
+            return
+        except (OSError, DataError) as error:
+            told = error if isinstance(error, DataError) else damage(self.path, error)
+        chunk = self.chunk or self.length
+        if first // chunk < (last - 1) // chunk:
+            middle = ((first // chunk + (last - 1) // chunk) // 2 + 1) * chunk
+            yield from self._readable(data, first, middle)
+            yield from self._readable(data, middle, last)
+            return
+        where = f"dataset {self.columns['t'].dataset}, chunk of row {first // chunk * chunk}"
+        lost = last - first
+        flaw = Flaw(told.what, where, str(told.found), told.expected, told.hint, lost)
+        yield replace(RawBlock.of_flaw(first, flaw), dropped={"unreadable": lost})
 
     def _block(self, data: dict[str, h5py.Dataset], first: int, last: int) -> RawBlock:
         """Events by position."""

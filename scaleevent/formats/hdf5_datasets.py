@@ -133,12 +133,17 @@ def damage_told(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        raise DataError(
-            "damaged HDF5 file",
-            where=path,
-            found=str(error).strip("'\""),
-            hint="copy the file again; a download cut short looks like this",
-        ) from error
+        raise damage(path, error) from error
+
+
+def damage(path: Path, error: Exception) -> DataError:
+    """Our error for one of the HDF5 library."""
+    return DataError(
+        "damaged HDF5 file",
+        where=path,
+        found=str(error).strip("'\""),
+        hint="copy the file again; a download cut short looks like this",
+    )
 
 
 def _hard(group: h5py.Group, name: str) -> bool:

@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events, first_backward_step
 from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Source
+
+MOST_SEGMENTS = 1000
+"""Stretches between clock resets; what steps back more often is not in order of time at all."""
+
+MOST_AT_ONCE = 1 << 22
+"""Events within `JITTER_US` that are held to be sorted; no camera delivers a fourth of it."""
 
 _MOST_US = 1 << 61  # differences of times stay within 64 bits
 
@@ -35,7 +42,7 @@ class Counts:
     """Tally of one read: decoded = kept + the sum of dropped.
 
     Args:
-        decoded: Events met.
+        decoded: Events met, and those a file says to hold where they cannot be read.
         kept: Events delivered.
         reordered: Events that stood up to `JITTER_US` too late in the file.
         dropped: Events not delivered, by reason.
@@ -187,17 +194,18 @@ class Recording:
             raise ConfigError(
                 "no such segment",
                 where=self.path,
-                found=f"segment {self.segment + 1}",
-                expected=f"1 .. {latest + 1}",
+                found=f"{latest + 1} stretches between clock resets",
+                expected=f"--segment 1 .. {latest + 1} (in Python, segment=0 .. {latest})",
             )
         if counts.decoded != counts.kept + sum(counts.dropped.values()):
             raise RuntimeError(f"events lost in {self.path}: {counts}")
-        if self.max_bad is not None and counts.bad > self.max_bad * (counts.decoded + counts.bad):
+        of = max(counts.decoded, counts.kept + counts.bad)  # most of what is bad is dropped
+        if self.max_bad is not None and counts.bad > self.max_bad * of:
             flaws = (f"{kind} ({flaw.count}), {flaw.where}" for kind, flaw in counts.flaws.items())
             raise DataError(
                 "too much damage",
                 where=self.path,
-                found=f"{counts.bad} of {counts.decoded + counts.bad}: {'; '.join(flaws)}",
+                found=f"{counts.bad} of {of}: {'; '.join(flaws)}",
                 expected=f"at most {self.max_bad:.3%}",
                 hint="copy the file again, or allow more with --max-bad",
             )
@@ -218,6 +226,8 @@ class Recording:
                 done, waiting = _merged(waiting, block)
                 if len(done):
                     yield number, done
+                if len(waiting) > MOST_AT_ONCE:
+                    self._refuse_crowd(waiting)
             else:
                 yield number, waiting
                 number, waiting = segment, block
@@ -232,14 +242,33 @@ class Recording:
         """Segment number and block, each sorted in itself and cut where the clock was reset."""
         segment, latest = 0, None
         for raw in self._raw_blocks(start_us, end_us):
-            rest: RawBlock | None = self._on_sensor(raw)
-            while rest is not None and len(rest):
-                block, rest = self._sorted(rest, latest, resets)
-                if len(block):
-                    latest = max(int(block.t[-1]), block.t[-1] if latest is None else latest)
-                    yield segment, block
-                if rest is not None:
+            block = self._on_sensor(raw)
+            cuts: list[int] = []
+            if not _in_order(block.t, latest):
+                block = self._in_time(block)
+                cuts = self._resets(block, segment, latest, resets)
+            for number, end in enumerate([*cuts, len(block)]):
+                part = block
+                if cuts:
+                    part = block.take(slice(cuts[number - 1] if number else 0, end))
+                if number:
                     segment, latest = segment + 1, None
+                if len(part):
+                    if not _in_order(part.t, latest):
+                        part = part.take(np.argsort(part.t, kind="stable"))
+                    latest = max(int(part.t[-1]), part.t[-1] if latest is None else latest)
+                    yield segment, part
+
+    def _refuse_crowd(self, waiting: RawBlock) -> None:
+        """Times that hardly move are no microseconds, and memory must not grow with the file."""
+        if waiting.t[-1] - waiting.t[0] <= JITTER_US:
+            raise DataError(
+                "too many events at one time",
+                where=f"{self.path}, event {waiting.first}",
+                found=f"{len(waiting)} events from {waiting.t[0]} to {waiting.t[-1]} us",
+                expected=f"at most {MOST_AT_ONCE} within {JITTER_US} us",
+                hint="the time unit may be another: --time-unit s, ms, us or ns",
+            )
 
     def _raw_blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The source's blocks, counted; damage is an error or is counted, as `max_bad` wants it."""
@@ -252,9 +281,13 @@ class Recording:
             except DataError as error:
                 if self.max_bad is None or not self.counts.decoded:
                     raise
-                where = f"after event {self.counts.decoded - 1}"
+                read, total = self.counts.decoded, self.source.total()
+                where = f"after event {read - 1}"
                 found = f"{error.what}, {error.where}: {error.found}"
-                self.counts.add_flaw(Flaw("the rest cannot be read", where, found))
+                lost = max((total or 0) - read, 0)
+                self.counts.add_flaw(Flaw("the rest cannot be read", where, found, count=lost))
+                self.counts.decoded += lost
+                self.counts.drop("unreadable", lost)
                 return
             self.counts.add(block)
             for flaw in block.flaws:
@@ -274,38 +307,35 @@ class Recording:
             )
         self.counts.add_flaw(flaw)
 
-    def _sorted(
-        self, block: RawBlock, latest: int | None, resets: bool
-    ) -> tuple[RawBlock, RawBlock | None]:
-        """The block in time order, up to a reset of the clock, and what comes from there on."""
-        t = block.t
-        inside = -_MOST_US <= t[0] and t[-1] <= _MOST_US
-        if inside and first_backward_step(t) is None and (latest is None or latest <= t[0]):
-            return block, None
-        block = self._in_time(block)
+    def _resets(self, block: RawBlock, segment: int, latest: int | None, resets: bool) -> list[int]:
+        """Where in the block the clock was reset; counts the events that only stand too late."""
         t = block.t
         if not len(t):
-            return block, None
-        high_water = np.maximum.accumulate(t)
-        if latest is not None:
-            np.maximum(high_water, latest, out=high_water)
-        back = high_water - t
-        worst = int(np.argmax(back > JITTER_US))
-        rest = None
-        if back[worst] > JITTER_US:
-            if not resets:
-                raise DataError(
-                    "time steps back",
-                    where=f"{self.path}, event {block.first + worst}",
-                    found=f"t = {t[worst]} us, {back[worst]} us before an earlier event",
-                    expected=f"ascending time, jitter up to {JITTER_US} us",
-                    hint="a clock reset, two recordings in one file or damage; "
-                    "--on-error skip reads the parts as segments",
-                )
-            rest = replace(block.take(slice(worst, None)), first=block.first + worst)
-            block, back = block.take(slice(None, worst)), back[:worst]
-        self.counts.reordered += int(np.count_nonzero(back))
-        return block.take(np.argsort(block.t, kind="stable")), rest
+            return []
+        latest = int(t[0]) if latest is None else latest
+        cuts, late = _steps_back(t, latest, MOST_SEGMENTS - segment)
+        if len(cuts) and not resets:
+            at = int(cuts[0])
+            back = max(latest, int(t[:at].max(initial=latest))) - int(t[at])
+            raise DataError(
+                "time steps back",
+                where=f"{self.path}, event {block.first + at}",
+                found=f"t = {t[at]} us, {back} us before an earlier event",
+                expected=f"ascending time, jitter up to {JITTER_US} us",
+                hint="a clock reset, two recordings in one file or damage; "
+                "--on-error skip reads the parts as segments",
+            )
+        if segment + len(cuts) >= MOST_SEGMENTS:
+            raise DataError(
+                "the events are not in order of time",
+                where=f"{self.path}, event {block.first + int(cuts[-1])}",
+                found=f"the {MOST_SEGMENTS}th step back of more than {JITTER_US} us",
+                expected="ascending time, reset now and then",
+                hint="another column may be the time (--columns), or its unit another "
+                "(--time-unit); else sort the file by time",
+            )
+        self.counts.reordered += late
+        return cuts.tolist()
 
     def _in_time(self, block: RawBlock) -> RawBlock:
         """The events whose times can be reckoned with; others are damage."""
@@ -344,6 +374,38 @@ class Recording:
 def _below(column: np.ndarray, limit: int) -> bool:
     """Whether 0 <= column < limit everywhere."""
     return column.max() < limit and (column.dtype.kind == "u" or column.min() >= 0)
+
+
+def _in_order(t: np.ndarray, latest: int | None) -> bool:
+    """Whether (K,) times ascend, from the latest one before on, and can be reckoned with."""
+    return not len(t) or (
+        -_MOST_US <= t[0]
+        and t[-1] <= _MOST_US
+        and (latest is None or latest <= t[0])
+        and first_backward_step(t) is None
+    )
+
+
+@nb.njit(nogil=True, cache=True)
+def _steps_back(t, latest, most):
+    """Positions where time falls `JITTER_US` or more behind, at most so many, and late events.
+
+    After each such place the latest time is that of the event there.
+    """
+    cuts, late = np.empty(most, np.int64), 0
+    n = 0
+    for i in range(t.size):
+        if t[i] >= latest:
+            latest = t[i]
+        elif latest - t[i] > JITTER_US:
+            if n == most:
+                break
+            cuts[n] = i
+            n += 1
+            latest = t[i]
+        else:
+            late += 1
+    return cuts[:n], late
 
 
 def _merged(waiting: RawBlock, block: RawBlock) -> tuple[RawBlock, RawBlock]:

@@ -149,6 +149,10 @@ class Source:
         """The camera's pictures in order; none for event-only formats."""
         return iter(())
 
+    def total(self) -> int | None:
+        """Number of events the file says to hold, where it says so before they are read."""
+        return None
+
     def extent(self) -> Extent | None:
         """Number and times of all events, where a header or an index has them."""
         return None
