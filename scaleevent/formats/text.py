@@ -3,117 +3,49 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.columns import column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.source import Flaw, RawBlock, Source, TimeIndex, Told
-from scaleevent.formats.text_lines import scan_lines
+from scaleevent.errors import ConfigError, DataError, NotEventsError
+from scaleevent.formats.columns import (
+    ALIASES,
+    column_order,
+    find_columns,
+    find_time_unit,
+    to_block,
+)
+from scaleevent.formats.source import RawBlock, Source, TimeIndex, Told
+from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
 
 _CHUNK_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 18
+_COMMENT = (b"#", b"%")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_UTF16 = re.compile(rb"\xff\xfe[\t\n\r\x20-\x7e]\0|\xfe\xff\0[\t\n\r\x20-\x7e]")
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_UNIT_IN_NAME = re.compile(r"(?:t|ts|time|timestamps?)[ _]*[\[(]?(s|ms|us|ns)[\])]?")
+_BRACKETS = re.compile(rb"\s*[\[(]\s*([^\])]*?)\s*[\])]")
+_MICRO = "\u00b5\u03bc"  # the micro sign and the Greek letter
+_UNIT_IN_NAME = re.compile(rf"(?:{'|'.join(ALIASES['t'])})[ _./\[-]+([mun{_MICRO}]?s)\]?")
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with `head` is lines of text, led by a number or by names."""
-    if re.search(rb"[^\t\n\r\x20-\x7e]", head):
+    """Whether a file that begins with `head` is text, named so or led by a number or by names."""
+    if _UTF16.match(head):
+        return True
+    if _CONTROL.search(head):
         return False
-    lines = [line.strip() for line in head.splitlines()[:50]]
-    content = next((line for line in lines if line and line[:1] not in b"#%"), None)
-    if content is None:
-        return path.suffix.lower() in (".txt", ".csv")
-    return bool(_NUMBER.fullmatch(_fields(content)[0]) or _names(content))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the lines of one file are read.
-
-    Args:
-        skip: Bytes before the first event.
-        line: Lines before the first event.
-        delimiter: Comma or semicolon; None for blanks.
-        places: Position of t, x, y, p in a line.
-        whole: Whether the time stamps are whole numbers.
-    """
-
-    skip: int
-    line: int
-    delimiter: str | None
-    places: tuple[int, ...]
-    whole: bool
-
-    def parse(self, lines: bytes, line: int) -> tuple[np.ndarray, np.ndarray, list[Flaw]]:
-        """The events of some lines.
-
-        Args:
-            lines: Whole lines; the last may lack its newline.
-            line: Number of the first, from 0.
-
-        Returns:
-            (K,) time stamps, int64 or float64; (3, K) float64 x, y, p; lines that are no events.
-        """
-        data = np.frombuffer(lines, np.uint8)
-        room = lines.count(b"\n") + 1
-        values, times = np.empty((room, 4)), np.empty(room, np.int64)
-        mark = ord(self.delimiter) if self.delimiter else 0
-        places = np.array(self.places)
-        rows = at = 0
-        unusual_all = True  # whether what the scanner does not know may be what all lines have
-        flaws = []
-        while at < len(data):
-            number, at = scan_lines(data, at, mark, places, self.whole, values[rows:], times[rows:])
-            rows += number
-            if at >= len(data):
-                break
-            if unusual_all and (rest := self._loaded(lines[at:])) is not None:
-                values[rows : rows + len(rest)] = np.stack([rest[name] for name in "txyp"], 1)
-                times[rows : rows + len(rest)] = rest["t"] if self.whole else 0
-                rows += len(rest)
-                break
-            unusual_all = False
-            end = lines.find(b"\n", at) + 1 or len(lines)
-            one = self._loaded(lines[at:end])
-            if one is None:
-                flaws.append(_not_an_event(lines[at:end], line + lines.count(b"\n", 0, at)))
-            else:
-                values[rows : rows + len(one)] = np.stack([one[name] for name in "txyp"], 1)
-                times[rows : rows + len(one)] = one["t"] if self.whole else 0
-                rows += len(one)
-            at = end
-        t = times[:rows] if self.whole else values[:rows, 0]
-        return t, values[:rows, 1:].T, flaws
-
-    def _loaded(self, lines: bytes) -> np.ndarray | None:
-        """(K,) records t, x, y, p by a reader that knows every way to write a number, or None."""
-        dtype = [("t", np.int64 if self.whole else np.float64)]
-        dtype += [(name, np.float64) for name in "xyp"]
-        texts = lines.decode("ascii", "replace").splitlines()
-        if not any(text.partition("#")[0].strip() for text in texts):
-            return np.empty(0, dtype)
-        try:
-            return np.loadtxt(texts, dtype, delimiter=self.delimiter, usecols=self.places, ndmin=1)
-        except (ValueError, OverflowError, DeprecationWarning):
-            return None
-
-
-def _not_an_event(text: bytes, line: int) -> Flaw:
-    """A line that is no event; `line` counts from 0."""
-    return Flaw(
-        "not an event",
-        f"line {line + 1}",
-        repr(text.strip()[:80].decode("ascii", "replace")),
-        "four numbers: time, x, y, polarity",
-        "a line cut short is a truncated file",
-        count=1,
-    )
+    if path.suffix.lower() in (".txt", ".csv"):
+        return True
+    lines = [line.strip() for line in head.removeprefix(BOM_UTF8).splitlines()[:50]]
+    content = next((line for line in lines if line and not line.startswith(_COMMENT)), b"")
+    first = split_fields(content, find_delimiter(content))[:1]
+    return bool(first and (_NUMBER.fullmatch(first[0]) or _find_names(content)))
 
 
 def open_source(path: Path, told: Told) -> TextSource:
@@ -124,76 +56,203 @@ def open_source(path: Path, told: Told) -> TextSource:
     sensor's width and height; else the values tell.
 
     Raises:
-        NotEventsError: The first line that counts is not four numbers.
-        DataError: A later one is not, or an ambiguous column order or time unit.
+        NotEventsError: The first line that counts is not four numbers, or the text is UTF-16.
+        DataError: A later one is not, names that do not fit the lines, or an ambiguous column
+            order or time unit.
     """
     with path.open("rb") as file:
         head = next(_whole_lines(file, path, _SAMPLE_BYTES), b"")
-    skip = line = 0
-    size, names, unit = None, None, told.time_unit
-    for text in head.splitlines(keepends=True):
-        fields = _fields(text.strip().lstrip(b"#% "))
-        if found := _names(text):
-            names = names or found
-            stated = (_UNIT_IN_NAME.fullmatch(field.decode("ascii", "replace")) for field in fields)
-            unit = unit or next((match[1] for match in stated if match), None)
-        elif text.strip() and text[:1] not in b"#%":
-            if len(fields) != 2 or not all(map(bytes.isdigit, fields)):
+    if _UTF16.match(head):
+        raise NotEventsError(
+            "UTF-16 text",
+            where=path,
+            found=f"first bytes {head[:4].hex(' ')}",
+            expected="UTF-8 or ASCII",
+            hint="save it as UTF-8",
+        )
+    start = _find_start(head)
+    events, unit = head[start.skip :], told.time_unit or start.unit
+    first = events.partition(b"\n")[0].partition(b"#")[0]
+    layout = Layout(start.skip, start.line, find_delimiter(first), (0, 1, 2, 3), whole=False)
+    if not events:
+        return TextSource(path, start.size, {"time unit": unit or "us"}, layout, unit or "us")
+    if start.names:
+        layout = replace(layout, places=start.names.places)
+        _check_names(start.names, layout, events, path)
+    else:
+        layout = replace(layout, places=_places_by_value(layout, events, told.columns, path))
+    t = layout.parse(events, layout.line)[0]
+    if not _has_fractions(t):
+        t = replace(layout, whole=True).parse(events, layout.line)[0]
+        layout = replace(layout, whole=t.dtype.kind == "i")
+    found = find_time_unit(t, unit, str(path))
+    guessed = unit is None and found != "s"
+    return TextSource(path, start.size, {"time unit": found}, layout, found, guessed)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a line of column names tells.
+
+    Args:
+        places: Position of t, x, y, p among the names.
+        number: How many names it has.
+        unit: Time unit in the name of t.
+    """
+
+    places: tuple[int, ...]
+    number: int
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What stands before the first event.
+
+    Args:
+        skip: Its bytes.
+        line: Its lines.
+        size: (height, width) where a line states it.
+        names: The last line of names.
+        unit: Time unit in the last that gives one.
+    """
+
+    skip: int
+    line: int
+    size: tuple[int, int] | None
+    names: Names | None
+    unit: str | None
+
+
+def _find_start(head: bytes) -> Start:
+    """What stands before the first event of a file that begins with `head`."""
+    skip, line = len(head) - len(head.removeprefix(BOM_UTF8)), 0
+    size = names = unit = None
+    for text in BytesIO(head[skip:]):
+        content = text.strip()
+        if found := _find_names(content):
+            names, unit = found, found.unit or unit
+        elif content and not content.startswith(_COMMENT):
+            sides = split_fields(content, find_delimiter(content))
+            if len(sides) != 2 or not all(map(bytes.isdigit, sides)):
                 break
-            size = (int(fields[1]), int(fields[0]))
+            size = (int(sides[1]), int(sides[0]))
         skip += len(text)
         line += 1
-    events = head[skip:]
-    start = events.partition(b"\n")[0]
-    delimiter = next((mark for mark in ",;" if mark.encode() in start), None)
-    layout = Layout(skip, line, delimiter, names or (0, 1, 2, 3), whole=False)
-    if events.strip():
-        numbers = _fields(start.partition(b"#")[0])
-        if names is None and (len(numbers) != 4 or not all(map(_NUMBER.fullmatch, numbers))):
-            raise NotEventsError(
-                "text that is not events",
-                where=f"{path}, line {line + 1}",
-                found=repr(start[:80].decode("ascii", "replace")),
-                expected="four numbers a line: time, x, y, polarity",
-            )
-        if names is None:
-            t, columns, _ = layout.parse(events, line)
-            order = column_order(np.stack([t, *columns], axis=1), told.columns, str(path))
-            names = tuple(order.index(name) for name in "txyp")
-        fields = (_fields(text) for text in events.splitlines())
-        times = (parts[names[0]] for parts in fields if len(parts) > max(names))
-        whole = all(time.lstrip(b"-").isdigit() for time in times if _NUMBER.fullmatch(time))
-        layout = Layout(skip, line, delimiter, names, whole)
-        unit = find_time_unit(layout.parse(events, line)[0], unit, str(path))
-    return TextSource(path, size, {"time unit": unit or "us"}, layout, unit or "us")
+    return Start(skip, line, size, names, unit)
+
+
+def _find_names(line: bytes) -> Names | None:
+    """What a line tells if it names t, x, y and p, after a # or % or words and a colon or not."""
+    line = _BRACKETS.sub(rb"[\1]", line.lstrip(b"#% ").rpartition(b":")[2])
+    names, unit = [], None
+    for name in map(decoded, split_fields(line.lower(), find_delimiter(line))):
+        plain = name.partition("[")[0]
+        if stated := _UNIT_IN_NAME.fullmatch(name):
+            plain, unit = "t", stated[1].translate(dict.fromkeys(map(ord, _MICRO), "u"))
+        names.append(name if plain in ALIASES["t"] and not stated else plain)
+    found = find_columns(names)
+    return found and Names(tuple(names.index(found[name]) for name in "txyp"), len(names), unit)
+
+
+def _check_names(names: Names, layout: Layout, events: bytes, path: Path) -> None:
+    """Raise a DataError where no line fits the names: all values would stand one column off."""
+    lines = (text.partition(b"#")[0] for text in BytesIO(events))
+    lengths = (len(split_fields(text, layout.delimiter)) for text in lines)
+    if any(max(layout.places) < length <= names.number for length in lengths):
+        return
+    first = events.partition(b"\n")[0]
+    columns = len(split_fields(first, layout.delimiter))
+    raise DataError(
+        "the names of the columns do not fit the lines",
+        where=f"{path}, line {layout.line + 1}",
+        found=f"{names.number} names, {columns} columns in {decoded(first)[:80]!r}",
+        expected="a name for every column",
+        hint="name the column of row numbers too, or write the file without it",
+    )
+
+
+def _places_by_value(
+    layout: Layout, events: bytes, columns: str | None, path: Path
+) -> tuple[int, ...]:
+    """Position of t, x, y, p in lines without names; `columns` is what the caller knows."""
+    first = events.partition(b"\n")[0]
+    numbers = split_fields(first.partition(b"#")[0], layout.delimiter)
+    if len(numbers) != 4 or not all(map(_NUMBER.fullmatch, numbers)):
+        raise NotEventsError(
+            "text that is not events",
+            where=f"{path}, line {layout.line + 1}",
+            found=repr(decoded(first)[:80]),
+            expected="four numbers a line: time, x, y, polarity, with a point for decimals; "
+            "or before them a line of names such as t[us],x,y,p",
+        )
+    t, others, _ = layout.parse(events, layout.line)
+    order = column_order(np.stack([t, *others], axis=1), columns, str(path))
+    return tuple(order.index(name) for name in "txyp")
 
 
 @dataclass(frozen=True)
 class TextSource(Source):
-    """Decoder of one text file."""
+    """Decoder of one text file.
+
+    Args:
+        path: The file.
+        size: (height, width) where a line states it.
+        notes: Header facts to show, by name.
+        layout: How the lines are read.
+        unit: Time unit.
+        guessed: Whether the unit rests on the time stamps being whole numbers.
+        index: Places to begin at, by time.
+    """
 
     path: Path
     size: tuple[int, int] | None
     notes: dict[str, str]
     layout: Layout
     unit: str
+    guessed: bool = False
     index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
     format = "text"
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last noted place before the range on, or from the beginning."""
+        """The events from the last noted place before the range on, or from the beginning.
+
+        Raises:
+            ConfigError: A time stamp with a fraction where the unit rests on whole numbers. No
+                line to leave out: the times of all lines may be 10^6 too small.
+        """
         begin = (0, self.layout.skip, self.layout.line)
         first, byte, line = self.index.before(start_us, begin)
         with self.path.open("rb") as file:
             file.seek(byte)
             for lines in _whole_lines(file, self.path, _CHUNK_BYTES):
                 t, columns, flaws = self.layout.parse(lines, line)
+                if self.guessed and _has_fractions(t):
+                    raise self._doubt(t[np.floor(t) < t][0], lines, line)
                 block = to_block(first, t, *columns, self.unit, str(self.path))
-                yield replace(block, flaws=tuple(flaws))
-                first += len(block)
+                yield replace(block, flaws=(*flaws, *block.flaws))
+                first += len(t)
                 byte += len(lines)
                 line += lines.count(b"\n")
                 self.index.note(block.t, first, (first, byte, line))
+
+    def _doubt(self, time: float, lines: bytes, line: int) -> ConfigError:
+        """The error for a time with a fraction in some lines; `line` counts from 0."""
+        layout = replace(self.layout, whole=False)
+        read = ((number, layout.numbers(text)) for number, text in enumerate(BytesIO(lines), line))
+        at = next((number for number, event in read if event and event[0] == time), line)
+        return ConfigError(
+            "the time unit must be given",
+            where=f"{self.path}, line {at + 1}",
+            found=f"time {time} after lines with whole numbers, which were taken for {self.unit}",
+            expected="only whole numbers",
+            hint="give the time unit: s, ms, us or ns",
+        )
+
+
+def _has_fractions(t: np.ndarray) -> bool:
+    """Whether some time stamps are not whole."""
+    return t.dtype.kind == "f" and bool((np.floor(t) < t).any())
 
 
 def _whole_lines(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
@@ -210,16 +269,3 @@ def _whole_lines(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
         rest = rest_of_data
     if rest:
         yield rest
-
-
-def _fields(line: bytes) -> list[bytes]:
-    """The parts of a line between commas, semicolons or blanks."""
-    return re.split(rb"\s*[,;]\s*|\s+", line.strip())
-
-
-def _names(line: bytes) -> tuple[int, ...] | None:
-    """Positions of t, x, y, p in a line of column names, or None."""
-    fields = [field.decode("ascii", "replace").lower() for field in _fields(line.strip(b"#% \r\n"))]
-    plain = ["t" if _UNIT_IN_NAME.fullmatch(field) else field for field in fields]
-    names = find_columns(plain)
-    return names and tuple(plain.index(names[name]) for name in "txyp")

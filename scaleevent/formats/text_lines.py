@@ -1,40 +1,237 @@
-"""Lines of plain decimal numbers to columns, at the speed of a scanner.
+"""Lines of decimal numbers to columns, at the speed of a scanner.
 
-Only what event files are full of is understood: a sign, digits, one point. The numbers are those of
-`float`, bit for bit: the digits of one are an integer below 2^53 and its power of ten is exact, so
-that one division rounds correctly (Clinger 1990). Anything else stops the scan at its line.
+The scanner understands only what event files are full of: a sign, digits, one point. Its numbers
+are those of `float`, bit for bit: the digits of one are an integer below 2^53 and its power of ten
+is exact, so that one division rounds correctly (Clinger 1990). It notes lines with anything else
+for readers that know every way to write a number.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
 import numba as nb
 import numpy as np
 
+from scaleevent.formats.source import Flaw
+
 POWERS = 10.0 ** np.arange(23)
-_EXACT = 1 << 53
+_EXACT = ((1 << 53) - 1) // 10 - 1  # with one more digit still below 2^53
+_WHOLE = ((1 << 63) - 1) // 10 - 1  # with one more digit still below 2^63
 _SPACE, _TAB, _RETURN, _NEWLINE, _HASH = b" \t\r\n#"
 _PLUS, _MINUS, _POINT, _ZERO, _NINE = b"+-.09"
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How the lines of one file are read.
+
+    Args:
+        skip: Bytes before the first event.
+        line: Lines before the first event.
+        delimiter: Comma or semicolon; None for blanks.
+        places: Position of t, x, y, p in a line.
+        whole: Whether the time stamps are whole numbers.
+    """
+
+    skip: int
+    line: int
+    delimiter: bytes | None
+    places: tuple[int, ...]
+    whole: bool
+
+    def parse(self, lines: bytes, line: int) -> tuple[np.ndarray, np.ndarray, tuple[Flaw, ...]]:
+        """The events of some lines.
+
+        Args:
+            lines: Whole lines; the last may lack its newline.
+            line: Number of the first, from 0.
+
+        Returns:
+            (K,) time stamps, int64 where `whole` holds for these lines, else float64; (3, K)
+            float64 x, y, p; one flaw that counts the lines that are no events, if there are any.
+        """
+        data = np.frombuffer(lines, np.uint8)
+        room = lines.count(b"\n") + 1
+        values, times = np.empty((room, 4)), np.empty(room, np.int64)
+        odd = np.empty((room, 3), np.int32)
+        mark = ord(self.delimiter) if self.delimiter else 0
+        scanned = (mark, np.array(self.places), self.whole, values, times, odd)
+        if not self.whole and scan_lines(data[: lines.find(b"\n") + 1], *scanned)[1]:
+            # they may all be like the first
+            loaded = self._loaded(lines.decode("ascii", "replace").split("\n"))
+            if loaded is not None:
+                return loaded[:, 0], loaded[:, 1:].T, ()
+        rows, unusual = scan_lines(data, *scanned)
+        values, times, flaws = values[:rows], times[:rows], ()
+        if unusual:
+            odd = odd[:unusual]
+            read = self._read(lines, odd)
+            if read is None:
+                return replace(self, whole=False).parse(lines, line)
+            values[odd[:, 0]], times[odd[:, 0]], events = read
+            if not events.all():
+                lost = odd[~events]
+                values, times = (np.delete(kept, lost[:, 0], axis=0) for kept in (values, times))
+                bad = [span for span in _spans(lost) if not _is_empty(lines[span])]
+                if bad:
+                    number = line + lines.count(b"\n", 0, bad[0].start)
+                    flaws = (_not_events(lines[bad[0]], number, len(bad)),)
+        return times if self.whole else values[:, 0], values[:, 1:].T, flaws
+
+    def _read(
+        self, lines: bytes, odd: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The lines that the scanner noted, `odd` as it fills it.
+
+        Returns:
+            (K, 4) float64 t, x, y, p; (K,) int64 t where it is whole; (K,) whether a line is an
+            event. None: a time stamp is not whole, against `whole`.
+        """
+        values, times = np.zeros((len(odd), 4)), np.zeros(len(odd), np.int64)
+        events = np.ones(len(odd), bool)
+        if not self.whole:
+            text = lines.decode("ascii", "replace")
+            loaded = self._loaded([text[span] for span in _spans(odd)])
+            if loaded is not None and len(loaded) == len(odd):
+                return loaded, times, events
+        for k, span in enumerate(_spans(odd)):
+            numbers = self.numbers(lines[span])
+            if numbers is None:
+                events[k] = False
+                continue
+            values[k] = numbers
+            if self.whole:
+                if isinstance(numbers[0], float):
+                    return None
+                times[k] = numbers[0]
+        return values, times, events
+
+    def _loaded(self, texts: list[str]) -> np.ndarray | None:
+        """(K, 4) t, x, y, p of lines by NumPy, faster than one by one; None: some are no events."""
+        if not texts[0].strip():
+            return None
+        delimiter = self.delimiter and self.delimiter.decode()
+        try:
+            return np.loadtxt(texts, delimiter=delimiter, usecols=self.places, ndmin=2)
+        except ValueError:
+            return None
+
+    def numbers(self, text: bytes) -> tuple[float, float, float, float] | None:
+        """Time, x, y, p of one line in any way to write a number; None: it is no event.
+
+        The time is an int where it should be whole and is.
+        """
+        if b"\r" in text.strip():
+            return None
+        fields = split_fields(text.partition(b"#")[0], self.delimiter)
+        try:
+            t, x, y, p = (fields[place] for place in self.places)
+            return self._time(t), _number(x), _number(y), _number(p)
+        except (ValueError, IndexError, OverflowError):
+            return None
+
+    def _time(self, text: bytes) -> float:
+        """A time stamp; ValueError or OverflowError where it is none."""
+        if self.whole and text.lstrip(b"+-").isdigit():
+            return int(np.int64(int(text)))
+        time = _number(text)
+        if self.whole and not math.isfinite(time):
+            raise ValueError(text)
+        return time
+
+
+def find_delimiter(line: bytes) -> bytes | None:
+    """What stands between the fields of a line: a semicolon, else a comma, else blanks (None)."""
+    return next((mark for mark in (b";", b",") if mark in line), None)
+
+
+def split_fields(line: bytes, delimiter: bytes | None) -> list[bytes]:
+    """The fields of a line without blanks and quotes around them, nor empty ones at its end."""
+    fields = line.rstrip(b" \t\r\n,;").split(delimiter)
+    return [field.strip(b' \t"') for field in fields]
+
+
+def decoded(line: bytes) -> str:
+    """A line of UTF-8, or else of Latin-1."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
+
+
+def _spans(odd: np.ndarray) -> Iterator[slice]:
+    """Where the lines are that the scanner noted."""
+    return map(slice, odd[:, 1].tolist(), odd[:, 2].tolist())
+
+
+def _number(text: bytes) -> float:
+    """What `float` reads, but for the underscores that only Python writes."""
+    if b"_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _is_empty(text: bytes) -> bool:
+    """Whether a line has nothing but separators before its comment."""
+    return not text.partition(b"#")[0].strip(b' \t\r\n,;"')
+
+
+def _not_events(text: bytes, line: int, count: int) -> Flaw:
+    """Lines that are no events, the first of them number `line` from 0."""
+    return Flaw(
+        "not an event",
+        f"line {line + 1}",
+        repr(decoded(text.strip())[:80]),
+        "four numbers: time, x, y, polarity, with a point for decimals",
+        "a line cut short is a truncated file",
+        count,
+    )
+
+
 @nb.njit(nogil=True, cache=True)
-def scan_lines(data, start, delimiter, places, whole, values, times):
-    """Read lines until they end, something unusual comes or the outputs are full.
+def scan_lines(data, delimiter, places, whole, values, times, odd):
+    """Read lines until they end or the outputs are full.
+
+    Blank lines and lines that begin with # are passed over. Every other line takes a row; that of
+    an unusual line is for the caller to fill or to drop.
 
     Args:
         data: (N,) uint8, lines that end in a newline; the last may lack it.
-        start: Where to begin.
         delimiter: Byte between the fields; 0 for blanks.
         places: (4,) field number of t, x, y, p.
         whole: Whether t must be a whole number.
         values: (K, 4) float64, filled with t, x, y, p.
         times: (K,) int64, filled with t where it is whole.
+        odd: (K, 3) int32, filled with row, first byte and end of each unusual line.
 
     Returns:
-        Lines of events read, and the byte of the first line that was not (the end: all were).
-        Blank lines and lines that begin with # are passed over.
+        Rows taken, and how many of them are unusual lines.
+    """
+    unusual = 0
+    rows, at = _scan_usual(data, 0, delimiter, places, whole, values, times, 0)
+    while at < data.size and rows < len(values):
+        end = at
+        while end < data.size and data[end] != _NEWLINE:
+            end += 1
+        end = min(end + 1, data.size)
+        odd[unusual, 0], odd[unusual, 1], odd[unusual, 2] = rows, at, end
+        unusual += 1
+        rows, at = _scan_usual(data, end, delimiter, places, whole, values, times, rows + 1)
+    return rows, unusual
+
+
+@nb.njit(nogil=True, cache=True)
+def _scan_usual(data, start, delimiter, places, whole, values, times, rows):
+    """Read lines from a byte on, the first to a row, until something unusual comes.
+
+    Returns:
+        The next row, and the byte of the first line that was not read (the end: all were).
     """
     last_field = places.max()
-    size, rows, at = data.size, 0, start
+    size, at = data.size, start
     while at < size and rows < len(values):
         begin = at
         while at < size and (data[at] == _SPACE or data[at] == _TAB):
@@ -61,14 +258,15 @@ def scan_lines(data, start, delimiter, places, whole, values, times):
                 if negative or data[at] == _PLUS:
                     at += 1
                 digits, scale, point, mantissa = 0, 0, False, 0
+                most = _WHOLE if whole and wanted == 0 else _EXACT
                 while at < size:
                     byte = data[at]
                     if _ZERO <= byte <= _NINE:
+                        if mantissa > most:
+                            return rows, begin
                         mantissa = mantissa * 10 + np.int64(byte - _ZERO)
                         digits += 1
                         scale += point
-                        if mantissa >= _EXACT:
-                            return rows, begin
                     elif byte == _POINT and not point:
                         point = True
                     else:
@@ -96,8 +294,12 @@ def scan_lines(data, start, delimiter, places, whole, values, times):
                     at += 1
             if field < last_field and (at >= size or data[at] == _NEWLINE or data[at] == _RETURN):
                 return rows, begin
+        if delimiter and at < size and not _ends(data[at], delimiter):
+            return rows, begin
         while at < size and data[at] != _NEWLINE:
-            if data[at] == _HASH:
+            if data[at] == _HASH or (
+                data[at] == _RETURN and at + 1 < size and data[at + 1] != _NEWLINE
+            ):
                 return rows, begin
             at += 1
         at += 1
