@@ -3,27 +3,33 @@
     python examples/step_cost.py [vits vitb vitl]
 
 For every size, in a process of its own: random weights are written as a Meta `.pth`, teacher and
-student are built from that file, one street pair is rendered at 480x640, and one step runs:
-teacher, student, mask, L1 + IS + CS, backward, clip, AdamW.
+student are built from that file, one street pair is rendered at 480x640, and steps run: teacher,
+student, mask, L1 + IS + CS, backward, clip, AdamW. Without a GPU one step of one pair, in float32;
+with one, steps of a batch as large as `pretrain` takes it, in bfloat16 and in float32, and the
+share of a step that the losses take, forward and backward.
 """
 
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.optim import AdamW
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config import BATCH, PrepareConfig
 from scaleevent.datasets import street
 from scaleevent.distillation import Distillation
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.inputs import InputSettings
-from scaleevent.losses import total
+from scaleevent.losses import distillation_terms, total
 from scaleevent.preparing import write_store
-from scaleevent.samples import PairSamples
+from scaleevent.samples import Batch, PairSamples
 from scaleevent.store import PairStore
 
 
@@ -46,11 +52,8 @@ def meta_layout(encoder: Encoder) -> dict[str, torch.Tensor]:
     return state
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def step(arch: str, folder: Path) -> None:
+def models(arch: str, folder: Path, device: str) -> tuple[Encoder, Encoder, Batch]:
+    """Teacher, student, and one street pair."""
     weights = folder / f"{arch}.pth"
     torch.save(meta_layout(Encoder(ARCHS[arch])), weights)
     teacher = as_teacher(build_encoder(None, weights, keep_periods=True))
@@ -58,30 +61,92 @@ def step(arch: str, folder: Path) -> None:
     scenes = street.sources(PrepareConfig(name="street", scenes=1, size=(480, 640)))
     write_store(scenes, folder / "pairs", {})
     sample = PairSamples([PairStore(folder / "pairs")], InputSettings(480, 640, student.patch))[0]
-    batch = {key: value[None] for key, value in sample.items()}
-    optimizer = torch.optim.AdamW(student.parameters(), lr=5e-6, weight_decay=1e-4)
-    before = peak_mb()
-    began = time.perf_counter()
-    terms, extra = Distillation(teacher, student)(batch)
-    loss = total(terms)
-    loss.backward()
+    batch = {key: value[None].to(device) for key, value in sample.items()}
+    return teacher.to(device), student.to(device), batch
+
+
+def one_step(distillation: Distillation, optimizer: AdamW, batch: Batch, bf16: bool) -> str:
+    """One update; the loss terms for people."""
+    student = distillation.student
+    with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=bf16):
+        terms, extra = distillation(batch)
+    optimizer.zero_grad(set_to_none=True)
+    total(terms).backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 0.1)
     optimizer.step()
-    seconds = time.perf_counter() - began
     parts = ", ".join(f"{name} {float(term.detach()):.4f}" for name, term in terms.items())
+    return f"{parts}, active {extra['active']():.0%}"
+
+
+def on_cpu(arch: str, folder: Path) -> None:
+    teacher, student, batch = models(arch, folder, "cpu")
+    optimizer = AdamW(student.parameters(), lr=5e-6, weight_decay=1e-4)
+    before, began = peak_mb(), time.perf_counter()
+    parts = one_step(Distillation(teacher, student), optimizer, batch, bf16=False)
     print(
-        f"{arch}: {sum(p.numel() for p in student.parameters()) / 1e6:.1f} M parameters, "
-        f"one step of one pair {seconds:.1f} s on {torch.get_num_threads()} threads, "
-        f"peak memory {peak_mb():.0f} MB ({before:.0f} before the step), {parts}, "
-        f"active {extra['active']():.0%}",
+        f"{arch}: {count(student):.1f} M parameters, one step of one pair "
+        f"{time.perf_counter() - began:.1f} s on {torch.get_num_threads()} threads, "
+        f"peak memory {peak_mb():.0f} MB ({before:.0f} before the step), {parts}",
         flush=True,
     )
+
+
+def on_gpu(arch: str, folder: Path) -> None:
+    teacher, student, pair = models(arch, folder, "cuda")
+    size = BATCH[arch]
+    batch = {key: value.repeat(size, *[1] * (value.ndim - 1)) for key, value in pair.items()}
+    distillation = Distillation(teacher, student)
+    optimizer = AdamW(student.parameters(), lr=5e-6, weight_decay=1e-4)
+    for bf16 in (True, False):
+        torch.cuda.reset_peak_memory_stats()
+        step = partial(one_step, distillation, optimizer, batch, bf16)
+        parts = step()
+        seconds = median_seconds(step)
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        losses = median_seconds(partial(losses_alone, distillation, batch))
+        print(
+            f"{arch} on {torch.cuda.get_device_name()}, {'bfloat16' if bf16 else 'float32'}: "
+            f"{count(student):.1f} M parameters, batch {size}: {1000 * seconds:.0f} ms a step, "
+            f"{size / seconds:.0f} pairs/s, losses {losses / seconds:.0%}, "
+            f"peak memory {peak:.1f} GiB, {parts}",
+            flush=True,
+        )
+
+
+def losses_alone(distillation: Distillation, batch: Batch) -> None:
+    """Forward and backward of the loss terms, from tokens of the right size."""
+    weights = distillation.weights(batch)
+    shape = (*weights.shape, distillation.student.width)
+    student = torch.ones(shape, device=weights.device, requires_grad=True)
+    teacher = torch.zeros(shape, device=weights.device)
+    total(distillation_terms(student, teacher, weights, distillation.structure)).backward()
+
+
+def median_seconds(run: Callable[[], object], rounds: int = 7) -> float:
+    """Of a call on the GPU, after one to warm up."""
+    times = []
+    for _ in range(rounds + 1):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def count(encoder: Encoder) -> float:
+    """Parameters in millions."""
+    return sum(p.numel() for p in encoder.parameters()) / 1e6
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] == "--child":
         with tempfile.TemporaryDirectory() as folder:
-            step(sys.argv[2], Path(folder))
+            (on_gpu if torch.cuda.is_available() else on_cpu)(sys.argv[2], Path(folder))
         return
     for arch in sys.argv[1:] or ("vits", "vitb", "vitl"):
         subprocess.run([sys.executable, __file__, "--child", arch], check=True)

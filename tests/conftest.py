@@ -1,5 +1,10 @@
-"""Helpers that several tests share: the folder of recorded numbers, and events to feed things."""
+"""Helpers that several tests share: the folder of recorded numbers, and events to feed things.
 
+Tests compute on the CPU, where a result repeats to the bit, unless `SCALEEVENT_TEST_GPU` is set:
+`SCALEEVENT_TEST_GPU=1 pytest tests/test_gpu.py`.
+"""
+
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +13,9 @@ import pytest
 from scaleevent.events import Events
 
 DATA = Path(__file__).parent / "data"
+
+if not os.environ.get("SCALEEVENT_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def random_events(
