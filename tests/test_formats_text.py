@@ -259,3 +259,13 @@ def test_bad_lines_and_bad_values_are_counted_side_by_side(tmp_path):
     assert events.t.tolist() == [*EVENTS.t.tolist(), 70_002]
     assert (counts.decoded, counts.kept, sum(counts.dropped.values())) == (63, 61, 2)
     assert counts.flaws["not an event"].count == 1 and counts.bad == 3
+
+
+def test_names_may_carry_the_sensor_size(tmp_path):
+    """As aestream/faery writes it, with "on" for the polarity."""
+    path = tmp_path / "a.csv"
+    path.write_text("t,x@640,y@480,on\n1000,3,4,1\n2000,5,6,0\n")
+    events = read_events(path)
+    assert (events.height, events.width) == (480, 640)
+    assert events.t.tolist() == [1000, 2000] and events.x.tolist() == [3, 5]
+    assert events.y.tolist() == [4, 6] and events.p.tolist() == [1, 0]

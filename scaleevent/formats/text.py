@@ -98,11 +98,13 @@ class Names:
         places: Position of t, x, y, p among the names.
         number: How many names it has.
         unit: Time unit in the name of t.
+        size: (height, width) where x and y carry them, as in "x@640" (aestream/faery).
     """
 
     places: tuple[int, ...]
     number: int
     unit: str | None
+    size: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _find_start(head: bytes) -> Start:
     for text in BytesIO(head[skip:]):
         content = text.strip()
         if found := _find_names(content):
-            names, unit = found, found.unit or unit
+            names, unit, size = found, found.unit or unit, found.size or size
         elif content and not content.startswith(_COMMENT):
             sides = split_fields(content, find_delimiter(content))
             if len(sides) != 2 or not all(map(bytes.isdigit, sides)):
@@ -145,14 +147,19 @@ def _find_start(head: bytes) -> Start:
 def _find_names(line: bytes) -> Names | None:
     """What a line tells if it names t, x, y and p, after a # or % or words and a colon or not."""
     line = _BRACKETS.sub(rb"[\1]", line.lstrip(b"#% ").rpartition(b":")[2])
-    names, unit = [], None
+    names, sides, unit = [], {}, None
     for name in map(decoded, split_fields(line.lower(), find_delimiter(line))):
-        plain = name.partition("[")[0]
+        plain, _, side = name.partition("[")[0].partition("@")
+        sides[plain] = int(side) if side.isdecimal() else None
         if stated := _UNIT_IN_NAME.fullmatch(name):
             plain, unit = "t", stated[1].translate(dict.fromkeys(map(ord, _MICRO), "u"))
         names.append(name if plain in ALIASES["t"] and not stated else plain)
     found = find_columns(names)
-    return found and Names(tuple(names.index(found[name]) for name in "txyp"), len(names), unit)
+    if found is None:
+        return None
+    height, width = sides[found["y"]], sides[found["x"]]
+    size = (height, width) if height and width else None
+    return Names(tuple(names.index(found[name]) for name in "txyp"), len(names), unit, size)
 
 
 def _check_names(names: Names, layout: Layout, events: bytes, path: Path) -> None:
