@@ -72,6 +72,12 @@ class NotEventsError(DataError):
     code = "E301"
 
 
+class UnpairedError(DataError):
+    """Frames none of which has events before it (exit 3)."""
+
+    code = "E302"
+
+
 class CheckpointError(DataError):
     """A weight or checkpoint file that cannot be used (exit 3)."""
 

@@ -101,6 +101,11 @@ class EventStream:
         window = choose_window(self._held, end_us, self.rule)
         return window, self._held.between(window.start_us, window.end_us)
 
+    def next_event_us(self, time_us: int) -> int | None:
+        """Time of the first event at or after the end of the latest window; None: no more."""
+        at = int(np.searchsorted(self._held.t, time_us, "left"))
+        return int(self._held.t[at]) if at < len(self._held) else None
+
     def why_unusable(self, image_us: int, events: Events) -> str | None:
         """Why an image has no pair, or None."""
         if self._first_us is None or image_us <= self._first_us:

@@ -6,15 +6,18 @@ alone: not on the number of workers, nor on what an interrupted run had finished
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import queue
 import signal
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,8 @@ from scaleevent.voxels import voxelize
 
 POLL_SECONDS = 0.2
 _told: Any = None  # queue to the parent, set in every worker
-_ending: Any = None  # event by which the parent ends all workers at their next pair
+_ending: Any = None  # event by which the parent ends all workers
+_writing = False  # whether this worker is at a task
 
 
 def write_store(
@@ -62,6 +66,7 @@ def write_store(
         StoppedError: A stop signal came; finished shards are kept.
     """
     clean_leftovers(out)
+    (out / MANIFEST).unlink(missing_ok=True)  # of a run before: it does not describe what follows
     names = Counter(source.name for source in sources)
     twice = [name for name, number in names.items() if number > 1]
     if twice:
@@ -109,12 +114,26 @@ def _start_worker(told: Any, ending: Any) -> None:
     _told, _ending = told, ending
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _leave_task)
 
     def leave_with_parent() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    def end_with_others() -> None:
+        ending.wait()
+        while True:  # should a reader take the interruption for damage and go on
+            _thread.interrupt_main()
+            time.sleep(1)
+
+    for watch in (leave_with_parent, end_with_others):
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave_task(number: int, frame: Any) -> None:
+    """End the task at hand wherever it is, if the parent wants it: it may not yield for long."""
+    if _writing and _ending.is_set():
+        raise StoppedError("stopped with another task")
 
 
 def _wait_for(
@@ -156,10 +175,8 @@ def _write_shard(
         return entry
     counts: Counter[str] = Counter()
     seen = 0
-    with ShardWriter(path) as writer:
+    with ShardWriter(path) as writer, _task():
         for pair in source.pairs(counts):
-            if _ending.is_set():
-                raise StoppedError("stopped with another task", where=path)
             if voxels is None:
                 writer.add(pair)
             else:
@@ -177,6 +194,19 @@ def _write_shard(
             seen = looked
     _told.put(source.expected - seen)
     return finish_shard(path, writer.pairs, dict(sorted(counts.items())), job)
+
+
+@contextmanager
+def _task() -> Iterator[None]:
+    """While this lasts, `_leave_task` may end it."""
+    global _writing
+    _writing = True
+    try:
+        yield
+        if _ending.is_set():  # a reader may have taken the interruption for the end of its file
+            raise StoppedError("stopped with another task")
+    finally:
+        _writing = False
 
 
 def _count_activity(voxel: Any, patch: int, tau: float, counts: Counter[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from scaleevent.commands.prepare import store_report
 from scaleevent.config import VoxelizeConfig
+from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.durable import claimed_folder
 from scaleevent.pairs import decode_image
@@ -31,7 +32,7 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     Returns:
         Counts, the share of active cells, and the path of a preview picture.
     """
-    sources, passed = find_sources(cfg)
+    sources, passed, unused = find_sources(cfg)
     claim = claimed_folder(cfg.out, "voxels", resume=cfg.resume, overwrite=cfg.overwrite)
     windows = sum(source.expected for source in sources)
     with claim, progress("voxelize", windows, "windows", not quiet) as ticker:
@@ -69,9 +70,13 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     if counts.get("pairs"):
         notes.append(f"preview: {_preview(cfg.out)}")
     notes += [f"not a recording, passed over: {line}" for line in passed]
+    instead = f"a window every {1000 / cfg.rate:g} ms instead"
+    notes += [f"not used, {instead}: {line}" for line in unused]
+    if unpaired := counts.get(UNPAIRED):
+        notes.append(f"warning: {unpaired} {UNPAIRED}, {instead}; two clocks?")
     return Report(
         report.command, report.title, report.columns, report.rows, tuple(notes),
-        facts | {"passed_over": passed},
+        facts | {"passed_over": passed, "not_used": unused},
     )  # fmt: skip
 
 

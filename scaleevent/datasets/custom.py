@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from scaleevent.datasets.frames import (
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError, NotEventsError
-from scaleevent.formats import Recording, open_recording
+from scaleevent.formats import Frame, Recording, open_recording
 from scaleevent.geometry import homography_map, pixel_grid
 from scaleevent.pairing import TimedImage
 from scaleevent.pairs import Pair
@@ -63,13 +64,24 @@ class FramesInside:
     files: tuple[Path, ...] = ()
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
-        """The frames in the order of the file."""
+        """The frames in the order of the file, of the recording's segment alone if it has one."""
+        if recording.segment is not None:
+            resets = sum(b < a for a, b in pairwise(map(self._time, recording.frames())))
+            _check_stretches(recording, resets + 1, recording.path)
+        stretch, latest = 0, None
         for number, frame in enumerate(recording.frames()):
-            middle = frame.start_us + (frame.end_us - frame.start_us) // 2
-            time = {"start": frame.start_us, "middle": middle, "end": frame.end_us}[self.point]
-            where = f"{recording.path}, frame {number}"
-            load = partial(view.place, frame.image, where)
-            yield TimedImage(time + self.offset_us, load, {"frame": number})
+            time = self._time(frame)
+            stretch += latest is not None and time < latest
+            latest = time
+            if recording.segment in (None, stretch):
+                load = partial(view.place, frame.image, f"{recording.path}, frame {number}")
+                yield TimedImage(time, load, {"frame": number})
+
+    def _time(self, frame: Frame) -> int:
+        """The image time of a frame."""
+        middle = frame.start_us + (frame.end_us - frame.start_us) // 2
+        times = {"start": frame.start_us, "middle": middle, "end": frame.end_us}
+        return times[self.point] + self.offset_us
 
 
 @dataclass(frozen=True)
@@ -266,7 +278,7 @@ def _source(name: str, recording: Recording, config: PrepareConfig) -> CustomRec
     else:
         frames_at = _find_frames(folder, config)
         times = _find_times(folder, frames_at, config)
-        frames, found = _timed_frames(folder, frames_at, times, config)
+        frames, found = _timed_frames(recording, frames_at, times, config)
     source = CustomRecording(
         name=name,
         recording=recording.path,
@@ -332,28 +344,59 @@ def _find_times(folder: Path, frames: Path, config: PrepareConfig) -> Path:
 
 
 def _timed_frames(
-    folder: Path, frames: Path, times: Path, config: PrepareConfig
+    recording: Recording, frames: Path, times: Path, config: PrepareConfig
 ) -> tuple[PictureFiles | VideoFile, str]:
     """Frames with their times, and how they were matched."""
     stamps = read_frame_times(times, config.frame_time_unit, config.exposure_point)
     us = stamps.us + config.offset_us
+    chosen = _stretch(recording, us, times)
     told = f"times from {times.name} ({stamps.layout})"
     if frames.is_dir():
         if stamps.names is not None:
-            places = (times.parent, frames, folder)
+            places = (times.parent, frames, recording.path.parent)
             paths = [_picture(name, places, times) for name in stamps.names]
         else:
             paths = list_pictures(frames)
             check_count(len(paths), "pictures", frames, len(us), times)
+        us, paths = us[chosen], paths[chosen]
         return PictureFiles.in_order(us, paths), f"{len(paths)} pictures in {frames}, {told}"
     if stamps.names is not None:
         raise DataError(
             "the frame times name pictures, but the frames are a video", where=times, found=frames
         )
     check_count(video_length(frames), "frames", frames, len(us), times)
+    us = us[chosen]
     if (np.diff(us) < 0).any():
         raise DataError("times of video frames step back", where=times)
-    return VideoFile(tuple(us.tolist()), frames), f"{len(us)} frames in {frames}, {told}"
+    video = VideoFile(tuple(us.tolist()), frames, first=chosen.start or 0)
+    return video, f"{len(us)} frames in {frames}, {told}"
+
+
+def _stretch(recording: Recording, times_us: np.ndarray, where: Path) -> slice:
+    """The frames of the recording's segment, where their times were reset with its clock."""
+    resets = (np.flatnonzero(np.diff(times_us) < 0) + 1).tolist()
+    if recording.segment is None or not resets:
+        return slice(None)
+    _check_stretches(recording, len(resets) + 1, where)
+    edges = [0, *resets, len(times_us)]
+    return slice(*edges[recording.segment : recording.segment + 2])
+
+
+def _check_stretches(recording: Recording, frames: int, where: Path) -> None:
+    """Refuse frames whose times were reset more or less often than the events' clock.
+
+    Raises:
+        DataError: Both numbers.
+    """
+    events = len(replace(recording, segment=None, max_bad=1.0).stretches())
+    if frames != events:
+        raise DataError(
+            "the clocks of frames and events were reset another number of times",
+            where=where,
+            found=f"{frames} stretches of frames, {events} of events",
+            expected="as many of both, or frames of the chosen segment alone",
+            hint="scaleevent voxelize uses the events alone",
+        )
 
 
 def _picture(name: str, places: tuple[Path, ...], times: Path) -> Path:

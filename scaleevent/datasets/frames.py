@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, UnpairedError
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.geometry import warp_image
@@ -321,7 +321,8 @@ def pair_frames(
     """`pair_images`, with an error that shows both clocks if not one image got a pair.
 
     Raises:
-        DataError: No pair at all; else as `pair_images`.
+        UnpairedError: No pair at all.
+        DataError: As `pair_images`.
     """
     span: list[int] = []  # first and latest image time
 
@@ -337,7 +338,7 @@ def pair_frames(
     if made:
         return
     facts = recording_facts(recording)
-    raise DataError(
+    raise UnpairedError(
         "no image has events before it",
         where=recording.path,
         found=f"images from {span[0]} to {span[-1]} us" if span else "no images",

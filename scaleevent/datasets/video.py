@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ class VideoFile:
     Args:
         times_us: Image times on the clock of the events, one a frame, ascending.
         path: The file.
+        first: Frames of the video before the first of these.
     """
 
     times_us: tuple[int, ...]
     path: Path
+    first: int = 0
 
     @property
     def expected(self) -> int:
@@ -39,15 +42,15 @@ class VideoFile:
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames in the order of the video."""
-        images = video_frames(self.path)
-        for number, time in enumerate(self.times_us):
+        images = islice(video_frames(self.path), self.first, None)
+        for number, time in enumerate(self.times_us, self.first):
             image = next(images, None)
             if image is None:
                 raise DataError(
                     "the video ends early",
                     where=self.path,
                     found=f"{number} frames that can be decoded",
-                    expected=f"{self.expected}, one for every time stamp",
+                    expected=f"{self.first + self.expected}, one for every time stamp",
                 )
             load = partial(view.place, image, f"{self.path}, frame {number}")
             yield TimedImage(time, load, {"frame": number})
