@@ -6,7 +6,6 @@ alone: not on the number of workers, nor on what an interrupted run had finished
 
 from __future__ import annotations
 
-import _thread
 import multiprocessing
 import os
 import queue
@@ -33,6 +32,7 @@ from scaleevent.store import MANIFEST, finish_shard, shard_done
 from scaleevent.voxels import voxelize
 
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 2  # for a worker to leave at its next pair
 _told: Any = None  # queue to the parent, set in every worker
 _ending: Any = None  # event by which the parent ends all workers
 _writing = False  # whether this worker is at a task
@@ -93,6 +93,7 @@ def write_store(
         finally:
             ending.set()
             pool.shutdown(cancel_futures=True)
+            clean_leftovers(out)
     counts: Counter[str] = Counter()
     for shard in shards:
         counts.update(shard["counts"])
@@ -114,7 +115,6 @@ def _start_worker(told: Any, ending: Any) -> None:
     _told, _ending = told, ending
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, _leave_task)
 
     def leave_with_parent() -> None:
         multiprocessing.parent_process().join()
@@ -122,18 +122,12 @@ def _start_worker(told: Any, ending: Any) -> None:
 
     def end_with_others() -> None:
         ending.wait()
-        while True:  # should a reader take the interruption for damage and go on
-            _thread.interrupt_main()
-            time.sleep(1)
+        time.sleep(GRACE_SECONDS)
+        if _writing:  # no pair came meanwhile; what is half-written goes with the process
+            os._exit(1)
 
     for watch in (leave_with_parent, end_with_others):
         threading.Thread(target=watch, daemon=True).start()
-
-
-def _leave_task(number: int, frame: Any) -> None:
-    """End the task at hand wherever it is, if the parent wants it: it may not yield for long."""
-    if _writing and _ending.is_set():
-        raise StoppedError("stopped with another task")
 
 
 def _wait_for(
@@ -175,8 +169,10 @@ def _write_shard(
         return entry
     counts: Counter[str] = Counter()
     seen = 0
-    with ShardWriter(path) as writer, _task():
+    with _at_work(), ShardWriter(path) as writer:
         for pair in source.pairs(counts):
+            if _ending.is_set():
+                raise StoppedError("stopped with another task", where=path)
             if voxels is None:
                 writer.add(pair)
             else:
@@ -197,14 +193,12 @@ def _write_shard(
 
 
 @contextmanager
-def _task() -> Iterator[None]:
-    """While this lasts, `_leave_task` may end it."""
+def _at_work() -> Iterator[None]:
+    """While this lasts, the end of all work may end this process."""
     global _writing
     _writing = True
     try:
         yield
-        if _ending.is_set():  # a reader may have taken the interruption for the end of its file
-            raise StoppedError("stopped with another task")
     finally:
         _writing = False
 
