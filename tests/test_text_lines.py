@@ -28,7 +28,7 @@ plain = st.from_regex(r"[+-]?([0-9]{1,15}|[0-9]{1,8}\.[0-9]{0,8}|\.[0-9]{1,12})"
 
 
 @given(st.lists(st.tuples(plain, plain, plain, plain), min_size=1, max_size=5))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_plain_numbers_are_those_of_float(rows):
     for mark in ("", ",", ";"):
         texts = [f" {(mark or ' ').join(row)} \r\n" for row in rows]
@@ -110,7 +110,7 @@ def slow(text: str) -> list[float] | None:
 
 
 @given(st.lists(line, min_size=1, max_size=6), st.integers(1, 3))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_line_is_what_float_reads_or_counted(rows, repeat):
     text = "".join(",".join(fields) + end for fields, end in rows) * repeat
     expected = []
