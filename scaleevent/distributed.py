@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from scaleevent.stopping import on_stop
 
 EXIT_FILE = "SCALEEVENT_EXIT_FILE"  # where rank 0 leaves its exit code for the launcher
 SHUTDOWN_SECONDS = 300  # time for ranks to save a large state after a stop signal
+PATIENCE = timedelta(hours=1)  # of ranks that wait for the main one: it downloads, renders, checks
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Ranks:
     def main(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this process computes on a GPU."""
+        return self.device.type == "cuda"
 
     def mean(self, values: Sequence[float | Tensor]) -> list[float]:
         """Mean over ranks of some numbers."""
@@ -77,7 +84,7 @@ class Ranks:
         """Loader processes: as asked, else none beside a CPU's work, up to 8 beside a GPU's."""
         if asked is not None:
             return asked
-        return min(8, (os.cpu_count() or 1) // self.world) if self.device.type == "cuda" else 0
+        return min(8, (os.cpu_count() or 1) // self.world) if self.on_gpu else 0
 
     def wait(self) -> None:
         """Until all ranks are here."""
@@ -106,7 +113,21 @@ def choose_device(name: str) -> torch.device:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem("no CUDA device here", found=name, hint="--device cpu")
+    if device.type == "cuda":
+        _check_number(device.index or 0, name)
     return device
+
+
+def _check_number(number: int, where: object) -> None:
+    """Refuse the number of a GPU that is not here."""
+    found = torch.cuda.device_count()
+    if number >= found:
+        raise EnvironmentProblem(
+            "no GPU of this number here",
+            where=where,
+            found=f"GPU {number}",
+            expected=f"0 to {found - 1}",
+        )
 
 
 @contextmanager
@@ -128,8 +149,11 @@ def ranks(device_name: str) -> Iterator[Ranks]:
         os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        _check_number(device.index, "LOCAL_RANK")
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl", timeout=PATIENCE, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -257,6 +257,7 @@ def load_batches(
     batches: Sequence[list[int]],
     workers: int,
     collate: Callable[[list[Any]], Any] = default_collate,
+    pin: bool = False,
 ) -> Iterator[Any]:
     """Given batches of samples; the worker count changes nothing but speed.
 
@@ -265,10 +266,12 @@ def load_batches(
         batches: Numbers of the samples of each.
         workers: Processes that make them ahead of time; 0 makes them here.
         collate: Makes a batch of a list of samples.
+        pin: Put tensors into pinned memory, from which a GPU copies without being waited for.
 
     Raises:
         ScaleEventError: What a sample raised, in a worker too.
     """
+    workers = min(workers, len(batches))
     if not workers:
         keep_freed_memory()
     loader = DataLoader(
@@ -278,7 +281,7 @@ def load_batches(
         collate_fn=partial(_collate, collate),
         worker_init_fn=keep_freed_memory,
         multiprocessing_context="spawn" if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         persistent_workers=False,
     )
     for batch in loader:

@@ -264,7 +264,7 @@ class _Run:
         check: Callable[[int], dict[str, float]],
     ) -> None:
         cfg, peers = self.cfg, self.peers
-        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and peers.device.type == "cuda"
+        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and peers.on_gpu
         plan = Plan(
             epochs=cfg.epochs,
             steps_per_epoch=cfg.draws // self.batch,
@@ -282,7 +282,7 @@ class _Run:
             ),
             plan.epochs, plan.steps_per_epoch, self.batch, first, peers.rank, peers.world,
         )  # fmt: skip
-        batches = load_batches(samples, steps, peers.loader_workers(cfg.workers))
+        batches = load_batches(samples, steps, peers.loader_workers(cfg.workers), pin=peers.on_gpu)
         student.train()
         with progress("pretrain", plan.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)

@@ -189,7 +189,7 @@ class TaskRun:
     ) -> None:
         cfg, peers = self.cfg, self.peers
         draws = max(len(numbers), cfg.batch)
-        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and peers.device.type == "cuda"
+        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and peers.on_gpu
         plan = Plan(
             epochs=cfg.epochs,
             steps_per_epoch=draws // cfg.batch,
@@ -208,7 +208,9 @@ class TaskRun:
             plan.epochs, plan.steps_per_epoch, cfg.batch, first, peers.rank, peers.world,
         )  # fmt: skip
         cached = self._cached(decoder, samples, numbers)
-        batches = load_batches(cached or samples, steps, peers.loader_workers(cfg.workers))
+        batches = load_batches(
+            cached or samples, steps, peers.loader_workers(cfg.workers), pin=peers.on_gpu
+        )
         model = self._parallel(decoder)
         step_of = _Step(decoder, model, peers.device, cached is not None, cfg.seed)
         decoder.train()

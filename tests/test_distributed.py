@@ -1,0 +1,43 @@
+"""Which device a process computes on, told before anything is computed."""
+
+import pytest
+import torch
+
+from scaleevent.distributed import Ranks, choose_device, ranks
+from scaleevent.errors import ConfigError, EnvironmentProblem
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine that says it has two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, two_gpus):
+    assert choose_device("auto").type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(EnvironmentProblem, match="no CUDA device here"):
+        choose_device("cuda")
+    with pytest.raises(ConfigError, match="no such device"):
+        choose_device("gpu")
+
+
+def test_a_gpu_that_is_not_here_is_refused(monkeypatch, two_gpus):
+    assert choose_device("cuda:1").index == 1
+    with pytest.raises(EnvironmentProblem, match="no GPU of this number") as caught:
+        choose_device("cuda:2")
+    assert "GPU 2" in str(caught.value) and "0 to 1" in str(caught.value)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    with pytest.raises(EnvironmentProblem, match="GPU 7"), ranks("cuda"):
+        pass
+
+
+def test_loader_processes_are_for_gpus(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 24)
+    assert Ranks(0, 4, torch.device("cuda", 0)).loader_workers(None) == 6
+    assert Ranks(0, 1, torch.device("cuda", 0)).loader_workers(None) == 8
+    assert Ranks(0, 1, torch.device("cpu")).loader_workers(None) == 0
+    assert Ranks(0, 1, torch.device("cpu")).loader_workers(3) == 3
