@@ -388,7 +388,7 @@ def _in_order(t: np.ndarray, latest: int | None) -> bool:
 
 @nb.njit(nogil=True, cache=True)
 def _steps_back(t, latest, most):
-    """Positions where time falls `JITTER_US` or more behind, at most so many, and late events.
+    """Positions where time falls more than `JITTER_US` behind, at most so many, and late events.
 
     After each such place the latest time is that of the event there.
     """
