@@ -8,7 +8,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from scaleevent.errors import DataError, ScaleEventError
+from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import hdf5, open_recording, read_events, recording_facts
 from scaleevent.formats.hdf5_ecf import decode
