@@ -262,9 +262,9 @@ class PretrainConfig(Settings):
         None
     )
     arch: Annotated[
-        Literal["tiny", "vits", "vitb", "vitl"],
-        Field(description="encoder: tiny, vits, vitb, vitl"),
-    ] = "vits"
+        Literal["tiny", "vits", "vitb", "vitl"] | None,
+        Field(description="encoder; default: that of --teacher, else vits"),
+    ] = None
     teacher: Annotated[
         str | None,
         Field(description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"),
@@ -343,6 +343,7 @@ class PretrainConfig(Settings):
         return {"l1": self.lambda_l1, "intra": self.lambda_is, "cross": self.lambda_cs}
 
 
+DEFAULT_ARCH = "vits"
 # Four GPUs with the per-GPU batch of the released code's comment ("20-S, 12/8-B, 5-L":
 # zhiwen-xdu/ScaleEvent:scale_event/pretrain/pretrain_ddp.py); the paper gives none.
 BATCH = {"tiny": 16, "vits": 80, "vitb": 48, "vitl": 20}
@@ -369,6 +370,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:
     """Settings of `pretrain` with its preset: the one named, else `demo` on `street`.
 
+    The architecture is the one asked for, else that of the teacher's weights, else the preset's.
+
     Raises:
         ConfigError: As `load_config`; or an unknown preset.
     """
@@ -378,7 +381,11 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
         raise ConfigError(
             "unknown preset", where="--preset", found=name, expected=", ".join(PRESETS)
         )
-    preset = {"preset": name, **PRESETS[name]} if name else None
+    preset = {"preset": name, **PRESETS[name]} if name else {}
+    if bare.teacher and not bare.arch:
+        preset.pop("arch", None)
+    elif not bare.teacher:
+        preset = {"arch": DEFAULT_ARCH} | preset
     return load_config(PretrainConfig, flags, file, preset)
 
 

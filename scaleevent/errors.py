@@ -28,7 +28,10 @@ class ScaleEventError(Exception):
     ) -> None:
         self.what, self.where, self.found, self.expected = what, where, found, expected
         self.hint = hint
-        super().__init__(self.block())
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        return self.block()  # made when it is shown: a hint may be added on the way up
 
     def block(self) -> str:
         """The message as printed: one ``error[CODE]`` line and one indented line per known part."""

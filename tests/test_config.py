@@ -111,3 +111,13 @@ def test_data_resolution(tmp_path, monkeypatch):
 def test_unknown_preset():
     with pytest.raises(ConfigError, match="unknown preset"):
         pretrain_config({"preset": "paper-vitx"})
+
+
+def test_the_architecture_is_that_asked_for_else_the_teachers_else_the_presets(tmp_path):
+    file = {"teacher": "weights.pth"}
+    assert PretrainConfig(**file).arch is None
+    assert pretrain_config(file).arch is None  # on street, whose preset would be tiny
+    assert pretrain_config(file | {"arch": "vitl"}).arch == "vitl"
+    assert pretrain_config({}).arch == "tiny"
+    assert pretrain_config({"data": [tmp_path]}).arch == "vits"
+    assert pretrain_config({"preset": "released-vitb", "data": [tmp_path]}).arch == "vitb"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -205,6 +206,19 @@ def test_more_gpus_than_there_are(place, capfd):
     error = capfd.readouterr().err
     assert re.search(r"this runs here: scaleevent pretrain \S+ --preset demo", error)
     assert not (place / "gpus").exists()
+
+
+def test_weights_that_cannot_be_had_name_a_command_that_runs_here(place, capfd):
+    call(f"pretrain {place / 'pairs'} --arch vits --offline -o {place / 'offline'}", 5)
+    error = capfd.readouterr().err
+    assert re.search(r"this runs here: scaleevent pretrain \S+ --preset demo", error)
+
+
+def test_the_architecture_of_a_teacher_file_is_detected(place):
+    teacher = resources.files("scaleevent") / "data/tiny_teacher.safetensors"
+    out = place / "detected"
+    call(f"pretrain {place / 'pairs'} --teacher {teacher} {TINY} --no-probe -o {out}")
+    assert load_encoder(out / "encoder.safetensors").width == 96
 
 
 def test_errors_and_exit_codes(place, tmp_path, capfd):

@@ -6,11 +6,9 @@ import tempfile
 
 import torch
 
-from scaleevent.config import PretrainConfig
+from scaleevent.config import DEFAULT_ARCH, PretrainConfig
 from scaleevent.distributed import launch, launched
 from scaleevent.settings import Settings, dump_yaml
-
-DEFAULT_ARCH = "vits"
 
 
 def launch_ranks(command: str, cfg: Settings, as_json: bool) -> int | None:

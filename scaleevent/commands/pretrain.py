@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import scaleevent
 from scaleevent.checkpoint import content_hash, save_encoder
-from scaleevent.commands.launching import DEFAULT_ARCH, runs_without_download
+from scaleevent.commands.launching import runs_without_download
 from scaleevent.commands.street_store import street_store
 from scaleevent.comparison import Comparison, in_order
-from scaleevent.config import BATCH, PretrainConfig, data_source
+from scaleevent.config import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.distributed import Ranks, launched, ranks
 from scaleevent.durable import (
