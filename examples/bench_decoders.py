@@ -40,7 +40,7 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.encoder import ARCHS, Encoder
-from scaleevent.losses import total
+from scaleevent.terms import total
 
 
 def sea_raft(encoder: Encoder, fuse: bool = True) -> SeaRaft:

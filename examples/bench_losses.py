@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scaleevent.losses import STRUCTURES, TILE_CPU, Structure, distillation_terms, total
+from scaleevent.losses import LAMBDAS, STRUCTURES, TILE_CPU, Structure, distillation_terms
+from scaleevent.terms import total
 
 CASES = "1200x384x1,1200x384x0.6,1200x384x0.4,1200x384x0.2,1200x1024x0.4,4800x384x0.4,19200x384x0.4"
 LARGEST_FULL = 4800  # tokens; the full maps of 19,200 would take about ten gigabytes
@@ -64,7 +65,7 @@ def run_step(terms: Step, data: tuple[Tensor, Tensor, Tensor], structure: Struct
     """Seconds of one forward and backward pass."""
     data[0].grad = None
     start = time.process_time()
-    total(terms(*data, structure)).backward()
+    total(terms(*data, structure), LAMBDAS).backward()
     return time.process_time() - start
 
 

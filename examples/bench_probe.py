@@ -32,13 +32,13 @@ from scaleevent.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
 from scaleevent.features import CachedFeatures  # noqa: E402
 from scaleevent.inputs import InputSettings  # noqa: E402
 from scaleevent.labelled import LabelledSamples  # noqa: E402
-from scaleevent.losses import total  # noqa: E402
 from scaleevent.optimisation import build_optimizer  # noqa: E402
 from scaleevent.pairs import Label, Pair  # noqa: E402
 from scaleevent.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
 from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
 from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.tasks.segmentation import Segmentation  # noqa: E402
+from scaleevent.terms import total  # noqa: E402
 from scaleevent.windows import Window  # noqa: E402
 
 SPAN_US = 50_000

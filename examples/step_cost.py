@@ -27,10 +27,11 @@ from scaleevent.datasets import street
 from scaleevent.distillation import Distillation
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.inputs import InputSettings
-from scaleevent.losses import distillation_terms, total
+from scaleevent.losses import LAMBDAS, distillation_terms
 from scaleevent.preparing import write_store
 from scaleevent.samples import Batch, PairSamples
 from scaleevent.store import PairStore
+from scaleevent.terms import total
 
 
 def meta_layout(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -71,7 +72,7 @@ def one_step(distillation: Distillation, optimizer: AdamW, batch: Batch, bf16: b
     with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=bf16):
         terms, extra = distillation(batch)
     optimizer.zero_grad(set_to_none=True)
-    total(terms).backward()
+    total(terms, LAMBDAS).backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 0.1)
     optimizer.step()
     parts = ", ".join(f"{name} {float(term.detach()):.4f}" for name, term in terms.items())
@@ -119,7 +120,7 @@ def losses_alone(distillation: Distillation, batch: Batch) -> None:
     shape = (*weights.shape, distillation.student.width)
     student = torch.ones(shape, device=weights.device, requires_grad=True)
     teacher = torch.zeros(shape, device=weights.device)
-    total(distillation_terms(student, teacher, weights, distillation.structure)).backward()
+    total(distillation_terms(student, teacher, weights, distillation.structure), LAMBDAS).backward()
 
 
 def median_seconds(run: Callable[[], object], rounds: int = 7) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scaleevent.version import __version__
+
 if TYPE_CHECKING:
     from scaleevent.checkpoint import load_encoder, load_task
     from scaleevent.commands.finetune import run as finetune
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from scaleevent.task_config import FinetuneConfig
     from scaleevent.voxels import voxelize
     from scaleevent.windows import Window, WindowRule, choose_window
-
-__version__ = "0.1.0"
 
 # public name: the module it lives in, imported on first use
 _HOME = {

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-import scaleevent
 from scaleevent import config, task_config
 from scaleevent.errors import ScaleEventError
 from scaleevent.settings import Settings, load_config
+from scaleevent.version import __version__
 
 app = typer.Typer(
     name="scaleevent",
@@ -133,7 +133,7 @@ for _name, (_, _, _help) in COMMANDS.items():
 
 def _version(value: bool) -> None:
     if value:
-        print(f"scaleevent {scaleevent.__version__}")
+        print(f"scaleevent {__version__}")
         raise typer.Exit
 
 
@@ -157,7 +157,7 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         print(
-            f"error[E100]: this is a bug in scaleevent {scaleevent.__version__}: {error!r}",
+            f"error[E100]: this is a bug in scaleevent {__version__}: {error!r}",
             file=sys.stderr,
         )
         _leave(1)

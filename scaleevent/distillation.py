@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from scaleevent.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.encoder import Encoder
-from scaleevent.losses import Terms, distillation_terms, effective_rank, mean_cosine
+from scaleevent.losses import distillation_terms, effective_rank, mean_cosine
 from scaleevent.samples import Batch
+from scaleevent.terms import Terms
 
 DINOV3_TOKEN_RMS = 0.2  # lambdas 10 and 4 assume tokens of about this size
 VALID_SHARE = 0.5  # of a token's pixels that the image must show

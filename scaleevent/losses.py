@@ -11,7 +11,6 @@ Teacher tokens are targets; no gradient flows into them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +21,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from scaleevent.errors import ConfigError, DataError
-
-Terms = dict[str, Tensor]
+from scaleevent.terms import Terms
 
 LAMBDAS: dict[str, float] = {"l1": 1.0, "intra": 10.0, "cross": 4.0}  # paper eq. 5
 
@@ -122,18 +120,6 @@ def distillation_terms(
         )
     l1, intra, cross = _Distillation.apply(student_NLD, teacher_NLD.detach(), mask_NL, structure)
     return {"l1": l1, "intra": intra, "cross": cross}
-
-
-def total(terms: Mapping[str, Tensor], weights: Mapping[str, float] = LAMBDAS) -> Tensor:
-    """The weighted sum of the terms (paper eq. 5).
-
-    Raises:
-        ConfigError: A term without a weight.
-    """
-    unknown = terms.keys() - weights.keys()
-    if unknown:
-        raise ConfigError("loss terms without a weight", found=", ".join(sorted(unknown)))
-    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import scaleevent
 from scaleevent.datasets.source import PairSource
 from scaleevent.density import active_mask, patch_density
 from scaleevent.durable import clean_leftovers, fingerprint, write_json
@@ -29,6 +28,7 @@ from scaleevent.representations import represent
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.stopping import STOP_SIGNALS, stop_requested
 from scaleevent.store import MANIFEST, finish_shard, shard_done
+from scaleevent.version import __version__
 from scaleevent.voxels import voxelize
 
 POLL_SECONDS = 0.2
@@ -100,7 +100,7 @@ def write_store(
     manifest = {
         "format": FORMAT,
         "kind": "voxels" if voxels else "pairs",
-        "version": scaleevent.__version__,
+        "version": __version__,
         "settings": settings,
         "counts": dict(sorted(counts.items())),
         "shards": shards,
@@ -162,7 +162,7 @@ def _write_shard(
     """One task, in a worker: write the shard unless it is there already."""
     path = out / f"{number:05d}-{source.name}.h5"
     inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
-    job = fingerprint([scaleevent.__version__, settings, voxels, source.name, inputs])
+    job = fingerprint([__version__, settings, voxels, source.name, inputs])
     entry = shard_done(path, job)
     if entry is not None:
         _told.put(source.expected)

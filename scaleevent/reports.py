@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-import scaleevent
+from scaleevent.version import __version__
 
 STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -63,7 +63,7 @@ class Report:
         """Full precision, with the package version."""
         return {
             "schema": f"scaleevent.{self.command}/1",
-            "version": scaleevent.__version__,
+            "version": __version__,
             "title": self.title,
             "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
             "notes": list(self.notes),

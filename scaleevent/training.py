@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from scaleevent.checkpoint import load_tensors, save_tensors
 from scaleevent.distributed import Ranks
 from scaleevent.durable import append_json_line, read_json, read_json_lines, write_bytes, write_json
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
-from scaleevent.losses import Terms, total
 from scaleevent.schedules import Stage, one_cycle_linear, poly, two_stage_poly
 from scaleevent.stopping import stop_requested
+from scaleevent.tensors import load_tensors, save_tensors, under
+from scaleevent.terms import Terms, total
 
 LAST = "last.json"
 
@@ -214,9 +214,9 @@ def load_state(
             problem = problem or error
             continue
         _check_identity(description["identity"] or {}, identity or {}, states / name)
-        model.load_state_dict(_under(tensors, "model/"))
+        model.load_state_dict(under(tensors, "model/"))
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, "optimizer/").items():
+        for key, value in under(tensors, "optimizer/").items():
             number, _, part = key.partition("/")
             moments.setdefault(int(number), {})[part] = value
         groups = optimizer.state_dict()["param_groups"]
@@ -245,10 +245,6 @@ def _check_identity(saved: dict[str, Any], now: dict[str, Any], where: Path) -> 
         expected=", ".join(f"{key} {saved.get(key)}" for key in differing),
         hint="resume with the settings in config.yaml, or start anew with --overwrite",
     )
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _cut_log(path: Path, step: int) -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scaleevent.checkpoint import content_hash, load_encoder, load_tensors, save_tensors
+from scaleevent.checkpoint import load_encoder
 from scaleevent.commands import info
 from scaleevent.config import InfoConfig
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError
+from scaleevent.tensors import content_hash, load_tensors, save_tensors
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3, dtype=torch.int64)}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scaleevent.decoders.dpt import DPT
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.losses import total
+from scaleevent.terms import total
 from scaleevent.weights import read_tensors
 
 GOLDEN = Path(__file__).parent / "data" / "dpt_head.safetensors"

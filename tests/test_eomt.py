@@ -22,7 +22,7 @@ from scaleevent.decoders.eomt_weights import published_encoder
 from scaleevent.decoders.eomt_windows import Crops, windowed_scores
 from scaleevent.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.errors import ConfigError
-from scaleevent.losses import total
+from scaleevent.terms import total
 from scaleevent.weights import convert_weights
 
 DATA = Path(__file__).parent / "data"

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from scaleevent.losses import STRUCTURES, distillation_terms, total
+from scaleevent.losses import LAMBDAS, STRUCTURES, distillation_terms
+from scaleevent.terms import total
 from tests.test_end_to_end import TINY, call
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for")
@@ -23,7 +24,7 @@ def test_losses_and_their_gradients(structure, soft):
     for device in ("cpu", "cuda"):
         tokens = student.to(device).clone().requires_grad_()
         terms = distillation_terms(tokens, teacher.to(device), weights.to(device), structure)
-        loss = total(terms)
+        loss = total(terms, LAMBDAS)
         loss.backward()
         values.append([*(float(term.detach()) for term in terms.values()), tokens.grad.cpu()])
     (*terms, gradient), (*terms_gpu, gradient_gpu) = values
@@ -38,7 +39,7 @@ def test_memory_of_the_losses_grows_with_the_tokens_not_their_square():
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    total(distillation_terms(student, tokens[1], weights)).backward()
+    total(distillation_terms(student, tokens[1], weights), LAMBDAS).backward()
     assert torch.cuda.max_memory_allocated() - before < 400e6
 
 

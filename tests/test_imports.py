@@ -14,6 +14,7 @@ PACKAGE = Path(scaleevent.__file__).parent
 
 # The path of the data: a module may import those above it, and its own package's.
 ORDER = [
+    "version",
     "errors",
     "memory",
     "stopping",
@@ -60,14 +61,16 @@ ORDER = [
     "hub",
     "weights",
     "encoder",
+    "terms",
     "losses",
     "distillation",
     "decoders",
-    "checkpoint",
+    "tensors",
     "distributed",
     "schedules",
     "training",
     "optimisation",
+    "checkpoint",
     "evaluation",
     "features",
     "deployed",
@@ -128,8 +131,10 @@ def imports(path: Path) -> set[str]:
                     full = f"{base}.{alias.name}".lstrip(".")
                     found.add(full if full in MODULES else base)
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("scaleevent.")]
-            found.update(name.removeprefix("scaleevent.") for name in names)
+            for alias in node.names:  # the package itself is its lazy public API: above everything
+                assert alias.name != "scaleevent", f"{path}: imports the package itself"
+                if alias.name.startswith("scaleevent."):
+                    found.add(alias.name.removeprefix("scaleevent."))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -214,3 +219,9 @@ def test_public_names_are_sorted_and_there():
     assert set(dir(scaleevent)) == set(scaleevent.__all__)
     with pytest.raises(AttributeError, match="no attribute 'unheard_of'"):
         scaleevent.unheard_of  # noqa: B018
+
+
+def test_the_training_loop_does_without_decoders():
+    code = "import scaleevent.training, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "scaleevent.training" in loaded and "scaleevent.decoders" not in loaded

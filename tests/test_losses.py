@@ -21,8 +21,8 @@ from scaleevent.losses import (
     distillation_terms,
     effective_rank,
     mean_cosine,
-    total,
 )
+from scaleevent.terms import total
 
 GOLDEN = Path(__file__).parent / "data" / "distill_losses.safetensors"
 NAMES = ("l1", "intra", "cross")
@@ -43,7 +43,7 @@ def run(student: Tensor, teacher: Tensor, mask: Tensor | None, structure="releas
     """Terms, total and the student's gradient of the total."""
     student = student.clone().requires_grad_()
     terms = distillation_terms(student, teacher, mask, structure)
-    value = total(terms)
+    value = total(terms, LAMBDAS)
     value.backward()
     return terms, value, student.grad
 
@@ -165,7 +165,7 @@ def test_each_term_has_its_own_gradient():
     student.requires_grad_()
     terms = distillation_terms(student, teacher)
     parts = {n: torch.autograd.grad(t, student, retain_graph=True)[0] for n, t in terms.items()}
-    whole = torch.autograd.grad(total(terms), student)[0]
+    whole = torch.autograd.grad(total(terms, LAMBDAS), student)[0]
     close(sum(LAMBDAS[name] * part for name, part in parts.items()), whole, 1e-12)
     assert torch.autograd.gradcheck(
         lambda x: tuple(distillation_terms(x, teacher, None, "released").values()), student
@@ -239,7 +239,7 @@ def test_inputs_stay_and_repeats_are_identical():
     assert torch.equal(first[1], second[1]) and torch.equal(first[2], second[2])
     assert torch.equal(student, copies[0]) and torch.equal(teacher, copies[1])
     with torch.no_grad():
-        assert total(distillation_terms(student, teacher)) == first[1]
+        assert total(distillation_terms(student, teacher), LAMBDAS) == first[1]
 
 
 def test_half_precision_is_computed_in_float32():
@@ -256,7 +256,7 @@ def test_the_teacher_gets_no_gradient():
     student, teacher = torch.randn(2, 1, 6, 4).unbind()
     student.requires_grad_()
     teacher.requires_grad_()
-    total(distillation_terms(student, teacher)).backward()
+    total(distillation_terms(student, teacher), LAMBDAS).backward()
     assert teacher.grad is None and student.grad is not None
 
 
@@ -264,7 +264,8 @@ def test_memory_is_linear_in_tokens():
     """19,200 tokens, 40% active: whole maps would take gigabytes, 250 MB are allowed."""
     code = """
 import torch
-from scaleevent.losses import distillation_terms, total
+from scaleevent.losses import LAMBDAS, distillation_terms
+from scaleevent.terms import total
 from tests.peak_memory import peak_mib
 torch.set_num_threads(1)
 def step(length):
@@ -272,7 +273,7 @@ def step(length):
     teacher, mask = torch.randn(1, length, 384), torch.zeros(1, length)
     mask[:, : int(0.4 * length)] = 1
     before = peak_mib()
-    total(distillation_terms(student, teacher, mask)).backward()
+    total(distillation_terms(student, teacher, mask), LAMBDAS).backward()
     return peak_mib() - before
 step(64)
 print(step(19200))

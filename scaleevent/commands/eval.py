@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaleevent.benchmarks import BENCHMARKS, NATIVE, Benchmark
-from scaleevent.checkpoint import HINTS, load_task, read_description
+from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.eomt import EoMT
@@ -31,6 +31,7 @@ from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.reports import Report, progress
 from scaleevent.task_config import EvalConfig
 from scaleevent.tasks.depth import Depth
+from scaleevent.tensors import HINTS, read_description
 
 SUBMITTED = "dsec-flow"  # the benchmark whose test labels are not public
 

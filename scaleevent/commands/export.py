@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import scaleevent
 from scaleevent.deployed import Source, describe, load_source
 from scaleevent.durable import check_folder, claimed_folder, sha256_file, write_bytes, write_json
 from scaleevent.exporting import FORMATS, Artifact, artifacts, check_packages, write_checked
 from scaleevent.parity import INPUTS, TOLERANCE, Parity
 from scaleevent.reports import Report, progress
 from scaleevent.task_config import ExportConfig
+from scaleevent.version import __version__
 
 KIND = "export"
 HOW = {
@@ -103,7 +103,7 @@ def model_card(source: Source, files: dict[str, dict[str, Any]]) -> str:
     lines = [
         f"# {_title(source, about)}",
         "",
-        f"Exported by ScaleEvent {scaleevent.__version__} from the checkpoint with SHA-256 "
+        f"Exported by ScaleEvent {__version__} from the checkpoint with SHA-256 "
         f"`{about['source']['file_sha256']}`.",
         "",
         f"- Encoder: `{about['arch']['name']}` {json.dumps(about['arch']['kwargs'])}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-import scaleevent
-from scaleevent.checkpoint import content_hash, save_encoder
+from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.launching import runs_without_download
 from scaleevent.commands.street_store import street_store
 from scaleevent.comparison import Comparison, in_order
@@ -33,6 +33,7 @@ from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.hub import published_weights
 from scaleevent.inputs import InputSettings
 from scaleevent.losses import STRUCTURES
+from scaleevent.optimisation import build_optimizer
 from scaleevent.reports import Report, progress, say
 from scaleevent.samples import (
     PairSamples,
@@ -45,9 +46,10 @@ from scaleevent.samples import (
 )
 from scaleevent.settings import dump_yaml
 from scaleevent.store import PairStore
+from scaleevent.tensors import content_hash
 from scaleevent.training import Plan, load_state, train
 
-EMBEDDED_TEACHER = Path(scaleevent.__file__).parent / "data" / "tiny_teacher.safetensors"
+EMBEDDED_TEACHER = Path(str(resources.files("scaleevent") / "data/tiny_teacher.safetensors"))
 NOT_RESULT = {
     "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
     "overwrite", "probe",
@@ -109,7 +111,10 @@ class _Run:
         scale = self._scale(teacher, samples, split)
         self._say_plan(samples, split, scale)
         start = {name: value.clone() for name, value in student.vit.state_dict().items()}
-        optimizer = self._optimizer(student)  # freezes before the ranks agree on gradients
+        optimizer = build_optimizer(  # freezes before the ranks agree on gradients
+            student, lr=cfg.lr, lr_patch=cfg.lr_patch, weight_decay=cfg.weight_decay,
+            freeze=cfg.freeze,
+        )  # fmt: skip
         trained = student if peers.world == 1 else self._parallel(student)
         distillation = Distillation(teacher, trained, cfg.structure, cfg.mask, cfg.tau, scale)
         held_out = replace(distillation, student=student)
@@ -214,21 +219,6 @@ class _Run:
     def _parallel(self, student: Encoder) -> DistributedDataParallel:
         device = self.peers.device
         return DistributedDataParallel(student, [device.index] if device.type == "cuda" else None)
-
-    def _optimizer(self, student: Encoder) -> torch.optim.AdamW:
-        cfg = self.cfg
-        frozen = ("cls_token", "reg_token", "norm.") if cfg.freeze == "released" else ()
-        groups: dict[float, list[Tensor]] = {}
-        for name, parameter in student.vit.named_parameters():
-            parameter.requires_grad_(not name.startswith(frozen) if frozen else True)
-            lr = cfg.lr_patch if cfg.lr_patch and name.startswith("patch_embed") else cfg.lr
-            if parameter.requires_grad:
-                groups.setdefault(lr, []).append(parameter)
-        return torch.optim.AdamW(
-            [{"params": parameters, "lr": lr} for lr, parameters in groups.items()],
-            betas=(0.9, 0.999),
-            weight_decay=cfg.weight_decay,
-        )
 
     @property
     def _teacher_name(self) -> str:

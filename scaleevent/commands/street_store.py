@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import scaleevent
 from scaleevent.config import PrepareConfig
 from scaleevent.durable import fingerprint
 from scaleevent.store import MANIFEST
@@ -29,7 +28,7 @@ def street_store(
     from scaleevent.commands import prepare
 
     height, width = min(size[0], 480), min(size[1], 640)
-    package = Path(scaleevent.__file__).parent
+    package = Path(__file__).parent.parent
     code = [
         hashlib.sha256(path.read_bytes()).hexdigest()
         for pattern in SOURCES

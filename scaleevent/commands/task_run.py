@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scaleevent.benchmarks import BENCHMARKS, Benchmark
-from scaleevent.checkpoint import HINTS, content_hash, read_description, save_task
+from scaleevent.checkpoint import save_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.decoders import DECODERS, build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
@@ -34,13 +34,14 @@ from scaleevent.evaluation import (
 from scaleevent.features import CachedFeatures
 from scaleevent.inputs import InputSettings
 from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
-from scaleevent.losses import Terms
 from scaleevent.optimisation import build_optimizer
 from scaleevent.published import FRACTIONS
 from scaleevent.reports import Report, progress, say
 from scaleevent.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.settings import Settings, dump_yaml
 from scaleevent.task_config import FinetuneConfig
+from scaleevent.tensors import HINTS, content_hash, read_description
+from scaleevent.terms import Terms
 from scaleevent.training import Plan, load_state, train
 from scaleevent.weights import read_tensors
 
@@ -112,6 +113,7 @@ class TaskRun:
         optimizer = build_optimizer(
             decoder, lr=cfg.lr, encoder_lr=cfg.encoder_lr, lr_patch=cfg.lr_patch,
             layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
+            never=decoder.dead_parameters(),
         )  # fmt: skip
         identity = cfg.model_dump(mode="json", exclude=NOT_RESULT) | {
             "data": [store.fingerprint for store in samples.pairs.stores],

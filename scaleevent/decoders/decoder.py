@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from scaleevent.encoder import Encoder
-from scaleevent.losses import Terms
 from scaleevent.segmentation_metrics import IGNORE
+from scaleevent.terms import Terms
 from scaleevent.weights import check_keys
 
 __all__ = ["IGNORE", "Decoder", "Loaded"]

@@ -19,7 +19,7 @@ from scaleevent.decoders.dpt_blocks import FusionBlock
 from scaleevent.decoders.dpt_weights import convert_head, origin_notes
 from scaleevent.encoder import Encoder
 from scaleevent.errors import ConfigError
-from scaleevent.losses import Terms
+from scaleevent.terms import Terms
 from scaleevent.weights import check_keys
 
 LEVELS = 4

@@ -22,7 +22,7 @@ from scaleevent.decoders.eomt_weights import fit_head, sort_published
 from scaleevent.decoders.eomt_windows import windowed_scores
 from scaleevent.encoder import Encoder
 from scaleevent.errors import ConfigError
-from scaleevent.losses import Terms
+from scaleevent.terms import Terms
 
 Mode = Literal["upstream", "scaleevent"]
 

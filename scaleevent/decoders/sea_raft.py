@@ -39,7 +39,7 @@ from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
 from scaleevent.encoder import Encoder
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD
-from scaleevent.losses import Terms
+from scaleevent.terms import Terms
 from scaleevent.weights import check_keys
 
 RADIUS = 4  # of a correlation window, cells

@@ -35,7 +35,7 @@ from scaleevent.decoders.waft_backbone import ResNet18Deconv, TokenPyramid
 from scaleevent.decoders.waft_refine import Refiner, RefinerSize
 from scaleevent.encoder import Encoder
 from scaleevent.errors import ConfigError
-from scaleevent.losses import Terms
+from scaleevent.terms import Terms
 from scaleevent.weights import check_keys
 
 STRIDE = 2  # input pixels to a side of a cell
