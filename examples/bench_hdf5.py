@@ -21,7 +21,7 @@ import hdf5plugin
 import numpy as np
 
 from scaleevent.formats import open_recording, recording_facts
-from scaleevent.memory import keep_freed_memory
+from scaleevent.system.allocator import keep_freed_memory
 
 OFFSET_US = 10**9
 RATE = 5e6  # events a second

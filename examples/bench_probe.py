@@ -27,7 +27,6 @@ from torch import Tensor  # noqa: E402
 
 from scaleevent.benchmarks import DSEC_CLASSES  # noqa: E402
 from scaleevent.decoders.linear import Linear  # noqa: E402
-from scaleevent.durable import write_json  # noqa: E402
 from scaleevent.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
 from scaleevent.features import CachedFeatures  # noqa: E402
 from scaleevent.inputs import InputSettings  # noqa: E402
@@ -37,6 +36,7 @@ from scaleevent.pairs import Label, Pair  # noqa: E402
 from scaleevent.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
 from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
 from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
+from scaleevent.system.files import write_json  # noqa: E402
 from scaleevent.tasks.segmentation import Segmentation  # noqa: E402
 from scaleevent.terms import total  # noqa: E402
 from scaleevent.windows import Window  # noqa: E402

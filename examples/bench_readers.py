@@ -28,7 +28,7 @@ os.environ |= {f"{name}_NUM_THREADS": "1" for name in THREADS} | {"POLARS_MAX_TH
 import numpy as np  # noqa: E402
 
 from scaleevent.formats import open_recording  # noqa: E402
-from scaleevent.memory import keep_freed_memory  # noqa: E402
+from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
 
 HEIGHT, WIDTH = 720, 1280
 ROWS_A_US = 6  # rows read out in a microsecond

@@ -23,7 +23,7 @@ import numba as nb  # noqa: E402
 import numpy as np  # noqa: E402
 
 from scaleevent.events import Events  # noqa: E402
-from scaleevent.memory import keep_freed_memory  # noqa: E402
+from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
 from scaleevent.voxels import voxelize  # noqa: E402
 
 HEIGHT, WIDTH, BINS = 480, 640, 3

@@ -46,8 +46,6 @@ from real_label_files import (
 
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders import DECODERS, DEFAULT_DECODER
-from scaleevent.distributed import ranks
-from scaleevent.durable import write_json
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
 from scaleevent.evaluation import Evaluation, Examples, Trivial, draw_rows, evaluate, predict
@@ -61,6 +59,8 @@ from scaleevent.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.simulate import EventSimulator
 from scaleevent.store import MANIFEST, PairStore, finish_shard
+from scaleevent.system.files import write_json
+from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation

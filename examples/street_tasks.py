@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from scaleevent.commands.task_run import run_task
-from scaleevent.durable import read_json
+from scaleevent.system.files import read_json
 from scaleevent.task_config import finetune_config
 
 HEADLINES = {"street-semantic": "miou", "street-depth": "rmse", "street-flow": "epe"}

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scaleevent.durable import write_bytes
 from scaleevent.encoder import Encoder, build_encoder
 from scaleevent.street import render_scene
+from scaleevent.system.files import write_bytes
 
 SEED = 1000  # family of scenes, and of everything drawn in training
 FOCAL, HORIZON = 0.86, 0.46  # camera of `street`: image widths and heights

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from scaleevent.durable import MARKER
 from scaleevent.errors import ConfigError
 from scaleevent.settings import Settings, load_config, parse_share, parse_size
+from scaleevent.system.files import MARKER
 
 DataSet = Literal[
     "street", "custom", "dsec", "dsec-semantic", "dsec-depth", "dsec-flow", "ddd17-seg",

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from scaleevent.benchmarks import BENCHMARKS
 from scaleevent.checkpoint import load_encoder, load_task
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.durable import sha256_file
 from scaleevent.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
+from scaleevent.system.files import sha256_file
 from scaleevent.tensors import read_description
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.distributed import Ranks
 from scaleevent.errors import ConfigError
 from scaleevent.labelled import Item, LabelledSamples
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.published import comparable
 from scaleevent.samples import load_batches, spread
+from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Record, Summary, Task
 
 COLUMNS = ("image", "events", "prediction", "ground truth", "error")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from scaleevent.durable import write_bytes
 from scaleevent.events import Events
+from scaleevent.system.files import write_bytes
 
 RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
 AMOUNT_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -22,12 +22,12 @@ from typing import Any
 
 from scaleevent.datasets.source import PairSource
 from scaleevent.density import active_mask, patch_density
-from scaleevent.durable import clean_leftovers, fingerprint, write_json
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.representations import represent
 from scaleevent.shard import FORMAT, ShardWriter
-from scaleevent.stopping import STOP_SIGNALS, stop_requested
 from scaleevent.store import MANIFEST, finish_shard, shard_done
+from scaleevent.system.files import clean_leftovers, fingerprint, write_json
+from scaleevent.system.signals import STOP_SIGNALS, stop_requested
 from scaleevent.version import __version__
 from scaleevent.voxels import voxelize
 

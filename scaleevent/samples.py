@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from scaleevent.density import cell_mean, patch_density
 from scaleevent.errors import DataError, ScaleEventError
 from scaleevent.inputs import InputSettings, image_input, voxel_input
-from scaleevent.memory import keep_freed_memory
 from scaleevent.pairs import decode_image
 from scaleevent.shard import Shard
 from scaleevent.store import PairStore
+from scaleevent.system.allocator import keep_freed_memory
 
 
 class Batch(TypedDict):

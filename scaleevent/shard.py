@@ -17,11 +17,11 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from scaleevent.durable import atomic_path
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.packing import PackedEvents
 from scaleevent.pairs import Label, Pair
+from scaleevent.system.files import atomic_path
 from scaleevent.voxels import voxelize_packed
 from scaleevent.windows import STOPS, Window
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.durable import MARKER, read_json, sha256_file, write_json
 from scaleevent.errors import DataError
 from scaleevent.shard import FORMAT, Shard
+from scaleevent.system.files import MARKER, read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"
 

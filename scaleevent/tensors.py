@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scaleevent.durable import atomic_path
 from scaleevent.errors import CheckpointError
+from scaleevent.system.files import atomic_path
 from scaleevent.version import __version__
 
 FORMAT = 1

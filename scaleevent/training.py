@@ -14,11 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from scaleevent.distributed import Ranks
-from scaleevent.durable import append_json_line, read_json, read_json_lines, write_bytes, write_json
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.schedules import Stage, one_cycle_linear, poly, two_stage_poly
-from scaleevent.stopping import stop_requested
+from scaleevent.system.files import (
+    append_json_line,
+    read_json,
+    read_json_lines,
+    write_bytes,
+    write_json,
+)
+from scaleevent.system.ranks import Ranks
+from scaleevent.system.signals import stop_requested
 from scaleevent.tensors import load_tensors, save_tensors, under
 from scaleevent.terms import Terms, total
 

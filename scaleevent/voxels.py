@@ -23,8 +23,8 @@ import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
-from scaleevent.memory import zeros_for_scatter
 from scaleevent.packing import PackedEvents, field_shifts, unpack_words
+from scaleevent.system.allocator import zeros_for_scatter
 
 if TYPE_CHECKING:
     from scaleevent.windows import Window

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scaleevent.distributed import Ranks, choose_device, ranks
 from scaleevent.errors import ConfigError, EnvironmentProblem
+from scaleevent.system.ranks import Ranks, choose_device, ranks
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from scaleevent.config import PrepareConfig
 from scaleevent.datasets import DATASETS, dsec_depth, dsec_flow, dsec_labels, dsec_semantic
 from scaleevent.datasets.labelled import LabelView, read_times, seen_from
 from scaleevent.datasets.source import PairSource
-from scaleevent.durable import write_json
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.flow_png import write_png16
@@ -22,6 +21,7 @@ from scaleevent.geometry import pixel_grid
 from scaleevent.pairs import Pair
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.store import MANIFEST, PairStore, finish_shard
+from scaleevent.system.files import write_json
 from tests import dsec_files as files
 
 GOLDEN = Path(__file__).parent / "data" / "dsec_png.npz"

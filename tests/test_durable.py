@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from scaleevent.durable import (
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
+from scaleevent.system.files import (
     MARKER,
     append_json_line,
     atomic_path,
@@ -22,12 +23,11 @@ from scaleevent.durable import (
     write_bytes,
     write_json,
 )
-from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from scaleevent import durable
+from scaleevent.system import files as durable
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(os, sys.argv[2], die)

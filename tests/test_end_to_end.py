@@ -18,9 +18,9 @@ from PIL import Image
 
 from scaleevent import cli
 from scaleevent.checkpoint import load_encoder
-from scaleevent.durable import read_json_lines
 from scaleevent.errors import CheckpointError
 from scaleevent.store import PairStore
+from scaleevent.system.files import read_json_lines
 from scaleevent.tensors import load_tensors
 
 TINY = "--size 48x64 --epochs 2 --draws 16 --batch 8 --lr 5e-4 --log-every 1 --validation 0.3"

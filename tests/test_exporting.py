@@ -20,12 +20,12 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.deployed import Source, load_source
-from scaleevent.durable import MARKER, sha256_file
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError
 from scaleevent.exporting import EXTRA_FILE, artifacts, check_packages, meta_tensors, trace
 from scaleevent.inputs import InputSettings
 from scaleevent.parity import INPUTS, Parity, parity_inputs
+from scaleevent.system.files import MARKER, sha256_file
 from scaleevent.task_config import ExportConfig
 from scaleevent.weights import read_weights
 

@@ -15,7 +15,7 @@ import pytest
 
 from scaleevent.errors import ScaleEventError
 from scaleevent.formats import FORMATS, open_recording
-from scaleevent.memory import keep_freed_memory
+from scaleevent.system.allocator import keep_freed_memory
 from tests import test_formats_hdf5, test_formats_ros
 from tests.event_files import some_events
 from tests.peak_memory import peak_mib

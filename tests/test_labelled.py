@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from conftest import random_events
 
-from scaleevent.durable import write_json
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.inputs import InputSettings, voxel_input
 from scaleevent.labelled import LabelledSamples, benchmark_split, few_shot
 from scaleevent.pairs import Label, Pair
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.store import MANIFEST, PairStore, finish_shard
+from scaleevent.system.files import write_json
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.voxels import voxelize

@@ -12,13 +12,13 @@ import torch
 
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders.linear import Linear
-from scaleevent.distributed import ranks
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.evaluation import Trivial, draw_rows, evaluate
 from scaleevent.events import Events
 from scaleevent.inputs import InputSettings
 from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.pairs import Pair, encode_image
+from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth
 from scaleevent.windows import Window
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from scaleevent import reports
-from scaleevent.reports import Report, cell, progress
+from scaleevent.system import reports
+from scaleevent.system.reports import Report, cell, progress
 
 REPORT = Report(
     "probe", "a title", ("what", "value"), (("loss", 0.123456789), ("events", 1234567)),

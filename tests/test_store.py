@@ -15,7 +15,6 @@ import pytest
 from conftest import random_events
 from PIL import Image
 
-from scaleevent.durable import read_json
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.pairs import Label, Pair, decode_image, encode_image
@@ -28,6 +27,7 @@ from scaleevent.store import (
     shard_done,
     verify_shards,
 )
+from scaleevent.system.files import read_json
 from scaleevent.voxels import voxelize
 from scaleevent.windows import Window
 

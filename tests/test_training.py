@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from scaleevent.distributed import Ranks
-from scaleevent.durable import read_json_lines
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
+from scaleevent.system.files import read_json_lines
+from scaleevent.system.ranks import Ranks
 from scaleevent.training import Plan, load_state, train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

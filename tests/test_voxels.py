@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scaleevent import voxels
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
-from scaleevent.memory import zeros_for_scatter
 from scaleevent.packing import PackedEvents
+from scaleevent.system.allocator import zeros_for_scatter
 from scaleevent.voxels import voxelize, voxelize_packed
 from scaleevent.windows import Window
 

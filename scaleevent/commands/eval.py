@@ -14,8 +14,6 @@ from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.eomt import EoMT
-from scaleevent.distributed import Ranks, ranks
-from scaleevent.durable import claimed_folder, write_bytes, write_json
 from scaleevent.errors import ConfigError
 from scaleevent.evaluation import (
     Example,
@@ -28,7 +26,9 @@ from scaleevent.evaluation import (
 )
 from scaleevent.flow_png import encode_flow
 from scaleevent.labelled import LabelledSamples, benchmark_split
-from scaleevent.reports import Report, progress
+from scaleevent.system.files import claimed_folder, write_bytes, write_json
+from scaleevent.system.ranks import Ranks, ranks
+from scaleevent.system.reports import Report, progress
 from scaleevent.task_config import EvalConfig
 from scaleevent.tasks.depth import Depth
 from scaleevent.tensors import HINTS, read_description

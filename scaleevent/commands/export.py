@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.deployed import Source, describe, load_source
-from scaleevent.durable import check_folder, claimed_folder, sha256_file, write_bytes, write_json
 from scaleevent.exporting import FORMATS, Artifact, artifacts, check_packages, write_checked
 from scaleevent.parity import INPUTS, TOLERANCE, Parity
-from scaleevent.reports import Report, progress
+from scaleevent.system.files import (
+    check_folder,
+    claimed_folder,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from scaleevent.system.reports import Report, progress
 from scaleevent.task_config import ExportConfig
 from scaleevent.version import __version__
 

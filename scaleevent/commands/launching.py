@@ -7,8 +7,8 @@ import tempfile
 import torch
 
 from scaleevent.config import DEFAULT_ARCH, PretrainConfig
-from scaleevent.distributed import launch, launched
 from scaleevent.settings import Settings, dump_yaml
+from scaleevent.system.ranks import launch, launched
 
 
 def launch_ranks(command: str, cfg: Settings, as_json: bool) -> int | None:

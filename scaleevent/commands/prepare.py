@@ -8,10 +8,10 @@ from typing import Any
 from scaleevent.config import PrepareConfig
 from scaleevent.datasets import DATASETS
 from scaleevent.datasets.source import PairSource
-from scaleevent.durable import claimed_folder
 from scaleevent.errors import DataError
 from scaleevent.preparing import write_store
-from scaleevent.reports import Report, progress, say
+from scaleevent.system.files import claimed_folder
+from scaleevent.system.reports import Report, progress, say
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
 

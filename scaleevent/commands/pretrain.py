@@ -19,22 +19,12 @@ from scaleevent.commands.street_store import street_store
 from scaleevent.comparison import Comparison, in_order
 from scaleevent.config import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
-from scaleevent.distributed import Ranks, launched, ranks
-from scaleevent.durable import (
-    append_json_line,
-    check_folder,
-    claimed_folder,
-    read_json_lines,
-    write_bytes,
-    write_json,
-)
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.hub import published_weights
 from scaleevent.inputs import InputSettings
 from scaleevent.losses import STRUCTURES
 from scaleevent.optimisation import build_optimizer
-from scaleevent.reports import Report, progress, say
 from scaleevent.samples import (
     PairSamples,
     Split,
@@ -46,6 +36,16 @@ from scaleevent.samples import (
 )
 from scaleevent.settings import dump_yaml
 from scaleevent.store import PairStore
+from scaleevent.system.files import (
+    append_json_line,
+    check_folder,
+    claimed_folder,
+    read_json_lines,
+    write_bytes,
+    write_json,
+)
+from scaleevent.system.ranks import Ranks, launched, ranks
+from scaleevent.system.reports import Report, progress, say
 from scaleevent.tensors import content_hash
 from scaleevent.training import Plan, load_state, train
 

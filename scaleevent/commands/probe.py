@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scaleevent.commands.task_run import run_task
-from scaleevent.reports import Report
+from scaleevent.system.reports import Report
 from scaleevent.task_config import ProbeConfig
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.config import PrepareConfig
-from scaleevent.durable import fingerprint
 from scaleevent.store import MANIFEST
+from scaleevent.system.files import fingerprint
 
 SCENES = 1250
 SOURCES = ("street*.py", "simulate.py", "store.py", "datasets/street.py")

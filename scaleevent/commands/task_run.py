@@ -19,8 +19,6 @@ from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.decoders import DECODERS, build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.linear import Linear
-from scaleevent.distributed import Ranks, launched, ranks
-from scaleevent.durable import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.evaluation import (
@@ -36,9 +34,11 @@ from scaleevent.inputs import InputSettings
 from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
 from scaleevent.optimisation import build_optimizer
 from scaleevent.published import FRACTIONS
-from scaleevent.reports import Report, progress, say
 from scaleevent.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.settings import Settings, dump_yaml
+from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.system.ranks import Ranks, launched, ranks
+from scaleevent.system.reports import Report, progress, say
 from scaleevent.task_config import FinetuneConfig
 from scaleevent.tensors import HINTS, content_hash, read_description
 from scaleevent.terms import Terms

@@ -10,12 +10,12 @@ from scaleevent.commands.prepare import store_report
 from scaleevent.config import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
-from scaleevent.durable import claimed_folder
 from scaleevent.pairs import decode_image
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.preparing import write_store
-from scaleevent.reports import Report, progress
 from scaleevent.store import PairStore
+from scaleevent.system.files import claimed_folder
+from scaleevent.system.reports import Report, progress
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "root"}
 PREVIEW_ROWS = 4

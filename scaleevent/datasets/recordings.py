@@ -18,11 +18,11 @@ from scaleevent.config import (
 )
 from scaleevent.datasets import custom
 from scaleevent.datasets.source import PairSource
-from scaleevent.durable import MARKER
 from scaleevent.errors import DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.pairing import EventStream
 from scaleevent.pairs import Pair
+from scaleevent.system.files import MARKER
 from scaleevent.windows import WindowRule, window_rule
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scaleevent.errors import ConfigError, EnvironmentProblem
-from scaleevent.stopping import on_stop
+from scaleevent.system.signals import on_stop
 
 EXIT_FILE = "SCALEEVENT_EXIT_FILE"  # where rank 0 leaves its exit code for the launcher
 SHUTDOWN_SECONDS = 300  # time for ranks to save a large state after a stop signal

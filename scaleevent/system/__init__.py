@@ -1,0 +1,1 @@
+"""What every stage stands on: files, signals, memory, ranks, reports."""
