@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from scaleevent.commands import prepare, pretrain
-from scaleevent.config import PrepareConfig, pretrain_config
+from scaleevent.config.data import PrepareConfig, pretrain_config
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch.optim import AdamW
 
-from scaleevent.config import BATCH, PrepareConfig
+from scaleevent.config.data import BATCH, PrepareConfig
 from scaleevent.datasets import street
 from scaleevent.distillation import Distillation
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder

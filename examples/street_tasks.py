@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from scaleevent.commands.task_run import run_task
+from scaleevent.config.downstream import finetune_config
 from scaleevent.system.files import read_json
-from scaleevent.task_config import finetune_config
 
 HEADLINES = {"street-semantic": "miou", "street-depth": "rmse", "street-flow": "epe"}
 

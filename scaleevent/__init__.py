@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from scaleevent.commands.finetune import run as finetune
     from scaleevent.commands.prepare import run as prepare
     from scaleevent.commands.pretrain import run as pretrain
-    from scaleevent.config import PrepareConfig, PretrainConfig
+    from scaleevent.config.data import PrepareConfig, PretrainConfig
+    from scaleevent.config.downstream import FinetuneConfig
     from scaleevent.density import active_mask, patch_density
     from scaleevent.encoder import Encoder, build_encoder
     from scaleevent.errors import ScaleEventError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from scaleevent.formats import open_recording, read_events
     from scaleevent.losses import distillation_terms
     from scaleevent.store import PairStore
-    from scaleevent.task_config import FinetuneConfig
     from scaleevent.voxels import voxelize
     from scaleevent.windows import Window, WindowRule, choose_window
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _HOME = {
     "Encoder": "encoder",
     "Events": "events",
-    "FinetuneConfig": "task_config",
+    "FinetuneConfig": "config.downstream",
     "PairStore": "store",
-    "PrepareConfig": "config",
-    "PretrainConfig": "config",
+    "PrepareConfig": "config.data",
+    "PretrainConfig": "config.data",
     "ScaleEventError": "errors",
     "Window": "windows",
     "WindowRule": "windows",

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from scaleevent import config, task_config
+from scaleevent.config import data as config
+from scaleevent.config import downstream as task_config
+from scaleevent.config.settings import Settings, load_config
 from scaleevent.errors import ScaleEventError
-from scaleevent.settings import Settings, load_config
 from scaleevent.version import __version__
 
 app = typer.Typer(

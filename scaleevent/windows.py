@@ -13,7 +13,7 @@ from typing import Literal
 import numba as nb
 import numpy as np
 
-from scaleevent.config import WindowSettings
+from scaleevent.config.data import WindowSettings
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 

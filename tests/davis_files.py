@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import ddd17_seg, mvsec_depth, mvsec_flow
 from scaleevent.events import Events
 from tests.event_files import some_events

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.events import Events
 from tests import davis_files, dsec_files
 from tests.event_files import some_events, write_dsec

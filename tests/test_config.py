@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from scaleevent.config import (
+from scaleevent.config.data import (
     PRESETS,
     PrepareConfig,
     PretrainConfig,
     data_source,
     pretrain_config,
 )
+from scaleevent.config.settings import dump_yaml, load_config
 from scaleevent.errors import ConfigError
-from scaleevent.settings import dump_yaml, load_config
 
 
 def yaml_file(tmp_path, text):

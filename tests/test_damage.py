@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scaleevent.commands import info, prepare, voxelize
-from scaleevent.config import InfoConfig, PrepareConfig, VoxelizeConfig
+from scaleevent.config.data import InfoConfig, PrepareConfig, VoxelizeConfig
+from scaleevent.config.settings import load_config
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts
 from scaleevent.formats.recording import MOST_SEGMENTS, Recording
 from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
 from scaleevent.pairing import EventStream
-from scaleevent.settings import load_config
 from scaleevent.store import PairStore
 from scaleevent.windows import WindowRule
 from tests import event_files

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS, dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.pairs import Pair, decode_image

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scaleevent.calibration import read_depth_scale
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS, dsec_depth, dsec_flow, dsec_labels, dsec_semantic
 from scaleevent.datasets.labelled import LabelView, read_times, seen_from
 from scaleevent.datasets.source import PairSource

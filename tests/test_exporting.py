@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from scaleevent import exporting
 from scaleevent.checkpoint import load_encoder, save_encoder, save_task
 from scaleevent.commands import export
+from scaleevent.config.downstream import ExportConfig
 from scaleevent.decoders.dpt import DPT
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.linear import Linear
@@ -26,7 +27,6 @@ from scaleevent.exporting import EXTRA_FILE, artifacts, check_packages, meta_ten
 from scaleevent.inputs import InputSettings
 from scaleevent.parity import INPUTS, Parity, parity_inputs
 from scaleevent.system.files import MARKER, sha256_file
-from scaleevent.task_config import ExportConfig
 from scaleevent.weights import read_weights
 
 HEIGHT, WIDTH = 32, 48

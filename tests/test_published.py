@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 
 from scaleevent.benchmarks import BENCHMARKS
+from scaleevent.config.downstream import TASKS, Benchmark
 from scaleevent.published import PUBLISHED, comparable
-from scaleevent.task_config import TASKS, Benchmark
 
 
 def number(benchmark, method, setting, key):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import custom
 from scaleevent.datasets.video import video_frames, video_length
 from scaleevent.events import Events

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scaleevent.commands import prepare, voxelize
-from scaleevent.config import PrepareConfig, VoxelizeConfig
+from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED, EventWindows
 from scaleevent.errors import DataError, StoppedError
 from scaleevent.events import Events

@@ -9,7 +9,7 @@ from conftest import DATA, random_events
 
 from scaleevent import representations as r
 from scaleevent.commands import voxelize as voxelize_command
-from scaleevent.config import Normaliser, Representation, VoxelizeConfig
+from scaleevent.config.data import Normaliser, Representation, VoxelizeConfig
 from scaleevent.errors import DataError
 from scaleevent.geometry import Fit
 from scaleevent.inputs import NORMALISERS, InputSettings, voxel_input

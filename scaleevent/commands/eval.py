@@ -12,6 +12,7 @@ import numpy as np
 from scaleevent.benchmarks import BENCHMARKS, NATIVE, Benchmark
 from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
+from scaleevent.config.downstream import EvalConfig
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.errors import ConfigError
@@ -29,7 +30,6 @@ from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.system.files import claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress
-from scaleevent.task_config import EvalConfig
 from scaleevent.tasks.depth import Depth
 from scaleevent.tensors import HINTS, read_description
 

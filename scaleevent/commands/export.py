@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scaleevent.config.downstream import ExportConfig
 from scaleevent.deployed import Source, describe, load_source
 from scaleevent.exporting import FORMATS, Artifact, artifacts, check_packages, write_checked
 from scaleevent.parity import INPUTS, TOLERANCE, Parity
@@ -17,7 +18,6 @@ from scaleevent.system.files import (
     write_json,
 )
 from scaleevent.system.reports import Report, progress
-from scaleevent.task_config import ExportConfig
 from scaleevent.version import __version__
 
 KIND = "export"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from scaleevent.commands.task_run import run_task
+from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.system.reports import Report
-from scaleevent.task_config import FinetuneConfig
 
 
 def run(cfg: FinetuneConfig, quiet: bool = False) -> Report:

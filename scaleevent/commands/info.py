@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from scaleevent.config import InfoConfig
+from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.events import Events

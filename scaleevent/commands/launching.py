@@ -6,8 +6,8 @@ import tempfile
 
 import torch
 
-from scaleevent.config import DEFAULT_ARCH, PretrainConfig
-from scaleevent.settings import Settings, dump_yaml
+from scaleevent.config.data import DEFAULT_ARCH, PretrainConfig
+from scaleevent.config.settings import Settings, dump_yaml
 from scaleevent.system.ranks import launch, launched
 
 

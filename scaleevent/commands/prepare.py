@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS
 from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError

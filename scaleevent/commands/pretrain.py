@@ -17,7 +17,8 @@ from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.launching import runs_without_download
 from scaleevent.commands.street_store import street_store
 from scaleevent.comparison import Comparison, in_order
-from scaleevent.config import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
+from scaleevent.config.data import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
+from scaleevent.config.settings import dump_yaml
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
@@ -34,7 +35,6 @@ from scaleevent.samples import (
     split_samples,
     spread,
 )
-from scaleevent.settings import dump_yaml
 from scaleevent.store import PairStore
 from scaleevent.system.files import (
     append_json_line,

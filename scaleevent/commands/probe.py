@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from scaleevent.commands.task_run import run_task
+from scaleevent.config.downstream import ProbeConfig
 from scaleevent.system.reports import Report
-from scaleevent.task_config import ProbeConfig
 
 
 def run(cfg: ProbeConfig, quiet: bool = False) -> Report:

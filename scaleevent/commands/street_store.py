@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.store import MANIFEST
 from scaleevent.system.files import fingerprint
 

@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from scaleevent.benchmarks import BENCHMARKS, Benchmark
 from scaleevent.checkpoint import save_task
 from scaleevent.commands.benchmark_data import benchmark_samples
+from scaleevent.config.downstream import FinetuneConfig
+from scaleevent.config.settings import Settings, dump_yaml
 from scaleevent.decoders import DECODERS, build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.linear import Linear
@@ -35,11 +37,9 @@ from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split
 from scaleevent.optimisation import build_optimizer
 from scaleevent.published import FRACTIONS
 from scaleevent.samples import StepBatches, draw_epoch, load_batches
-from scaleevent.settings import Settings, dump_yaml
 from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
-from scaleevent.task_config import FinetuneConfig
 from scaleevent.tensors import HINTS, content_hash, read_description
 from scaleevent.terms import Terms
 from scaleevent.training import Plan, load_state, train

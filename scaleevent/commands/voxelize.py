@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.commands.prepare import store_report
-from scaleevent.config import VoxelizeConfig
+from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.pairs import decode_image

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from scaleevent.calibration import read_homography, read_rig
-from scaleevent.config import PrepareConfig, VoxelizeConfig
+from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.datasets.frames import (
     PICTURES,
     EventView,

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.labelled import (
     LabelView,
     TimedLabel,

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from scaleevent.calibration import read_rectified_rig
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.frames import (
     EventView,
     PictureFiles,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.calibration import read_depth_scale
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,

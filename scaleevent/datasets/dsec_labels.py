@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.dsec import Place, find_sequences, read_rectify_map
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.datasets.labelled import (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.dsec import RECTIFY, Place
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,

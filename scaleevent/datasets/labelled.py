@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scaleevent.config import PrepareConfig, WindowSettings
+from scaleevent.config.data import PrepareConfig, WindowSettings
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts

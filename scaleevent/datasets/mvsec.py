@@ -23,7 +23,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording

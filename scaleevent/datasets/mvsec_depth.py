@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.labelled import TimedLabel, pair_labels
 from scaleevent.datasets.mvsec import (
     CAMERA,

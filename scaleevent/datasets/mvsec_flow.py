@@ -27,7 +27,7 @@ from typing import Self
 
 import numpy as np
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.labelled import TimedLabel, pair_labels, refuse_window_rule
 from scaleevent.datasets.mvsec import (
     CAMERA,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scaleevent.config import (
+from scaleevent.config.data import (
     DamageSettings,
     PrepareConfig,
     RecordingSettings,

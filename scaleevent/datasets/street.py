@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaleevent.config import PrepareConfig
+from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import ConfigError
 from scaleevent.pairs import Label, Pair, encode_image
 from scaleevent.street import StreetSettings, render_scene

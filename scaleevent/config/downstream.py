@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from scaleevent.config import Normaliser
+from scaleevent.config.data import Normaliser
+from scaleevent.config.settings import Settings, load_config, parse_size
 from scaleevent.errors import ConfigError
-from scaleevent.settings import Settings, load_config, parse_size
 
 Benchmark = Literal[
     "dsec-semantic", "ddd17-seg", "dsec-depth", "mvsec-depth", "mvsec-flow", "dsec-flow",

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from scaleevent.config.settings import Settings, load_config, parse_share, parse_size
 from scaleevent.errors import ConfigError
-from scaleevent.settings import Settings, load_config, parse_share, parse_size
 from scaleevent.system.files import MARKER
 
 DataSet = Literal[

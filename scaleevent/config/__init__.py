@@ -1,0 +1,1 @@
+"""Settings of the commands: flags, YAML keys and run record in one."""
