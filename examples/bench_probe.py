@@ -29,7 +29,8 @@ from scaleevent.benchmarks import DSEC_CLASSES  # noqa: E402
 from scaleevent.decoders.linear import Linear  # noqa: E402
 from scaleevent.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
 from scaleevent.features import CachedFeatures  # noqa: E402
-from scaleevent.inputs import InputSettings  # noqa: E402
+from scaleevent.grids.inputs import InputSettings  # noqa: E402
+from scaleevent.grids.windows import Window  # noqa: E402
 from scaleevent.labelled import LabelledSamples  # noqa: E402
 from scaleevent.optimisation import build_optimizer  # noqa: E402
 from scaleevent.pairs import Label, Pair  # noqa: E402
@@ -39,7 +40,6 @@ from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402
 from scaleevent.tasks.segmentation import Segmentation  # noqa: E402
 from scaleevent.terms import total  # noqa: E402
-from scaleevent.windows import Window  # noqa: E402
 
 SPAN_US = 50_000
 CLASSES = len(DSEC_CLASSES)

@@ -23,9 +23,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from bench_voxels import HEIGHT, WIDTH, make_events  # noqa: E402
 
-from scaleevent.density import patch_density  # noqa: E402
-from scaleevent.geometry import Fit  # noqa: E402
-from scaleevent.inputs import InputSettings, image_input, voxel_input  # noqa: E402
+from scaleevent.grids.density import patch_density  # noqa: E402
+from scaleevent.grids.geometry import Fit  # noqa: E402
+from scaleevent.grids.inputs import InputSettings, image_input, voxel_input  # noqa: E402
+from scaleevent.grids.windows import Window  # noqa: E402
 from scaleevent.pairs import Pair, decode_image, encode_image  # noqa: E402
 from scaleevent.samples import PairSamples  # noqa: E402
 from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
@@ -33,7 +34,6 @@ from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.street import StreetSettings, render_scene  # noqa: E402
 from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402
-from scaleevent.windows import Window  # noqa: E402
 
 SPAN_US = 50_000
 

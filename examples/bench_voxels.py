@@ -23,8 +23,8 @@ import numba as nb  # noqa: E402
 import numpy as np  # noqa: E402
 
 from scaleevent.events import Events  # noqa: E402
+from scaleevent.grids.voxels import voxelize  # noqa: E402
 from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
-from scaleevent.voxels import voxelize  # noqa: E402
 
 HEIGHT, WIDTH, BINS = 480, 640, 3
 SPANS_US = {250_000: 50_000, 1_000_000: 200_000, 10_000_000: 1_000_000}

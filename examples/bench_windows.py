@@ -20,9 +20,9 @@ for _name in ("OMP", "MKL", "NUMBA"):
 import numpy as np  # noqa: E402
 from bench_voxels import HEIGHT, WIDTH, make_events  # noqa: E402
 
+from scaleevent.grids.voxels import voxelize  # noqa: E402
+from scaleevent.grids.windows import WindowRule, choose_window  # noqa: E402
 from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
-from scaleevent.voxels import voxelize  # noqa: E402
-from scaleevent.windows import WindowRule, choose_window  # noqa: E402
 
 
 def walks(rounds: int) -> None:

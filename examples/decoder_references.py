@@ -31,7 +31,7 @@ from scaleevent.decoders.flow_parts import GAMMA
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.encoder import ARCHS, Encoder
-from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD
+from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 from scaleevent.weights import convert_weights
 
 CLASSES = 11

@@ -50,7 +50,8 @@ from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
 from scaleevent.evaluation import Evaluation, Examples, Trivial, draw_rows, evaluate, predict
 from scaleevent.events import Events
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
+from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.optimisation import build_optimizer
 from scaleevent.pairs import Label, Pair, decode_image, encode_image
@@ -66,7 +67,6 @@ from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import Task
 from scaleevent.training import Plan, train
-from scaleevent.windows import Window
 
 IMAGE_US, WINDOW_US = 1_000_000, 100_000  # KITTI's cameras run at 10 Hz
 BEFORE_FLOW = 0.25  # windows filmed before a flow pair: its motion is extrapolated there

@@ -26,7 +26,7 @@ from scaleevent.config.data import BATCH, PrepareConfig
 from scaleevent.datasets import street
 from scaleevent.distillation import Distillation
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.losses import LAMBDAS, distillation_terms
 from scaleevent.preparing import write_store
 from scaleevent.samples import Batch, PairSamples

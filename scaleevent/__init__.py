@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from scaleevent.commands.pretrain import run as pretrain
     from scaleevent.config.data import PrepareConfig, PretrainConfig
     from scaleevent.config.downstream import FinetuneConfig
-    from scaleevent.density import active_mask, patch_density
     from scaleevent.encoder import Encoder, build_encoder
     from scaleevent.errors import ScaleEventError
     from scaleevent.events import Events
     from scaleevent.formats import open_recording, read_events
+    from scaleevent.grids.density import active_mask, patch_density
+    from scaleevent.grids.voxels import voxelize
+    from scaleevent.grids.windows import Window, WindowRule, choose_window
     from scaleevent.losses import distillation_terms
     from scaleevent.store import PairStore
-    from scaleevent.voxels import voxelize
-    from scaleevent.windows import Window, WindowRule, choose_window
 
 # public name: the module it lives in, imported on first use
 _HOME = {
@@ -33,18 +33,18 @@ _HOME = {
     "PrepareConfig": "config.data",
     "PretrainConfig": "config.data",
     "ScaleEventError": "errors",
-    "Window": "windows",
-    "WindowRule": "windows",
-    "active_mask": "density",
+    "Window": "grids.windows",
+    "WindowRule": "grids.windows",
+    "active_mask": "grids.density",
     "build_encoder": "encoder",
-    "choose_window": "windows",
+    "choose_window": "grids.windows",
     "distillation_terms": "losses",
     "load_encoder": "checkpoint",
     "load_task": "checkpoint",
     "open_recording": "formats",
-    "patch_density": "density",
+    "patch_density": "grids.density",
     "read_events": "formats",
-    "voxelize": "voxels",
+    "voxelize": "grids.voxels",
 }
 _COMMANDS = {"finetune", "prepare", "pretrain"}
 

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from scaleevent.errors import DataError
-from scaleevent.geometry import pixel_grid
+from scaleevent.grids.geometry import pixel_grid
 
 _YAML_BYTES = 1_000_000
 _UNDISTORT_STEPS = 30

@@ -15,7 +15,7 @@ from scaleevent.decoders import DECODERS
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoder import Encoder
 from scaleevent.errors import CheckpointError
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.tensors import floats, load_tensors, save_tensors, under
 
 

@@ -14,7 +14,7 @@ from scaleevent.checkpoint import load_encoder, load_task
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoder import Encoder
 from scaleevent.errors import ConfigError
-from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
+from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
 from scaleevent.system.files import sha256_file
 from scaleevent.tensors import read_description
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scaleevent.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.encoder import Encoder
+from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.losses import distillation_terms, effective_rank, mean_cosine
 from scaleevent.samples import Batch
 from scaleevent.terms import Terms

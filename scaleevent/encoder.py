@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.events import Events
+from scaleevent.grids.inputs import InputSettings, voxel_input
+from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.windows import Window, WindowRule, choose_window
 from scaleevent.hub import fetch_weights
-from scaleevent.inputs import InputSettings, voxel_input
-from scaleevent.voxels import voxelize
 from scaleevent.weights import ViTShape, ViTWeights, check_keys, read_weights
-from scaleevent.windows import Window, WindowRule, choose_window
 
 DINOV3_HEAD_WIDTH = 64
 

@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
-from scaleevent.inputs import InputSettings, voxel_input
+from scaleevent.grids.inputs import InputSettings, voxel_input
+from scaleevent.grids.voxels import voxelize
 from scaleevent.samples import PairSamples
 from scaleevent.shard import Shard
 from scaleevent.store import PairStore
 from scaleevent.tasks.task import Task, Truth, nearest
-from scaleevent.voxels import voxelize
 
 STREET_TRAINING = 0.7  # of the scenes of `street`, which has no split of its own
 

@@ -12,8 +12,8 @@ import numpy as np
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
+from scaleevent.grids.windows import Window, WindowRule, choose_window
 from scaleevent.pairs import Pair
-from scaleevent.windows import Window, WindowRule, choose_window
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.events import Events
-from scaleevent.windows import Window
+from scaleevent.grids.windows import Window
 
 MAX_PIXELS = 50_000_000
 JPEG_QUALITY = 95

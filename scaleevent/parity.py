@@ -11,9 +11,9 @@ from torch import Tensor
 from scaleevent.deployed import Deployed
 from scaleevent.errors import CheckpointError
 from scaleevent.events import Events
-from scaleevent.inputs import InputSettings, voxel_input
-from scaleevent.voxels import voxelize
-from scaleevent.windows import Window
+from scaleevent.grids.inputs import InputSettings, voxel_input
+from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.windows import Window
 
 TOLERANCE = 1e-4  # largest difference, as a share of the reference's largest value
 INPUTS = 8  # samples that are compared; the last one has no events

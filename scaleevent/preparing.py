@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.datasets.source import PairSource
-from scaleevent.density import active_mask, patch_density
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
-from scaleevent.representations import represent
+from scaleevent.grids.density import active_mask, patch_density
+from scaleevent.grids.representations import represent
+from scaleevent.grids.voxels import voxelize
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.store import MANIFEST, finish_shard, shard_done
 from scaleevent.system.files import clean_leftovers, fingerprint, write_json
 from scaleevent.system.signals import STOP_SIGNALS, stop_requested
 from scaleevent.version import __version__
-from scaleevent.voxels import voxelize
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 2  # for a worker to leave at its next pair

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from scaleevent.density import cell_mean, patch_density
 from scaleevent.errors import DataError, ScaleEventError
-from scaleevent.inputs import InputSettings, image_input, voxel_input
+from scaleevent.grids.density import cell_mean, patch_density
+from scaleevent.grids.inputs import InputSettings, image_input, voxel_input
 from scaleevent.pairs import decode_image
 from scaleevent.shard import Shard
 from scaleevent.store import PairStore

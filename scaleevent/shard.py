@@ -19,11 +19,11 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.events import Events
+from scaleevent.grids.voxels import voxelize_packed
+from scaleevent.grids.windows import STOPS, Window
 from scaleevent.packing import PackedEvents
 from scaleevent.pairs import Label, Pair
 from scaleevent.system.files import atomic_path
-from scaleevent.voxels import voxelize_packed
-from scaleevent.windows import STOPS, Window
 
 FORMAT = 2
 CHUNK_BYTES = 65_536  # the best of the sizes measured for reading windows

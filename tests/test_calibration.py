@@ -5,7 +5,7 @@ import pytest
 
 from scaleevent.calibration import Camera, Rig, read_homography, read_rectified_rig, read_rig
 from scaleevent.errors import DataError
-from scaleevent.geometry import pixel_grid, warp_image
+from scaleevent.grids.geometry import pixel_grid, warp_image
 from tests import fakes
 
 

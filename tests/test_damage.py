@@ -14,9 +14,9 @@ from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts
 from scaleevent.formats.recording import MOST_SEGMENTS, Recording
 from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairing import EventStream
 from scaleevent.store import PairStore
-from scaleevent.windows import WindowRule
 from tests import event_files
 from tests.event_files import some_events, write_raw
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import DATA, random_events
 
-from scaleevent.density import active_mask, cell_mean, patch_density
 from scaleevent.errors import ConfigError
-from scaleevent.geometry import Fit
-from scaleevent.voxels import voxelize
+from scaleevent.grids.density import active_mask, cell_mean, patch_density
+from scaleevent.grids.geometry import Fit
+from scaleevent.grids.voxels import voxelize
 
 
 def slow_density(voxel: np.ndarray, patch: int, fit: Fit) -> np.ndarray:

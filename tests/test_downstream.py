@@ -14,7 +14,7 @@ from test_end_to_end import call
 from scaleevent.checkpoint import load_encoder, load_task, save_encoder
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import StoppedError
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import read_json_lines
 
 SMALL = "--size 32x48 --epochs 1 --batch 4 --log-every 1 --pictures 2"

@@ -17,7 +17,7 @@ from scaleevent.events import Events
 from scaleevent.flow_png import write_png16
 from scaleevent.formats import Recording
 from scaleevent.formats.source import RawBlock
-from scaleevent.geometry import pixel_grid
+from scaleevent.grids.geometry import pixel_grid
 from scaleevent.pairs import Pair
 from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.store import MANIFEST, PairStore, finish_shard

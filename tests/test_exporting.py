@@ -24,7 +24,7 @@ from scaleevent.deployed import Source, load_source
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError
 from scaleevent.exporting import EXTRA_FILE, artifacts, check_packages, meta_tensors, trace
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.parity import INPUTS, Parity, parity_inputs
 from scaleevent.system.files import MARKER, sha256_file
 from scaleevent.weights import read_weights

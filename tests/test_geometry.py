@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.geometry import Fit, homography_map, pixel_grid, warp_image
+from scaleevent.grids.geometry import Fit, homography_map, pixel_grid, warp_image
 
 
 @pytest.mark.parametrize(

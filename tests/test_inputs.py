@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 
 from scaleevent.errors import ConfigError
-from scaleevent.geometry import Fit
-from scaleevent.inputs import (
+from scaleevent.grids.geometry import Fit
+from scaleevent.grids.inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NORMALISERS,

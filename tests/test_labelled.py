@@ -5,7 +5,9 @@ import pytest
 from conftest import random_events
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.inputs import InputSettings, voxel_input
+from scaleevent.grids.inputs import InputSettings, voxel_input
+from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split, few_shot
 from scaleevent.pairs import Label, Pair
 from scaleevent.shard import FORMAT, ShardWriter
@@ -13,8 +15,6 @@ from scaleevent.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
-from scaleevent.voxels import voxelize
-from scaleevent.windows import Window
 
 SETTINGS = InputSettings(32, 48, patch=8, stretch=0.05)
 

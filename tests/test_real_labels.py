@@ -15,12 +15,12 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.evaluation import Trivial, draw_rows, evaluate
 from scaleevent.events import Events
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
+from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.pairs import Pair, encode_image
 from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth
-from scaleevent.windows import Window
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import check_alignment

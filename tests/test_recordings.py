@@ -20,10 +20,10 @@ from scaleevent.datasets.recordings import UNPAIRED, EventWindows
 from scaleevent.errors import DataError, StoppedError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairing import EventStream
 from scaleevent.preparing import write_store
 from scaleevent.store import MANIFEST, PairStore
-from scaleevent.windows import WindowRule
 from tests import event_files
 from tests.event_files import some_events
 from tests.fakes import IMAGES_US, write_custom, write_times

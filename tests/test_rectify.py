@@ -6,9 +6,9 @@ from conftest import random_events
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
-from scaleevent.rectify import scaling_map, voxelize_mapped
-from scaleevent.voxels import voxelize
-from scaleevent.windows import Window
+from scaleevent.grids.rectify import scaling_map, voxelize_mapped
+from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.windows import Window
 
 WINDOW = Window(1000, 41_000)
 EVENTS = random_events(3000, 24, 32, 50_000, 0)

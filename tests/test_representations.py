@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from conftest import DATA, random_events
 
-from scaleevent import representations as r
 from scaleevent.commands import voxelize as voxelize_command
 from scaleevent.config.data import Normaliser, Representation, VoxelizeConfig
 from scaleevent.errors import DataError
-from scaleevent.geometry import Fit
-from scaleevent.inputs import NORMALISERS, InputSettings, voxel_input
-from scaleevent.representations import REPRESENTATIONS, Columns, represent
+from scaleevent.grids import representations as r
+from scaleevent.grids.geometry import Fit
+from scaleevent.grids.inputs import NORMALISERS, InputSettings, voxel_input
+from scaleevent.grids.representations import REPRESENTATIONS, Columns, represent
+from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.windows import Window
 from scaleevent.samples import PairSamples
 from scaleevent.store import PairStore
-from scaleevent.voxels import voxelize
-from scaleevent.windows import Window
 from tests.event_files import evt2_words, some_events, write_raw
 
 EXACT, SUMS, NORMED = 0.0, 2e-6, 5e-6

@@ -14,7 +14,7 @@ from scaleevent.decoders.sea_raft import SIZES, SeaRaft, Size
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
 from scaleevent.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError, DataError
-from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD
+from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = Path(__file__).parent / "data" / "sea_raft.safetensors"
 STRIDED = (..., slice(None, None, 4), slice(None, None, 4))

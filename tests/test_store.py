@@ -17,6 +17,8 @@ from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.events import Events
+from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.windows import Window
 from scaleevent.pairs import Label, Pair, decode_image, encode_image
 from scaleevent.preparing import write_store
 from scaleevent.shard import Shard, ShardWriter
@@ -28,8 +30,6 @@ from scaleevent.store import (
     verify_shards,
 )
 from scaleevent.system.files import read_json
-from scaleevent.voxels import voxelize
-from scaleevent.windows import Window
 
 HEIGHT, WIDTH = 24, 32
 

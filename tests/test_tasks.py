@@ -5,7 +5,7 @@ import pytest
 
 from scaleevent.benchmarks import BENCHMARKS
 from scaleevent.errors import DataError
-from scaleevent.geometry import Fit
+from scaleevent.grids.geometry import Fit
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation

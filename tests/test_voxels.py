@@ -8,13 +8,13 @@ from conftest import DATA, random_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleevent import voxels
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
+from scaleevent.grids import voxels
+from scaleevent.grids.voxels import voxelize, voxelize_packed
+from scaleevent.grids.windows import Window
 from scaleevent.packing import PackedEvents
 from scaleevent.system.allocator import zeros_for_scatter
-from scaleevent.voxels import voxelize, voxelize_packed
-from scaleevent.windows import Window
 
 CASES = ["uniform", "bar", "gps_time", "all_pos", "all_neg", "single", "same_t", "two", "cancel"]
 

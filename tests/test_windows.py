@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 from scaleevent.formats import Counts
+from scaleevent.grids.windows import Window, WindowRule, choose_window
 from scaleevent.pairing import EventStream
-from scaleevent.windows import Window, WindowRule, choose_window
 
 RULE = WindowRule(duration_us=10_000, cell=8, quantile=0.25)
 

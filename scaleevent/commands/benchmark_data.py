@@ -8,7 +8,7 @@ from pathlib import Path
 from scaleevent.benchmarks import BENCHMARKS
 from scaleevent.commands.street_store import street_store
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.labelled import LabelledSamples
 from scaleevent.store import MANIFEST, PairStore
 from scaleevent.system.ranks import Ranks

@@ -22,8 +22,8 @@ from scaleevent.config.settings import dump_yaml
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.hub import published_weights
-from scaleevent.inputs import InputSettings
 from scaleevent.losses import STRUCTURES
 from scaleevent.optimisation import build_optimizer
 from scaleevent.samples import (

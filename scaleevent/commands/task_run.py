@@ -32,7 +32,7 @@ from scaleevent.evaluation import (
     refuse_leaks,
 )
 from scaleevent.features import CachedFeatures
-from scaleevent.inputs import InputSettings
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
 from scaleevent.optimisation import build_optimizer
 from scaleevent.published import FRACTIONS

@@ -35,9 +35,9 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Recording
 from scaleevent.formats.columns import to_block, to_microseconds
 from scaleevent.formats.source import BLOCK, RawBlock, Source
-from scaleevent.geometry import pixel_grid
+from scaleevent.grids.geometry import pixel_grid
+from scaleevent.grids.windows import WindowRule, window_rule
 from scaleevent.pairs import Pair, decode_image, encode_image
-from scaleevent.windows import WindowRule, window_rule
 
 SENSOR = (260, 346)
 SIZE = (200, 346)

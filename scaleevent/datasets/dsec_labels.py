@@ -30,9 +30,9 @@ from scaleevent.datasets.labelled import (
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
-from scaleevent.geometry import pixel_grid
+from scaleevent.grids.geometry import pixel_grid
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs import Pair
-from scaleevent.windows import WindowRule
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from PIL import Image
 from scaleevent.errors import DataError, UnpairedError
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.columns import find_time_unit, to_microseconds
-from scaleevent.geometry import warp_image
+from scaleevent.grids.geometry import warp_image
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairing import TimedImage, pair_images
 from scaleevent.pairs import Pair, decode_image, encode_image
-from scaleevent.windows import WindowRule
 
 PICTURES = (".png", ".jpg", ".jpeg")
 

@@ -22,9 +22,9 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.source import RawBlock, Source
+from scaleevent.grids.windows import Window, WindowRule
 from scaleevent.pairing import EventStream
 from scaleevent.pairs import MAX_PIXELS, Label, Pair
-from scaleevent.windows import Window, WindowRule
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 

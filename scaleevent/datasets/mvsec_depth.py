@@ -34,8 +34,8 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
+from scaleevent.grids.windows import WindowRule, window_rule
 from scaleevent.pairs import Pair
-from scaleevent.windows import WindowRule, window_rule
 
 DEPTH = f"{CAMERA}/depth_image_raw"
 

@@ -20,10 +20,10 @@ from scaleevent.datasets import custom
 from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, open_recording
+from scaleevent.grids.windows import WindowRule, window_rule
 from scaleevent.pairing import EventStream
 from scaleevent.pairs import Pair
 from scaleevent.system.files import MARKER
-from scaleevent.windows import WindowRule, window_rule
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)
 SHARED = tuple(

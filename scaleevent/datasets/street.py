@@ -9,9 +9,9 @@ from pathlib import Path
 
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import ConfigError
+from scaleevent.grids.windows import Window
 from scaleevent.pairs import Label, Pair, encode_image
 from scaleevent.street import StreetSettings, render_scene
-from scaleevent.windows import Window
 
 SCENES_PER_SHARD = 250
 

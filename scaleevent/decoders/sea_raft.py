@@ -38,7 +38,7 @@ from scaleevent.decoders.sea_raft_backbone import STRIDE, ResNetFPN
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
 from scaleevent.encoder import Encoder
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.inputs import IMAGENET_MEAN, IMAGENET_STD
+from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 from scaleevent.terms import Terms
 from scaleevent.weights import check_keys
 

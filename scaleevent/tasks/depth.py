@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleevent import depth_metrics
 from scaleevent.errors import DataError
-from scaleevent.geometry import Fit
+from scaleevent.grids.geometry import Fit
 from scaleevent.pictures import draw_amount, draw_depth
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaleevent import flow_metrics
-from scaleevent.geometry import Fit
+from scaleevent.grids.geometry import Fit
 from scaleevent.pictures import draw_amount, draw_flow
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
 

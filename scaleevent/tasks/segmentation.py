@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleevent import segmentation_metrics
 from scaleevent.errors import DataError
-from scaleevent.geometry import Fit
+from scaleevent.grids.geometry import Fit
 from scaleevent.pictures import draw_classes
 from scaleevent.segmentation_metrics import IGNORE
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest

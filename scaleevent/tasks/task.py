@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.geometry import Fit
+from scaleevent.grids.geometry import Fit
 
 Record = Any  # what one sample adds to a metric; JSON-able parts, made and read by the task alone
 Summary = dict[str, Any]  # metric names to numbers or lists of them

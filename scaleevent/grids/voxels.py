@@ -27,7 +27,7 @@ from scaleevent.packing import PackedEvents, field_shifts, unpack_words
 from scaleevent.system.allocator import zeros_for_scatter
 
 if TYPE_CHECKING:
-    from scaleevent.windows import Window
+    from scaleevent.grids.windows import Window
 
 FRACTION_BITS = 26
 LOW_BITS = 45

@@ -13,7 +13,7 @@ import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError
-from scaleevent.geometry import Fit
+from scaleevent.grids.geometry import Fit
 
 TAU = 64.0
 REFERENCE_PIXELS = 256  # tau is stated for a 16x16 patch

@@ -30,10 +30,10 @@ import numba as nb
 import numpy as np
 
 from scaleevent.events import Events
-from scaleevent.voxels import voxelize
+from scaleevent.grids.voxels import voxelize
 
 if TYPE_CHECKING:
-    from scaleevent.windows import Window
+    from scaleevent.grids.windows import Window
 
 
 class Columns(NamedTuple):

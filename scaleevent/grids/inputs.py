@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.errors import ConfigError
-from scaleevent.geometry import STRETCH, Fit
+from scaleevent.grids.geometry import STRETCH, Fit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -16,7 +16,7 @@ from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 
 if TYPE_CHECKING:
-    from scaleevent.windows import Window
+    from scaleevent.grids.windows import Window
 
 
 def scaling_map(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:

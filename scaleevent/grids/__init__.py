@@ -1,0 +1,1 @@
+"""From events in time to the numbers a network sees."""
