@@ -58,7 +58,7 @@ from scaleevent.pairs import Label, Pair, decode_image, encode_image
 from scaleevent.pictures import overlay_events, panel, save_picture
 from scaleevent.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.shard import FORMAT, ShardWriter
-from scaleevent.simulate import EventSimulator
+from scaleevent.simulation.esim import EventSimulator
 from scaleevent.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import ranks

@@ -16,7 +16,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
-from scaleevent.simulate import EventSimulator, merge_events, noise_events, spread_thresholds
+from scaleevent.simulation.esim import EventSimulator, merge_events, noise_events, spread_thresholds
 from scaleevent.street_layout import World, draw_world
 from scaleevent.street_objects import CLASSES
 from scaleevent.street_rays import Lens, cast

@@ -22,7 +22,7 @@ ORDER = [
     "packing",
     "formats",
     "grids",
-    "simulate",
+    "simulation",
     "street_surfaces",
     "street_rays",
     "street_objects",

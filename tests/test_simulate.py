@@ -7,7 +7,7 @@ import pytest
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
-from scaleevent.simulate import (
+from scaleevent.simulation.esim import (
     THRESHOLD_FLOOR,
     EventSimulator,
     merge_events,
