@@ -31,7 +31,7 @@ from scaleevent.pairs import Pair, decode_image, encode_image  # noqa: E402
 from scaleevent.samples import PairSamples  # noqa: E402
 from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
 from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
-from scaleevent.street import StreetSettings, render_scene  # noqa: E402
+from scaleevent.street.scene import StreetSettings, render_scene  # noqa: E402
 from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402
 

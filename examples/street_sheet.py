@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.pictures import draw_events
-from scaleevent.street import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
+from scaleevent.street.scene import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
 
 
 def depth_picture(depth: np.ndarray) -> np.ndarray:

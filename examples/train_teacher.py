@@ -28,7 +28,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from scaleevent.encoder import Encoder, build_encoder
-from scaleevent.street import render_scene
+from scaleevent.street.scene import render_scene
 from scaleevent.system.files import write_bytes
 
 SEED = 1000  # family of scenes, and of everything drawn in training

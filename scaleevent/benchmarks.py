@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scaleevent.street import CLASSES as STREET_CLASSES
-from scaleevent.street import PALETTE as STREET_PALETTE
+from scaleevent.street.scene import CLASSES as STREET_CLASSES
+from scaleevent.street.scene import PALETTE as STREET_PALETTE
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation

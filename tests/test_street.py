@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from scaleevent.errors import ConfigError
-from scaleevent.street import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
-from scaleevent.street_layout import draw_world
-from scaleevent.street_rays import BOX, FAR, GROUND, NEAR, SKY, SOLID, Lens, Pose, cast
-from scaleevent.street_render import labels_and_flow, radiance
-from scaleevent.street_surfaces import PLAIN, band, pulse
+from scaleevent.street.layout import draw_world
+from scaleevent.street.rays import BOX, FAR, GROUND, NEAR, SKY, SOLID, Lens, Pose, cast
+from scaleevent.street.render import labels_and_flow, radiance
+from scaleevent.street.scene import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
+from scaleevent.street.surfaces import PLAIN, band, pulse
 
 HEIGHT, WIDTH = 48, 64
 LENS = Lens(0.86 * WIDTH, 0.46 * HEIGHT)
@@ -232,7 +232,7 @@ def test_a_scene_depends_on_its_number_alone():
     assert first != digest(render_scene(12, 4, SMALL))
     assert first == digest(render_scene(11, 4, SMALL))
     code = (
-        "import test_street as t; from scaleevent.street import render_scene;"
+        "import test_street as t; from scaleevent.street.scene import render_scene;"
         "print(t.digest(render_scene(11, 4, t.SMALL)))"
     )
     command = [sys.executable, "-c", code]

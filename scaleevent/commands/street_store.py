@@ -12,7 +12,7 @@ from scaleevent.store import MANIFEST
 from scaleevent.system.files import fingerprint
 
 SCENES = 1250
-SOURCES = ("street*.py", "simulation/*.py", "store.py", "datasets/street.py")
+SOURCES = ("street/*.py", "simulation/*.py", "store.py", "datasets/street.py")
 
 
 def street_store(

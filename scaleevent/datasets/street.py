@@ -11,7 +11,7 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import ConfigError
 from scaleevent.grids.windows import Window
 from scaleevent.pairs import Label, Pair, encode_image
-from scaleevent.street import StreetSettings, render_scene
+from scaleevent.street.scene import StreetSettings, render_scene
 
 SCENES_PER_SHARD = 250
 

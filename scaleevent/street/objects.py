@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.street_rays import BOX, ELLIPSOID
-from scaleevent.street_surfaces import (
+from scaleevent.street.rays import BOX, ELLIPSOID
+from scaleevent.street.surfaces import (
     BARK,
     BODY,
     CABIN,

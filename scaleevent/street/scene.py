@@ -17,10 +17,10 @@ import numpy as np
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 from scaleevent.simulation.esim import EventSimulator, merge_events, noise_events, spread_thresholds
-from scaleevent.street_layout import World, draw_world
-from scaleevent.street_objects import CLASSES
-from scaleevent.street_rays import Lens, cast
-from scaleevent.street_render import labels_and_flow, radiance
+from scaleevent.street.layout import World, draw_world
+from scaleevent.street.objects import CLASSES
+from scaleevent.street.rays import Lens, cast
+from scaleevent.street.render import labels_and_flow, radiance
 
 __all__ = ["CLASSES", "PALETTE", "StreetScene", "StreetSettings", "render_scene"]
 

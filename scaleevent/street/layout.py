@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaleevent.street_objects import HORIZON, StreetBuilder, draw_seed, pick
-from scaleevent.street_rays import SOLID, Pose
-from scaleevent.street_surfaces import Ground, Light
+from scaleevent.street.objects import HORIZON, StreetBuilder, draw_seed, pick
+from scaleevent.street.rays import SOLID, Pose
+from scaleevent.street.surfaces import Ground, Light
 
 
 @dataclass(frozen=True, eq=False)

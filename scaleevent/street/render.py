@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from scaleevent.street_rays import ELLIPSOID, GROUND, NEAR, SKY
-from scaleevent.street_surfaces import (
+from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, SKY
+from scaleevent.street.surfaces import (
     ROUND,
     SIDE_X,
     SIDE_Z,

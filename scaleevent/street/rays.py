@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scaleevent.street_surfaces import LEAVES, hashed, kernel
+from scaleevent.street.surfaces import LEAVES, hashed, kernel
 
 SKY, GROUND = -2, -1  # surface numbers beside those of the solids
 BOX, ELLIPSOID = range(2)

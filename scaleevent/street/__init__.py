@@ -1,0 +1,1 @@
+"""The embedded world: a procedural street with exact labels."""
