@@ -33,10 +33,10 @@ from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
 from scaleevent.labelled import LabelledSamples  # noqa: E402
 from scaleevent.optimisation import build_optimizer  # noqa: E402
-from scaleevent.pairs import Label, Pair  # noqa: E402
-from scaleevent.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
-from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
-from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
+from scaleevent.pairs.pair import Label, Pair  # noqa: E402
+from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
+from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402
 from scaleevent.tasks.segmentation import Segmentation  # noqa: E402
 from scaleevent.terms import total  # noqa: E402

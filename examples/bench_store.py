@@ -27,10 +27,10 @@ from scaleevent.grids.density import patch_density  # noqa: E402
 from scaleevent.grids.geometry import Fit  # noqa: E402
 from scaleevent.grids.inputs import InputSettings, image_input, voxel_input  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
-from scaleevent.pairs import Pair, decode_image, encode_image  # noqa: E402
-from scaleevent.samples import PairSamples  # noqa: E402
-from scaleevent.shard import FORMAT, ShardWriter  # noqa: E402
-from scaleevent.store import MANIFEST, PairStore, finish_shard  # noqa: E402
+from scaleevent.pairs.pair import Pair, decode_image, encode_image  # noqa: E402
+from scaleevent.pairs.samples import PairSamples  # noqa: E402
+from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.street.scene import StreetSettings, render_scene  # noqa: E402
 from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402

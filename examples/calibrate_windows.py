@@ -22,7 +22,7 @@ from scaleevent.formats import open_recording
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import WindowRule
-from scaleevent.pairing import EventStream
+from scaleevent.pairs.pairing import EventStream
 
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5)
 MOMENTS = 40

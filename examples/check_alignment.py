@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.events import Events
-from scaleevent.pairs import decode_image
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.store import PairStore
 from scaleevent.pictures import overlay_events, panel
-from scaleevent.store import PairStore
 
 REACH = 8  # shifts tried, pixels each way
 

@@ -54,12 +54,12 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.optimisation import build_optimizer
-from scaleevent.pairs import Label, Pair, decode_image, encode_image
+from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
+from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.pictures import overlay_events, panel, save_picture
-from scaleevent.samples import StepBatches, draw_epoch, load_batches
-from scaleevent.shard import FORMAT, ShardWriter
 from scaleevent.simulation.esim import EventSimulator
-from scaleevent.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth

@@ -28,9 +28,9 @@ from scaleevent.distillation import Distillation
 from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.losses import LAMBDAS, distillation_terms
-from scaleevent.preparing import write_store
-from scaleevent.samples import Batch, PairSamples
-from scaleevent.store import PairStore
+from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.samples import Batch, PairSamples
+from scaleevent.pairs.store import PairStore
 from scaleevent.terms import total
 
 

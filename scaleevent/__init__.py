@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from scaleevent.grids.voxels import voxelize
     from scaleevent.grids.windows import Window, WindowRule, choose_window
     from scaleevent.losses import distillation_terms
-    from scaleevent.store import PairStore
+    from scaleevent.pairs.store import PairStore
 
 # public name: the module it lives in, imported on first use
 _HOME = {
     "Encoder": "encoder",
     "Events": "events",
     "FinetuneConfig": "config.downstream",
-    "PairStore": "store",
+    "PairStore": "pairs.store",
     "PrepareConfig": "config.data",
     "PretrainConfig": "config.data",
     "ScaleEventError": "errors",

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from scaleevent.distillation import encode_all
 from scaleevent.encoder import Encoder
-from scaleevent.pairs import decode_image
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.samples import Batch, PairSamples, Split, load_batches, spread
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
 from scaleevent.probing import ridge_probe
-from scaleevent.samples import Batch, PairSamples, Split, load_batches, spread
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
 PANEL_ROWS = 4

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scaleevent.encoder import Encoder
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.losses import distillation_terms, effective_rank, mean_cosine
-from scaleevent.samples import Batch
+from scaleevent.pairs.samples import Batch
 from scaleevent.terms import Terms
 
 DINOV3_TOKEN_RMS = 0.2  # lambdas 10 and 4 assume tokens of about this size

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.labelled import Item, LabelledSamples
-from scaleevent.pairs import decode_image
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.samples import load_batches, spread
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.published import comparable
-from scaleevent.samples import load_batches, spread
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Record, Summary, Task
 

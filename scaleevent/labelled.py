@@ -15,9 +15,9 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.voxels import voxelize
-from scaleevent.samples import PairSamples
-from scaleevent.shard import Shard
-from scaleevent.store import PairStore
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.shard import Shard
+from scaleevent.pairs.store import PairStore
 from scaleevent.tasks.task import Task, Truth, nearest
 
 STREET_TRAINING = 0.7  # of the scenes of `street`, which has no split of its own

@@ -15,8 +15,8 @@ from scaleevent.formats import open_recording, read_events, recording_facts
 from scaleevent.formats.recording import MOST_SEGMENTS, Recording
 from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
 from scaleevent.grids.windows import WindowRule
-from scaleevent.pairing import EventStream
-from scaleevent.store import PairStore
+from scaleevent.pairs.pairing import EventStream
+from scaleevent.pairs.store import PairStore
 from tests import event_files
 from tests.event_files import some_events, write_raw
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS, dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
-from scaleevent.pairs import Pair, decode_image
+from scaleevent.pairs.pair import Pair, decode_image
 from tests import fakes
 from tests.event_files import write_aedat4
 

@@ -12,9 +12,9 @@ from PIL import Image
 from scaleevent.datasets import ddd17_seg, mvsec, mvsec_depth, mvsec_flow
 from scaleevent.errors import DataError
 from scaleevent.events import Events
-from scaleevent.pairs import decode_image
-from scaleevent.shard import FORMAT, ShardWriter
-from scaleevent.store import MANIFEST, PairStore, finish_shard
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json
 from tests.davis_files import (
     DAVIS,

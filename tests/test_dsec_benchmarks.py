@@ -11,16 +11,16 @@ from scaleevent.calibration import read_depth_scale
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS, dsec_depth, dsec_flow, dsec_labels, dsec_semantic
 from scaleevent.datasets.labelled import LabelView, read_times, seen_from
-from scaleevent.datasets.source import PairSource
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.flow_png import write_png16
 from scaleevent.formats import Recording
 from scaleevent.formats.source import RawBlock
 from scaleevent.grids.geometry import pixel_grid
-from scaleevent.pairs import Pair
-from scaleevent.shard import FORMAT, ShardWriter
-from scaleevent.store import MANIFEST, PairStore, finish_shard
+from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json
 from tests import dsec_files as files
 

@@ -19,7 +19,7 @@ from PIL import Image
 from scaleevent import cli
 from scaleevent.checkpoint import load_encoder
 from scaleevent.errors import CheckpointError
-from scaleevent.store import PairStore
+from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import read_json_lines
 from scaleevent.tensors import load_tensors
 
@@ -148,7 +148,7 @@ def test_the_encoder_repeats_its_own_preprocessing(run, place):
     events, window = shard.events(row)
     features = encoder.encode(events, window)
     assert features.shape == (6, 8, 96) and torch.isfinite(features).all()
-    from scaleevent.samples import PairSamples
+    from scaleevent.pairs.samples import PairSamples
 
     sample = PairSamples([PairStore(place / "pairs")], encoder.input)[0]
     with torch.no_grad():

@@ -9,9 +9,9 @@ from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split, few_shot
-from scaleevent.pairs import Label, Pair
-from scaleevent.shard import FORMAT, ShardWriter
-from scaleevent.store import MANIFEST, PairStore, finish_shard
+from scaleevent.pairs.pair import Label, Pair
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow

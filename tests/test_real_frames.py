@@ -12,7 +12,7 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import custom
 from scaleevent.datasets.video import video_frames, video_length
 from scaleevent.events import Events
-from scaleevent.pairs import Pair, decode_image
+from scaleevent.pairs.pair import Pair, decode_image
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "check_alignment.py"
 spec = importlib.util.spec_from_file_location("check_alignment", EXAMPLE)

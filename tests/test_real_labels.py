@@ -18,7 +18,7 @@ from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split
-from scaleevent.pairs import Pair, encode_image
+from scaleevent.pairs.pair import Pair, encode_image
 from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth
 

@@ -21,9 +21,9 @@ from scaleevent.errors import DataError, StoppedError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording
 from scaleevent.grids.windows import WindowRule
-from scaleevent.pairing import EventStream
-from scaleevent.preparing import write_store
-from scaleevent.store import MANIFEST, PairStore
+from scaleevent.pairs.pairing import EventStream
+from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.store import MANIFEST, PairStore
 from tests import event_files
 from tests.event_files import some_events
 from tests.fakes import IMAGES_US, write_custom, write_times

@@ -16,8 +16,8 @@ from scaleevent.grids.inputs import NORMALISERS, InputSettings, voxel_input
 from scaleevent.grids.representations import REPRESENTATIONS, Columns, represent
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
-from scaleevent.samples import PairSamples
-from scaleevent.store import PairStore
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.store import PairStore
 from tests.event_files import evt2_words, some_events, write_raw
 
 EXACT, SUMS, NORMED = 0.0, 2e-6, 5e-6

@@ -7,7 +7,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from scaleevent.errors import DataError
-from scaleevent.samples import StepBatches, draw_epoch, load_batches, split_samples
+from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches, split_samples
 
 
 class Samples:

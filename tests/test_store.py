@@ -19,10 +19,10 @@ from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
-from scaleevent.pairs import Label, Pair, decode_image, encode_image
-from scaleevent.preparing import write_store
-from scaleevent.shard import Shard, ShardWriter
-from scaleevent.store import (
+from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
+from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.shard import Shard, ShardWriter
+from scaleevent.pairs.store import (
     MANIFEST,
     PairStore,
     finish_shard,

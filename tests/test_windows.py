@@ -14,7 +14,7 @@ from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 from scaleevent.formats import Counts
 from scaleevent.grids.windows import Window, WindowRule, choose_window
-from scaleevent.pairing import EventStream
+from scaleevent.pairs.pairing import EventStream
 
 RULE = WindowRule(duration_us=10_000, cell=8, quantile=0.25)
 

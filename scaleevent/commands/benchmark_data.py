@@ -10,7 +10,7 @@ from scaleevent.commands.street_store import street_store
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.labelled import LabelledSamples
-from scaleevent.store import MANIFEST, PairStore
+from scaleevent.pairs.store import MANIFEST, PairStore
 from scaleevent.system.ranks import Ranks
 
 

@@ -14,8 +14,8 @@ from scaleevent.datasets.custom import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording, recording_facts
+from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards
 from scaleevent.pictures import draw_events, save_picture
-from scaleevent.store import MANIFEST, PairStore, verify_shards
 from scaleevent.system.reports import Report
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart

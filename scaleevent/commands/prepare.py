@@ -7,9 +7,9 @@ from typing import Any
 
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS
-from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError
-from scaleevent.preparing import write_store
+from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import claimed_folder
 from scaleevent.system.reports import Report, progress, say
 

@@ -26,7 +26,7 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.hub import published_weights
 from scaleevent.losses import STRUCTURES
 from scaleevent.optimisation import build_optimizer
-from scaleevent.samples import (
+from scaleevent.pairs.samples import (
     PairSamples,
     Split,
     StepBatches,
@@ -35,7 +35,7 @@ from scaleevent.samples import (
     split_samples,
     spread,
 )
-from scaleevent.store import PairStore
+from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import (
     append_json_line,
     check_folder,

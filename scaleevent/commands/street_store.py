@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.config.data import PrepareConfig
-from scaleevent.store import MANIFEST
+from scaleevent.pairs.store import MANIFEST
 from scaleevent.system.files import fingerprint
 
 SCENES = 1250
-SOURCES = ("street/*.py", "simulation/*.py", "store.py", "datasets/street.py")
+SOURCES = ("street/*.py", "simulation/*.py", "pairs/store.py", "datasets/street.py")
 
 
 def street_store(

@@ -35,8 +35,8 @@ from scaleevent.features import CachedFeatures
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
 from scaleevent.optimisation import build_optimizer
+from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.published import FRACTIONS
-from scaleevent.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say

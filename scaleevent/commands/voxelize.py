@@ -10,10 +10,10 @@ from scaleevent.commands.prepare import store_report
 from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
-from scaleevent.pairs import decode_image
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.store import PairStore
 from scaleevent.pictures import draw_voxel, panel, save_picture
-from scaleevent.preparing import write_store
-from scaleevent.store import PairStore
 from scaleevent.system.files import claimed_folder
 from scaleevent.system.reports import Report, progress
 

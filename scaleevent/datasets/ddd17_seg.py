@@ -37,7 +37,7 @@ from scaleevent.formats.columns import to_block, to_microseconds
 from scaleevent.formats.source import BLOCK, RawBlock, Source
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule, window_rule
-from scaleevent.pairs import Pair, decode_image, encode_image
+from scaleevent.pairs.pair import Pair, decode_image, encode_image
 
 SENSOR = (260, 346)
 SIZE = (200, 346)

@@ -38,7 +38,7 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.grids.windows import WindowRule, window_rule
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
 
 # names of each part after a sequence's prefix, `FOLDER/SEQ/` or in layout E `FOLDER/SEQ_`
 EVENTS = ("events/left/events.h5", "events_left/events.h5")

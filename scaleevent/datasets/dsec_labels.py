@@ -32,7 +32,7 @@ from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.grids.geometry import warp_image
 from scaleevent.grids.windows import WindowRule
-from scaleevent.pairing import TimedImage, pair_images
-from scaleevent.pairs import Pair, decode_image, encode_image
+from scaleevent.pairs.pair import Pair, decode_image, encode_image
+from scaleevent.pairs.pairing import TimedImage, pair_images
 
 PICTURES = (".png", ".jpg", ".jpeg")
 

@@ -23,8 +23,8 @@ from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.source import RawBlock, Source
 from scaleevent.grids.windows import Window, WindowRule
-from scaleevent.pairing import EventStream
-from scaleevent.pairs import MAX_PIXELS, Label, Pair
+from scaleevent.pairs.pair import MAX_PIXELS, Label, Pair
+from scaleevent.pairs.pairing import EventStream
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -36,7 +36,7 @@ class TimedLabel:
     Args:
         start_us: Begin of the span it describes, on the clock of the events.
         end_us: End of the span; the begin for a label of one instant.
-        load: Returns the values (see `scaleevent.pairs.Label`); None where they are not public.
+        load: Returns the values (see `pairs.pair.Label`); None where they are not public.
         provenance: Where it came from; small and JSON-able.
     """
 
@@ -139,7 +139,7 @@ def pair_labels(
             window after is the span and the one before is as long.
         name: Recording name for the pairs.
         counts: Tally to add to: `labels` = `pairs` + the sum of `labels dropped: REASON`; events
-            as in `scaleevent.pairing.pair_images`. Labels without values, the spans of a test set,
+            as in `pairs.pairing.pair_images`. Labels without values, the spans of a test set,
             are never dropped: a submission needs a file for each.
 
     Raises:

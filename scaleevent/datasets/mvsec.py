@@ -28,7 +28,7 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.columns import to_microseconds
-from scaleevent.pairs import Pair, encode_image
+from scaleevent.pairs.pair import Pair, encode_image
 
 SIZE = (260, 346)
 CAMERA = "davis/left"

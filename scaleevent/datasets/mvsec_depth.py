@@ -35,7 +35,7 @@ from scaleevent.datasets.mvsec import (
     open_left,
 )
 from scaleevent.grids.windows import WindowRule, window_rule
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
 
 DEPTH = f"{CAMERA}/depth_image_raw"
 

@@ -45,7 +45,7 @@ from scaleevent.datasets.mvsec import (
 )
 from scaleevent.errors import DataError
 from scaleevent.flow_propagation import propagate_flow
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
 
 FLOW = f"{CAMERA}/flow_dist"
 

@@ -17,12 +17,12 @@ from scaleevent.config.data import (
     WindowSettings,
 )
 from scaleevent.datasets import custom
-from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.windows import WindowRule, window_rule
-from scaleevent.pairing import EventStream
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.pairing import EventStream
+from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
 
 SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)

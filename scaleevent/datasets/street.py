@@ -10,7 +10,7 @@ from pathlib import Path
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import ConfigError
 from scaleevent.grids.windows import Window
-from scaleevent.pairs import Label, Pair, encode_image
+from scaleevent.pairs.pair import Label, Pair, encode_image
 from scaleevent.street.scene import StreetSettings, render_scene
 
 SCENES_PER_SHARD = 250

@@ -13,7 +13,7 @@ import numpy as np
 from scaleevent.datasets.frames import EventView
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.formats import Recording
-from scaleevent.pairing import TimedImage
+from scaleevent.pairs.pairing import TimedImage
 
 
 @dataclass(frozen=True)

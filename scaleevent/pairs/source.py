@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
 
 
 class PairSource(Protocol):
@@ -26,4 +26,4 @@ class PairSource(Protocol):
     found: str
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """All pairs, in a fixed order, adding to the tally (`scaleevent.pairing.pair_images`)."""
+        """All pairs, in a fixed order, adding to the tally (`pairs.pairing.pair_images`)."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from scaleevent.errors import DataError
-from scaleevent.shard import FORMAT, Shard
+from scaleevent.pairs.shard import FORMAT, Shard
 from scaleevent.system.files import MARKER, read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"

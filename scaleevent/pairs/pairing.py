@@ -13,7 +13,7 @@ from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
 from scaleevent.grids.windows import Window, WindowRule, choose_window
-from scaleevent.pairs import Pair
+from scaleevent.pairs.pair import Pair
 
 
 @dataclass(frozen=True)

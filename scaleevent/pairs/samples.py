@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from scaleevent.errors import DataError, ScaleEventError
 from scaleevent.grids.density import cell_mean, patch_density
 from scaleevent.grids.inputs import InputSettings, image_input, voxel_input
-from scaleevent.pairs import decode_image
-from scaleevent.shard import Shard
-from scaleevent.store import PairStore
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.shard import Shard
+from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
 
 

@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scaleevent.datasets.source import PairSource
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
-from scaleevent.shard import FORMAT, ShardWriter
-from scaleevent.store import MANIFEST, finish_shard, shard_done
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.store import MANIFEST, finish_shard, shard_done
 from scaleevent.system.files import clean_leftovers, fingerprint, write_json
 from scaleevent.system.signals import STOP_SIGNALS, stop_requested
 from scaleevent.version import __version__

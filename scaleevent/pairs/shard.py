@@ -22,7 +22,7 @@ from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize_packed
 from scaleevent.grids.windows import STOPS, Window
 from scaleevent.packing import PackedEvents
-from scaleevent.pairs import Label, Pair
+from scaleevent.pairs.pair import Label, Pair
 from scaleevent.system.files import atomic_path
 
 FORMAT = 2

@@ -1,0 +1,1 @@
+"""Images with their events: made, stored, read, drawn."""
