@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from scaleevent.datasets.flow_png import encode_flow, write_png16
 from scaleevent.events import Events
-from scaleevent.flow_png import encode_flow, write_png16
 from tests.event_files import some_events, write_dsec
 
 HEIGHT, WIDTH, LABEL_ROWS = 136, 128, 96

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_end_to_end import call
 
-from scaleevent.flow_png import decode_flow
+from scaleevent.datasets.flow_png import decode_flow
 from tests import davis_files, dsec_files
 
 NEW = "--arch tiny --size 48x64 --epochs 1 --batch 4 --pictures 1"

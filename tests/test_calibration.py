@@ -3,7 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaleevent.calibration import Camera, Rig, read_homography, read_rectified_rig, read_rig
+from scaleevent.datasets.calibration import (
+    Camera,
+    Rig,
+    read_homography,
+    read_rectified_rig,
+    read_rig,
+)
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import pixel_grid, warp_image
 from tests import fakes

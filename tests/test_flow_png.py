@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from scaleevent import flow_png
-from scaleevent.errors import DataError
-from scaleevent.flow_png import (
+from scaleevent.datasets import flow_png
+from scaleevent.datasets.flow_png import (
     KITTI_SCALE,
     SIGNATURE,
     decode_flow,
@@ -25,6 +24,7 @@ from scaleevent.flow_png import (
     read_png16,
     write_png16,
 )
+from scaleevent.errors import DataError
 
 WITH = np.load(DATA / "dsec_png.npz")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import DATA
 
+from scaleevent.datasets.flow_propagation import propagate_flow
 from scaleevent.errors import DataError
-from scaleevent.flow_propagation import propagate_flow
 
 WITH = np.load(DATA / "flow.npz")
 MAPS = np.stack([WITH["prop_u"], WITH["prop_v"]], 1)

@@ -13,6 +13,7 @@ from scaleevent.benchmarks import BENCHMARKS, NATIVE, Benchmark
 from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
+from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.errors import ConfigError
@@ -25,7 +26,6 @@ from scaleevent.evaluation import (
     evaluate,
     refuse_leaks,
 )
-from scaleevent.flow_png import encode_flow
 from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.system.files import claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, ranks

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.calibration import read_homography, read_rig
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
+from scaleevent.datasets.calibration import read_homography, read_rig
 from scaleevent.datasets.frames import (
     PICTURES,
     EventView,

@@ -2,7 +2,7 @@
 
 Events stay raw, on whole pixels. Frames are DSEC-Det's `images/left/distorted`, already in that
 view, or the rectified PNGs warped into it: rectify_map[y, x] gives the rectified event pixel, and
-an infinite-depth homography takes it to the rectified frame (`scaleevent.calibration`).
+an infinite-depth homography takes it to the rectified frame (`scaleevent.datasets.calibration`).
 
 Layouts seen in the wild, told apart by where `events.h5` lies:
 
@@ -23,8 +23,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from scaleevent.calibration import read_rectified_rig
 from scaleevent.config.data import PrepareConfig
+from scaleevent.datasets.calibration import read_rectified_rig
 from scaleevent.datasets.frames import (
     EventView,
     PictureFiles,

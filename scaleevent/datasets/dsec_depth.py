@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.calibration import read_depth_scale
 from scaleevent.config.data import PrepareConfig
+from scaleevent.datasets.calibration import read_depth_scale
 from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
@@ -24,8 +24,8 @@ from scaleevent.datasets.dsec_labels import (
     require,
     sensor_size,
 )
+from scaleevent.datasets.flow_png import decode_grey
 from scaleevent.datasets.labelled import TimedLabel, check_size, read_bytes
-from scaleevent.flow_png import decode_grey
 from scaleevent.grids.windows import window_rule
 
 DISPARITY = ("disparity/event", "disparity_event")

@@ -26,6 +26,7 @@ from scaleevent.datasets.dsec_labels import (
     require,
     sensor_size,
 )
+from scaleevent.datasets.flow_png import decode_flow
 from scaleevent.datasets.labelled import (
     TimedLabel,
     check_size,
@@ -33,7 +34,6 @@ from scaleevent.datasets.labelled import (
     read_times,
     refuse_window_rule,
 )
-from scaleevent.flow_png import decode_flow
 
 FLOW = ("flow/forward", "optical_flow_forward_event")
 TIMES = ("flow/forward_timestamps.txt", "optical_flow_forward_timestamps.txt")

@@ -1,7 +1,7 @@
 """`mvsec-flow`: MVSEC's optical flow between grey images, in the raw view of the left camera.
 
 A pair stands at an image at t0; the next image, or the fourth with `dt` 4, is at t1. The label is
-the flow from t0 to t1 (`scaleevent.flow_propagation`). Its windows are [t0, t1), the one every
+the flow from t0 to t1 (`datasets.flow_propagation`). Its windows are [t0, t1), the one every
 published protocol feeds, and before it one as long, [t0 - (t1 - t0), t0), which two-frame networks
 such as E-RAFT take beside it.
 
@@ -28,6 +28,7 @@ from typing import Self
 import numpy as np
 
 from scaleevent.config.data import PrepareConfig
+from scaleevent.datasets.flow_propagation import propagate_flow
 from scaleevent.datasets.labelled import TimedLabel, pair_labels, refuse_window_rule
 from scaleevent.datasets.mvsec import (
     CAMERA,
@@ -44,7 +45,6 @@ from scaleevent.datasets.mvsec import (
     open_left,
 )
 from scaleevent.errors import DataError
-from scaleevent.flow_propagation import propagate_flow
 from scaleevent.pairs.pair import Pair
 
 FLOW = f"{CAMERA}/flow_dist"
