@@ -39,7 +39,7 @@ from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.terms import total
 
 

@@ -27,7 +27,7 @@ from torch import Tensor  # noqa: E402
 
 from scaleevent.benchmarks import DSEC_CLASSES  # noqa: E402
 from scaleevent.decoders.linear import Linear  # noqa: E402
-from scaleevent.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
+from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
 from scaleevent.features import CachedFeatures  # noqa: E402
 from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402

@@ -30,9 +30,9 @@ from scaleevent.decoders.eomt_weights import published_encoder
 from scaleevent.decoders.flow_parts import GAMMA
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
+from scaleevent.encoders.weights import convert_weights
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
-from scaleevent.weights import convert_weights
 
 CLASSES = 11
 

@@ -46,7 +46,7 @@ from real_label_files import (
 
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders import DECODERS, DEFAULT_DECODER
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
 from scaleevent.evaluation import Evaluation, Examples, Trivial, draw_rows, evaluate, predict
 from scaleevent.events import Events

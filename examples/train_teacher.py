@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scaleevent.encoder import Encoder, build_encoder
+from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.street.scene import render_scene
 from scaleevent.system.files import write_bytes
 

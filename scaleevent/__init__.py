@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scaleevent.commands.pretrain import run as pretrain
     from scaleevent.config.data import PrepareConfig, PretrainConfig
     from scaleevent.config.downstream import FinetuneConfig
-    from scaleevent.encoder import Encoder, build_encoder
+    from scaleevent.encoders.encoder import Encoder, build_encoder
     from scaleevent.errors import ScaleEventError
     from scaleevent.events import Events
     from scaleevent.formats import open_recording, read_events
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # public name: the module it lives in, imported on first use
 _HOME = {
-    "Encoder": "encoder",
+    "Encoder": "encoders.encoder",
     "Events": "events",
     "FinetuneConfig": "config.downstream",
     "PairStore": "pairs.store",
@@ -36,7 +36,7 @@ _HOME = {
     "Window": "grids.windows",
     "WindowRule": "grids.windows",
     "active_mask": "grids.density",
-    "build_encoder": "encoder",
+    "build_encoder": "encoders.encoder",
     "choose_window": "grids.windows",
     "distillation_terms": "losses",
     "load_encoder": "checkpoint",

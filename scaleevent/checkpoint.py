@@ -13,7 +13,7 @@ from typing import Any
 
 from scaleevent.decoders import DECODERS
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.tensors import floats, load_tensors, save_tensors, under

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scaleevent.distillation import encode_all
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import Batch, PairSamples, Split, load_batches, spread
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture

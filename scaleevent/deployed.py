@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scaleevent.benchmarks import BENCHMARKS
 from scaleevent.checkpoint import load_encoder, load_task
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
 from scaleevent.system.files import sha256_file

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.losses import distillation_terms, effective_rank, mean_cosine
 from scaleevent.pairs.samples import Batch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import EnvironmentProblem
 from scaleevent.labelled import LabelledSamples
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from scaleevent.checkpoint import load_encoder
 from scaleevent.commands import info
 from scaleevent.config.data import InfoConfig
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.tensors import content_hash, load_tensors, save_tensors
 

@@ -12,7 +12,7 @@ from PIL import Image
 from test_end_to_end import call
 
 from scaleevent.checkpoint import load_encoder, load_task, save_encoder
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import StoppedError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import read_json_lines

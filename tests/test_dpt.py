@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scaleevent.decoders.dpt import DPT
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
+from scaleevent.encoders.weights import read_tensors
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.terms import total
-from scaleevent.weights import read_tensors
 
 GOLDEN = Path(__file__).parent / "data" / "dpt_head.safetensors"
 # Of the largest value: the recorded float32 numbers are themselves up to 2.3e-6 of it away from the

@@ -9,9 +9,9 @@ import timm
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
-from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
-from scaleevent.weights import convert_weights
 
 GOLDEN = Path(__file__).parent / "data" / "dinov3_vit.safetensors"
 
@@ -217,7 +217,7 @@ def test_published_timm_weights_come_from_the_hub_cache(monkeypatch, tmp_path):
     original = timm.create_model("vit_small_patch16_dinov3").eval()
     file = tmp_path / "model.safetensors"
     save_file(original.state_dict(), file)
-    monkeypatch.setattr("scaleevent.hub.hf_hub_download", lambda **kwargs: str(file))
+    monkeypatch.setattr("scaleevent.encoders.hub.hf_hub_download", lambda **kwargs: str(file))
     encoder = build_encoder("vits", "timm:vit_small_patch16_dinov3", offline=True).eval()
     assert encoder.spec == ARCHS["vits"]
     x = torch.randn(1, 3, 32, 48)

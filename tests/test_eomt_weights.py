@@ -9,9 +9,9 @@ from torch import Tensor
 
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.eomt_weights import published_encoder, sort_published
-from scaleevent.encoder import Encoder, build_encoder
+from scaleevent.encoders.encoder import Encoder, build_encoder
+from scaleevent.encoders.weights import convert_weights, read_tensors
 from scaleevent.errors import CheckpointError
-from scaleevent.weights import convert_weights, read_tensors
 
 
 def tiny(**options) -> EoMT:

@@ -21,13 +21,13 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.deployed import Source, load_source
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
+from scaleevent.encoders.weights import read_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError
 from scaleevent.exporting import EXTRA_FILE, artifacts, check_packages, meta_tensors, trace
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.parity import INPUTS, Parity, parity_inputs
 from scaleevent.system.files import MARKER, sha256_file
-from scaleevent.weights import read_weights
 
 HEIGHT, WIDTH = 32, 48
 SPEC = {

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scaleevent.decoders.decoder import IGNORE
 from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.segment_loss import segment_terms
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.terms import total
 

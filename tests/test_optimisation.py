@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scaleevent.decoders.decoder import Decoder, Loaded
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.optimisation import build_optimizer
 
 

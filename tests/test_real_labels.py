@@ -12,7 +12,7 @@ import torch
 
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders.linear import Linear
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.evaluation import Trivial, draw_rows, evaluate
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from scaleevent.decoders.flow_parts import resize_flow, sequence_loss
 from scaleevent.decoders.sea_raft import SIZES, SeaRaft, Size
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError, DataError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 

@@ -15,7 +15,7 @@ from scaleevent.decoders.flow_parts import (
 from scaleevent.decoders.waft import Waft, padded_side
 from scaleevent.decoders.waft_backbone import TokenPyramid
 from scaleevent.decoders.waft_refine import Refiner, RefinerSize
-from scaleevent.encoder import ARCHS, Encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError, DataError
 
 GOLDEN = Path(__file__).parent / "data" / "waft_parts.safetensors"

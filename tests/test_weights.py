@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scaleevent.encoder import build_encoder
+from scaleevent.encoders.encoder import build_encoder
+from scaleevent.encoders.weights import convert_weights, detect_layout, read_weights
 from scaleevent.errors import CheckpointError
-from scaleevent.weights import convert_weights, detect_layout, read_weights
 
 WIDTH, DEPTH, PATCH = 96, 4, 8  # the architecture "tiny", with query and value biases
 

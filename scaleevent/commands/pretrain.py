@@ -20,10 +20,10 @@ from scaleevent.comparison import Comparison, in_order
 from scaleevent.config.data import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
 from scaleevent.config.settings import dump_yaml
 from scaleevent.distillation import Distillation, to_device, token_scale, validate
-from scaleevent.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoders.hub import published_weights
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.hub import published_weights
 from scaleevent.losses import STRUCTURES
 from scaleevent.optimisation import build_optimizer
 from scaleevent.pairs.samples import (

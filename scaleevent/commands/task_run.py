@@ -21,7 +21,8 @@ from scaleevent.config.settings import Settings, dump_yaml
 from scaleevent.decoders import DECODERS, build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.linear import Linear
-from scaleevent.encoder import ARCHS, Encoder, build_encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
+from scaleevent.encoders.weights import read_tensors
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.evaluation import (
     Trivial,
@@ -43,7 +44,6 @@ from scaleevent.system.reports import Report, progress, say
 from scaleevent.tensors import HINTS, content_hash, read_description
 from scaleevent.terms import Terms
 from scaleevent.training import Plan, load_state, train
-from scaleevent.weights import read_tensors
 
 NOT_RESULT = {
     "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",

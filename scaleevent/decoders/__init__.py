@@ -10,7 +10,7 @@ from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.tasks.task import Task
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.weights import check_keys
 from scaleevent.segmentation_metrics import IGNORE
 from scaleevent.terms import Terms
-from scaleevent.weights import check_keys
 
 __all__ = ["IGNORE", "Decoder", "Loaded"]
 

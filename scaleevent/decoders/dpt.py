@@ -17,10 +17,10 @@ from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.depth_loss import measured, scale_shift_terms, silog
 from scaleevent.decoders.dpt_blocks import FusionBlock
 from scaleevent.decoders.dpt_weights import convert_head, origin_notes
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import ConfigError
 from scaleevent.terms import Terms
-from scaleevent.weights import check_keys
 
 LEVELS = 4
 LAST_CHANNELS = 32  # before the final 1x1 convolution, for every size

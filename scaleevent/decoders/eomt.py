@@ -20,7 +20,7 @@ from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.eomt_loss import POINTS, WEIGHTS, Rand, mask_classification_loss
 from scaleevent.decoders.eomt_weights import fit_head, sort_published
 from scaleevent.decoders.eomt_windows import windowed_scores
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.terms import Terms
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError
-from scaleevent.weights import convert_weights
 
 Layout = Literal["tue-mps", "lightly-train", "huggingface", "scaleevent"]
 

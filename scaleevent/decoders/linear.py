@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.depth_loss import measured, silog
 from scaleevent.decoders.segment_loss import segment_terms
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.terms import Terms
 

@@ -36,11 +36,11 @@ from scaleevent.decoders.flow_parts import (
 )
 from scaleevent.decoders.sea_raft_backbone import STRIDE, ResNetFPN
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 from scaleevent.terms import Terms
-from scaleevent.weights import check_keys
 
 RADIUS = 4  # of a correlation window, cells
 REFINEMENTS = 2  # ConvNeXt blocks of the update

@@ -33,10 +33,10 @@ from scaleevent.decoders.flow_parts import (
 )
 from scaleevent.decoders.waft_backbone import ResNet18Deconv, TokenPyramid
 from scaleevent.decoders.waft_refine import Refiner, RefinerSize
-from scaleevent.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import ConfigError
 from scaleevent.terms import Terms
-from scaleevent.weights import check_keys
 
 STRIDE = 2  # input pixels to a side of a cell
 FACTOR = 16  # sides of a padded input are multiples of it

@@ -18,13 +18,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from scaleevent.encoders.hub import fetch_weights
+from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, read_weights
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window, WindowRule, choose_window
-from scaleevent.hub import fetch_weights
-from scaleevent.weights import ViTShape, ViTWeights, check_keys, read_weights
 
 DINOV3_HEAD_WIDTH = 64
 

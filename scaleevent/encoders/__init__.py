@@ -1,0 +1,1 @@
+"""Vision transformers as dense encoders, and their weights."""
