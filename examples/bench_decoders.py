@@ -40,7 +40,7 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.encoders.encoder import ARCHS, Encoder
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 
 def sea_raft(encoder: Encoder, fuse: bool = True) -> SeaRaft:

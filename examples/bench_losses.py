@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scaleevent.losses import LAMBDAS, STRUCTURES, TILE_CPU, Structure, distillation_terms
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 CASES = "1200x384x1,1200x384x0.6,1200x384x0.4,1200x384x0.2,1200x1024x0.4,4800x384x0.4,19200x384x0.4"
 LARGEST_FULL = 4800  # tokens; the full maps of 19,200 would take about ten gigabytes

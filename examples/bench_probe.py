@@ -32,14 +32,14 @@ from scaleevent.features import CachedFeatures  # noqa: E402
 from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
 from scaleevent.labelled import LabelledSamples  # noqa: E402
-from scaleevent.optimisation import build_optimizer  # noqa: E402
 from scaleevent.pairs.pair import Label, Pair  # noqa: E402
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
 from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402
 from scaleevent.tasks.segmentation import Segmentation  # noqa: E402
-from scaleevent.terms import total  # noqa: E402
+from scaleevent.training.optimizer import build_optimizer  # noqa: E402
+from scaleevent.training.terms import total  # noqa: E402
 
 SPAN_US = 50_000
 CLASSES = len(DSEC_CLASSES)

@@ -53,7 +53,6 @@ from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
 from scaleevent.labelled import LabelledSamples, benchmark_split
-from scaleevent.optimisation import build_optimizer
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.pairs.shard import FORMAT, ShardWriter
@@ -66,7 +65,8 @@ from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import Task
-from scaleevent.training import Plan, train
+from scaleevent.training.loop import Plan, train
+from scaleevent.training.optimizer import build_optimizer
 
 IMAGE_US, WINDOW_US = 1_000_000, 100_000  # KITTI's cameras run at 10 Hz
 BEFORE_FLOW = 0.25  # windows filmed before a flow pair: its motion is extrapolated there

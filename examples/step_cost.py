@@ -31,7 +31,7 @@ from scaleevent.losses import LAMBDAS, distillation_terms
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.samples import Batch, PairSamples
 from scaleevent.pairs.store import PairStore
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 
 def meta_layout(encoder: Encoder) -> dict[str, torch.Tensor]:

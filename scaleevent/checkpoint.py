@@ -16,7 +16,7 @@ from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.tensors import floats, load_tensors, save_tensors, under
+from scaleevent.training.tensors import floats, load_tensors, save_tensors, under
 
 
 def save_encoder(path: Path, encoder: Encoder, description: dict[str, Any]) -> None:

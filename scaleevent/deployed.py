@@ -16,7 +16,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
 from scaleevent.system.files import sha256_file
-from scaleevent.tensors import read_description
+from scaleevent.training.tensors import read_description
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
 PREPARATION = (

@@ -13,7 +13,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.losses import distillation_terms, effective_rank, mean_cosine
 from scaleevent.pairs.samples import Batch
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 DINOV3_TOKEN_RMS = 0.2  # lambdas 10 and 4 assume tokens of about this size
 VALID_SHARE = 0.5  # of a token's pixels that the image must show

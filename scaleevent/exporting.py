@@ -29,7 +29,7 @@ from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, MissingPackageError
 from scaleevent.parity import Parity, Run
 from scaleevent.system.files import atomic_path
-from scaleevent.tensors import KEY, load_tensors, save_tensors
+from scaleevent.training.tensors import KEY, load_tensors, save_tensors
 
 FORMATS = ("safetensors", "meta", "exported", "onnx")
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # beyond our own, by format

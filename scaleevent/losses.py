@@ -21,7 +21,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 LAMBDAS: dict[str, float] = {"l1": 1.0, "intra": 10.0, "cross": 4.0}  # paper eq. 5
 

@@ -11,7 +11,7 @@ from scaleevent.commands import info
 from scaleevent.config.data import InfoConfig
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError
-from scaleevent.tensors import content_hash, load_tensors, save_tensors
+from scaleevent.training.tensors import content_hash, load_tensors, save_tensors
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3, dtype=torch.int64)}
 

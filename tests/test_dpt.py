@@ -12,7 +12,7 @@ from scaleevent.decoders.dpt import DPT
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.encoders.weights import read_tensors
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 GOLDEN = Path(__file__).parent / "data" / "dpt_head.safetensors"
 # Of the largest value: the recorded float32 numbers are themselves up to 2.3e-6 of it away from the

@@ -21,7 +21,7 @@ from scaleevent.checkpoint import load_encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import read_json_lines
-from scaleevent.tensors import load_tensors
+from scaleevent.training.tensors import load_tensors
 
 TINY = "--size 48x64 --epochs 2 --draws 16 --batch 8 --lr 5e-4 --log-every 1 --validation 0.3"
 

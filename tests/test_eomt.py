@@ -23,7 +23,7 @@ from scaleevent.decoders.eomt_windows import Crops, windowed_scores
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import ConfigError
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 DATA = Path(__file__).parent / "data"
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

@@ -21,7 +21,7 @@ from scaleevent.decoders.eomt_loss import (
     matching_cost,
 )
 from scaleevent.errors import DataError
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 GOLDEN = Path(__file__).parent / "data" / "eomt_loss.safetensors"
 POINTS = 48

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scaleevent.losses import LAMBDAS, STRUCTURES, distillation_terms
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 from tests.test_end_to_end import TINY, call
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for")

@@ -9,7 +9,7 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.segment_loss import segment_terms
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 H, W = 96, 128
 GRID = (12, 16)

@@ -22,7 +22,7 @@ from scaleevent.losses import (
     effective_rank,
     mean_cosine,
 )
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 
 GOLDEN = Path(__file__).parent / "data" / "distill_losses.safetensors"
 NAMES = ("l1", "intra", "cross")
@@ -265,7 +265,7 @@ def test_memory_is_linear_in_tokens():
     code = """
 import torch
 from scaleevent.losses import LAMBDAS, distillation_terms
-from scaleevent.terms import total
+from scaleevent.training.terms import total
 from tests.peak_memory import peak_mib
 torch.set_num_threads(1)
 def step(length):

@@ -6,7 +6,7 @@ from torch import nn
 
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder
-from scaleevent.optimisation import build_optimizer
+from scaleevent.training.optimizer import build_optimizer
 
 
 class Head(Decoder):

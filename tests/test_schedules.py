@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scaleevent.schedules import one_cycle_linear, poly, two_stage_poly
+from scaleevent.training.schedules import one_cycle_linear, poly, two_stage_poly
 
 DATA = Path(__file__).parent / "data"
 

@@ -12,7 +12,7 @@ from torch import nn
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.system.files import read_json_lines
 from scaleevent.system.ranks import Ranks
-from scaleevent.training import Plan, load_state, train
+from scaleevent.training.loop import Plan, load_state, train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WEIGHTS = {"square": 2.0}

@@ -31,7 +31,7 @@ from scaleevent.system.files import claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress
 from scaleevent.tasks.depth import Depth
-from scaleevent.tensors import HINTS, read_description
+from scaleevent.training.tensors import HINTS, read_description
 
 SUBMITTED = "dsec-flow"  # the benchmark whose test labels are not public
 

@@ -25,7 +25,6 @@ from scaleevent.encoders.hub import published_weights
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.losses import STRUCTURES
-from scaleevent.optimisation import build_optimizer
 from scaleevent.pairs.samples import (
     PairSamples,
     Split,
@@ -46,8 +45,9 @@ from scaleevent.system.files import (
 )
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
-from scaleevent.tensors import content_hash
-from scaleevent.training import Plan, load_state, train
+from scaleevent.training.loop import Plan, load_state, train
+from scaleevent.training.optimizer import build_optimizer
+from scaleevent.training.tensors import content_hash
 
 EMBEDDED_TEACHER = Path(str(resources.files("scaleevent") / "data/tiny_teacher.safetensors"))
 NOT_RESULT = {

@@ -35,15 +35,15 @@ from scaleevent.evaluation import (
 from scaleevent.features import CachedFeatures
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
-from scaleevent.optimisation import build_optimizer
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.published import FRACTIONS
 from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
-from scaleevent.tensors import HINTS, content_hash, read_description
-from scaleevent.terms import Terms
-from scaleevent.training import Plan, load_state, train
+from scaleevent.training.loop import Plan, load_state, train
+from scaleevent.training.optimizer import build_optimizer
+from scaleevent.training.tensors import HINTS, content_hash, read_description
+from scaleevent.training.terms import Terms
 
 NOT_RESULT = {
     "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 MIN_DEPTH = 0.001  # metres; DepthAnything/Depth-Anything-V2:metric_depth/train.py
 

@@ -20,7 +20,7 @@ from scaleevent.decoders.dpt_weights import convert_head, origin_notes
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import ConfigError
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 LEVELS = 4
 LAST_CHANNELS = 32  # before the final 1x1 convolution, for every size

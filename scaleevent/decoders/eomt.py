@@ -22,7 +22,7 @@ from scaleevent.decoders.eomt_weights import fit_head, sort_published
 from scaleevent.decoders.eomt_windows import windowed_scores
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 Mode = Literal["upstream", "scaleevent"]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scaleevent.decoders.decoder import IGNORE
 from scaleevent.errors import DataError
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 # tue-mps/eomt:training/mask_classification_semantic.py
 WEIGHTS: dict[str, float] = {"mask": 5.0, "dice": 5.0, "class": 2.0}

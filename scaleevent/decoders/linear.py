@@ -17,7 +17,7 @@ from scaleevent.decoders.depth_loss import measured, silog
 from scaleevent.decoders.segment_loss import segment_terms
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 INIT_STD = 0.01  # facebookresearch/dinov2:dinov2/eval/linear.py
 

@@ -40,7 +40,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 RADIUS = 4  # of a correlation window, cells
 REFINEMENTS = 2  # ConvNeXt blocks of the update

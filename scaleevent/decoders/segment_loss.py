@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from scaleevent.decoders.decoder import IGNORE
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 
 def segment_terms(logits_NChw: Tensor, target_NHW: Tensor) -> Terms:

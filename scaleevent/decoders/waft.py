@@ -36,7 +36,7 @@ from scaleevent.decoders.waft_refine import Refiner, RefinerSize
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import ConfigError
-from scaleevent.terms import Terms
+from scaleevent.training.terms import Terms
 
 STRIDE = 2  # input pixels to a side of a cell
 FACTOR = 16  # sides of a padded input are multiples of it

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
-from scaleevent.schedules import Stage, one_cycle_linear, poly, two_stage_poly
 from scaleevent.system.files import (
     append_json_line,
     read_json,
@@ -25,8 +24,9 @@ from scaleevent.system.files import (
 )
 from scaleevent.system.ranks import Ranks
 from scaleevent.system.signals import stop_requested
-from scaleevent.tensors import load_tensors, save_tensors, under
-from scaleevent.terms import Terms, total
+from scaleevent.training.schedules import Stage, one_cycle_linear, poly, two_stage_poly
+from scaleevent.training.tensors import load_tensors, save_tensors, under
+from scaleevent.training.terms import Terms, total
 
 LAST = "last.json"
 
@@ -39,7 +39,7 @@ class Plan:
         epochs: Number of epochs.
         steps_per_epoch: Optimiser steps in each.
         schedule: `exponential` multiplies the rate by `decay` after every `decay_every` epochs,
-            `cosine` falls to zero, `constant` stays; the others are in `scaleevent.schedules`.
+            `cosine` falls to zero, `constant` stays; the others are in `training.schedules`.
         decay: Factor of `exponential`.
         decay_every: Epochs between its steps.
         warmup_steps: Steps over which the rate rises linearly from zero.
