@@ -21,7 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scaleevent.losses import LAMBDAS, STRUCTURES, TILE_CPU, Structure, distillation_terms
+from scaleevent.objectives.structure_loss import (
+    LAMBDAS,
+    STRUCTURES,
+    TILE_CPU,
+    Structure,
+    distillation_terms,
+)
 from scaleevent.training.terms import total
 
 CASES = "1200x384x1,1200x384x0.6,1200x384x0.4,1200x384x0.2,1200x1024x0.4,4800x384x0.4,19200x384x0.4"

@@ -24,10 +24,10 @@ from torch.optim import AdamW
 
 from scaleevent.config.data import BATCH, PrepareConfig
 from scaleevent.datasets import street
-from scaleevent.distillation import Distillation
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.losses import LAMBDAS, distillation_terms
+from scaleevent.objectives.distillation import Distillation
+from scaleevent.objectives.structure_loss import LAMBDAS, distillation_terms
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.samples import Batch, PairSamples
 from scaleevent.pairs.store import PairStore

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scaleevent.grids.density import active_mask, patch_density
     from scaleevent.grids.voxels import voxelize
     from scaleevent.grids.windows import Window, WindowRule, choose_window
-    from scaleevent.losses import distillation_terms
+    from scaleevent.objectives.structure_loss import distillation_terms
     from scaleevent.pairs.store import PairStore
 
 # public name: the module it lives in, imported on first use
@@ -38,7 +38,7 @@ _HOME = {
     "active_mask": "grids.density",
     "build_encoder": "encoders.encoder",
     "choose_window": "grids.windows",
-    "distillation_terms": "losses",
+    "distillation_terms": "objectives.structure_loss",
     "load_encoder": "checkpoint",
     "load_task": "checkpoint",
     "open_recording": "formats",

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from scaleevent.distillation import Distillation, token_scale, validate
-from scaleevent.losses import LAMBDAS
+from scaleevent.objectives.distillation import Distillation, token_scale, validate
+from scaleevent.objectives.structure_loss import LAMBDAS
 
 
 class Patches(nn.Module):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from scaleevent.losses import LAMBDAS, STRUCTURES, distillation_terms
+from scaleevent.objectives.structure_loss import LAMBDAS, STRUCTURES, distillation_terms
 from scaleevent.training.terms import total
 from tests.test_end_to_end import TINY, call
 

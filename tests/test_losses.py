@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scaleevent import losses
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.losses import (
+from scaleevent.objectives import structure_loss as losses
+from scaleevent.objectives.structure_loss import (
     LAMBDAS,
     STRUCTURES,
     Structure,
@@ -264,7 +264,7 @@ def test_memory_is_linear_in_tokens():
     """19,200 tokens, 40% active: whole maps would take gigabytes, 250 MB are allowed."""
     code = """
 import torch
-from scaleevent.losses import LAMBDAS, distillation_terms
+from scaleevent.objectives.structure_loss import LAMBDAS, distillation_terms
 from scaleevent.training.terms import total
 from tests.peak_memory import peak_mib
 torch.set_num_threads(1)

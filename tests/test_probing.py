@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleevent.probing import ridge_probe
+from scaleevent.objectives.probing import ridge_probe
 
 
 def planted(n, seed, noise=0.0):

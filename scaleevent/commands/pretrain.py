@@ -16,15 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.launching import runs_without_download
 from scaleevent.commands.street_store import street_store
-from scaleevent.comparison import Comparison, in_order
 from scaleevent.config.data import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
 from scaleevent.config.settings import dump_yaml
-from scaleevent.distillation import Distillation, to_device, token_scale, validate
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.encoders.hub import published_weights
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.losses import STRUCTURES
+from scaleevent.objectives.comparison import Comparison, in_order
+from scaleevent.objectives.distillation import Distillation, to_device, token_scale, validate
+from scaleevent.objectives.structure_loss import STRUCTURES
 from scaleevent.pairs.samples import (
     PairSamples,
     Split,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
-from scaleevent.losses import distillation_terms, effective_rank, mean_cosine
+from scaleevent.objectives.structure_loss import distillation_terms, effective_rank, mean_cosine
 from scaleevent.pairs.samples import Batch
 from scaleevent.training.terms import Terms
 
@@ -26,7 +26,7 @@ class Distillation:
     Args:
         teacher: Frozen image encoder.
         student: Event encoder, perhaps wrapped for several ranks; called on voxels.
-        structure: Key of `scaleevent.losses.STRUCTURES`.
+        structure: Key of `scaleevent.objectives.structure_loss.STRUCTURES`.
         mask: `hard`: tokens with D >= tau (paper eq. 2). `soft`: weight min(1, D / tau). `none`:
             all tokens. Tokens that the image does not show never count.
         tau: Threshold per 16x16 patch.

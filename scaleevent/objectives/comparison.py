@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scaleevent.distillation import encode_all
 from scaleevent.encoders.encoder import Encoder
+from scaleevent.objectives.distillation import encode_all
+from scaleevent.objectives.probing import ridge_probe
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import Batch, PairSamples, Split, load_batches, spread
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
-from scaleevent.probing import ridge_probe
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
 PANEL_ROWS = 4
