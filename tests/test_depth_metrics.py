@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from scaleevent.depth_metrics import align, decode_log_depth, measure, summarise
 from scaleevent.errors import ConfigError, DataError
+from scaleevent.metrics.depth import align, decode_log_depth, measure, summarise
 
 EXPECTED = json.loads((DATA / "metrics_expected.json").read_text())
 WITH = np.load(DATA / "depth.npz")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scaleevent.errors import DataError
-from scaleevent.flow_metrics import VARIANTS, measure, summarise
+from scaleevent.metrics.flow import VARIANTS, measure, summarise
 
 EXPECTED = json.loads((DATA / "metrics_expected.json").read_text())
 WITH = np.load(DATA / "flow.npz")

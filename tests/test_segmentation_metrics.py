@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scaleevent.errors import DataError
-from scaleevent.segmentation_metrics import IGNORE, measure, summarise
+from scaleevent.metrics.segmentation import IGNORE, measure, summarise
 
 CLASSES = {"dsec11": 11, "ddd17_6": 6}
 EXPECTED = json.loads((DATA / "metrics_expected.json").read_text())

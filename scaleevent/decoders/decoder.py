@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
-from scaleevent.segmentation_metrics import IGNORE
+from scaleevent.metrics.segmentation import IGNORE
 from scaleevent.training.terms import Terms
 
 __all__ = ["IGNORE", "Decoder", "Loaded"]

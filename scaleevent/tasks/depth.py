@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaleevent import depth_metrics
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
+from scaleevent.metrics import depth as depth_metrics
 from scaleevent.pictures import draw_amount, draw_depth
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
 
@@ -51,7 +51,7 @@ class Depth(Task):
         )
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.depth_metrics.summarise`."""
+        """See `scaleevent.metrics.depth.summarise`."""
         return depth_metrics.summarise(records, groups)
 
     def rows(self, summary: Summary) -> dict[str, dict[str, float]]:

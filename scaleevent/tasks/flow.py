@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaleevent import flow_metrics
 from scaleevent.grids.geometry import Fit
+from scaleevent.metrics import flow as flow_metrics
 from scaleevent.pictures import draw_amount, draw_flow
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
 
@@ -42,7 +42,7 @@ class Flow(Task):
         return flow_metrics.measure(prediction, truth.values, truth.events, where=truth.where)
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.flow_metrics.summarise`; `epe NAME` of the recordings told apart."""
+        """See `scaleevent.metrics.flow.summarise`; `epe NAME` of the recordings told apart."""
         summary = flow_metrics.summarise(records, groups)
         for name in self.recordings:
             own = [r for r, group in zip(records, groups, strict=True) if group == name]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaleevent import segmentation_metrics
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
+from scaleevent.metrics import segmentation as segmentation_metrics
+from scaleevent.metrics.segmentation import IGNORE
 from scaleevent.pictures import draw_classes
-from scaleevent.segmentation_metrics import IGNORE
 from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
 
 WRONG, RIGHT = (215, 38, 30), (235, 235, 235)
@@ -56,7 +56,7 @@ class Segmentation(Task):
         )
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.segmentation_metrics.summarise`; the overlaps by class name."""
+        """See `scaleevent.metrics.segmentation.summarise`; the overlaps by class name."""
         summary = segmentation_metrics.summarise(records, groups)
         by_class = dict(zip(self.classes, summary.pop("iou"), strict=True))
         return summary | {f"iou {name}": value for name, value in by_class.items()}

@@ -1,0 +1,1 @@
+"""The metrics, as each benchmark's own code computes them."""
