@@ -25,13 +25,13 @@ import torch  # noqa: E402
 from bench_voxels import HEIGHT, WIDTH, make_events  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from scaleevent.benchmarks import DSEC_CLASSES  # noqa: E402
+from scaleevent.benchmarks.features import CachedFeatures  # noqa: E402
+from scaleevent.benchmarks.registry import DSEC_CLASSES  # noqa: E402
+from scaleevent.benchmarks.samples import LabelledSamples  # noqa: E402
 from scaleevent.decoders.linear import Linear  # noqa: E402
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
-from scaleevent.features import CachedFeatures  # noqa: E402
 from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
-from scaleevent.labelled import LabelledSamples  # noqa: E402
 from scaleevent.pairs.pair import Label, Pair  # noqa: E402
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
 from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402

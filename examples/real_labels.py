@@ -44,15 +44,22 @@ from real_label_files import (
     rgbd,
 )
 
+from scaleevent.benchmarks.evaluation import (
+    Evaluation,
+    Examples,
+    Trivial,
+    draw_rows,
+    evaluate,
+    predict,
+)
+from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders import DECODERS, DEFAULT_DECODER
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
-from scaleevent.evaluation import Evaluation, Examples, Trivial, draw_rows, evaluate, predict
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
-from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
 from scaleevent.pairs.shard import FORMAT, ShardWriter

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scaleevent.benchmarks import BENCHMARKS
+from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_encoder, load_task
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import random_events
 
+from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split, few_shot
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
-from scaleevent.labelled import LabelledSamples, benchmark_split, few_shot
 from scaleevent.pairs.pair import Label, Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard

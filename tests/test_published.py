@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from scaleevent.benchmarks import BENCHMARKS
+from scaleevent.benchmarks.published import PUBLISHED, comparable
+from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.config.downstream import TASKS, Benchmark
-from scaleevent.published import PUBLISHED, comparable
 
 
 def number(benchmark, method, setting, key):

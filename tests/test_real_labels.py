@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from scaleevent.benchmarks.evaluation import Trivial, draw_rows, evaluate
+from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders.linear import Linear
 from scaleevent.encoders.encoder import ARCHS, Encoder
-from scaleevent.evaluation import Trivial, draw_rows, evaluate
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
-from scaleevent.labelled import LabelledSamples, benchmark_split
 from scaleevent.pairs.pair import Pair, encode_image
 from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth

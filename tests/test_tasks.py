@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scaleevent.benchmarks import BENCHMARKS
+from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
 from scaleevent.tasks.depth import Depth

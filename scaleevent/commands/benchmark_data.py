@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scaleevent.benchmarks import BENCHMARKS
+from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.commands.street_store import street_store
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.labelled import LabelledSamples
 from scaleevent.pairs.store import MANIFEST, PairStore
 from scaleevent.system.ranks import Ranks
 

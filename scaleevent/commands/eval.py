@@ -9,15 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.benchmarks import BENCHMARKS, NATIVE, Benchmark
-from scaleevent.checkpoint import load_task
-from scaleevent.commands.benchmark_data import benchmark_samples
-from scaleevent.config.downstream import EvalConfig
-from scaleevent.datasets.flow_png import encode_flow
-from scaleevent.decoders.decoder import Decoder
-from scaleevent.decoders.eomt import EoMT
-from scaleevent.errors import ConfigError
-from scaleevent.evaluation import (
+from scaleevent.benchmarks.evaluation import (
     Example,
     Trivial,
     comparison,
@@ -26,7 +18,15 @@ from scaleevent.evaluation import (
     evaluate,
     refuse_leaks,
 )
-from scaleevent.labelled import LabelledSamples, benchmark_split
+from scaleevent.benchmarks.registry import BENCHMARKS, NATIVE, Benchmark
+from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
+from scaleevent.checkpoint import load_task
+from scaleevent.commands.benchmark_data import benchmark_samples
+from scaleevent.config.downstream import EvalConfig
+from scaleevent.datasets.flow_png import encode_flow
+from scaleevent.decoders.decoder import Decoder
+from scaleevent.decoders.eomt import EoMT
+from scaleevent.errors import ConfigError
 from scaleevent.system.files import claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scaleevent.benchmarks import BENCHMARKS, Benchmark
+from scaleevent.benchmarks.evaluation import (
+    Trivial,
+    comparison,
+    counting_notes,
+    draw_rows,
+    evaluate,
+    refuse_leaks,
+)
+from scaleevent.benchmarks.features import CachedFeatures
+from scaleevent.benchmarks.published import FRACTIONS
+from scaleevent.benchmarks.registry import BENCHMARKS, Benchmark
+from scaleevent.benchmarks.samples import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
 from scaleevent.checkpoint import save_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import FinetuneConfig
@@ -24,19 +35,8 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import read_tensors
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.evaluation import (
-    Trivial,
-    comparison,
-    counting_notes,
-    draw_rows,
-    evaluate,
-    refuse_leaks,
-)
-from scaleevent.features import CachedFeatures
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.labelled import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
-from scaleevent.published import FRACTIONS
 from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say

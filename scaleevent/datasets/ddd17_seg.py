@@ -8,7 +8,7 @@
 
 Layout: uzh-rpg/ess:datasets/extract_data_tools/example_loader_ddd17.py. Labels are without the
 car's hood, the lowest 60 rows, so events and images are too; a class id is its place in
-`scaleevent.benchmarks`. A pair stands at a labelled image, its window follows the common rule. ESS
+`benchmarks.registry`. A pair stands at a labelled image, its window follows the common rule. ESS
 takes the last 640,000 events, counted before the hood is cut.
 """
 

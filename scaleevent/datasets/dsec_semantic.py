@@ -1,7 +1,7 @@
 """`dsec-semantic`: DSEC-Semantic, class ids of 11 classes on the upper 440 rows of the event view.
 
 Labels are one-channel PNGs of 640x440 and a text file with the time of each, at the 20 Hz of the
-frames. Parts and classes: uzh-rpg/ess. A class id is its place in `scaleevent.benchmarks`; 255 is
+frames. Parts and classes: uzh-rpg/ess. A class id is its place in `benchmarks.registry`; 255 is
 no class.
 
 Loaders differ in the events they lay under the labels: uzh-rpg/ess:DSEC/dataset/sequence.py, by the

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from scaleevent.benchmarks.published import comparable
+from scaleevent.benchmarks.samples import Item, LabelledSamples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
-from scaleevent.labelled import Item, LabelledSamples
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import load_batches, spread
 from scaleevent.pictures import draw_voxel, panel, save_picture
-from scaleevent.published import comparable
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Record, Summary, Task
 
@@ -268,7 +268,7 @@ def comparison(
     Args:
         benchmark: Name.
         task: Of the benchmark.
-        setting: Protocol, see `scaleevent.published`.
+        setting: Protocol, see `scaleevent.benchmarks.published`.
         evaluation: Ours.
         trivial: Summaries of predictions that do not look, by name.
     """

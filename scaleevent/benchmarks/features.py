@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import EnvironmentProblem
-from scaleevent.labelled import LabelledSamples
 
 BATCH = 8  # samples encoded together
 

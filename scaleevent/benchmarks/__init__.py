@@ -1,0 +1,1 @@
+"""Labelled data, scores and published numbers, by benchmark."""
