@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from scaleevent import exporting
 from scaleevent.checkpoint import load_encoder, save_encoder, save_task
 from scaleevent.commands import export
 from scaleevent.config.downstream import ExportConfig
@@ -20,13 +19,20 @@ from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
-from scaleevent.deployed import Source, load_source
+from scaleevent.deployment import artifacts as exporting
+from scaleevent.deployment.artifacts import (
+    EXTRA_FILE,
+    artifacts,
+    check_packages,
+    meta_tensors,
+    trace,
+)
+from scaleevent.deployment.parity import INPUTS, Parity, parity_inputs
+from scaleevent.deployment.program import Source, load_source
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.encoders.weights import read_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError
-from scaleevent.exporting import EXTRA_FILE, artifacts, check_packages, meta_tensors, trace
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.parity import INPUTS, Parity, parity_inputs
 from scaleevent.system.files import MARKER, sha256_file
 
 HEIGHT, WIDTH = 32, 48

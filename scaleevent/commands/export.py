@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.config.downstream import ExportConfig
-from scaleevent.deployed import Source, describe, load_source
-from scaleevent.exporting import FORMATS, Artifact, artifacts, check_packages, write_checked
-from scaleevent.parity import INPUTS, TOLERANCE, Parity
+from scaleevent.deployment.artifacts import (
+    FORMATS,
+    Artifact,
+    artifacts,
+    check_packages,
+    write_checked,
+)
+from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
+from scaleevent.deployment.program import Source, describe, load_source
 from scaleevent.system.files import (
     check_folder,
     claimed_folder,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scaleevent.deployed import Deployed
+from scaleevent.deployment.program import Deployed
 from scaleevent.errors import CheckpointError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings, voxel_input

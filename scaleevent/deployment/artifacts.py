@@ -23,11 +23,11 @@ from torch.export import Dim, ExportedProgram
 
 from scaleevent.checkpoint import load_encoder, save_encoder
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.deployed import Deployed, Source, describe
+from scaleevent.deployment.parity import Parity, Run
+from scaleevent.deployment.program import Deployed, Source, describe
 from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, MissingPackageError
-from scaleevent.parity import Parity, Run
 from scaleevent.system.files import atomic_path
 from scaleevent.training.tensors import KEY, load_tensors, save_tensors
 
