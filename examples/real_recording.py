@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from scaleevent.commands import prepare, pretrain
-from scaleevent.config.data import PrepareConfig, pretrain_config
+from scaleevent.config.data import PrepareConfig
+from scaleevent.config.pretrain import pretrain_config
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from torch.optim import AdamW
 
-from scaleevent.config.data import BATCH, PrepareConfig
+from scaleevent.config.catalog import ARCHITECTURES
+from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import street
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.grids.inputs import InputSettings
@@ -94,7 +95,7 @@ def on_cpu(arch: str, folder: Path) -> None:
 
 def on_gpu(arch: str, folder: Path) -> None:
     teacher, student, pair = models(arch, folder, "cuda")
-    size = BATCH[arch]
+    size = ARCHITECTURES[arch].batch
     batch = {key: value.repeat(size, *[1] * (value.ndim - 1)) for key, value in pair.items()}
     distillation = Distillation(teacher, student)
     optimizer = AdamW(student.parameters(), lr=5e-6, weight_decay=1e-4)

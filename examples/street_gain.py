@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from scaleevent.commands import pretrain
-from scaleevent.config.data import pretrain_config
+from scaleevent.config.pretrain import pretrain_config
 
 MEASURES = ("cosine to teacher, active tokens", "cosine to teacher, all tokens", "probe mIoU")
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from scaleevent.commands.finetune import run as finetune
     from scaleevent.commands.prepare import run as prepare
     from scaleevent.commands.pretrain import run as pretrain
-    from scaleevent.config.data import PrepareConfig, PretrainConfig
+    from scaleevent.config.data import PrepareConfig
     from scaleevent.config.downstream import FinetuneConfig
+    from scaleevent.config.pretrain import PretrainConfig
     from scaleevent.encoders.encoder import Encoder, build_encoder
     from scaleevent.errors import ScaleEventError
     from scaleevent.events import Events
@@ -31,7 +32,7 @@ _HOME = {
     "FinetuneConfig": "config.downstream",
     "PairStore": "pairs.store",
     "PrepareConfig": "config.data",
-    "PretrainConfig": "config.data",
+    "PretrainConfig": "config.pretrain",
     "ScaleEventError": "errors",
     "Window": "grids.windows",
     "WindowRule": "grids.windows",

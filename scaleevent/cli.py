@@ -7,56 +7,134 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
-from scaleevent.config import data as config
-from scaleevent.config import downstream as task_config
-from scaleevent.config.settings import Settings, load_config
+from scaleevent.config import data, downstream, export, pretrain
+from scaleevent.config.settings import (
+    OneOf,
+    PartSettings,
+    Settings,
+    load_config,
+    read_yaml,
+    unknown_setting,
+)
 from scaleevent.errors import ScaleEventError
 from scaleevent.version import __version__
 
-app = typer.Typer(
-    name="scaleevent",
-    help="Distil image foundation models into event-camera encoders.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: half the start-up time
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-SHORT = {"out": "-o"}
 MODEL = ("benchmark", "checkpoint")
 # command: settings, positional settings, help
 COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
-    "info": (config.InfoConfig, ("path",), "Say what a recording, store or checkpoint is."),
-    "prepare": (config.PrepareConfig, ("name", "roots"), "Turn recordings and images into pairs."),
-    "voxelize": (config.VoxelizeConfig, ("root",), "Turn recordings into voxel files."),
-    "pretrain": (config.PretrainConfig, ("data",), "Distil an image teacher into an encoder."),
-    "probe": (task_config.ProbeConfig, MODEL, "Train a linear head on a frozen encoder."),
-    "finetune": (task_config.FinetuneConfig, MODEL, "Train a task model on a benchmark."),
-    "eval": (task_config.EvalConfig, MODEL, "Score a task model on a benchmark's test set."),
-    "export": (task_config.ExportConfig, ("checkpoint",), "Write a checkpoint as other formats."),
+    "info": (data.InfoConfig, ("path",), "Say what a recording, store or checkpoint is."),
+    "prepare": (data.PrepareConfig, ("name", "roots"), "Turn recordings and images into pairs."),
+    "voxelize": (data.VoxelizeConfig, ("root",), "Turn recordings into voxel files."),
+    "pretrain": (pretrain.PretrainConfig, ("data",), "Pretrain an event encoder."),
+    "probe": (downstream.ProbeConfig, MODEL, "Train a linear head on a frozen encoder."),
+    "finetune": (downstream.FinetuneConfig, MODEL, "Train a task model on a benchmark."),
+    "eval": (downstream.EvalConfig, MODEL, "Score a task model on a benchmark's test set."),
+    "export": (export.ExportConfig, ("checkpoint",), "Write a checkpoint as other formats."),
 }
-# those whose defaults depend on a preset
-LOADERS: dict[str, Callable[..., Settings]] = {
-    "pretrain": config.pretrain_config,
-    "finetune": task_config.finetune_config,
+# commands whose defaults depend on a preset
+LOADERS: dict[str, Callable[[dict[str, Any], Path | None], Settings]] = {
+    "pretrain": pretrain.pretrain_config,
+    "finetune": downstream.finetune_config,
 }
+SHORT = {"out": "-o"}
 
 
-def _command(name: str) -> Callable[..., None]:
-    model, positional, _ = COMMANDS[name]
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application, with the options of the part (data set, objective) that `arguments` name."""
+    app = typer.Typer(
+        name="scaleevent",
+        help="Distil image foundation models into event-camera encoders.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help: half the start-up time
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    command = next((a for a in arguments if a in COMMANDS), None)
+    for name, (model, positional, summary) in COMMANDS.items():
+        if name == command and issubclass(model, PartSettings):
+            given = list(arguments[arguments.index(name) + 1 :])
+            summary += _parts_help(model)
+            model = _chosen(model, positional, given)
+        app.command(name, help=summary)(_command(name, model, positional))
+    return app
+
+
+def _chosen(
+    model: type[PartSettings], positional: tuple[str, ...], arguments: list[str]
+) -> type[PartSettings]:
+    """The settings of the part that a command line names, in whatever place.
+
+    Raises:
+        ConfigError: No such part, or an option that only others have.
+    """
+    name = _option(arguments, f"--{model.chooser}")
+    if model.chooser in positional:
+        candidates = [a for a in arguments if a in model.parts]
+        name = next((c for c in candidates if _first_positional(model, arguments, c) == c), None)
+        plain = [a for a in arguments if not a.startswith("-")]
+        name = name or next((a for a in plain[:1] if not candidates), None)
+    if name is None and (file := _option(arguments, "--config") or _option(arguments, "-c")):
+        name = read_yaml(Path(file)).get(model.chooser)
+    chosen = model.of_part({model.chooser: name} if name is not None else {})
+    for argument in arguments if name is not None else ():
+        key = argument[2:].partition("=")[0].removeprefix("no-").replace("-", "_")
+        known = {*chosen.model_fields, "config", "json", "help"}
+        if argument.startswith("--") and key not in known and model.owners(key):
+            raise unknown_setting(chosen, key, argument)
+    return chosen
+
+
+def _option(arguments: list[str], flag: str) -> str | None:
+    """The value of an option, given as ``--flag value`` or ``--flag=value``."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == flag:
+            return following
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _first_positional(
+    model: type[PartSettings], arguments: list[str], candidate: str
+) -> str | None:
+    """The first argument that is no option and no option's value, with a part's options."""
+    fields = model.of_part({model.chooser: candidate}).model_fields
+    switches = {f"--{key.replace('_', '-')}" for key, f in fields.items() if f.annotation is bool}
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            return argument
+        if argument not in {*switches, "--json"} and "=" not in argument:
+            next(rest, None)
+    return None
+
+
+def _parts_help(model: type[PartSettings]) -> str:
+    """The parts to choose from, a line each."""
+    width = max(map(len, model.parts))
+    lines = "\n".join(f"  {name:{width}}  {part.summary}" for name, part in model.parts.items())
+    # \b keeps the lines apart
+    return f"\n\n\b\nchoices of {model.chooser}, each with options of its own:\n{lines}"
+
+
+def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> Callable[..., None]:
+    """The function of a command, with a parameter a setting, for Typer to read."""
 
     def command(**given: Any) -> None:
         as_json, file = given.pop("json"), given.pop("config")
         flags = {key: value for key, value in given.items() if value not in (None, [])}
-        settings = LOADERS.get(name, _plain(model))(flags, file)
+        load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
+        settings = load(flags, file)
         module = importlib.import_module(f"scaleevent.commands.{name}")
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")
@@ -81,10 +159,6 @@ def _command(name: str) -> Callable[..., None]:
     return command
 
 
-def _plain(model: type[Settings]) -> Callable[..., Settings]:
-    return lambda flags, file: load_config(model, flags, file)
-
-
 def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     """Typer annotation of a setting; every flag defaults to "not given"."""
     kind, text = field.annotation, field.description
@@ -100,36 +174,35 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
             typer.Argument(help=field.description, show_default=False),
         ]
     flag = f"--{name.replace('_', '-')}"
-    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool and field.default else [flag]
-    choices = _choices(kind)
+    flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool and field.default else [flag]
+    names = [m.names for m in field.metadata if isinstance(m, OneOf)]
+    choices = names[0] if names else _choices(kind)
     accepted = str if field.json_schema_extra == {"flag": "text"} else _accepted(kind)
     text = f"{text} ({'|'.join(choices)})" if choices else text
     return Annotated[
         accepted | None,
-        typer.Option(*names, *filter(None, [SHORT.get(name)]), help=text, show_default=False),
+        typer.Option(*flags, *filter(None, [SHORT.get(name)]), help=text, show_default=False),
     ]
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
-    """The values of a Literal, or of an optional one."""
-    for part in (kind, *get_args(kind)):
-        if get_origin(part) is Literal:
-            return get_args(part)
-    return ()
+    """The values of a `Literal` or a `OneOf`, within an optional one or a list too."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    if get_origin(kind) is Annotated:
+        return next((tuple(m.names) for m in kind.__metadata__ if isinstance(m, OneOf)), ())
+    return next(filter(None, map(_choices, get_args(kind))), ())
 
 
 def _accepted(kind: Any) -> Any:
     """The type Typer parses: sizes and choices are text that the settings check."""
     options = [part for part in get_args(kind) if part is not type(None)] or [kind]
-    if get_origin(kind) in (Literal, tuple) or get_origin(options[0]) in (Literal, tuple):
+    text = (Literal, tuple, Annotated, dict)
+    if get_origin(kind) in text or get_origin(options[0]) in text:
         return str
     if get_origin(kind) is list:
         return list[str]
     return options[0]
-
-
-for _name, (_, _, _help) in COMMANDS.items():
-    app.command(_name, help=_help)(_command(_name))
 
 
 def _version(value: bool) -> None:
@@ -138,7 +211,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
@@ -150,7 +222,7 @@ def _options(
 def main() -> None:
     """Entry point: every error becomes its message and exit code."""
     try:
-        app()
+        build(sys.argv[1:])()
     except ScaleEventError as error:
         if os.environ.get("RANK", "0") == "0":
             print(error, file=sys.stderr)
@@ -166,7 +238,7 @@ def main() -> None:
 
 def _leave(code: int) -> None:
     """Exit; a rank also tells the process that launched it, since torchrun maps codes to 1."""
-    told = os.environ.get("SCALEEVENT_EXIT_FILE")
-    if told and os.environ.get("RANK", "0") == "0":
-        Path(told).write_text(str(code))
+    exit_file = os.environ.get("SCALEEVENT_EXIT_FILE")
+    if exit_file and os.environ.get("RANK", "0") == "0":
+        Path(exit_file).write_text(str(code))
     sys.exit(code)

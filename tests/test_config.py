@@ -4,15 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from scaleevent.config.data import (
-    PRESETS,
-    PrepareConfig,
-    PretrainConfig,
-    data_source,
-    pretrain_config,
-)
+from scaleevent.config.data import PrepareConfig
+from scaleevent.config.pretrain import PRESETS, PretrainConfig, pretrain_config
 from scaleevent.config.settings import dump_yaml, load_config
 from scaleevent.errors import ConfigError
+from scaleevent.system.locations import data_source
 
 
 def yaml_file(tmp_path, text):

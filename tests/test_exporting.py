@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from scaleevent.checkpoint import load_encoder, save_encoder, save_task
 from scaleevent.commands import export
-from scaleevent.config.downstream import ExportConfig
+from scaleevent.config.export import ExportConfig
 from scaleevent.decoders.dpt import DPT
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.linear import Linear

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from scaleevent import cli
+from scaleevent.config.settings import PartSettings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -24,7 +25,9 @@ def test_commands_and_flags_exist():
     for command, rest in re.findall(r"`?scaleevent (\w+)([^`\n|]*)", README.replace("\\", "")):
         if command not in cli.COMMANDS:
             continue
-        fields = cli.COMMANDS[command][0].model_fields
+        model = cli.COMMANDS[command][0]
+        models = [model, *model.every_part()] if issubclass(model, PartSettings) else [model]
+        fields = {key for one in models for key in one.model_fields}
         for flag in re.findall(r"--([a-z-]+)", rest):
             assert flag.replace("-", "_") in {*fields, "json", "config"}, (command, flag)
     assert set(re.findall(r"`scaleevent (\w+) ", README)) <= set(cli.COMMANDS)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.commands.street_store import street_store
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pairs.store import MANIFEST, PairStore
+from scaleevent.pairs.store import PairStore
+from scaleevent.system.locations import named_store
 from scaleevent.system.ranks import Ranks
 
 
@@ -37,7 +37,7 @@ def benchmark_samples(
         peers.wait()
         folders = [street_store((settings.height, settings.width), True, benchmark.street)]
     else:
-        folders = data or [_shelved(name, benchmark.data)]
+        folders = data or [named_store(benchmark.data, name)]
     stores = [PairStore(folder) for folder in folders]
     for store in stores:
         found = store.manifest["settings"].get("name", store.manifest["kind"])
@@ -50,17 +50,3 @@ def benchmark_samples(
                 hint=f"`scaleevent prepare {benchmark.data} ...` makes one",
             )
     return LabelledSamples(stores, benchmark.task, settings)
-
-
-def _shelved(name: str, data: str) -> Path:
-    shelf = os.environ.get("SCALEEVENT_DATA")
-    found = Path(shelf) / data if shelf else None
-    if found is None or not (found / MANIFEST).exists():
-        raise ConfigError(
-            f"where is the data of {name}?",
-            where="--data",
-            found=f"no pair store {found}" if found else "neither --data nor $SCALEEVENT_DATA",
-            hint=f"make it with `scaleevent prepare {data} /path/to/it -o {data}`, "
-            f"then name it: --data {data}",
-        )
-    return found

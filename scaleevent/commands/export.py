@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scaleevent.config.downstream import ExportConfig
+from scaleevent.config.export import ExportConfig
 from scaleevent.deployment.artifacts import (
     FORMATS,
     Artifact,

@@ -6,7 +6,8 @@ import tempfile
 
 import torch
 
-from scaleevent.config.data import DEFAULT_ARCH, PretrainConfig
+from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
+from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import Settings, dump_yaml
 from scaleevent.system.ranks import launch, launched
 
@@ -30,7 +31,7 @@ def runs_here(command: str, cfg: Settings) -> str:
         return f"scaleevent {command} with --gpus {max(1, found)}"
     if not found:
         return runs_without_download(cfg)
-    return runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCH} --gpus {found}")
+    return runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCHITECTURE} --gpus {found}")
 
 
 def runs_without_download(cfg: PretrainConfig, how: str = "--preset demo") -> str:

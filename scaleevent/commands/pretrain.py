@@ -16,7 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.launching import runs_without_download
 from scaleevent.commands.street_store import street_store
-from scaleevent.config.data import BATCH, DEFAULT_ARCH, PretrainConfig, data_source
+from scaleevent.config.catalog import ARCHITECTURES
+from scaleevent.config.catalog import DEFAULT_ARCHITECTURE as DEFAULT_ARCH
+from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import dump_yaml
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.encoders.hub import published_weights
@@ -43,6 +45,7 @@ from scaleevent.system.files import (
     write_bytes,
     write_json,
 )
+from scaleevent.system.locations import data_source
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.loop import Plan, load_state, train
@@ -50,10 +53,6 @@ from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.tensors import content_hash
 
 EMBEDDED_TEACHER = Path(str(resources.files("scaleevent") / "data/tiny_teacher.safetensors"))
-NOT_RESULT = {
-    "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
-    "overwrite", "probe",
-}  # fmt: skip
 DINOV3 = {spec["name"] for spec in ARCHS.values()}
 VALIDATION_SAMPLES = 256
 CALIBRATION_SAMPLES = 64
@@ -119,7 +118,7 @@ class _Run:
         distillation = Distillation(teacher, trained, cfg.structure, cfg.mask, cfg.tau, scale)
         held_out = replace(distillation, student=student)
         check = self._checker(held_out, samples, split)
-        identity = cfg.model_dump(mode="json", exclude=NOT_RESULT) | {
+        identity = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.stores],
             "teacher weights": content_hash(teacher.vit.state_dict()),
         }
@@ -172,8 +171,9 @@ class _Run:
 
     def _global_batch(self, teacher: Encoder) -> int:
         """As asked, else by the encoder's size; it must divide over the ranks."""
-        widths = {96: "tiny", 384: "vits", 768: "vitb", 1024: "vitl"}
-        batch = self.cfg.batch or BATCH[widths.get(teacher.width, "tiny")]
+        batch = self.cfg.batch or next(
+            (a.batch for a in ARCHITECTURES.values() if a.width == teacher.width), 16
+        )
         if batch % self.peers.world:
             raise ConfigError(
                 "the global batch does not divide over the processes",

@@ -10,6 +10,7 @@ from typing import Any
 from scaleevent.config.data import PrepareConfig
 from scaleevent.pairs.store import MANIFEST
 from scaleevent.system.files import fingerprint
+from scaleevent.system.locations import cache_folder
 
 SCENES = 1250
 SOURCES = ("street/*.py", "simulation/*.py", "pairs/store.py", "datasets/street.py")
@@ -44,10 +45,3 @@ def street_store(
         )  # fmt: skip
         prepare.run(config, quiet)
     return folder
-
-
-def cache_folder() -> Path:
-    """$SCALEEVENT_CACHE, else the user's cache folder."""
-    named = os.environ.get("SCALEEVENT_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(home) / "scaleevent"

@@ -45,11 +45,6 @@ from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.tensors import HINTS, content_hash, read_description
 from scaleevent.training.terms import Terms
 
-NOT_RESULT = {
-    "out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
-    "overwrite", "pictures", "transductive", "cache",
-}  # fmt: skip
-
 
 def run_task(
     cfg: FinetuneConfig, command: str, quiet: bool = False, record: Settings | None = None
@@ -115,7 +110,7 @@ class TaskRun:
             layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
             never=decoder.dead_parameters(),
         )  # fmt: skip
-        identity = cfg.model_dump(mode="json", exclude=NOT_RESULT) | {
+        identity = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.pairs.stores],
             "encoder weights": content_hash(encoder.vit.state_dict()),
         }

@@ -1,14 +1,16 @@
-"""Settings of the commands that train and measure task models: probe, finetune, eval, export."""
+"""Settings of the commands that train and score task models: probe, finetune, eval."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from scaleevent.config.catalog import ARCHITECTURES
 from scaleevent.config.data import Normaliser
-from scaleevent.config.settings import Settings, load_config, parse_size
+from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSettings
+from scaleevent.config.settings import OneOf, load_config, parse_size
 from scaleevent.errors import ConfigError
 
 Benchmark = Literal[
@@ -23,15 +25,12 @@ TASKS = {
 _WHERE = "pair stores; default: $SCALEEVENT_DATA/NAME; street-*: rendered"
 
 
-class ComputeSettings(Settings):
-    """Where a task model is trained or evaluated."""
-
-    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N")] = "auto"
-    overwrite: Annotated[bool, Field(description="empty the run folder first")] = False
-
-
-class TrainingSettings(ComputeSettings):
+class TaskSettings(RunSettings):
     """What `probe` and `finetune` share."""
+
+    NO_EFFECT: ClassVar[frozenset[str]] = RunSettings.NO_EFFECT | {
+        "pictures", "transductive", "cache"
+    }  # fmt: skip
 
     benchmark: Annotated[Benchmark, Field(description=f"one of {', '.join(TASKS)}")]
     checkpoint: Annotated[
@@ -39,7 +38,8 @@ class TrainingSettings(ComputeSettings):
     ]
     data: Annotated[list[Path], Field(description=_WHERE)] = []
     arch: Annotated[
-        Literal["tiny", "vits", "vitb", "vitl"] | None, Field(description="of a random encoder")
+        Annotated[str, OneOf(ARCHITECTURES)] | None,
+        Field(description="size of a random encoder"),
     ] = None
     size: Annotated[
         tuple[int, int] | None, Field(description="network input; default: the benchmark's")
@@ -54,23 +54,15 @@ class TrainingSettings(ComputeSettings):
     subset: Annotated[
         Literal["interval", "random", "prefix"], Field(description="how a share is chosen")
     ] = "interval"
-    seed: Annotated[int, Field(ge=0, description="of the decoder's start, draws and subset")] = 0
-    workers: Annotated[
-        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
-    ] = None
-    log_every: Annotated[int, Field(ge=1, description="steps between log lines")] = 10
-    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 1000
-    offline: Annotated[bool, Field(description="never use the network")] = False
     transductive: Annotated[
         bool, Field(description="allow an encoder that was pretrained on test recordings")
     ] = False
     pictures: Annotated[int, Field(ge=0, le=64, description="test samples to draw")] = 4
-    resume: Annotated[bool, Field(description="go on from the last saved state")] = False
 
     _size = field_validator("size", mode="before")(parse_size)
 
 
-class FinetuneConfig(TrainingSettings):
+class FinetuneConfig(TaskSettings, ScheduledSettings):
     """Settings of `scaleevent finetune`. Defaults are the benchmark's preset."""
 
     out: Annotated[Path, Field(description="run folder")] = Path("runs/finetune")
@@ -97,40 +89,24 @@ class FinetuneConfig(TrainingSettings):
     batch: Annotated[int, Field(ge=1, le=65_536, description="global batch")] = 12
     lr: Annotated[float, Field(gt=0, le=10, description="learning rate of the decoder")] = 4e-6
     encoder_lr: Annotated[
-        float | None, Field(gt=0, le=10, description="of the encoder; default --lr")
-    ] = None
-    lr_patch: Annotated[
-        float | None, Field(gt=0, le=10, description="of the patch embedding; default encoder's")
+        float | None, Field(gt=0, le=10, description="learning rate of the encoder; default: --lr")
     ] = None
     layer_decay: Annotated[
         float, Field(gt=0, le=1, description="factor on the rate per encoder block, from the top")
     ] = 1.0
-    weight_decay: Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")] = 1e-4
-    schedule: Annotated[
-        Literal["exponential", "cosine", "constant", "poly", "two-stage-poly", "one-cycle"],
-        Field(description="of the learning rate"),
-    ] = "exponential"
-    decay: Annotated[float, Field(gt=0, le=1, description="factor of exponential")] = 0.9
     decay_every: Annotated[int, Field(ge=1, description="epochs between its steps")] = 5
-    warmup_steps: Annotated[int, Field(ge=0, le=10**9, description="linear warm-up")] = 0
     encoder_warmup_steps: Annotated[
         int, Field(ge=0, le=10**9, description="two-stage-poly: the encoder's, after the decoder's")
     ] = 0
-    clip: Annotated[float, Field(ge=0, le=1e6, description="gradient norm; 0: no clipping")] = 0.1
-    gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], Field(description="auto: bf16 on a GPU, else fp32")
-    ] = "auto"
 
 
-class ProbeConfig(TrainingSettings):
+class ProbeConfig(TaskSettings):
     """Settings of `scaleevent probe`: a linear head on the frozen encoder, as the paper's."""
 
     out: Annotated[Path, Field(description="run folder")] = Path("runs/probe")
     epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs")] = 20
     batch: Annotated[int, Field(ge=1, le=65_536, description="batch")] = 8
     lr: Annotated[float, Field(gt=0, le=10, description="learning rate")] = 5e-4
-    weight_decay: Annotated[float, Field(ge=0, le=10, description="AdamW weight decay")] = 1e-4
     cache: Annotated[bool, Field(description="compute the frozen features once")] = True
 
     def as_finetuning(self) -> FinetuneConfig:
@@ -168,9 +144,6 @@ class EvalConfig(ComputeSettings):
         bool, Field(description="allow an encoder that was pretrained on test recordings")
     ] = False
     gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
-    workers: Annotated[
-        int | None, Field(ge=0, le=256, description="loader processes a rank; default by cores")
-    ] = None
 
 
 _TABLE_9 = {  # paper table 9, ViT-L: encoder lr, decoder lr, batch, epochs
@@ -248,20 +221,3 @@ def finetune_config(flags: dict[str, Any], file: Path | None = None) -> Finetune
             expected=", ".join(has),
         )  # fmt: skip
     return load_config(FinetuneConfig, flags, file, {"preset": name, **preset})
-
-
-class ExportConfig(Settings):
-    """Settings of `scaleevent export`."""
-
-    checkpoint: Annotated[Path, Field(description="encoder or task checkpoint")]
-    out: Annotated[Path, Field(description="folder for the files")] = Path("export")
-    format: Annotated[
-        Literal["all", "safetensors", "meta", "exported", "onnx"],
-        Field(description="timm or Meta key names, torch.export .pt2, ONNX"),
-    ] = "all"
-    size: Annotated[
-        tuple[int, int] | None, Field(description="input rows x columns; default: the checkpoint's")
-    ] = None
-    overwrite: Annotated[bool, Field(description="empty the output folder first")] = False
-
-    _size = field_validator("size", mode="before")(parse_size)

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
+from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
 
 YAML_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Annotation of a text that must be one of some names, which may grow."""
+
+    names: Collection[str]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def check(self, value: str) -> str:
+        """Return a known name; refuse another one, naming the nearest."""
+        if value in self.names:
+            return value
+        raise ValueError(f"expected one of {', '.join(self.names)}{nearest(value, self.names)}")
+
+
+def nearest(value: str, names: Collection[str]) -> str:
+    """A question that names the most similar name, or nothing."""
+    close = get_close_matches(value, names, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parse_size(value: object) -> object:
@@ -37,6 +65,54 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PartSettings(Settings):
+    """Settings of a command whose further keys belong to a part chosen by name.
+
+    The part's module holds a subclass `Settings`. Calling the base gives that subclass:
+    ``PrepareConfig(name="street", scenes=8)`` are the settings of `street`.
+
+    Attributes:
+        parts: The parts by name.
+        chooser: The key that names the part.
+    """
+
+    parts: ClassVar[Mapping[str, Part]] = {}
+    chooser: ClassVar[str]
+
+    def __new__(cls, **values: Any) -> Self:
+        """An instance of the chosen part's settings."""
+        return super().__new__(cls.of_part(values))
+
+    @classmethod
+    def of_part(cls, values: Mapping[str, Any]) -> type[Self]:
+        """The settings class of the part that `values` name; this one where they name none.
+
+        Raises:
+            ConfigError: No such part; the most similar name is given.
+        """
+        default = cls.model_fields[cls.chooser].default if cls.model_fields else None
+        name = values.get(cls.chooser, default)
+        if PartSettings not in cls.__bases__ or not isinstance(name, str):
+            return cls
+        if name not in cls.parts:
+            raise ConfigError(
+                f"unknown {cls.chooser}{nearest(name, cls.parts)}",
+                where=cls.chooser, found=name, expected=", ".join(cls.parts),
+            )  # fmt: skip
+        chosen: type[Self] = cls.parts[name].load().Settings
+        return chosen
+
+    @classmethod
+    def every_part(cls) -> dict[type[Self], str]:
+        """The settings classes of all parts, with the parts' names."""
+        return {part.load().Settings: name for name, part in cls.parts.items()}
+
+    @classmethod
+    def owners(cls, key: str) -> list[str]:
+        """The parts that have a setting of this name."""
+        return [name for own, name in cls.every_part().items() if key in own.model_fields]
+
+
 Model = TypeVar("Model", bound=Settings)
 
 
@@ -57,28 +133,38 @@ def load_config(
     Raises:
         ConfigError: An unknown key (the nearest known one is named) or a value out of range.
     """
-    merged = dict(preset or {})
-    read = _read_yaml(file) if file else {}
-    for key in read:
+    read = read_yaml(file) if file else {}
+    given = {key: value for key, value in flags.items() if value is not None}
+    merged = (preset or {}) | read | given
+    if issubclass(model, PartSettings):
+        model = model.of_part(merged)
+    for key in merged:
         if key not in model.model_fields:
-            near = get_close_matches(key, model.model_fields, 1)
-            raise ConfigError(
-                "unknown setting",
-                where=f"{file}, key {key}",
-                expected=f"one of {', '.join(model.model_fields)}",
-                hint=f"did you mean {near[0]}?" if near else None,
-            )
-    merged |= read
-    merged |= {key: value for key, value in flags.items() if value is not None}
+            where = f"{file}, key {key}" if key in read else f"--{key.replace('_', '-')}"
+            raise unknown_setting(model, key, where)
     try:
         return model(**merged)
     except ValidationError as error:
         raise ConfigError(
-            "settings cannot be used", found="; ".join(map(_told, error.errors()[:20]))
+            "settings cannot be used", found="; ".join(map(_describe, error.errors()[:20]))
         ) from None
 
 
-def _told(problem: Any) -> str:
+def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
+    """The error for a setting that a command does not have, or only with another part."""
+    owners = model.owners(key) if issubclass(model, PartSettings) else []
+    if owners:
+        return ConfigError(f"{key} is only for {' and '.join(owners)}", where=where)
+    near = get_close_matches(key, model.model_fields, 1)
+    return ConfigError(
+        "unknown setting",
+        where=where,
+        expected=f"one of {', '.join(model.model_fields)}",
+        hint=f"did you mean {near[0]}?" if near else None,
+    )
+
+
+def _describe(problem: Any) -> str:
     """One problem of validation: which setting, what is wrong, what was given."""
     key = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
@@ -111,7 +197,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a settings file.
+
+    Raises:
+        ConfigError: Unreadable, too large, or not plain `key: value` lines.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

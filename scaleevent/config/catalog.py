@@ -1,0 +1,91 @@
+"""Every name a user can give, once: choices, help and tables are made from here.
+
+Nothing here imports numpy, numba or torch, so that help stays fast: a part is named by where its
+code is and loaded when it is used. To add a part, write its module and one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is chosen by name.
+
+    Args:
+        where: ``module`` or ``module:attribute``.
+        summary: One line for help.
+    """
+
+    where: str
+    summary: str
+
+    def load(self) -> Any:
+        """Import the module and return it, or its attribute."""
+        module, _, attribute = self.where.partition(":")
+        loaded = importlib.import_module(module)
+        return getattr(loaded, attribute) if attribute else loaded
+
+
+# Data sets of `prepare`: modules with `Settings` (a subclass of `PrepareConfig`) and
+# `sources(settings) -> list[PairSource]`.
+DATASETS: dict[str, Part] = {
+    "street": Part("scaleevent.datasets.street", "the embedded world, rendered"),
+    "custom": Part("scaleevent.datasets.custom", "your own recordings and frames"),
+    "dsec": Part("scaleevent.datasets.dsec", "DSEC, frames warped into the event view"),
+    "dsec-semantic": Part("scaleevent.datasets.dsec_semantic", "DSEC with semantic labels"),
+    "dsec-depth": Part("scaleevent.datasets.dsec_depth", "DSEC with disparity as depth"),
+    "dsec-flow": Part("scaleevent.datasets.dsec_flow", "DSEC with optical flow"),
+    "ddd17-seg": Part("scaleevent.datasets.ddd17_seg", "DDD17 with Ev-SegNet's labels"),
+    "mvsec-depth": Part("scaleevent.datasets.mvsec_depth", "MVSEC with LiDAR depth"),
+    "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
+}
+
+# Objectives of `pretrain`: modules with `Settings` (a subclass of `PretrainConfig`) and
+# `build(settings, run) -> Objective`.
+OBJECTIVES: dict[str, Part] = {
+    "scaleevent": Part(
+        "scaleevent.objectives.scaleevent", "distil a frozen image teacher: L1, IS and CS"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An encoder of a known size.
+
+    Args:
+        model: Name of the timm model.
+        width: Channels of a token.
+        depth: Blocks.
+        heads: Attention heads.
+        batch: Global batch of pretraining.
+        options: Further keyword arguments of `timm.create_model`.
+    """
+
+    model: str
+    width: int
+    depth: int
+    heads: int
+    batch: int
+    options: tuple[tuple[str, float], ...] = ()
+
+
+# DINOv3 S, B, L: facebookresearch/dinov3:dinov3/hub/backbones.py. Batches: four GPUs with the
+# per-GPU batch of the released code's comment ("20-S, 12/8-B, 5-L":
+# zhiwen-xdu/ScaleEvent:scale_event/pretrain/pretrain_ddp.py); the paper gives none. "tiny" is ours:
+# it fits a CPU, and its layer scale starts at 0.1 so that it trains from scratch.
+ARCHITECTURES: dict[str, Architecture] = {
+    "tiny": Architecture(
+        "vit_small_patch16_dinov3", 96, 4, 3, 16,
+        (("patch_size", 8), ("embed_dim", 96), ("depth", 4), ("num_heads", 3),
+         ("init_values", 0.1)),
+    ),
+    "vits": Architecture("vit_small_patch16_dinov3", 384, 12, 6, 80),
+    "vitb": Architecture("vit_base_patch16_dinov3", 768, 12, 12, 48),
+    "vitl": Architecture("vit_large_patch16_dinov3", 1024, 24, 16, 20),
+}  # fmt: skip
+DEFAULT_ARCHITECTURE = "vits"

@@ -1,0 +1,115 @@
+"""Settings of `pretrain`: those of every pretraining; an objective adds its own in its module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from scaleevent.config.catalog import ARCHITECTURES, DEFAULT_ARCHITECTURE, OBJECTIVES, Part
+from scaleevent.config.data import Normaliser
+from scaleevent.config.run import ScheduledSettings
+from scaleevent.config.settings import OneOf, PartSettings, load_config, parse_size
+from scaleevent.errors import ConfigError
+from scaleevent.system.locations import data_source
+
+
+class PretrainConfig(PartSettings, ScheduledSettings):
+    """Settings of `scaleevent pretrain`. Defaults are the paper's.
+
+    Called with an `objective`, or without one, this gives the settings of that objective.
+    """
+
+    parts: ClassVar[Mapping[str, Part]] = OBJECTIVES
+    chooser: ClassVar[str] = "objective"
+
+    data: Annotated[
+        list[Path],
+        Field(description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"),
+    ] = []
+    out: Annotated[Path, Field(description="run folder")] = Path("runs/pretrain")
+    objective: Annotated[
+        str, OneOf(OBJECTIVES), Field(description="what the encoder is pretrained for")
+    ] = "scaleevent"
+    preset: Annotated[str | None, Field(description="demo, paper-vits|b|l, released-vits|b|l")] = (
+        None
+    )
+    arch: Annotated[
+        Annotated[str, OneOf(ARCHITECTURES)] | None,
+        Field(description="encoder; default: that of --teacher, else vits"),
+    ] = None
+    size: Annotated[tuple[int, int], Field(description="network input, rows x columns")] = (
+        480,
+        640,
+    )
+    normaliser: Annotated[Normaliser, Field(description="how voxel values are normalised")] = (
+        "minmax"
+    )
+    draws: Annotated[int, Field(ge=1, le=10**9, description="samples per epoch")] = 100_000
+    batch: Annotated[
+        int | None, Field(ge=1, le=65_536, description="global batch; default by --arch")
+    ] = None
+    sampling: Annotated[
+        Literal["released", "uniform"], Field(description="how training pairs are sampled")
+    ] = "released"
+    freeze: Annotated[
+        Literal["none", "released"],
+        Field(description="released: class and register tokens and final norm stay"),
+    ] = "none"
+    validation: Annotated[
+        float, Field(ge=0, lt=1, description="fraction of pairs held out, by recording")
+    ] = 0.05
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+    @property
+    def arch_from_weights(self) -> bool:
+        """Whether weights that were named decide on the architecture."""
+        return False
+
+    def describe(self) -> str:
+        """The first line of a run: what is minimised."""
+        return f"objective {self.objective}"
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # a few minutes on a laptop CPU: the embedded teacher and street
+    "demo": {
+        "arch": "tiny", "size": (96, 128), "epochs": 8, "draws": 800, "sampling": "uniform",
+        "lr": 5e-4, "schedule": "cosine", "warmup_steps": 30, "clip": 1.0, "validation": 0.2,
+    },
+    **{f"paper-{arch}": {"arch": arch} for arch in ("vits", "vitb", "vitl")},
+    # the authors' code where it departs from their paper: rates, input of twice the size, draws,
+    # frozen tensors, and the smaller per-GPU batches that go with them
+    **{
+        f"released-{arch}": {
+            "arch": arch, "size": (960, 1280), "draws": 150_000, "lr": 2e-6, "lr_patch": 1e-6,
+            "freeze": "released", "batch": batch,
+        }
+        for arch, batch in (("vits", 80), ("vitb", 32), ("vitl", 12))
+    },
+}  # fmt: skip
+
+
+def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:
+    """Settings of `pretrain` with its preset: the one named, else `demo` on `street`.
+
+    The architecture is the one asked for, else that of the weights named, else the preset's.
+
+    Raises:
+        ConfigError: As `load_config`; or an unknown preset.
+    """
+    bare = load_config(PretrainConfig, flags, file)
+    name = bare.preset or ("demo" if data_source(bare.data)[1] == "street" else None)
+    if name is not None and name not in PRESETS:
+        raise ConfigError(
+            "unknown preset", where="--preset", found=name, expected=", ".join(PRESETS)
+        )
+    preset = {"preset": name, **PRESETS[name]} if name else {}
+    if not bare.arch_from_weights:
+        preset = {"arch": DEFAULT_ARCHITECTURE} | preset
+    elif not bare.arch:
+        preset.pop("arch", None)
+    return load_config(PretrainConfig, flags, file, preset)

@@ -1,0 +1,76 @@
+"""Where things lie: the cache, named stores, and the default data of `pretrain`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from scaleevent.errors import ConfigError
+from scaleevent.system.files import MARKER
+
+MANIFEST = "manifest.json"
+
+
+def cache_folder() -> Path:
+    """$SCALEEVENT_CACHE, else the user's cache folder."""
+    named = os.environ.get("SCALEEVENT_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(home) / "scaleevent"
+
+
+def named_store(name: str, needed_by: str) -> Path:
+    """The pair store `name` in the folder $SCALEEVENT_DATA.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    shelf = os.environ.get("SCALEEVENT_DATA")
+    found = Path(shelf) / name if shelf else None
+    if found is None or not (found / MANIFEST).exists():
+        raise ConfigError(
+            f"no data found for {needed_by}",
+            where="--data",
+            found=f"no pair store {found}" if found else "neither --data nor $SCALEEVENT_DATA",
+            hint=f"make it with `scaleevent prepare {name} /path/to/it -o {name}`, "
+            f"then name it: --data {name}",
+        )
+    return found
+
+
+def data_source(named: list[Path]) -> tuple[list[Path], str]:
+    """Pair stores to train on, and where they were found.
+
+    Names that are not paths are looked up in $SCALEEVENT_DATA, a folder of named stores. Without
+    names: all stores there, then ./pairs, else the embedded `street` (no paths).
+
+    Raises:
+        ConfigError: A named store does not exist.
+    """
+    shelf = os.environ.get("SCALEEVENT_DATA")
+    if named:
+        found = [p if p.exists() or not shelf else Path(shelf) / p for p in named]
+        for name, path in zip(named, found, strict=True):
+            if not path.exists():
+                raise ConfigError(
+                    "no such pair store",
+                    where="data",
+                    found=name,
+                    hint="make one with `scaleevent prepare`, or leave it out to use street",
+                )
+        return found, "argument"
+    if shelf:
+        stores = sorted(path.parent for path in Path(shelf).glob(f"*/{MANIFEST}"))
+        if (Path(shelf) / MANIFEST).exists():
+            stores.append(Path(shelf))
+        if stores:
+            return stores, "$SCALEEVENT_DATA"
+        raise ConfigError("no pair store", where="$SCALEEVENT_DATA", found=shelf,
+                          expected="a folder of folders with manifest.json")  # fmt: skip
+    if Path("pairs", MANIFEST).exists():
+        return [Path("pairs")], "./pairs"
+    if Path("pairs", MARKER).exists():
+        raise ConfigError(
+            "the pair store is not finished", where="./pairs",
+            hint="finish it with the same prepare command and --resume, or name other data",
+        )  # fmt: skip
+    return [], "street"
