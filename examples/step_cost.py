@@ -28,9 +28,10 @@ from scaleevent.datasets import street
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.distillation import Distillation
+from scaleevent.objectives.objective import Batch
 from scaleevent.objectives.structure_loss import LAMBDAS, distillation_terms
 from scaleevent.pairs.preparing import write_store
-from scaleevent.pairs.samples import Batch, PairSamples
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.store import PairStore
 from scaleevent.training.terms import total
 
@@ -69,15 +70,15 @@ def models(arch: str, folder: Path, device: str) -> tuple[Encoder, Encoder, Batc
 
 def one_step(distillation: Distillation, optimizer: AdamW, batch: Batch, bf16: bool) -> str:
     """One update; the loss terms for people."""
-    student = distillation.student
+    student = distillation.encoder
     with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=bf16):
-        terms, extra = distillation(batch)
+        terms, metrics = distillation.step(distillation.model, batch)
     optimizer.zero_grad(set_to_none=True)
     total(terms, LAMBDAS).backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 0.1)
     optimizer.step()
     parts = ", ".join(f"{name} {float(term.detach()):.4f}" for name, term in terms.items())
-    return f"{parts}, active {extra['active']():.0%}"
+    return f"{parts}, active {metrics['active']():.0%}"
 
 
 def on_cpu(arch: str, folder: Path) -> None:
@@ -117,8 +118,8 @@ def on_gpu(arch: str, folder: Path) -> None:
 
 def losses_alone(distillation: Distillation, batch: Batch) -> None:
     """Forward and backward of the loss terms, from tokens of the right size."""
-    weights = distillation.weights(batch)
-    shape = (*weights.shape, distillation.student.width)
+    weights = distillation.token_weights(batch)
+    shape = (*weights.shape, distillation.encoder.width)
     student = torch.ones(shape, device=weights.device, requires_grad=True)
     teacher = torch.zeros(shape, device=weights.device)
     total(distillation_terms(student, teacher, weights, distillation.structure), LAMBDAS).backward()

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from scaleevent.objectives.distillation import Distillation, token_scale, validate
-from scaleevent.objectives.structure_loss import LAMBDAS
+from scaleevent.objectives.distillation import Distillation, token_scale
 
 
 class Patches(nn.Module):
@@ -31,7 +30,9 @@ def batch(n=2):
 
 def test_masks():
     def weights(mask, tau=64.0):
-        return Distillation(Patches(1.0), Patches(1.0), mask=mask, tau=tau).weights(batch())[0]
+        return Distillation(Patches(1.0), Patches(1.0), mask=mask, tau=tau).token_weights(batch())[
+            0
+        ]
 
     assert weights("hard").tolist() == [False, False, True, False, False, False]
     assert weights("hard", tau=0).tolist() == [True, True, True, True, False, False]
@@ -41,25 +42,27 @@ def test_masks():
 
 def test_equal_tokens_give_no_loss_and_a_known_factor_gives_a_known_l1():
     same = Distillation(Patches(1.0), Patches(1.0), mask="none")
-    terms, extra = same(batch())
+    terms, metrics = same.step(same.model, batch())
     assert all(float(term.detach()) == 0 for term in terms.values())
-    assert extra["cosine"]() == pytest.approx(1)
-    assert extra["active"]() == pytest.approx(4 / 6) and extra["valid"]() == pytest.approx(4 / 6)
+    assert metrics["cosine"]() == pytest.approx(1)
+    assert metrics["active"]() == pytest.approx(4 / 6) and metrics["valid"]() == pytest.approx(
+        4 / 6
+    )
 
     double = Distillation(Patches(1.0), Patches(2.0), mask="none", scale=0.5)
-    terms, _ = double(batch())
+    terms, _ = double.step(double.model, batch())
     tokens = Patches(1.0).tokens(batch()["image"])
-    tokens = tokens * double.weights(batch())[..., None]
+    tokens = tokens * double.token_weights(batch())[..., None]
     assert terms["l1"].item() == pytest.approx(0.5 * tokens.detach().abs().mean().item(), rel=1e-6)
     assert terms["intra"].item() == pytest.approx(0, abs=1e-9)  # cosine maps ignore the size
 
 
 def test_no_gradient_reaches_the_teacher():
     distillation = Distillation(Patches(1.0), Patches(1.5))
-    terms, _ = distillation(batch())
+    terms, _ = distillation.step(distillation.model, batch())
     terms["l1"].backward()
     assert distillation.teacher.factor.grad is None
-    assert distillation.student.factor.grad is not None
+    assert distillation.encoder.factor.grad is not None
 
 
 def test_token_scale_brings_tokens_to_dinov3s_size():
@@ -71,10 +74,10 @@ def test_token_scale_brings_tokens_to_dinov3s_size():
 
 def test_validation_averages_over_samples():
     distillation = Distillation(Patches(1.0), Patches(2.0))
-    whole = validate(distillation, [batch(4)], LAMBDAS)
+    whole = distillation.validate([batch(4)])
     data = batch(4)
     parts = [{k: v[i : i + 2] for k, v in data.items()} for i in (0, 2)]
-    halves = validate(distillation, parts, LAMBDAS)
+    halves = distillation.validate(parts)
     assert halves == pytest.approx(whole)
     assert whole["val_loss"] == pytest.approx(
         whole["val_l1"] + 10 * whole["val_intra"] + 4 * whole["val_cross"]

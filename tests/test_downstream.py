@@ -188,7 +188,7 @@ def test_the_record_of_a_probe_repeats_it_and_a_stop_leaves_no_features(place, m
     def stop(*given, **named):
         raise StoppedError("stopped on request")
 
-    monkeypatch.setattr("scaleevent.commands.task_run.train", stop)
+    monkeypatch.setattr("scaleevent.training.run.train", stop)
     call(line(place, "probe", "depth", "stopped"), 75)
     assert not (place / "stopped/features.npy").exists()
 

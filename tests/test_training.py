@@ -12,7 +12,8 @@ from torch import nn
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.system.files import read_json_lines
 from scaleevent.system.ranks import Ranks
-from scaleevent.training.loop import Plan, load_state, train
+from scaleevent.training.loop import TrainSettings, train
+from scaleevent.training.state import load_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WEIGHTS = {"square": 2.0}
@@ -31,25 +32,27 @@ def batches(first=0, steps=12):
         yield {"x": torch.randn(8, 4, generator=generator)}
 
 
-def run(folder, plan, model, optimizer, first=0, spoil=None, on_step=lambda step, record: None):
+def run(folder, settings, model, optimizer, first=0, spoil=None, on_step=lambda step, record: None):
     folder.mkdir(exist_ok=True)
 
-    def objective(batch):
+    def objective(batch, step):
         out = model(batch["x"])
         if spoil is not None and torch.equal(batch["x"], spoil):
             out = out * torch.nan
         return {"square": out.square().mean()}, {"largest": lambda: float(out.detach().max())}
 
     train(
-        model, optimizer, objective, batches(first, plan.steps), plan, ALONE, folder,
-        weights=WEIGHTS, first_step=first, identity=SAME, on_step=on_step,
+        model, optimizer, objective, batches(first, settings.steps), settings, ALONE, folder,
+        weights=WEIGHTS, first_step=first, fingerprint=SAME, on_step=on_step,
     )  # fmt: skip
 
 
 def test_equals_a_hand_written_loop(tmp_path):
-    plan = Plan(epochs=3, steps_per_epoch=4, decay=0.5, warmup_steps=3, clip=0.05, log_every=1)
+    settings = TrainSettings(
+        epochs=3, steps_per_epoch=4, decay=0.5, warmup_steps=3, clip=0.05, log_every=1
+    )
     model, optimizer = make()
-    run(tmp_path, plan, model, optimizer)
+    run(tmp_path, settings, model, optimizer)
 
     twin, twin_optimizer = make()
     losses = []
@@ -70,9 +73,11 @@ def test_equals_a_hand_written_loop(tmp_path):
 
 @pytest.mark.parametrize("cut", [3, 4, 7])
 def test_resume_is_exact(tmp_path, cut):
-    plan = Plan(epochs=3, steps_per_epoch=4, schedule="cosine", save_every=cut, log_every=1)
+    settings = TrainSettings(
+        epochs=3, steps_per_epoch=4, schedule="cosine", save_every=cut, log_every=1
+    )
     model, optimizer = make()
-    run(tmp_path / "whole", plan, model, optimizer)
+    run(tmp_path / "whole", settings, model, optimizer)
 
     def stop(step, record):
         if step == cut:
@@ -80,14 +85,14 @@ def test_resume_is_exact(tmp_path, cut):
 
     cut_model, cut_optimizer = make()
     with pytest.raises(StoppedError) as stopped:
-        run(tmp_path / "cut", plan, cut_model, cut_optimizer, on_step=stop)
+        run(tmp_path / "cut", settings, cut_model, cut_optimizer, on_step=stop)
     assert stopped.value.exit_code == 75
 
     again, again_optimizer = make()
     nn.init.zeros_(again.weight)
     first = load_state(tmp_path / "cut", again, again_optimizer, SAME)
     assert first == cut
-    run(tmp_path / "cut", plan, again, again_optimizer, first)
+    run(tmp_path / "cut", settings, again, again_optimizer, first)
     assert torch.equal(again.weight, model.weight)
     for key, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -101,9 +106,9 @@ def test_resume_is_exact(tmp_path, cut):
 
 
 def test_a_state_of_other_settings_is_refused(tmp_path):
-    plan = Plan(epochs=1, steps_per_epoch=4)
+    settings = TrainSettings(epochs=1, steps_per_epoch=4)
     model, optimizer = make()
-    run(tmp_path, plan, model, optimizer)
+    run(tmp_path, settings, model, optimizer)
     with pytest.raises(ConfigError, match="--lr") as error:
         load_state(tmp_path, model, optimizer, {"lr": 2.0, "data": ["a"]})
     assert "lr 2.0" in str(error.value) and "lr 1.0" in str(error.value)
@@ -112,9 +117,9 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
 
 
 def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
-    plan = Plan(epochs=2, steps_per_epoch=4)
+    settings = TrainSettings(epochs=2, steps_per_epoch=4)
     model, optimizer = make()
-    run(tmp_path, plan, model, optimizer)
+    run(tmp_path, settings, model, optimizer)
     newest = tmp_path / "state" / json.loads((tmp_path / "state/last.json").read_text())["file"]
     content = bytearray(newest.read_bytes())
     content[-5] ^= 4  # one flipped bit in a moment
@@ -123,12 +128,12 @@ def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
 
 
 def test_non_finite_loss_stops_before_the_update(tmp_path):
-    plan = Plan(epochs=1, steps_per_epoch=6)
+    settings = TrainSettings(epochs=1, steps_per_epoch=6)
     model, optimizer = make()
     weights = []
     with pytest.raises(DivergedError) as diverged:
         run(
-            tmp_path, plan, model, optimizer, spoil=list(batches())[3]["x"],
+            tmp_path, settings, model, optimizer, spoil=list(batches())[3]["x"],
             on_step=lambda step, record: weights.append(model.weight.clone()),
         )  # fmt: skip
     assert "step 4" in str(diverged.value)
@@ -137,16 +142,16 @@ def test_non_finite_loss_stops_before_the_update(tmp_path):
 
 
 def test_states_beyond_the_kept_ones_go(tmp_path):
-    plan = Plan(epochs=5, steps_per_epoch=2, keep=2)
-    run(tmp_path, plan, *make())
+    settings = TrainSettings(epochs=5, steps_per_epoch=2, keep=2)
+    run(tmp_path, settings, *make())
     names = sorted(path.name for path in (tmp_path / "state").glob("*.safetensors"))
     assert names == ["step-00000008.safetensors", "step-00000010.safetensors"]
 
 
 def test_other_schedules():
     def rates(stage="head", **settings):
-        plan = Plan(epochs=4, steps_per_epoch=25, **settings)
-        return np.array([plan.rate(step, stage) for step in range(plan.steps)])
+        settings = TrainSettings(epochs=4, steps_per_epoch=25, **settings)
+        return np.array([settings.lr_factor(step, stage) for step in range(settings.steps)])
 
     slow = rates(schedule="exponential", decay=0.5, decay_every=2)
     assert np.array_equal(slow, np.repeat([1.0, 0.5], 50))

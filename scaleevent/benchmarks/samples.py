@@ -254,3 +254,20 @@ def few_shot(numbers: np.ndarray, fraction: float, law: str, seed: int) -> np.nd
     count = max(1, round(fraction * len(numbers)))
     chosen = np.random.default_rng([seed, len(numbers)]).permutation(len(numbers))[:count]
     return numbers[np.sort(chosen)]
+
+
+def training_subset(
+    samples: LabelledSamples, split: BenchmarkSplit, fraction: float, strategy: str, seed: int
+) -> np.ndarray:
+    """Indices of the samples to train on, see `few_shot`.
+
+    Raises:
+        DataError: Nothing to train on, or nothing to be scored on.
+    """
+    if not len(split.train) or not len(split.test):
+        raise DataError(
+            "the benchmark needs training and test recordings",
+            where=", ".join(str(store.folder) for store in samples.pairs.stores),
+            found=f"{len(split.train)} training, {len(split.test)} test samples",
+        )
+    return few_shot(split.train, fraction, strategy, seed)

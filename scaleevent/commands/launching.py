@@ -29,11 +29,5 @@ def runs_here(command: str, cfg: Settings) -> str:
     found = torch.cuda.device_count()
     if not isinstance(cfg, PretrainConfig):
         return f"scaleevent {command} with --gpus {max(1, found)}"
-    if not found:
-        return runs_without_download(cfg)
-    return runs_without_download(cfg, f"--arch {cfg.arch or DEFAULT_ARCHITECTURE} --gpus {found}")
-
-
-def runs_without_download(cfg: PretrainConfig, how: str = "--preset demo") -> str:
-    """The command on the same data, with the embedded teacher unless said otherwise."""
-    return " ".join(["scaleevent pretrain", *map(str, cfg.data), how])
+    arch = cfg.arch or DEFAULT_ARCHITECTURE
+    return cfg.command(f"--arch {arch} --gpus {found}") if found else cfg.command()

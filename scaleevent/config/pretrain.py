@@ -69,6 +69,10 @@ class PretrainConfig(PartSettings, ScheduledSettings):
         """Whether weights that were named decide on the architecture."""
         return False
 
+    def command(self, options: str = "--preset demo") -> str:
+        """The command line on the same data that needs no download, or has the options given."""
+        return " ".join(["scaleevent pretrain", *map(str, self.data), options])
+
     def describe(self) -> str:
         """The first line of a run: what is minimised."""
         return f"objective {self.objective}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.objectives.distillation import encode_all
 from scaleevent.objectives.probing import ridge_probe
 from scaleevent.pairs.pair import decode_image
-from scaleevent.pairs.samples import Batch, PairSamples, Split, load_batches, spread
+from scaleevent.pairs.samples import PairSamples, Split, in_order, spread
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
@@ -106,7 +105,7 @@ class Comparison:
             rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
         save_picture(path, panel(COLUMNS, rows))
 
-    def _batches(self, numbers: np.ndarray) -> Iterator[Batch]:
+    def _batches(self, numbers: np.ndarray) -> Iterator[dict[str, Tensor]]:
         return in_order(self.samples, numbers, self.batch)
 
     def _labelled(self, numbers: np.ndarray) -> tuple[np.ndarray, Tensor]:
@@ -122,7 +121,8 @@ class Comparison:
         return np.array(found), torch.stack(labels) if labels else torch.empty(0)
 
 
-def in_order(samples: PairSamples, numbers: np.ndarray, batch: int) -> Iterator[Batch]:
-    """Samples in a fixed order, for everything that is not training."""
-    groups = [numbers[i : i + batch].tolist() for i in range(0, len(numbers), batch)]
-    return load_batches(samples, groups, workers=0)
+@torch.no_grad()
+def encode_all(encoder: Encoder, inputs: Iterable[Tensor]) -> Tensor:
+    """(M, L, D) float32 tokens on the CPU of batches of inputs."""
+    device = next(encoder.parameters()).device
+    return torch.cat([encoder.tokens(batch.to(device)).float().cpu() for batch in inputs])

@@ -1,82 +1,182 @@
-"""Teacher tokens from the image, student tokens from the voxel, and what is compared of them."""
+"""The paper's objective on one batch: teacher, student, mask, loss terms, held-out numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
-from scaleevent.objectives.structure_loss import distillation_terms, effective_rank, mean_cosine
-from scaleevent.pairs.samples import Batch
-from scaleevent.training.terms import Terms
+from scaleevent.objectives.comparison import Comparison
+from scaleevent.objectives.objective import Batch, Objective
+from scaleevent.objectives.structure_loss import (
+    LAMBDAS,
+    distillation_terms,
+    effective_rank,
+    mean_cosine,
+)
+from scaleevent.objectives.teacher import is_dinov3, teacher_and_student, teacher_name
+from scaleevent.pairs.sample_inputs import INPUTS, Input
+from scaleevent.pairs.samples import PairSamples, Split
+from scaleevent.training.run import Run, to_device
+from scaleevent.training.tensors import content_hash
+from scaleevent.training.terms import Metrics, Terms
+
+if TYPE_CHECKING:
+    from scaleevent.objectives.scaleevent import Settings
 
 DINOV3_TOKEN_RMS = 0.2  # lambdas 10 and 4 assume tokens of about this size
-VALID_SHARE = 0.5  # of a token's pixels that the image must show
+VALID_FRACTION = 0.5  # of a token's pixels that the image must show
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """The comparison of one batch.
+class Distillation(Objective):
+    """A frozen image teacher and an event student: L1 between tokens, IS and CS between maps.
 
     Args:
         teacher: Frozen image encoder.
-        student: Event encoder, perhaps wrapped for several ranks; called on voxels.
-        structure: Key of `scaleevent.objectives.structure_loss.STRUCTURES`.
+        student: Event encoder, trained.
+        structure: Key of `structure_loss.STRUCTURES`.
         mask: `hard`: tokens with D >= tau (paper eq. 2). `soft`: weight min(1, D / tau). `none`:
             all tokens. Tokens that the image does not show never count.
         tau: Threshold per 16x16 patch.
-        scale: Factor on both token sets, see `token_scale`.
+        scale: Factor on both token sets, see `token_scale`. None: calibrated before training.
+        weights: Factor of each loss term.
+        source: Name of the teacher, for people.
+        probe: Whether to compare the student before and after by a probe.
     """
 
-    teacher: Encoder
-    student: nn.Module
-    structure: str = "released"
-    mask: Literal["hard", "soft", "none"] = "hard"
-    tau: float = TAU
-    scale: float = 1.0
+    inputs: ClassVar[Mapping[str, Input]] = INPUTS
+    shown: ClassVar[tuple[str, ...]] = ("active",)
+    titles: ClassVar[Mapping[str, str]] = {
+        "val_loss": "held-out loss",
+        "val_cosine": "cosine to teacher, active tokens",
+        "val_cosine_all": "cosine to teacher, all tokens",
+        "val_rank": "effective rank",
+    }
 
-    def weights(self, batch: Batch) -> Tensor:
+    def __init__(
+        self,
+        teacher: Encoder,
+        student: Encoder,
+        structure: str = "released",
+        mask: Literal["hard", "soft", "none"] = "hard",
+        tau: float = TAU,
+        scale: float | None = 1.0,
+        weights: Mapping[str, float] = LAMBDAS,
+        source: str = "",
+        probe: bool = True,
+    ) -> None:
+        self.teacher, self.encoder = teacher, student
+        self.structure, self.mask, self.tau = structure, mask, tau
+        self.scale, self.weights = scale, weights
+        self._source, self.probe = source, probe
+
+    @classmethod
+    def of_settings(cls, cfg: Settings, run: Run) -> Distillation:
+        """Teacher and student as the settings of `pretrain` have them, on the run's device."""
+        teacher, student = teacher_and_student(cfg, run)
+        return cls(
+            teacher, student, cfg.structure, cfg.mask, cfg.tau,
+            scale=cfg.token_scale or (1.0 if is_dinov3(teacher) else None),
+            weights=cfg.lambdas, source=teacher_name(cfg), probe=cfg.probe,
+        )  # fmt: skip
+
+    @property
+    def source(self) -> str:
+        """The teacher, and how its tokens are scaled."""
+        return f"teacher {self._source}, token scale {self.scale:.4g}"
+
+    def token_weights(self, batch: Batch) -> Tensor:
         """(N, L) weight of every token, 0 to 1: bool for a hard mask."""
-        density, valid = batch["density"].flatten(1), batch["valid"].flatten(1) >= VALID_SHARE
+        density, valid = batch["density"].flatten(1), batch["valid"].flatten(1) >= VALID_FRACTION
         if self.mask == "none":
             return valid
         if self.mask == "hard":
             return active_mask(density, self.tau) & valid
-        share = (
+        activity = (
             (density * REFERENCE_PIXELS / self.tau).clamp(max=1) if self.tau else density * 0 + 1
         )
-        return (share * valid).float()
+        return (activity * valid).float()
 
-    def tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def tokens(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Student and teacher tokens, (N, L, D) each, scaled."""
         with torch.no_grad():
             teacher = self.teacher.tokens(batch["image"])
-        return self.student(batch["voxel"]) * self.scale, teacher * self.scale
+        return model(batch["voxel"]) * self.scale, teacher * self.scale
 
-    def __call__(self, batch: Batch) -> tuple[Terms, dict[str, Callable[[], float]]]:
-        """Loss terms, and further numbers that are computed only if asked for."""
-        student, teacher = self.tokens(batch)
-        weights = self.weights(batch)
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Terms, Metrics]:
+        """Loss terms; metrics: fractions of active and valid tokens, rank, cosine."""
+        student, teacher = self.tokens(model, batch)
+        weights = self.token_weights(batch)
         terms = distillation_terms(student.float(), teacher.float(), weights, self.structure)
         seen = weights > 0
         return terms, {
             "active": lambda: float(seen.double().mean()),
-            "valid": lambda: float((batch["valid"] >= VALID_SHARE).double().mean()),
+            "valid": lambda: float((batch["valid"] >= VALID_FRACTION).double().mean()),
             "empty_samples": lambda: float((~seen.any(1)).double().mean()),
             "rank": lambda: effective_rank(student.detach()),
             "cosine": lambda: mean_cosine(student.detach(), teacher, weights),
         }
 
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Means over samples: loss terms, cosine to the teacher (active and all tokens), rank."""
+        sums: dict[str, float] = {}
+        kept: list[Tensor] = []
+        count = 0
+        device = next(self.teacher.parameters()).device
+        for batch in batches:
+            batch = to_device(batch, device)
+            student, teacher = self.tokens(self.encoder, batch)
+            mask = self.token_weights(batch)
+            terms = distillation_terms(student.float(), teacher.float(), mask, self.structure)
+            means = {name: float(term) for name, term in terms.items()}
+            means["loss"] = sum(self.weights[name] * value for name, value in means.items())
+            means["cosine"] = mean_cosine(student, teacher, mask)
+            means["cosine_all"] = mean_cosine(student, teacher)
+            means["active"] = float((mask > 0).double().mean())
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0.0) + len(mask) * value
+            kept.append(student.float().cpu())
+            count += len(mask)
+        held_out = {f"val_{name}": value / count for name, value in sums.items()}
+        return held_out | {"val_rank": effective_rank(torch.cat(kept))}
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
-    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    return Batch(**moved)
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Find the token scale, unless it is given or the teacher is DINOv3."""
+        if self.scale is None:
+            self.scale = token_scale(self.teacher, batches)
+
+    def fingerprint(self) -> dict[str, str]:
+        """The teacher's weights."""
+        return {"teacher weights": content_hash(self.teacher.vit.state_dict())}
+
+    def description(self) -> dict[str, Any]:
+        """The teacher and the token scale."""
+        teacher = {"source": self._source, "sha256": content_hash(self.teacher.vit.state_dict())}
+        return {"teacher": teacher, "token_scale": self.scale}
+
+    def compare(
+        self, samples: PairSamples, split: Split, before: Encoder, batch: int, out: Path
+    ) -> tuple[list[tuple[str, float, float]], list[str]]:
+        """A ridge probe where semantics exist; features of teacher and student as a picture."""
+        comparison = Comparison(samples, split, self.teacher, before, self.encoder, batch)
+        rows: list[tuple[str, float, float]] = []
+        notes = []
+        probe = comparison.probe() if self.probe else None
+        if probe is not None:
+            rows.append(("probe mIoU", probe.before, probe.after))
+            notes.append(
+                f"probe: ridge on frozen tokens, {probe.classes} classes, {probe.training} "
+                f"labelled pairs, {probe.held_out} held out; teacher on images "
+                f"{probe.teacher:.1f} mIoU"
+            )
+        comparison.picture(out / "panel.png")
+        return rows, [*notes, f"picture: {out / 'panel.png'}"]
 
 
 @torch.no_grad()
@@ -92,38 +192,3 @@ def token_scale(teacher: Encoder, batches: Iterable[Batch]) -> float:
         total += float(tokens.square().sum())
         count += tokens.numel()
     return DINOV3_TOKEN_RMS / (total / count) ** 0.5
-
-
-@torch.no_grad()
-def validate(
-    distillation: Distillation, batches: Iterable[Batch], weights: dict[str, float]
-) -> dict[str, float]:
-    """Means over held-out samples: loss terms, cosine to the teacher (active and all), rank."""
-    sums: dict[str, float] = {}
-    kept: list[Tensor] = []
-    count = 0
-    device = next(distillation.teacher.parameters()).device
-    for batch in batches:
-        batch = to_device(batch, device)
-        student, teacher = distillation.tokens(batch)
-        mask = distillation.weights(batch)
-        terms = distillation_terms(student.float(), teacher.float(), mask, distillation.structure)
-        size = len(mask)
-        numbers = {name: float(term) for name, term in terms.items()}
-        numbers["loss"] = sum(weights[name] * value for name, value in numbers.items())
-        numbers["cosine"] = mean_cosine(student, teacher, mask)
-        numbers["cosine_all"] = mean_cosine(student, teacher)
-        numbers["active"] = float((mask > 0).double().mean())
-        for name, value in numbers.items():
-            sums[name] = sums.get(name, 0.0) + size * value
-        kept.append(student.float().cpu())
-        count += size
-    means = {f"val_{name}": value / count for name, value in sums.items()}
-    return means | {"val_rank": effective_rank(torch.cat(kept))}
-
-
-@torch.no_grad()
-def encode_all(encoder: Encoder, inputs: Iterable[Tensor]) -> Tensor:
-    """(M, L, D) float32 tokens on the CPU of batches of inputs."""
-    device = next(encoder.parameters()).device
-    return torch.cat([encoder.tokens(batch.to(device)).float().cpu() for batch in inputs])

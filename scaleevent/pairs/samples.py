@@ -1,51 +1,43 @@
-"""Pairs on disk to training samples: decoded image, voxel, density and validity per token."""
+"""Pairs on disk to training samples: inputs, splits, draws, batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from scaleevent.errors import DataError, ScaleEventError
-from scaleevent.grids.density import cell_mean, patch_density
-from scaleevent.grids.inputs import InputSettings, image_input, voxel_input
-from scaleevent.pairs.pair import decode_image
+from scaleevent.grids.inputs import InputSettings
+from scaleevent.pairs.sample_inputs import INPUTS, Input, StoredPair
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
 
 
-class Batch(TypedDict):
-    """What a model sees; N samples stacked.
-
-    Keys:
-        image: (N, 3, H, W) float32, teacher input.
-        voxel: (N, 3, H, W) float32, student input.
-        density: (N, h, w) float64, events per native pixel of each token.
-        valid: (N, h, w) float64, share of each token where the image shows the events' scene.
-    """
-
-    image: Tensor
-    voxel: Tensor
-    density: Tensor
-    valid: Tensor
-
-
 class PairSamples(Dataset):
-    """Samples of one or more stores under a running number.
+    """Samples of one or more stores under a running index.
+
+    Args:
+        stores: Pair stores, in order.
+        settings: The network's input.
+        inputs: What a sample holds, by name; each is made of a `StoredPair`.
 
     Raises:
         DataError: A store of voxels in another representation than the default.
     """
 
-    def __init__(self, stores: Sequence[PairStore], settings: InputSettings) -> None:
-        self.stores, self.settings = list(stores), settings
+    def __init__(
+        self,
+        stores: Sequence[PairStore],
+        settings: InputSettings,
+        inputs: Mapping[str, Input] = INPUTS,
+    ) -> None:
+        self.stores, self.settings, self.inputs = list(stores), settings, inputs
         for store in self.stores:
             if store.representation != "zhu":
                 raise DataError(
@@ -85,31 +77,9 @@ class PairSamples(Dataset):
                     hint="leave out recordings without frames, or use `scaleevent prepare`",
                 )
 
-    def __getitem__(self, index: int) -> Batch:
-        shard, row = self.shard(index)
-        settings = self.settings
-        image = decode_image(shard.image(row), f"{shard.path}, pair {row}")
-        voxel = shard.voxel(row, settings.bins)
-        fit = settings.fit(*voxel.shape[1:])
-        if image.shape[:2] != (fit.height, fit.width):
-            raise DataError(
-                "image and events are on different grids",
-                where=f"{shard.path}, pair {row}",
-                found=f"image {image.shape[0]}x{image.shape[1]}",
-                expected=f"{fit.height}x{fit.width}",
-            )
-        density = patch_density(voxel, settings.patch, fit)
-        valid = shard.valid(row)
-        if valid is None:
-            share = np.ones_like(density)
-        else:
-            share = cell_mean(valid[None].astype(np.float32), *fit.cells(settings.patch))
-        return {
-            "image": torch.from_numpy(image_input(image, fit)),
-            "voxel": torch.from_numpy(voxel_input(voxel, fit, settings.normaliser)),
-            "density": torch.from_numpy(density),
-            "valid": torch.from_numpy(share),
-        }
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        pair = StoredPair(*self.shard(index), self.settings)
+        return {name: make(pair) for name, make in self.inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -254,7 +224,7 @@ class StepBatches:
 
 def load_batches(
     samples: Dataset,
-    batches: Sequence[list[int]],
+    batches: Sequence[list[int]] | StepBatches,
     workers: int,
     collate: Callable[[list[Any]], Any] = default_collate,
     pin: bool = False,
@@ -288,6 +258,12 @@ def load_batches(
         if isinstance(batch, ScaleEventError):
             raise batch
         yield batch
+
+
+def in_order(samples: PairSamples, indices: np.ndarray, batch: int) -> Iterator[dict[str, Tensor]]:
+    """Batches in the order given, for everything that is not training."""
+    groups = [indices[i : i + batch].tolist() for i in range(0, len(indices), batch)]
+    return load_batches(samples, groups, workers=0)
 
 
 @dataclass(frozen=True)

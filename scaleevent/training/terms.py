@@ -1,15 +1,16 @@
-"""What an objective hands to the training loop: named scalar terms, and their weighted sum."""
+"""What the training loop is given: loss terms, their weighted sum, and metrics to log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from scaleevent.errors import ConfigError
 
-Terms = dict[str, Tensor]
+Terms = dict[str, Tensor]  # scalars by name
+Metrics = dict[str, Callable[[], float]]  # by name; computed only where they are logged
 
 
 def total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -1,0 +1,97 @@
+"""The task model that a run starts from: an encoder with a decoder of the benchmark's task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.config.downstream import FinetuneConfig
+from scaleevent.decoders import DECODERS, build_decoder
+from scaleevent.decoders.decoder import Decoder, Loaded
+from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
+from scaleevent.encoders.weights import read_tensors
+from scaleevent.errors import ConfigError
+from scaleevent.grids.inputs import InputSettings
+from scaleevent.training.tensors import HINTS, read_description
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        decoder: On the encoder, whose `input` is set.
+        loaded: What became of published decoder weights; None where none were named.
+        pretraining: Description of the encoder's checkpoint; empty if it is not one of ours.
+    """
+
+    decoder: Decoder
+    loaded: Loaded | None
+    pretraining: dict[str, Any]
+
+    @property
+    def settings(self) -> InputSettings:
+        """How the input is made."""
+        return self.decoder.encoder.input
+
+    def describe(self) -> list[str]:
+        """Lines on the decoder's weights: loaded, fresh and unused tensors."""
+        if self.loaded is None:
+            return ["decoder starts fresh (--decoder-weights takes published ones)"]
+        lines = [f"decoder weights: {self.loaded.layout}, {len(self.loaded.loaded)} tensors taken"]
+        for title, names in (("fresh", self.loaded.fresh), ("unused", self.loaded.unused)):
+            if names:
+                shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+                lines.append(f"  {title}: {len(names)}: {shown}")
+        return lines + [f"  {note}" for note in self.loaded.notes]
+
+
+def task_model(cfg: FinetuneConfig) -> Start:
+    """Build encoder and decoder; what is random depends on the seed alone.
+
+    Raises:
+        ConfigError: The checkpoint is not an encoder, or does not fit decoder or input size.
+        CheckpointError: Weights that cannot be used.
+    """
+    torch.manual_seed(cfg.seed)
+    encoder, pretraining = _encoder(cfg)
+    benchmark = BENCHMARKS[cfg.benchmark]
+    size = cfg.size or benchmark.size
+    encoder.grid(*size)
+    known = pretraining.get("input") or {}
+    normaliser = cfg.normaliser or known.get("normaliser", "minmax")
+    encoder.input = InputSettings(
+        *size, encoder.patch, known.get("bins", 3), normaliser, benchmark.stretch
+    )
+    torch.manual_seed(cfg.seed)
+    decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.eomt)
+    if cfg.decoder_weights is None:
+        return Start(decoder, None, pretraining)
+    tensors, _ = read_tensors(cfg.decoder_weights)
+    return Start(decoder, decoder.load_published(tensors, cfg.decoder_weights), pretraining)
+
+
+def decoder_name(decoder: Decoder) -> str:
+    """The name that the decoder is chosen by."""
+    return next(name for name, kind in DECODERS.items() if type(decoder) is kind)
+
+
+def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder, and what its checkpoint says of itself."""
+    if cfg.checkpoint == "random":
+        arch = cfg.arch or ("tiny" if cfg.benchmark.startswith("street") else "vits")
+        return Encoder(ARCHS[arch]), {}
+    description = read_description(Path(cfg.checkpoint)) or {}
+    kind = description.get("kind", "encoder")
+    if kind != "encoder":
+        raise ConfigError(
+            "this checkpoint is not an encoder",
+            where=cfg.checkpoint,
+            found=kind,
+            hint=HINTS.get((kind, "encoder")),
+        )
+    return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description

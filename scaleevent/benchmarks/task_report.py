@@ -1,0 +1,106 @@
+"""What a run of `probe` or `finetune` leaves: the task model's description and the result table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaleevent.benchmarks.evaluation import (
+    Evaluation,
+    Trivial,
+    comparison,
+    counting_notes,
+    draw_rows,
+)
+from scaleevent.benchmarks.published import FRACTIONS
+from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.benchmarks.task_model import Start
+from scaleevent.checkpoint import save_task
+from scaleevent.config.downstream import FinetuneConfig
+from scaleevent.system.reports import Report
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A trained and scored task model.
+
+    Args:
+        cfg: All settings.
+        command: `probe` or `finetune`.
+        start: The model, and what it started from.
+        samples: Of the benchmark.
+        train: Indices of the samples that were trained on.
+        test: Indices of the samples that were scored.
+        constant: The constant baseline, from the training labels.
+        evaluation: The scores.
+    """
+
+    cfg: FinetuneConfig
+    command: str
+    start: Start
+    samples: LabelledSamples
+    train: np.ndarray
+    test: np.ndarray
+    constant: Trivial
+    evaluation: Evaluation
+
+    @property
+    def protocol(self) -> str:
+        """The supervision, in the words of published tables."""
+        cfg, probe = self.cfg, self.command == "probe"
+        if probe and cfg.fraction == 1:
+            return "probe"
+        kind = "probe, " if probe else ""
+        if cfg.fraction in FRACTIONS and cfg.subset == "interval":
+            return kind + FRACTIONS[cfg.fraction]
+        return f"{kind}{cfg.fraction:g} by {cfg.subset}"
+
+    def description(self) -> dict[str, Any]:
+        """What the checkpoint says of itself; JSON-able."""
+        pretraining = self.start.pretraining
+        return {
+            "benchmark": self.cfg.benchmark,
+            "protocol": self.protocol,
+            "config": self.cfg.model_dump(mode="json"),
+            "pretraining": pretraining.get("data", {}),
+            "encoder": {"source": self.cfg.checkpoint, "sha256": pretraining.get("sha256")},
+            "teacher": pretraining.get("teacher"),
+            "data": {
+                "stores": [store.fingerprint for store in self.samples.pairs.stores],
+                "recordings": sorted(self.samples.recordings(self.train)),
+                "training_samples": len(self.train),
+                "test_samples": self.evaluation.samples,
+            },
+            "metrics": self.evaluation.summary,
+        }
+
+    def write(self, out: Path, notes: list[str]) -> Report:
+        """Write task.safetensors and panel.png; give the table beside published numbers."""
+        cfg, benchmark, scored = self.cfg, BENCHMARKS[self.cfg.benchmark], self.evaluation.samples
+        description = self.description()
+        save_task(out / "task.safetensors", self.start.decoder, description)
+        notes = [*notes, f"task model: {out / 'task.safetensors'}"]
+        if cfg.pictures and scored:
+            draw_rows(self.start.decoder, self.samples, self.test, cfg.pictures, out / "panel.png")
+            notes.append(f"picture: {out / 'panel.png'}")
+        baselines = {}
+        if scored:
+            baselines = {self.constant.name: self.constant.score(self.samples, self.test.tolist())}
+        columns, rows = comparison(
+            cfg.benchmark, benchmark.task, self.protocol, self.evaluation, baselines
+        )
+        if cfg.fraction < 1:
+            notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
+        return Report(
+            self.command,
+            f"{self.command} {cfg.benchmark}: {len(self.train):,} training and "
+            f"{scored:,} test samples",
+            columns,
+            rows,
+            (*notes, *counting_notes(benchmark.task, self.evaluation), *benchmark.notes),
+            description | {"input": asdict(self.samples.settings)},
+        )

@@ -1,0 +1,51 @@
+"""The pairs that `pretrain` trains on: named stores, a folder of stores, or `street`."""
+
+from __future__ import annotations
+
+from scaleevent.commands.street_store import street_store
+from scaleevent.config.pretrain import PretrainConfig
+from scaleevent.errors import DataError
+from scaleevent.objectives.objective import Objective
+from scaleevent.pairs.samples import PairSamples, Split, split_samples
+from scaleevent.pairs.store import PairStore
+from scaleevent.system.locations import data_source
+from scaleevent.training.run import Run
+
+
+def pretraining_data(
+    cfg: PretrainConfig, objective: Objective, run: Run
+) -> tuple[PairSamples, Split, str]:
+    """The pairs, what is held out of them, and where they were found.
+
+    Raises:
+        ConfigError: A store that does not exist.
+        DataError: No pair, none left for training, or pairs without an image that one needs.
+    """
+    folders, origin = data_source(cfg.data)
+    run.say(f"data {origin}: {', '.join(map(str, folders)) or 'rendered on first use'}")
+    if not folders:
+        if run.ranks.main:
+            street_store(cfg.size, run.quiet)
+        run.ranks.wait()
+        folders = [street_store(cfg.size, quiet=True)]
+    stores = [PairStore(folder) for folder in folders]
+    if empty := [str(store.folder) for store in stores if not len(store)]:
+        run.say(f"without a pair, left out: {', '.join(empty)}")
+    stores = [store for store in stores if len(store)]
+    if not stores:
+        raise DataError("the pair stores hold no pair", where=", ".join(map(str, folders)))
+    settings = objective.encoder.input
+    samples = PairSamples(stores, settings, objective.inputs)
+    if "image" in objective.inputs:
+        samples.check_images()
+    split = split_samples(samples, cfg.validation)
+    if not len(split.train):
+        raise DataError("no pair is left for training", where="--validation")
+    dropped = f", {split.dropped} overlapping dropped" if split.dropped else ""
+    run.say(
+        f"{len(samples):,} pairs, {len(split.train):,} to train, "
+        f"{len(split.validation):,} held out{dropped}"
+    )
+    if split.shared:
+        run.say("warning: all training windows overlap held-out ones, so events are on both sides")
+    return samples, split, origin

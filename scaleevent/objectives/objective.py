@@ -1,0 +1,87 @@
+"""The contract of every pretraining objective.
+
+An objective is one module and one line in `config.catalog.OBJECTIVES`. The module holds `Settings`,
+a subclass of `PretrainConfig` with the options that only this objective has, and
+``build(settings, run) -> Objective``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from scaleevent.encoders.encoder import Encoder
+from scaleevent.pairs.sample_inputs import INPUTS, Input
+from scaleevent.pairs.samples import PairSamples, Split
+from scaleevent.training.loop import Trainable
+from scaleevent.training.terms import Metrics, Terms
+
+Batch = dict[str, Tensor]
+
+
+class Objective(Trainable):
+    """What an event encoder is pretrained for.
+
+    Attributes:
+        encoder: The event encoder that is trained, on the run's device.
+        weights: Factor of each loss term in the total.
+        inputs: What a sample holds: functions by name, those of `pairs.sample_inputs.INPUTS` or
+            others. Batches have the same keys.
+        titles: Names in the final table for numbers of `validate`.
+    """
+
+    encoder: Encoder
+    inputs: ClassVar[Mapping[str, Input]] = {"voxel": INPUTS["voxel"]}
+    titles: ClassVar[Mapping[str, str]] = {"val_loss": "held-out loss"}
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained, saved and resumed: the encoder, or a module that holds it."""
+        return self.encoder
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """What the encoder learns from, for people: a teacher's name, for example."""
+
+    @abstractmethod
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Terms, Metrics]:
+        """Loss terms of a batch, and metrics that are computed only where they are logged.
+
+        Args:
+            model: `self.model`, perhaps wrapped for several ranks; gradients need this one.
+            batch: Tensors by name on the run's device, samples stacked.
+        """
+
+    @abstractmethod
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Numbers over held-out samples, named `val_*`; batches come on the CPU."""
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Adapt to training samples before the first step; batches come on the CPU."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """What, beside the settings, a resumed run must agree with."""
+        return {}
+
+    def description(self) -> dict[str, Any]:
+        """What the checkpoint says of the objective; JSON-able."""
+        return {}
+
+    def compare(
+        self, samples: PairSamples, split: Split, before: Encoder, batch: int, out: Path
+    ) -> tuple[list[tuple[str, float, float]], list[str]]:
+        """Further rows of the final table (name, before, after) and notes; pictures go to `out`.
+
+        Args:
+            samples: All pairs.
+            split: Those that were trained on and those held out.
+            before: The encoder as it was before the first step.
+            batch: Samples to encode together.
+            out: The run folder.
+        """
+        return [], []

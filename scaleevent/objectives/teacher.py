@@ -1,0 +1,71 @@
+"""The image teacher of a run and the student that starts from it."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
+from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoders.hub import published_weights
+from scaleevent.errors import ConfigError, EnvironmentProblem
+from scaleevent.training.run import Run
+
+if TYPE_CHECKING:
+    from scaleevent.objectives.scaleevent import Settings
+
+EMBEDDED_TEACHER = Path(str(resources.files("scaleevent") / "data/tiny_teacher.safetensors"))
+DINOV3 = {spec["name"] for spec in ARCHS.values()}
+
+
+def teacher_name(cfg: Settings) -> str:
+    """The teacher as people call it."""
+    arch = cfg.arch or DEFAULT_ARCHITECTURE
+    return cfg.teacher or ("embedded tiny" if arch == "tiny" else f"DINOv3 {arch}")
+
+
+def is_dinov3(encoder: Encoder) -> bool:
+    """Whether this is a DINOv3 encoder in one of its published sizes."""
+    return encoder.spec["name"] in DINOV3 and "embed_dim" not in encoder.spec["kwargs"]
+
+
+def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
+    """Teacher, frozen, and student, on the run's device.
+
+    Raises:
+        ConfigError: Their tokens differ, or the teacher's name is unknown.
+        EnvironmentProblem: The teacher's weights cannot be fetched.
+    """
+    arch = cfg.arch or (None if cfg.teacher else DEFAULT_ARCHITECTURE)
+    weights: str | Path = cfg.teacher or (
+        EMBEDDED_TEACHER if arch == "tiny" else f"timm:{ARCHS[str(arch)]['name']}"
+    )
+    if str(weights).startswith("timm:") and not (run.quiet or cfg.offline):
+        run.say(published_weights(str(weights).removeprefix("timm:")))
+    try:
+        if run.ranks.world > 1:
+            if run.ranks.main:  # one download, not one a rank
+                build_encoder(arch, weights, offline=cfg.offline)
+            run.ranks.wait()
+        teacher = build_encoder(arch, weights, offline=cfg.offline, keep_periods=True)
+    except EnvironmentProblem as error:
+        error.hint = f"{error.hint}; this runs here: {cfg.command()}"
+        raise
+    as_teacher(teacher)
+    torch.manual_seed(cfg.seed)  # for a random start only
+    if cfg.student_init == "random":
+        student = Encoder(teacher.spec)
+    else:
+        source = weights if cfg.student_init == "teacher" else cfg.student_init
+        student = build_encoder(None, source, offline=cfg.offline)
+    if (student.width, student.patch) != (teacher.width, teacher.patch):
+        raise ConfigError(
+            "student and teacher have different tokens",
+            where="--student-init",
+            found=f"width {student.width}, patch {student.patch}",
+            expected=f"width {teacher.width}, patch {teacher.patch}",
+        )
+    return teacher.to(run.ranks.device), student.to(run.ranks.device)

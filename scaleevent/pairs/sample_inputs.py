@@ -1,0 +1,98 @@
+"""What a training sample can hold: tensors made of one pair, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scaleevent.errors import DataError
+from scaleevent.grids.density import cell_mean, patch_density
+from scaleevent.grids.geometry import Fit
+from scaleevent.grids.inputs import InputSettings, image_input, voxel_input
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.shard import Shard
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """One pair of a store, as inputs are made of it.
+
+    Args:
+        shard: The file it is in.
+        row: Its row in there.
+        settings: The network's input.
+    """
+
+    shard: Shard
+    row: int
+    settings: InputSettings
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.shard.path}, pair {self.row}"
+
+    @cached_property
+    def voxel(self) -> np.ndarray:
+        """(B, H, W) float32 on the sensor's pixels."""
+        return self.shard.voxel(self.row, self.settings.bins)
+
+    def take_voxel(self) -> np.ndarray:
+        """`voxel` to be overwritten; whoever asks for it afterwards gets another one."""
+        taken = self.voxel
+        del self.__dict__["voxel"]
+        return taken
+
+    @cached_property
+    def fit(self) -> Fit:
+        """From the sensor to the network's input."""
+        return self.settings.fit(*self.voxel.shape[1:])
+
+
+Input = Callable[[StoredPair], Tensor]
+
+
+def voxel(pair: StoredPair) -> Tensor:
+    """(3, H, W) float32, the event encoder's input."""
+    fit = pair.fit
+    return torch.from_numpy(voxel_input(pair.take_voxel(), fit, pair.settings.normaliser))
+
+
+def image(pair: StoredPair) -> Tensor:
+    """(3, H, W) float32, the image teacher's input.
+
+    Raises:
+        DataError: No image, or one on another grid than the events.
+    """
+    pixels = decode_image(pair.shard.image(pair.row), pair.where)
+    if pixels.shape[:2] != (pair.fit.height, pair.fit.width):
+        raise DataError(
+            "image and events are on different grids",
+            where=pair.where,
+            found=f"image {pixels.shape[0]}x{pixels.shape[1]}",
+            expected=f"{pair.fit.height}x{pair.fit.width}",
+        )
+    return torch.from_numpy(image_input(pixels, pair.fit))
+
+
+def density(pair: StoredPair) -> Tensor:
+    """(h, w) float64, events per native pixel of each token."""
+    return torch.from_numpy(patch_density(pair.voxel, pair.settings.patch, pair.fit))
+
+
+def valid(pair: StoredPair) -> Tensor:
+    """(h, w) float64, fraction of each token where the image shows the events' scene."""
+    mask = pair.shard.valid(pair.row)
+    rows, columns = pair.fit.cells(pair.settings.patch)
+    if mask is None:
+        return torch.ones(len(rows) - 1, len(columns) - 1, dtype=torch.float64)
+    return torch.from_numpy(cell_mean(mask[None].astype(np.float32), rows, columns))
+
+
+# the voxel comes last, because it is overwritten
+INPUTS: dict[str, Input] = {"image": image, "density": density, "valid": valid, "voxel": voxel}

@@ -1,0 +1,227 @@
+"""A training run: its folder, record, ranks, batches and report, whatever is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from scaleevent.config.run import RunSettings, ScheduledSettings
+from scaleevent.config.settings import dump_yaml
+from scaleevent.errors import ConfigError
+from scaleevent.pairs.samples import StepBatches, load_batches
+from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.system.ranks import Ranks, launched, ranks
+from scaleevent.system.reports import Report, progress, say
+from scaleevent.training.loop import Trainable, TrainSettings, train
+from scaleevent.training.state import load_state
+
+LOG = "log.jsonl"
+SEED_STRIDE = 1_000_003  # between the seeds of neighbouring runs, so that their steps do not meet
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training samples and the order in which they are drawn.
+
+    Args:
+        samples: By index.
+        order: Number of an epoch, from 0, to the indices of its samples, in order.
+        per_epoch: How many these are.
+        batch: Global batch; what is left of an epoch is not used.
+    """
+
+    samples: Dataset[Any]
+    order: Callable[[int], np.ndarray]
+    per_epoch: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a command, on this rank.
+
+    Args:
+        cfg: Everything that decides on the result.
+        command: For messages and the report.
+        ranks: This process among the others.
+        quiet: Nothing on stderr.
+        record: The command's own settings, for config.yaml.
+    """
+
+    cfg: ScheduledSettings
+    command: str
+    ranks: Ranks
+    quiet: bool
+    record: RunSettings
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        cfg: ScheduledSettings,
+        command: str,
+        quiet: bool = False,
+        record: RunSettings | None = None,
+    ) -> Iterator[Run]:
+        """Join the ranks and look whether the folder may be used.
+
+        Raises:
+            ConfigError: More processes than this one are asked for.
+            EnvironmentProblem: The folder holds something else, or a run without consent.
+        """
+        if cfg.gpus > 1 and not launched():
+            raise ConfigError(
+                "one Python process is one rank",
+                where="gpus",
+                found=cfg.gpus,
+                hint="use the command line, or run your script under torchrun",
+            )
+        with ranks(cfg.device) as joined:
+            run = cls(cfg, command, joined, quiet or not joined.main, record or cfg)
+            if joined.main:
+                check_folder(cfg.out, "run", resume=cfg.resume, overwrite=cfg.overwrite)
+            yield run
+
+    def say(self, line: str) -> None:
+        """A line for the person watching."""
+        if not self.quiet:
+            say(line)
+
+    def local_batch(self, batch: int) -> int:
+        """Samples of a global batch on this rank.
+
+        Raises:
+            ConfigError: The batch does not divide over the ranks.
+        """
+        if batch % self.ranks.world:
+            raise ConfigError(
+                "the global batch does not divide over the processes",
+                where="--batch", found=batch, expected=f"a multiple of {self.ranks.world}",
+            )  # fmt: skip
+        return batch // self.ranks.world
+
+    def settings(self, steps_per_epoch: int) -> TrainSettings:
+        """The loop's settings; mixed precision by default on a GPU only."""
+        cfg = self.cfg
+        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and self.ranks.on_gpu
+        return TrainSettings(
+            epochs=cfg.epochs,
+            steps_per_epoch=steps_per_epoch,
+            schedule=cfg.schedule,
+            decay=cfg.decay,
+            decay_every=cfg.decay_every,
+            warmup_steps=cfg.warmup_steps,
+            encoder_warmup_steps=getattr(cfg, "encoder_warmup_steps", 0),
+            clip=cfg.clip or None,
+            autocast=torch.bfloat16 if bf16 else None,
+            log_every=cfg.log_every,
+            save_every=cfg.save_every,
+        )
+
+    @contextmanager
+    def started(
+        self, model: nn.Module, optimizer: Optimizer, fingerprint: dict[str, Any]
+    ) -> Iterator[int]:
+        """Hold the folder for a block that trains; gives the steps that are already done.
+
+        A resumed run gets its weights and moments back; a new one writes config.yaml.
+        """
+        cfg = self.cfg
+        claim = claimed_folder(cfg.out, "run", resume=cfg.resume, overwrite=cfg.overwrite)
+        with claim if self.ranks.main else nullcontext():
+            self.ranks.wait()
+            first = load_state(cfg.out, model, optimizer, fingerprint) if cfg.resume else 0
+            if first == 0 and self.ranks.main:  # also after a stop before the first saved state
+                text = dump_yaml(self.record, exclude={"resume", "overwrite"})
+                write_bytes(cfg.out / "config.yaml", text.encode())
+                (cfg.out / LOG).unlink(missing_ok=True)
+            self.ranks.wait()
+            yield first
+
+    def train(
+        self,
+        objective: Trainable,
+        optimizer: Optimizer,
+        drawn: Drawn,
+        first: int,
+        fingerprint: dict[str, Any],
+        on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
+    ) -> None:
+        """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode.
+
+        Everything random in a step depends on the seed and the step alone, so a resumed run draws
+        the same.
+        """
+        cfg, ranks = self.cfg, self.ranks
+        settings = self.settings(drawn.per_epoch // drawn.batch)
+        steps = StepBatches(
+            drawn.order, settings.epochs, settings.steps_per_epoch, drawn.batch, first,
+            ranks.rank, ranks.world,
+        )  # fmt: skip
+        workers = ranks.loader_workers(cfg.workers)
+        model = self._parallel(objective.model)
+        objective.training_mode()
+
+        def step(batch: dict[str, torch.Tensor], number: int) -> Any:
+            torch.manual_seed(cfg.seed * SEED_STRIDE + number)
+            objective.begin_step(number, settings.steps)
+            return objective.step(model, to_device(batch, ranks.device))
+
+        with progress(self.command, settings.steps, "steps", not self.quiet) as ticker:
+            ticker.start_at(first)
+
+            def on_step(done: int, record: dict[str, float]) -> None:
+                ticker.advance(1, _detail(objective, record))
+
+            train(
+                objective.model,
+                optimizer,
+                step,
+                load_batches(drawn.samples, steps, workers, pin=ranks.on_gpu),
+                settings,
+                ranks,
+                cfg.out,
+                weights=objective.weights,
+                first_step=first,
+                on_step=on_step,
+                on_epoch=on_epoch,
+                fingerprint=fingerprint,
+            )
+        ranks.share(objective.model.buffers())  # batch statistics of the last step differ by rank
+        objective.model.eval()
+
+    def _parallel(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over the ranks."""
+        if self.ranks.world == 1:
+            return model
+        device = self.ranks.device
+        return DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
+
+    def finish(self, report: Report) -> Report:
+        """Keep the report in the folder."""
+        write_json(Path(self.cfg.out) / "report.json", report.to_json())
+        return report
+
+
+def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The batch on a device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def _detail(objective: Trainable, record: dict[str, float]) -> str:
+    """The loss and its terms for the progress line; nothing where a step is not logged."""
+    if not record:
+        return ""
+    terms = " ".join(f"{name} {record[name]:.4f}" for name in objective.weights if name in record)
+    shown = "".join(f" {name} {record[name]:.3g}" for name in objective.shown)
+    return f"loss {record['loss']:.4f} ({terms}){shown}"
