@@ -84,7 +84,7 @@ def test_least_squares_equals_the_reference(i):
 
 
 def slow(prediction, target, limit=80.0, cutoff=math.inf):
-    """One frame, a pixel at a time: (dae, dav2, share excluded by each)."""
+    """One frame, a pixel at a time: (dae, dav2, fraction that each excludes)."""
     clipped = [[min(max(t, 0), limit) if t == t else t for t in row] for row in target.tolist()]
     peak = max(t for row in clipped for t in row if t == t)
     dae, dav2, known = [], [], 0

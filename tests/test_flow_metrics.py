@@ -81,7 +81,7 @@ def test_sparse_equals_a_slow_loop(scale):
 
 
 def test_outlier_rules_differ_as_the_references_do():
-    """One pixel, 4 px wrong on 100 px: an outlier only where no share of the magnitude is asked."""
+    """One pixel, 4 px wrong on 100 px: an outlier only for rules without the limit of 5%."""
     target, prediction = np.array([100.0, 0]), np.array([96.0, 0])
     events = np.ones((1, 1), bool)
     state = update(prediction.reshape(2, 1, 1), target.reshape(2, 1, 1), events)
@@ -116,8 +116,8 @@ def test_equal_flow_has_no_error(flow):
 def test_shares_fall_with_the_threshold(prediction, target):
     state = update(prediction, target)
     for variant in ("dense", "bflow"):
-        shares = [state[f"{variant}_{n}pe"] for n in (1, 2, 3)]
-        assert 100 >= shares[0] >= shares[1] >= shares[2] >= 0
+        fractions = [state[f"{variant}_{n}pe"] for n in (1, 2, 3)]
+        assert 100 >= fractions[0] >= fractions[1] >= fractions[2] >= 0
     assert state["dense_3pe"] >= state["dense_fl_all"]
 
 
