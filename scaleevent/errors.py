@@ -1,16 +1,31 @@
-"""The errors a user can meet: what, where, found, expected, next step, and an exit code."""
+"""The errors a user can meet: what, where, found, expected, next step, and an exit code.
+
+ScaleEventError          E100, exit 1
+* ConfigError            E200, exit 2
+* DataError              E300, exit 3
+  x NotEventsError       E301
+  x UnpairedError        E302
+  x CheckpointError      E310
+* MissingPackageError    E400, exit 4
+* EnvironmentProblem     E500, exit 5
+* DivergedError          E600, exit 6
+* StoppedError           E750, exit 75
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 
 class ScaleEventError(Exception):
     """Base of every error this package raises on purpose.
 
     Args:
-        what: One line, what is wrong.
-        where: File, dataset and position, or key or flag.
-        found: What stands there.
-        expected: What should stand there.
+        what: One line that names the problem.
+        where: File, data set and position, or key or flag.
+        found: The value found there.
+        expected: The value that was expected there.
         hint: The next step for the user.
     """
 
@@ -31,7 +46,7 @@ class ScaleEventError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        return self.block()  # made when it is shown: a hint may be added on the way up
+        return self.block()  # built when shown, because a caller may add a hint on the way up
 
     def block(self) -> str:
         """The message as printed: one ``error[CODE]`` line and one indented line per known part."""
@@ -45,14 +60,12 @@ class ScaleEventError(Exception):
         lines += [f"  {name}: {value}" for name, value in parts if value is not None]
         return "\n".join(lines)
 
-    def __reduce__(self):
-        return _rebuild, (type(self), self.__dict__.copy())
-
-
-def _rebuild(kind: type[ScaleEventError], state: dict) -> ScaleEventError:
-    """Remake an error on the other side of a process boundary."""
-    names = ("where", "found", "expected", "hint")
-    return kind(state["what"], **{name: state[name] for name in names})
+    def __reduce__(self) -> tuple[Callable[..., ScaleEventError], tuple[object, ...]]:
+        """Pickle all five parts, so that an error crosses a process boundary unchanged."""
+        remake = partial(
+            type(self), where=self.where, found=self.found, expected=self.expected, hint=self.hint
+        )
+        return remake, (self.what,)
 
 
 class ConfigError(ScaleEventError):
@@ -70,13 +83,13 @@ class DataError(ScaleEventError):
 
 
 class NotEventsError(DataError):
-    """A file that is whole, as far as can be told, but no event recording (exit 3)."""
+    """A file without visible damage that is not an event recording (exit 3)."""
 
     code = "E301"
 
 
 class UnpairedError(DataError):
-    """Frames none of which has events before it (exit 3)."""
+    """No frame has events before it (exit 3)."""
 
     code = "E302"
 
@@ -88,7 +101,7 @@ class CheckpointError(DataError):
 
 
 class MissingPackageError(ScaleEventError):
-    """An optional package is needed and absent (exit 4)."""
+    """An optional package is needed but not installed (exit 4)."""
 
     code = "E400"
     exit_code = 4
@@ -100,7 +113,7 @@ class MissingPackageError(ScaleEventError):
         )
         self.package, self.extra, self.purpose = package, extra, purpose
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., ScaleEventError], tuple[object, ...]]:
         return MissingPackageError, (self.package, self.extra, self.purpose)
 
 
@@ -112,14 +125,14 @@ class EnvironmentProblem(ScaleEventError):
 
 
 class DivergedError(ScaleEventError):
-    """Training produced a value that is not finite (exit 6)."""
+    """Training produced a non-finite value (exit 6)."""
 
     code = "E600"
     exit_code = 6
 
 
 class StoppedError(ScaleEventError):
-    """Stopped on request with the state saved (exit 75)."""
+    """Stopped on request, with the state saved (exit 75)."""
 
     code = "E750"
     exit_code = 75

@@ -6,15 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaleevent.errors import DataError
+
+COLUMNS: dict[str, np.dtype[np.integer]] = {
+    "t": np.dtype(np.int64),
+    "x": np.dtype(np.uint16),
+    "y": np.dtype(np.uint16),
+    "p": np.dtype(np.uint8),
+}
+FIELDS = (*COLUMNS, "height", "width")
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
     """Events of one sensor, ascending in time.
 
-    Building one checks everything later stages rely on, so that no kernel needs to look again.
+    The constructor checks everything that later stages rely on, so no kernel needs to check again.
     The arrays are made read-only; slices are views.
 
     Args:
@@ -28,6 +37,16 @@ class Events:
     Raises:
         DataError: Wrong dtype or length, time that steps back, a pixel off the sensor, or a
             polarity other than 0 and 1; the message names the first offending event.
+
+    Example:
+        >>> from scaleevent import Events
+        >>> events = Events.from_columns(
+        ...     t=[10, 20, 35], x=[0, 1, 3], y=[2, 2, 0], p=[1, 0, 1], height=4, width=5
+        ... )
+        >>> events
+        Events(3 on 5x4, 10 .. 35 us)
+        >>> events.between(15, None).x
+        array([1, 3], dtype=uint16)
     """
 
     t: np.ndarray
@@ -70,19 +89,23 @@ class Events:
             )
 
     @classmethod
-    def unchecked(cls, t, x, y, p, height: int, width: int) -> Events:  # noqa: ANN001
-        """Columns of the right dtypes that were checked before: slices, or a verified store."""
+    def unchecked(
+        cls, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, height: int, width: int
+    ) -> Events:
+        """Wrap columns of the right dtypes that were checked before, such as slices."""
         new = object.__new__(cls)
         for name, value in zip(FIELDS, (t, x, y, p, height, width), strict=True):
             object.__setattr__(new, name, value)
         return new
 
     @classmethod
-    def from_columns(cls, t, x, y, p, height: int, width: int) -> Events:  # noqa: ANN001
+    def from_columns(
+        cls, t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike, height: int, width: int
+    ) -> Events:
         """Build from any integer arrays; values that a column's type cannot hold are errors."""
         cast = {}
-        for name, column in zip(COLUMNS, (t, x, y, p), strict=True):
-            column = np.asarray(column)
+        for name, values in zip(COLUMNS, (t, x, y, p), strict=True):
+            column = np.asarray(values)
             if column.size and column.dtype.kind not in "iub":
                 raise DataError(
                     f"event {name} is not an integer", found=column.dtype, expected="integers"
@@ -125,8 +148,8 @@ class Events:
         """Events by position; a view."""
         if not isinstance(part, slice) or part.step not in (None, 1):
             raise TypeError("Events take a slice with step 1")
-        columns = (getattr(self, name)[part] for name in COLUMNS)
-        return Events.unchecked(*columns, self.height, self.width)
+        columns = {name: getattr(self, name)[part] for name in COLUMNS}
+        return Events.unchecked(**columns, height=self.height, width=self.width)
 
     def between(self, start_us: int | None, end_us: int | None) -> Events:
         """Events with start_us <= t < end_us; a view. None leaves that side open."""
@@ -137,15 +160,6 @@ class Events:
     def __repr__(self) -> str:
         span = f", {self.t[0]} .. {self.t[-1]} us" if len(self) else ""
         return f"Events({len(self)} on {self.width}x{self.height}{span})"
-
-
-COLUMNS = {
-    "t": np.dtype(np.int64),
-    "x": np.dtype(np.uint16),
-    "y": np.dtype(np.uint16),
-    "p": np.dtype(np.uint8),
-}
-FIELDS = (*COLUMNS, "height", "width")
 
 
 def first_backward_step(t: np.ndarray) -> int | None:

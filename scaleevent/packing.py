@@ -1,9 +1,9 @@
 """Events as 32-bit words, the form they are stored in: one column to read and to decompress.
 
-A word is, from the lowest bit: polarity, column, row, and in all bits that are left the wait in us
-since the event before (the first one: since the start). Columns and rows take as many bits as the
-sensor needs, which leaves 12 for the wait at 480x640. What does not fit of a longer wait stands in
-a short second list, the gaps.
+From its lowest bit, a word holds polarity, column and row, and in the remaining bits the wait: the
+microseconds since the previous event (for the first event: since the start). Column and row take as
+many bits as the sensor needs, which leaves 12 bits for the wait at 480x640. The part of a longer
+wait that does not fit goes into a short second list, the gaps.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PackedEvents:
 
     Args:
         words: (K,) uint32.
-        gaps: (G, 2) int64, ascending: number of an event, and us to add to its wait.
-        start_us: What the first wait counts from.
+        gaps: (G, 2) int64, ascending: index of an event, and microseconds to add to its wait.
+        start_us: Time from which the first wait counts.
         height: Sensor rows.
         width: Sensor columns.
     """
@@ -39,10 +39,10 @@ class PackedEvents:
 
     @classmethod
     def pack(cls, events: Events, start_us: int) -> PackedEvents:
-        """Events to words; `start_us` is not after the first.
+        """Convert events to words; `start_us` must not be later than the first event.
 
         Raises:
-            DataError: The sensor is too large to leave a bit for the wait.
+            DataError: The sensor is so large that no bit is left for the wait.
         """
         row_shift, wait_shift = field_shifts(events.height, events.width)
         if wait_shift >= WORD_BITS:
@@ -62,10 +62,10 @@ class PackedEvents:
         return cls(words, gaps, start_us, events.height, events.width)
 
     def unpack(self) -> Events:
-        """The events.
+        """Convert words back to events.
 
         Raises:
-            DataError: A pixel off the sensor, or time that steps back: not what `pack` makes.
+            DataError: A pixel off the sensor, or time that steps back; `pack` makes neither.
         """
         columns = {name: np.empty(len(self.words), dtype) for name, dtype in COLUMNS.items()}
         shifts = field_shifts(self.height, self.width)
@@ -81,15 +81,18 @@ class PackedEvents:
 
 
 def field_shifts(height: int, width: int) -> tuple[int, int]:
-    """First bit of the row and of the wait in a word."""
+    """Position of the lowest bit of the row and of the wait in a word."""
     row_shift = 1 + (width - 1).bit_length()
     return row_shift, row_shift + (height - 1).bit_length()
 
 
 @nb.njit(nogil=True, cache=True)
-def unpack_words(words, now, row_shift, wait_shift, t, x, y, p):
-    """Fill the columns, gaps aside, from time `now` on; returns the largest column and row."""
-    one, row, wait = np.uint32(1), np.uint32(row_shift), np.uint32(wait_shift)
+def unpack_words(
+    words: np.ndarray, start: int, row_shift: int, wait_shift: int,
+    t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray,
+) -> tuple[np.uint16, np.uint16]:  # fmt: skip
+    """Fill the columns from time `start` on, without gaps; returns the largest column and row."""
+    now, one, row, wait = np.int64(start), np.uint32(1), np.uint32(row_shift), np.uint32(wait_shift)
     for k in range(words.size):
         now += np.int64(words[k] >> wait)
         t[k] = now

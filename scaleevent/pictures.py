@@ -1,4 +1,4 @@
-"""Pictures people look at instead of numbers: events, feature PCA, panels. Pillow only."""
+"""Pictures for people: events, labels, principal components of features, panels. Pillow only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARGIN, LINE = 4, 14
 
 
 def draw_events(events: Events) -> np.ndarray:
-    """(H, W, 3) uint8: white background, red where brighter events prevail, blue where darker."""
+    """(H, W, 3) uint8: white, with red where most events are brighter and blue where darker."""
     balance = np.zeros((events.height, events.width), np.int32)
     np.add.at(balance, (events.y, events.x), events.p.astype(np.int32) * 2 - 1)
     return _red_blue(balance, np.abs(balance))
@@ -34,14 +34,14 @@ def draw_voxel(voxel: np.ndarray) -> np.ndarray:
 
 
 def _red_blue(sign: np.ndarray, amount: np.ndarray) -> np.ndarray:
-    """White to full colour within two events."""
+    """From white without events to full colour at two events or more."""
     strength = np.clip(amount / 2, 0, 1)[..., None]
     colour = np.where(sign[..., None] >= 0, np.array(RED), np.array(BLUE))
     return np.rint(255 + (colour - 255) * strength).astype(np.uint8)
 
 
 def overlay_events(image: np.ndarray, events: Events) -> np.ndarray:
-    """(H, W, 3) uint8: the frame with event pixels in their colour."""
+    """(H, W, 3) uint8: the frame, with pixels that have events in the colours of `draw_events`."""
     picture = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image.copy()
     drawn = draw_events(events)
     hit = (drawn != 255).any(-1)
@@ -52,10 +52,10 @@ def overlay_events(image: np.ndarray, events: Events) -> np.ndarray:
 class FeatureColours:
     """The first three principal components of tokens as red, green, blue.
 
-    Fitted once, on the teacher, so that pictures of different encoders compare.
+    Fitted once, on the teacher's tokens, so that pictures of different encoders are comparable.
 
     Args:
-        tokens: (M, L, D) float, what the basis is fitted to.
+        tokens: (M, L, D) float, the tokens that the basis is fitted to.
     """
 
     def __init__(self, tokens: np.ndarray) -> None:
@@ -67,16 +67,17 @@ class FeatureColours:
         self._low, self._high = np.percentile(shown, (2, 98), axis=0)
 
     def draw(self, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-        """(h, w, 3) uint8 of one sample's (L, D) tokens."""
+        """(h, w, 3) uint8 picture of one sample's (L, D) tokens."""
         shown = (tokens - self._mean) @ self._basis
         scaled = (shown - self._low) / np.maximum(self._high - self._low, 1e-12)
-        return (np.clip(scaled, 0, 1) * 255).astype(np.uint8).reshape(*grid, 3)
+        colours: np.ndarray = np.clip(scaled, 0, 1) * 255
+        return colours.astype(np.uint8).reshape(*grid, 3)
 
 
 def panel(
     columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tall: int = 144
 ) -> Image.Image:
-    """A grid of pictures under column names; each is scaled to `tall` rows, pixels kept hard."""
+    """A grid of pictures below column names, each scaled to `tall` rows without smoothing."""
     first = rows[0][0]
     wide = round(tall * first.shape[1] / first.shape[0])
     width = len(columns) * (wide + MARGIN) + MARGIN
@@ -103,9 +104,10 @@ def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:
 
 
 def draw_classes(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 of class ids; ids beyond the (C, 3) palette, such as ignored ones, black."""
+    """(h, w, 3) uint8 of class ids; ids beyond the (K, 3) palette, such as ignored ones, black."""
     colours = np.concatenate([palette, np.zeros((1, 3), np.uint8)])
-    return colours[np.minimum(ids, len(palette))]
+    drawn: np.ndarray = colours[np.minimum(ids, len(palette))]
+    return drawn
 
 
 def draw_depth(depth: np.ndarray, nearest: float = 2.0) -> np.ndarray:
@@ -134,6 +136,6 @@ def draw_amount(amount: np.ndarray) -> np.ndarray:
     known = np.isfinite(amount)
     at = np.clip(np.where(known, amount, 0.0), 0, 1)
     channels = [np.interp(at, AMOUNT_STOPS, AMOUNT_COLOURS[:, c]) for c in range(3)]
-    colours = np.rint(np.stack(channels, -1)).astype(np.uint8)
+    colours: np.ndarray = np.rint(np.stack(channels, -1)).astype(np.uint8)
     colours[~known] = 0
     return colours

@@ -96,8 +96,8 @@ def test_mask_works_on_tensors():
 def test_valid_share_of_a_cell():
     valid = np.zeros((1, 8, 8), np.float32)
     valid[0, :, :3] = 1
-    share = cell_mean(valid, *Fit(8, 8, 8, 8).cells(4))
-    assert share.tolist() == [[0.75, 0], [0.75, 0]]
+    fraction = cell_mean(valid, *Fit(8, 8, 8, 8).cells(4))
+    assert fraction.tolist() == [[0.75, 0], [0.75, 0]]
 
 
 def test_voxel_of_another_sensor_is_refused():

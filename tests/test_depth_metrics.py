@@ -8,7 +8,7 @@ import pytest
 from conftest import DATA
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.metrics.depth import align, decode_log_depth, measure, summarise
+from scaleevent.metrics.depth import align, compute, decode_log_depth, update
 
 EXPECTED = json.loads((DATA / "metrics_expected.json").read_text())
 WITH = np.load(DATA / "depth.npz")
@@ -39,7 +39,7 @@ def assert_dae(ours: dict, reference: dict, prefixes=PREFIXES) -> None:
 
 
 def frames(**settings) -> list[dict]:
-    return [measure(p, t, **settings) for p, t in zip(PREDICTION, TARGET, strict=True)]
+    return [update(p, t, **settings) for p, t in zip(PREDICTION, TARGET, strict=True)]
 
 
 # Recorded numbers
@@ -53,8 +53,8 @@ def test_equals_e2depth(i):
 @pytest.mark.parametrize("i", range(6))
 def test_equals_e2depth_of_log_depth(i):
     metres = decode_log_depth(WITH["pred_logdepth"][i])
-    record = measure(metres, TARGET[i])
-    assert_dae(record, EXPECTED["e2depth_logdepth_per_frame"][i], {"dae": ""})
+    state = update(metres, TARGET[i])
+    assert_dae(state, EXPECTED["e2depth_logdepth_per_frame"][i], {"dae": ""})
 
 
 @pytest.mark.parametrize("i", range(6))
@@ -64,10 +64,10 @@ def test_equals_depth_anything(i):
 
 
 def test_means_equal_the_references():
-    summary = summarise(frames())
-    assert_dae(summary, EXPECTED["dae_e2depth_mean"])
+    result = compute(frames())
+    assert_dae(result, EXPECTED["dae_e2depth_mean"])
     for name, expected in EXPECTED["dav2_eval_mean"].items():
-        assert summary[f"dav2_{name}"] == pytest.approx(expected, rel=1e-5), name
+        assert result[f"dav2_{name}"] == pytest.approx(expected, rel=1e-5), name
 
 
 @pytest.mark.parametrize("i", range(6))
@@ -84,7 +84,7 @@ def test_least_squares_equals_the_reference(i):
 
 
 def slow(prediction, target, limit=80.0, cutoff=math.inf):
-    """One frame, a pixel at a time: (dae, dav2, share excluded by each)."""
+    """One frame, a pixel at a time: (dae, dav2, fraction that each excludes)."""
     clipped = [[min(max(t, 0), limit) if t == t else t for t in row] for row in target.tolist()]
     peak = max(t for row in clipped for t in row if t == t)
     dae, dav2, known = [], [], 0
@@ -128,31 +128,31 @@ def test_equals_a_slow_loop(limit):
         target = rng.uniform(-0.1, 1.3, (30, 11)) * limit
         target[rng.random(target.shape) < 0.2] = np.nan
         prediction = rng.uniform(-0.1, 1.5, target.shape) * limit
-        record = measure(prediction, target, max_depth=limit)
+        state = update(prediction, target, max_depth=limit)
         for variant, expected in zip(("dae", "dav2"), slow(prediction, target, limit), strict=True):
             for name, value in expected.items():
-                assert record[f"{variant}_{name}"] == pytest.approx(value, rel=1e-9), name
+                assert state[f"{variant}_{name}"] == pytest.approx(value, rel=1e-9), name
         near, _ = slow(prediction, target, limit, cutoff=10)
-        assert record["dae_10m_rmse"] == pytest.approx(near["rmse"], rel=1e-9)
+        assert state["dae_10m_rmse"] == pytest.approx(near["rmse"], rel=1e-9)
 
 
 # Planted answers
 
 
 def test_an_error_at_the_threshold_is_not_below_it():
-    record = measure(np.array([[64.0, 20.0]]), np.array([[64.0, 16.0]]))
-    assert record["dav2_d1"] == 0.5
-    assert record["dae_pixels"] == 1  # the frame's maximum never counts
+    state = update(np.array([[64.0, 20.0]]), np.array([[64.0, 16.0]]))
+    assert state["dav2_d1"] == 0.5
+    assert state["dae_pixels"] == 1  # the frame's maximum never counts
 
 
 def test_overshooting_hides_pixels_from_dae_and_the_share_tells():
     target = np.tile([5.0, 10.0, 20.0, 80.0], (2, 1))
     prediction = np.tile([5.0, 10.0, 900.0, 80.0], (2, 1))
-    record = measure(prediction, target)
-    assert record["dae_abs_rel"] == pytest.approx(0, abs=1e-5)
-    assert record["dae_excluded"] == 0.5
-    assert record["dav2_excluded"] == 0
-    assert record["dav2_rmse"] == pytest.approx(880 / 2)
+    state = update(prediction, target)
+    assert state["dae_abs_rel"] == pytest.approx(0, abs=1e-5)
+    assert state["dae_excluded"] == 0.5
+    assert state["dav2_excluded"] == 0
+    assert state["dav2_rmse"] == pytest.approx(880 / 2)
 
 
 def test_alignment():
@@ -160,33 +160,33 @@ def test_alignment():
     target[0, :4] = np.nan, 0, -1, np.inf
     known = (target > 0) & (target < 80)
     prediction = np.where(known, target, 7.0)
-    halved = measure(prediction / 2, target, alignment="median")
+    halved = update(prediction / 2, target, alignment="median")
     assert halved["dav2_rmse"] == pytest.approx(0, abs=1e-9)
-    shifted = measure(prediction / 3 + 5, target, alignment="least-squares")
+    shifted = update(prediction / 3 + 5, target, alignment="least-squares")
     assert shifted["dav2_rmse"] == pytest.approx(0, abs=1e-9)
-    assert measure(prediction / 2, target)["dav2_rmse"] > 1
+    assert update(prediction / 2, target)["dav2_rmse"] > 1
 
 
 def test_dae_weighs_sequences_alike_and_dav2_frames():
     target = np.array([[10.0, 20.0, 80.0]])
-    far = measure(np.array([[20.0, 40.0, 80.0]]), target)
-    right = measure(target, target)
-    summary = summarise([far, right, right], ["a", "b", "b"])
-    assert summary["dae_mean_error"] == pytest.approx(15 / 2)
-    assert summary["dav2_abs_rel"] == pytest.approx(2 / 3 / 3)
-    assert summary["dae_pixels"] == 6
-    assert summary["frames"] == 3
-    pooled = summarise([far, right, right])
+    far = update(np.array([[20.0, 40.0, 80.0]]), target)
+    right = update(target, target)
+    result = compute([far, right, right], ["a", "b", "b"])
+    assert result["dae_mean_error"] == pytest.approx(15 / 2)
+    assert result["dav2_abs_rel"] == pytest.approx(2 / 3 / 3)
+    assert result["dae_pixels"] == 6
+    assert result["frames"] == 3
+    pooled = compute([far, right, right])
     assert pooled["dae_mean_error"] == pytest.approx(15 / 3)
 
 
 def test_order_and_json_change_nothing():
-    records = frames()
+    states = frames()
     groups = ["a", "b", "a", "c", "b", "a"]
-    expected = summarise(records, groups)
+    expected = compute(states, groups)
     order = [4, 2, 0, 5, 1, 3]
-    shuffled = [json.loads(json.dumps(records[i])) for i in order]
-    again = summarise(shuffled, [groups[i] for i in order])
+    shuffled = [json.loads(json.dumps(states[i])) for i in order]
+    again = compute(shuffled, [groups[i] for i in order])
     assert again.keys() == expected.keys()
     for name, value in again.items():
         assert value == pytest.approx(expected[name], rel=1e-15), name
@@ -197,30 +197,30 @@ def test_order_and_json_change_nothing():
 
 def test_empty_frames_are_left_out_and_counted():
     unknown = np.full((4, 5), np.nan)
-    whole = measure(PREDICTION[0], TARGET[0])
-    empty = measure(np.ones((4, 5)), unknown)
+    whole = update(PREDICTION[0], TARGET[0])
+    empty = update(np.ones((4, 5)), unknown)
     assert {name for name in empty if not name.endswith("_pixels")} == set()
-    summary = summarise([empty, whole, empty], ["a", "b", "b"])
-    assert (summary["frames"], summary["dae_empty"], summary["dav2_empty"]) == (3, 2, 2)
+    result = compute([empty, whole, empty], ["a", "b", "b"])
+    assert (result["frames"], result["dae_empty"], result["dav2_empty"]) == (3, 2, 2)
     for name, value in whole.items():
-        assert summary[name] == value
+        assert result[name] == value
     with pytest.raises(DataError, match="no frame has a pixel"):
-        summarise([empty])
+        compute([empty])
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 500.0, np.inf])
 def test_frames_out_of_range_are_empty(value):
-    record = measure(np.ones((2, 3)), np.full((2, 3), value))
-    assert set(record.values()) == {0}
+    state = update(np.ones((2, 3)), np.full((2, 3), value))
+    assert set(state.values()) == {0}
 
 
 def test_a_variant_may_be_empty_alone():
-    far = measure(np.full((2, 3), 90.0), np.arange(40.0, 46.0).reshape(2, 3))
-    summary = summarise([far])
-    assert summary["dae_empty"] == 1
-    assert summary["dae_excluded"] == 1
-    assert "dae_rmse" not in summary
-    assert summary["dav2_rmse"] > 0
+    far = update(np.full((2, 3), 90.0), np.arange(40.0, 46.0).reshape(2, 3))
+    result = compute([far])
+    assert result["dae_empty"] == 1
+    assert result["dae_excluded"] == 1
+    assert "dae_rmse" not in result
+    assert result["dav2_rmse"] > 0
 
 
 # Refusals
@@ -231,17 +231,17 @@ def test_predictions_that_are_not_finite_are_refused(value):
     prediction = PREDICTION[0].copy()
     prediction[3, 7] = value
     with pytest.raises(DataError) as caught:
-        measure(prediction, TARGET[0], where="night1/000004")
+        update(prediction, TARGET[0], where="night1/000004")
     assert caught.value.where == "night1/000004"
     assert "row 3, column 7" in caught.value.found
 
 
 def test_other_refusals():
     with pytest.raises(DataError, match="differ in size"):
-        measure(PREDICTION[0], TARGET[0][:-1])
+        update(PREDICTION[0], TARGET[0][:-1])
     with pytest.raises(DataError, match="cannot be scaled"):
-        measure(np.zeros((2, 2)), np.ones((2, 2)), alignment="median")
+        update(np.zeros((2, 2)), np.ones((2, 2)), alignment="median")
     with pytest.raises(ConfigError, match="no such alignment"):
-        measure(np.ones((2, 2)), np.ones((2, 2)), alignment="mode")
+        update(np.ones((2, 2)), np.ones((2, 2)), alignment="mode")
     with pytest.raises(ValueError, match="shorter|longer"):
-        summarise(frames(), ["a"])
+        compute(frames(), ["a"])

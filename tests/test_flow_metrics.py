@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scaleevent.errors import DataError
-from scaleevent.metrics.flow import VARIANTS, measure, summarise
+from scaleevent.metrics.flow import VARIANTS, compute, update
 
 EXPECTED = json.loads((DATA / "metrics_expected.json").read_text())
 WITH = np.load(DATA / "flow.npz")
@@ -43,8 +43,8 @@ def test_equals_the_references(name, i):
         target = np.where(np.isfinite(target), target, 0)
     if name.startswith(("bflow", "dense")):
         target = np.where(VALID[i], target, np.nan)
-    record = measure(PREDICTION[i], target, EVENTS[i])
-    assert record[name] == pytest.approx(EXPECTED[reference][i][theirs], rel=1e-5)
+    state = update(PREDICTION[i], target, EVENTS[i])
+    assert state[name] == pytest.approx(EXPECTED[reference][i][theirs], rel=1e-5)
 
 
 def slow(prediction, target, events):
@@ -70,33 +70,33 @@ def test_sparse_equals_a_slow_loop(scale):
     target[0, rng.random((9, 12)) < 0.1] = np.nan
     target[1, rng.random((9, 12)) < 0.1] = np.inf
     events = rng.integers(0, 3, (9, 12))
-    record = measure(prediction, target, events)
+    state = update(prediction, target, events)
     expected, count = slow(prediction, target, events)
-    assert record["sparse_pixels"] == count
+    assert state["sparse_pixels"] == count
     for name, value in expected.items():
-        assert record[f"sparse_{name}"] == pytest.approx(value, rel=1e-9), name
-    everywhere = measure(prediction, target, np.ones((9, 12), bool))
+        assert state[f"sparse_{name}"] == pytest.approx(value, rel=1e-9), name
+    everywhere = update(prediction, target, np.ones((9, 12), bool))
     for name in expected:
         assert everywhere[f"sparse_{name}"] == everywhere[f"dense_{name}"]
 
 
 def test_outlier_rules_differ_as_the_references_do():
-    """One pixel, 4 px wrong on 100 px: an outlier only where no share of the magnitude is asked."""
+    """One pixel, 4 px wrong on 100 px: an outlier only for rules without the limit of 5%."""
     target, prediction = np.array([100.0, 0]), np.array([96.0, 0])
     events = np.ones((1, 1), bool)
-    record = measure(prediction.reshape(2, 1, 1), target.reshape(2, 1, 1), events)
-    assert record["dense_3pe"] == 100
-    assert record["dense_fl_all"] == record["sparse_fl_all"] == 0
-    assert record["bflow_3pe"] == record["bflow_1pe"] == 0
-    assert record["tudelft_outlier"] == 0
-    assert record["evflownet_below_3px"] == 0
-    assert "tub_rip_3pe" not in record  # v is 0
-    assert record["tub_rip_pixels"] == 0
+    state = update(prediction.reshape(2, 1, 1), target.reshape(2, 1, 1), events)
+    assert state["dense_3pe"] == 100
+    assert state["dense_fl_all"] == state["sparse_fl_all"] == 0
+    assert state["bflow_3pe"] == state["bflow_1pe"] == 0
+    assert state["tudelft_outlier"] == 0
+    assert state["evflownet_below_3px"] == 0
+    assert "tub_rip_3pe" not in state  # v is 0
+    assert state["tub_rip_pixels"] == 0
     # 5% of the predicted 20 px is below the error of 4 px, 5% of the true 84 px is not
     pair = [np.array([x, 1e-9]).reshape(2, 1, 1) for x in (79.9, 84.0)]
-    record = measure(*pair, events)
-    assert (record["dense_fl_all"], record["tudelft_outlier"]) == (0, 1)
-    assert record["tub_rip_3pe"] == pytest.approx(1, rel=1e-4)
+    state = update(*pair, events)
+    assert (state["dense_fl_all"], state["tudelft_outlier"]) == (0, 1)
+    assert state["tub_rip_3pe"] == pytest.approx(1, rel=1e-4)
 
 
 flows = arrays(np.float32, (2, 4, 5), elements=st.floats(-200, 200, width=32))
@@ -104,8 +104,8 @@ flows = arrays(np.float32, (2, 4, 5), elements=st.floats(-200, 200, width=32))
 
 @given(flows)
 def test_equal_flow_has_no_error(flow):
-    record = measure(flow, flow, np.ones((4, 5), bool))
-    for name, value in record.items():
+    state = update(flow, flow, np.ones((4, 5), bool))
+    for name, value in state.items():
         if name == "evflownet_below_3px":
             assert value == pytest.approx(1, abs=1e-4)
         elif not name.endswith("_pixels"):
@@ -114,41 +114,41 @@ def test_equal_flow_has_no_error(flow):
 
 @given(flows, flows)
 def test_shares_fall_with_the_threshold(prediction, target):
-    record = measure(prediction, target)
+    state = update(prediction, target)
     for variant in ("dense", "bflow"):
-        shares = [record[f"{variant}_{n}pe"] for n in (1, 2, 3)]
-        assert 100 >= shares[0] >= shares[1] >= shares[2] >= 0
-    assert record["dense_3pe"] >= record["dense_fl_all"]
+        fractions = [state[f"{variant}_{n}pe"] for n in (1, 2, 3)]
+        assert 100 >= fractions[0] >= fractions[1] >= fractions[2] >= 0
+    assert state["dense_3pe"] >= state["dense_fl_all"]
 
 
 def test_summary_is_the_mean_over_samples():
-    records = [measure(*sample) for sample in zip(PREDICTION, TARGET, EVENTS, strict=True)]
-    summary = summarise(records)
-    assert summary["samples"] == 4
+    states = [update(*sample) for sample in zip(PREDICTION, TARGET, EVENTS, strict=True)]
+    result = compute(states)
+    assert result["samples"] == 4
     for variant in VARIANTS:
-        assert summary[f"{variant}_empty"] == 0
-        counts = [record[f"{variant}_pixels"] for record in records]
-        assert summary[f"{variant}_pixels"] == sum(counts)
-    assert summary["sparse_epe"] == pytest.approx(np.mean([r["sparse_epe"] for r in records]))
-    backwards = [json.loads(json.dumps(record)) for record in records[::-1]]
-    assert summarise(backwards) == summary
+        assert result[f"{variant}_empty"] == 0
+        counts = [state[f"{variant}_pixels"] for state in states]
+        assert result[f"{variant}_pixels"] == sum(counts)
+    assert result["sparse_epe"] == pytest.approx(np.mean([r["sparse_epe"] for r in states]))
+    backwards = [json.loads(json.dumps(state)) for state in states[::-1]]
+    assert compute(backwards) == result
 
 
 def test_empty_samples_are_left_out_and_counted():
-    whole = measure(PREDICTION[0], TARGET[0], EVENTS[0])
-    quiet = measure(PREDICTION[0], TARGET[0], np.zeros_like(EVENTS[0]))
-    unknown = measure(PREDICTION[0], np.full_like(TARGET[0], np.nan), EVENTS[0])
-    summary = summarise([unknown, quiet, whole])
-    assert (summary["dense_empty"], summary["sparse_empty"]) == (1, 2)
-    assert summary["sparse_epe"] == whole["sparse_epe"]
-    assert summary["dense_epe"] == pytest.approx((quiet["dense_epe"] + whole["dense_epe"]) / 2)
+    whole = update(PREDICTION[0], TARGET[0], EVENTS[0])
+    quiet = update(PREDICTION[0], TARGET[0], np.zeros_like(EVENTS[0]))
+    unknown = update(PREDICTION[0], np.full_like(TARGET[0], np.nan), EVENTS[0])
+    result = compute([unknown, quiet, whole])
+    assert (result["dense_empty"], result["sparse_empty"]) == (1, 2)
+    assert result["sparse_epe"] == whole["sparse_epe"]
+    assert result["dense_epe"] == pytest.approx((quiet["dense_epe"] + whole["dense_epe"]) / 2)
     with pytest.raises(DataError, match="no sample has a pixel"):
-        summarise([unknown])
+        compute([unknown])
 
 
 def test_without_events_only_the_dense_variants():
-    summary = summarise([measure(PREDICTION[0], TARGET[0])])
-    assert {name.split("_")[0] for name in summary} == {"samples", "dense", "bflow"}
+    result = compute([update(PREDICTION[0], TARGET[0])])
+    assert {name.split("_")[0] for name in result} == {"samples", "dense", "bflow"}
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
@@ -156,15 +156,15 @@ def test_predictions_that_are_not_finite_are_refused(value):
     prediction = PREDICTION[0].copy()
     prediction[1, 3, 7] = value
     with pytest.raises(DataError) as caught:
-        measure(prediction, TARGET[0], where="flying1/12")
+        update(prediction, TARGET[0], where="flying1/12")
     assert caught.value.where == "flying1/12"
     assert "row 3, column 7" in caught.value.found
 
 
 def test_sizes_are_compared():
     with pytest.raises(DataError, match="differ in size"):
-        measure(PREDICTION[0], TARGET[0][:, :-1])
+        update(PREDICTION[0], TARGET[0][:, :-1])
     with pytest.raises(DataError, match="differ in size"):
-        measure(PREDICTION[0], TARGET[0], EVENTS[0][:, :-1])
+        update(PREDICTION[0], TARGET[0], EVENTS[0][:, :-1])
     with pytest.raises(DataError, match="differ in size"):
-        measure(np.zeros((3, 4, 5)), np.zeros((3, 4, 5)))
+        update(np.zeros((3, 4, 5)), np.zeros((3, 4, 5)))

@@ -20,7 +20,7 @@ def slow(events, places, window, bins, height, width):
         if not window.start_us <= t < window.end_us:
             continue
         px, py = map(float, places[y, x])
-        tau = (int(t) - window.start_us) * (bins - 1) / (window.end_us - window.start_us)
+        time = (int(t) - window.start_us) * (bins - 1) / (window.end_us - window.start_us)
         left = 1.0
         for row in range(height):
             for column in range(width):
@@ -28,7 +28,7 @@ def slow(events, places, window, bins, height, width):
                 if w > 0:
                     left -= w
                     for b in range(bins):
-                        grid[b, row, column] += (2.0 * p - 1) * w * max(0, 1 - abs(tau - b))
+                        grid[b, row, column] += (2.0 * p - 1) * w * max(0, 1 - abs(time - b))
         lost += left
     return grid, lost
 

@@ -139,7 +139,7 @@ def test_names_of_settings_are_those_of_the_code():
     assert set(get_args(Normaliser)) == set(NORMALISERS)
 
 
-# Normalisers beside the references
+# Normalisers, compared with the references
 
 
 @pytest.mark.parametrize(("name", "reference"), [

@@ -263,11 +263,11 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
     assert outcomes["noticed"] > 20
 
 
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
-def test_truncated_shard_is_an_error(tmp_path, share):
+@pytest.mark.parametrize("fraction", [0, 0.1, 0.5, 0.99])
+def test_truncated_shard_is_an_error(tmp_path, fraction):
     path = write_shard(tmp_path / "a.h5", rich_pairs())
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
+    path.write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(DataError, match="not a whole shard"):
         Shard(path)
 

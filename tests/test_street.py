@@ -107,7 +107,7 @@ def test_every_ray_finds_the_nearest_surface(number):
 
 
 def test_no_part_of_a_solid_is_culled():
-    """Boxes with leaning walls and ellipsoids before, beside and around the camera."""
+    """Boxes with leaning walls and ellipsoids in front of, next to and around the camera."""
     rng = np.random.default_rng(8)
     found = 0
     for _ in range(300):
@@ -302,10 +302,10 @@ def test_scenes_have_the_intended_activity():
         cells.append((count >= 16).mean())
     assert 0.2 < rate < 0.6
     assert 0.3 < np.mean(cells) < 0.45
-    share = np.bincount(
+    fraction = np.bincount(
         np.concatenate([s.semantics.ravel() for s in scenes]), minlength=len(CLASSES)
     ) / (30 * 96 * 128)
-    assert (share > 0.005).all() and share.max() < 0.5
+    assert (fraction > 0.005).all() and fraction.max() < 0.5
 
 
 @pytest.mark.parametrize(
@@ -327,9 +327,9 @@ def test_patterns_are_averages_over_the_footprint():
     for _ in range(50):
         middle, width = rng.uniform(-5, 5), rng.uniform(0.05, 3.0)
         u = middle + width * (np.arange(20_000) / 20_000 - 0.5 + 0.25e-4)
-        share = rng.uniform(0.1, 0.9)
+        fraction = rng.uniform(0.1, 0.9)
         np.testing.assert_allclose(
-            pulse(middle, share, width), ((u % 1.0) < share).mean(), atol=1e-3
+            pulse(middle, fraction, width), ((u % 1.0) < fraction).mean(), atol=1e-3
         )
         inside = ((u >= -1.0) & (u < 0.7)).mean()
         np.testing.assert_allclose(band(middle, -1.0, 0.7, width), inside, atol=1e-3)

@@ -110,7 +110,7 @@ def test_equals_the_oracle_on_any_small_window(rows, start, length, bins):
 
 
 def test_planted_events_at_edges():
-    """Window [100, 500), 5 bins: tau = (t - 100) / 100."""
+    """Window [100, 500), 5 bins: normalised time (t - 100) / 100."""
     t = np.array([99, 100, 150, 200, 299, 300, 499, 500])
     p = np.array([1, 1, 1, 0, 1, 1, 1, 1])
     grid = voxelize(one_pixel(t, p), Window(100, 500), 5)[:, 0, 0]

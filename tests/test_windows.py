@@ -182,7 +182,7 @@ def test_window_that_ends_before_it_starts_is_refused():
 @pytest.mark.parametrize("kind", ["adaptive", "time", "count"])
 @pytest.mark.parametrize("block", [1, 3, 50, 1_000])
 def test_blocks_of_a_stream_change_no_window(kind, block):
-    """Many events share a stamp, so blocks begin and end inside ties."""
+    """Many events have the same time stamp, so blocks begin and end inside ties."""
     events = random_events(1_000, 16, 24, 120, seed=10)
     events = Events(events.t * 250, events.x, events.y, events.p, 16, 24)
     rule = replace(RULE, kind=kind, duration_us=5_000, events_per_pixel=0.1)
@@ -203,7 +203,7 @@ def test_blocks_of_a_stream_change_no_window(kind, block):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_asking_for_more_never_shortens_the_window(seed):
-    """Monotone in the share of cells, in the events that fill one, and in the cap of a pixel."""
+    """Monotone in the fraction of cells, in the events that fill one, and in the cap of a pixel."""
     events = random_events(3000, 40, 56, 9_000, seed)
     base = replace(RULE, fewest=0.0, most=10.0)
     for key, values in (

@@ -87,7 +87,7 @@ def _preview(out: Path) -> Path:
     rows = []
     for number in picked:
         shard, row = store.locate(int(number))
-        voxel = shard.file["voxel"][row]
+        voxel = shard.stored_voxel(row)
         frame = shard.image(row)
         blank = np.full((*voxel.shape[1:], 3), 240, np.uint8)
         bins = [draw_voxel(one[None]) for one in voxel[:3]]

@@ -34,9 +34,9 @@ from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.formats import Frame, Recording, open_recording
 from scaleevent.grids.geometry import homography_map, pixel_grid
-from scaleevent.grids.windows import WindowRule, window_rule
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
-from scaleevent.pairs.pairing import TimedImage
+from scaleevent.pairs.pairing import TimedImage, window_rule
 
 RECORDINGS = (
     ".aedat4", ".aedat", ".raw", ".dat", ".h5", ".hdf5", ".es", ".bag", ".db3", ".mcap", ".bin",

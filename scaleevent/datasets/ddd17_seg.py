@@ -36,8 +36,9 @@ from scaleevent.formats import Recording
 from scaleevent.formats.columns import to_block, to_microseconds
 from scaleevent.formats.source import BLOCK, RawBlock, Source
 from scaleevent.grids.geometry import pixel_grid
-from scaleevent.grids.windows import WindowRule, window_rule
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
+from scaleevent.pairs.pairing import window_rule
 
 SENSOR = (260, 346)
 SIZE = (200, 346)

@@ -37,8 +37,9 @@ from scaleevent.datasets.frames import (
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
 from scaleevent.grids.geometry import homography_map, warp_image
-from scaleevent.grids.windows import WindowRule, window_rule
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.pairing import window_rule
 
 # names of each part after a sequence's prefix, `FOLDER/SEQ/` or in layout E `FOLDER/SEQ_`
 EVENTS = ("events/left/events.h5", "events_left/events.h5")

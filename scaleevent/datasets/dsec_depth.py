@@ -26,7 +26,7 @@ from scaleevent.datasets.dsec_labels import (
 )
 from scaleevent.datasets.flow_png import decode_grey
 from scaleevent.datasets.labelled import TimedLabel, check_size, read_bytes
-from scaleevent.grids.windows import window_rule
+from scaleevent.pairs.pairing import window_rule
 
 DISPARITY = ("disparity/event", "disparity_event")
 TIMES = ("disparity/timestamps.txt", "disparity_timestamps.txt")

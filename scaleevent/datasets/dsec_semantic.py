@@ -30,7 +30,7 @@ from scaleevent.datasets.dsec_labels import (
 )
 from scaleevent.datasets.labelled import TimedLabel, read_ids
 from scaleevent.errors import DataError
-from scaleevent.grids.windows import window_rule
+from scaleevent.pairs.pairing import window_rule
 
 CLASSES = 11
 NO_CLASS = 255

@@ -34,8 +34,9 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
-from scaleevent.grids.windows import WindowRule, window_rule
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.pairing import window_rule
 
 DEPTH = f"{CAMERA}/depth_image_raw"
 

@@ -19,9 +19,9 @@ from scaleevent.config.data import (
 from scaleevent.datasets import custom
 from scaleevent.errors import DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, open_recording
-from scaleevent.grids.windows import WindowRule, window_rule
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
-from scaleevent.pairs.pairing import EventStream
+from scaleevent.pairs.pairing import EventStream, window_rule
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
 

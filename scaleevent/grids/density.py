@@ -1,8 +1,8 @@
 """Event activity per token cell and the activation mask (paper eq. 2).
 
-D is the sum of |voxel| over bins and a cell's pixels. The paper's threshold, tau = 64 for 16x16
-pixels at 640x480, is 0.25 per pixel; kept as a density per native pixel, it means the same for
-every patch size, sensor and scale.
+D is the sum of |voxel| over the bins and pixels of a cell. The paper's threshold, tau = 64 for
+16x16 pixels at 640x480, is 0.25 per pixel. Stored as a density per native (sensor) pixel, it means
+the same for every patch size, sensor and scale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scaleevent.grids.geometry import Fit
 
 TAU = 64.0
 REFERENCE_PIXELS = 256  # tau is stated for a 16x16 patch
-_cells = lru_cache(maxsize=16)(Fit.cells)  # the same for all samples of a run
+_cells = lru_cache(maxsize=16)(Fit.cells)  # all samples of a run share the same cells
 
 
 def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) -> np.ndarray:
@@ -26,38 +26,60 @@ def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) ->
     Args:
         voxel: (B, H, W) float32 at native resolution, before any resize or normaliser.
         patch: Side of a token in pixels of the network's input.
-        fit: From the sensor to the network's input. None: they are the same grid.
+        fit: Crop and scale from the sensor to the network's input. None: both are the same grid.
 
     Returns:
-        (h, w) float64. 256 times it is the paper's D for a 16x16 patch.
+        (h, w) float64. Multiplied by 256 it is the paper's D for a 16x16 patch.
+
+    Raises:
+        ConfigError: `fit` is for another sensor size, or the input is not a multiple of `patch`.
+
+    Example:
+        >>> import numpy as np
+        >>> from scaleevent import patch_density
+        >>> voxel = np.zeros((3, 32, 32), np.float32)
+        >>> voxel[0, 0, :16] = 4  # 64 = 16 x 4 in the cell at the top left
+        >>> patch_density(voxel, patch=16)
+        array([[0.25, 0.  ],
+               [0.  , 0.  ]])
     """
     height, width = voxel.shape[-2:]
     if fit is None:
         fit = Fit(height, width, height, width)
     if (fit.height, fit.width) != (height, width):
         raise ConfigError(
-            "voxel and fit are of different sensors",
+            "voxel and fit are for different sensors",
             found=f"voxel {height}x{width}, fit {fit.height}x{fit.width}",
         )
-    return cell_mean(np.ascontiguousarray(voxel, np.float32), *_cells(fit, patch))
+    rows, columns = _cells(fit, patch)
+    return cell_mean(np.ascontiguousarray(voxel, np.float32), rows, columns)
 
 
 def active_mask(density: np.ndarray, tau: float = TAU) -> np.ndarray:
-    """Cells with D >= tau (paper eq. 2); works alike on arrays and tensors.
+    """Cells with D >= tau (paper eq. 2); takes arrays and tensors.
 
     Args:
         density: (..., h, w) from `patch_density`.
-        tau: Threshold in |voxel| per 16x16 patch.
+        tau: Activity threshold: |voxel| per 16x16 patch.
 
     Returns:
         (..., h, w) bool.
+
+    Example:
+        >>> import numpy as np
+        >>> from scaleevent import active_mask
+        >>> active_mask(np.array([[0.25, 0.1]]), tau=64.0)
+        array([[ True, False]])
     """
     return density * REFERENCE_PIXELS >= tau
 
 
 @nb.njit(nogil=True, cache=True)
-def cell_mean(planes, rows, columns):
-    """Mean over each cell of the sum of |planes| (B, H, W); empty cells take the nearest pixel."""
+def cell_mean(planes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(h, w) float64: mean over each cell of |planes| (B, H, W) summed over B.
+
+    `rows` and `columns` are the edges of `Fit.cells`; empty cells take the nearest pixel.
+    """
     h, w = rows.size - 1, columns.size - 1
     bins, _, width = planes.shape
     mean = np.empty((h, w), np.float64)
@@ -74,12 +96,13 @@ def cell_mean(planes, rows, columns):
             total = 0.0
             for x in range(left, right):
                 total += line[x]
-            mean[i, j] = total / ((last - first) * (right - left))  # one rounding: tau is inclusive
+            mean[i, j] = total / ((last - first) * (right - left))  # rounds once, for D >= tau
     return mean
 
 
 @nb.njit(nogil=True, cache=True)
-def _span(edges, cell):
+def _span(edges: np.ndarray, cell: int) -> tuple[int, int]:
+    """First pixel of a cell and the one after its last; at least one pixel."""
     first, last = edges[cell], edges[cell + 1]
     if last > first:
         return first, last

@@ -1,7 +1,7 @@
-"""`Fit`: the one crop and scale from a sensor to the network's input, for events, image and labels.
+"""`Fit`: one crop and scale from the sensor to the network's input, for events, images and labels.
 
-Also the plane-to-plane warp that brings the picture of a separate frame camera into the view of
-the event camera.
+Also the plane-to-plane warp that maps the picture of a separate frame camera into the view of the
+event camera.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
 
-STRETCH = 0.01  # of `Fit`: no visible distortion
+STRETCH = 0.01  # default of `Fit.stretch`; causes no visible distortion
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Fit:
         width: Sensor columns.
         target_height: Rows of the network's input.
         target_width: Columns of the network's input.
-        stretch: Relative difference of aspect ratios up to which the whole sensor is scaled,
+        stretch: Relative difference of aspect ratios up to which the whole sensor is scaled
             without a crop.
     """
 
@@ -48,7 +48,7 @@ class Fit:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Target pixels per sensor pixel, down and across; optical flow is multiplied by them."""
+        """Target pixels per sensor pixel, down and across; optical flow scales by the same."""
         _, _, rows, columns = self.crop
         return self.target_height / rows, self.target_width / columns
 
@@ -58,7 +58,7 @@ class Fit:
         return (self.height, self.width) == (self.target_height, self.target_width)
 
     def cells(self, patch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token cells in native pixels, which belong to the cell that holds their centre.
+        """Token cells in native pixels; a pixel belongs to the cell that contains its centre.
 
         Args:
             patch: Side of a token in target pixels.
@@ -79,29 +79,29 @@ class Fit:
         )
 
     def crop_array(self, array: np.ndarray) -> np.ndarray:
-        """The kept part of a (..., height, width) array; a view."""
+        """The kept part of a (..., height, width) array, as a view."""
         top, left, rows, columns = self.crop
         return array[..., top : top + rows, left : left + columns]
 
 
 def _edges(first: int, length: int, target: int, patch: int) -> np.ndarray:
     """First native index whose centre, scaled to the target, lies in or beyond each cell."""
-    # centre (i + 1/2) target/length >= c patch, in integers
+    # (i + 1/2) * target / length >= cell * patch, solved for i in integers
     cells = np.arange(target // patch + 1, dtype=np.int64)
     edges = -(-(2 * cells * patch * length - target) // (2 * target))
     return first + np.clip(edges, 0, length)
 
 
 def warp_image(image: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sample an image bilinearly where each target pixel's ray meets it.
+    """Sample an image bilinearly at the position that belongs to each target pixel.
 
     Args:
         image: (h, w) or (h, w, C) uint8.
-        source: (H, W, 2) float64, column and row in `image` of every target pixel centre, with
-            integer values at pixel centres.
+        source: (H, W, 2) float64, column and row in `image` of every target pixel centre; whole
+            numbers are pixel centres.
 
     Returns:
-        The warped uint8 image of (H, W[, C]) and a (H, W) bool mask, True where `image` reaches.
+        The warped (H, W[, C]) uint8 image and a (H, W) bool mask, True where `image` covers it.
     """
     planes = image if image.ndim == 3 else image[..., None]
     out = np.zeros((*source.shape[:2], planes.shape[2]), np.uint8)
@@ -111,13 +111,13 @@ def warp_image(image: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 @nb.njit(nogil=True, cache=True)
-def _sample(image, source, out, valid):
+def _sample(image: np.ndarray, source: np.ndarray, out: np.ndarray, valid: np.ndarray) -> None:
     rows, columns, channels = image.shape
     for i in range(source.shape[0]):
         for j in range(source.shape[1]):
             x, y = source[i, j, 0], source[i, j, 1]
             if not (x >= 0 and y >= 0 and x <= columns - 1 and y <= rows - 1):
-                continue  # NaN ends here too
+                continue  # outside, or NaN
             valid[i, j] = True
             left, top = int(x), int(y)
             right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
@@ -132,7 +132,7 @@ def homography_map(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Apply a plane-to-plane map.
 
     Args:
-        matrix: (3, 3), from event-camera pixels to frame-camera pixels.
+        matrix: (3, 3) homography, for example from event-camera to frame-camera pixels.
         points: (..., 2) columns and rows.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Images and voxels to the numbers a network sees: crop and scale, normaliser, ImageNet mean / std.
+"""From images and voxels to network input: crop and scale, normaliser, ImageNet mean and std.
 
-The teacher's image and the student's voxel end in the same place, because the student starts from
-image weights: values 0..1, then the mean and standard deviation DINOv3 was trained with.
+The student starts from image weights, so its voxels get the same range as the teacher's images:
+0..1, then standardised with the mean and standard deviation that DINOv3 was trained with.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from scaleevent.grids.geometry import STRETCH, Fit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+ROBUST_PERCENTILE = 99.0  # percentile of |value| that `robust8` scales by
 
 
 @dataclass(frozen=True)
 class InputSettings:
-    """How a pair becomes network input; travels in the checkpoint.
+    """How a pair becomes network input; stored in the checkpoint.
 
     Args:
         height: Rows of the input.
         width: Columns of the input.
-        patch: Side of a token.
-        bins: Time bins of the voxel, 3 to stand for the colour channels.
+        patch: Side of a token, pixels.
+        bins: Time bins of the voxel; 3, one for each colour channel.
         normaliser: Key of `NORMALISERS`.
-        stretch: Of `Fit`: which sensors are scaled without a crop.
+        stretch: `Fit.stretch`, which decides what sensors are scaled without a crop.
     """
 
     height: int
@@ -41,19 +42,19 @@ class InputSettings:
     stretch: float = STRETCH
 
     def fit(self, height: int, width: int) -> Fit:
-        """From a sensor of this size to the input."""
+        """Crop and scale from a sensor of this size to the input."""
         return Fit(height, width, self.height, self.width, self.stretch)
 
 
 def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
-    """Teacher input.
+    """Turn an image into the teacher's input.
 
     Args:
         image: (H, W, 3) uint8 on the sensor's pixels.
-        fit: From the sensor to the network's input.
+        fit: Crop and scale from the sensor to the network's input.
 
     Returns:
-        (3, H', W') float32, ImageNet-normalised.
+        (3, H', W') float32, standardised by ImageNet mean and std.
     """
     if not fit.identity:
         top, left, rows, columns = fit.crop
@@ -65,41 +66,43 @@ def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
             )
         )
     out = np.empty((3, *image.shape[:2]), np.float32)
-    _to_planes(image.reshape(len(image), -1), *_standardised(1 / 255, 0), out)
+    scale, shift = _standardised(1 / 255, 0)
+    _to_planes(image.reshape(len(image), -1), scale, shift, out)
     return out
 
 
 def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.ndarray:
-    """Student input.
+    """Turn a voxel into the student's input.
 
     Args:
-        voxel: (3, H, W) float32, one bin a colour channel; may be overwritten.
-        fit: From the sensor to the network's input.
+        voxel: (3, H, W) float32, one bin for each colour channel; may be overwritten.
+        fit: Crop and scale from the sensor to the network's input.
         normaliser: A key of `NORMALISERS`, applied after the resize.
 
     Returns:
         (3, H', W') float32.
 
     Raises:
-        ConfigError: Another number of bins: an image encoder has three input channels.
+        ConfigError: Not three bins; an image encoder has three input channels.
     """
     if len(voxel) != 3:
         raise ConfigError("a voxel needs three bins to stand for an image", found=len(voxel))
     if not fit.identity:
         voxel = resize_planes(voxel, fit)
     voxel, scale, shift = NORMALISERS[normaliser](voxel)
-    _affine(voxel, *_standardised(scale, shift))
+    channel_scale, channel_shift = _standardised(scale, shift)
+    _affine(voxel, channel_scale, channel_shift)
     return voxel
 
 
 def _standardised(scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
-    """(3,) float32 scale and shift of the channels: to 0..1 as given, then by mean and std."""
+    """(3,) float32 scale and shift per channel: first to 0..1 as given, then by mean and std."""
     std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
     return (scale / std).astype(np.float32), ((shift - mean) / std).astype(np.float32)
 
 
 def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
-    """Crop and scale (B, H, W) float32 bilinearly; area-weighted where it shrinks."""
+    """Crop and scale (B, H, W) float32 planes bilinearly; averages over the area when shrinking."""
     top, left, rows, columns = fit.crop
     size = (fit.target_width, fit.target_height)
     box = (left, top, left + columns, top + rows)
@@ -110,11 +113,11 @@ def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 Normalised = tuple[np.ndarray, float, float]
-"""A grid, perhaps changed, and the scale and shift that still bring it to the range of an image."""
+"""A grid, possibly changed, and the scale and shift that still bring it to the range 0..1."""
 
 
 def _minmax(voxel: np.ndarray) -> Normalised:
-    """Per sample over the whole tensor to 0..1, as the authors' 8-bit images, but in float."""
+    """Minimum to 0 and maximum to 1, over the whole sample: the authors' images, but in float."""
     low, high = float(voxel.min()), float(voxel.max())
     if high <= low:
         return voxel, 0.0, 0.5
@@ -122,7 +125,7 @@ def _minmax(voxel: np.ndarray) -> Normalised:
 
 
 def _symmetric(voxel: np.ndarray) -> Normalised:
-    """By the largest |value|, so that no event stays mid-grey."""
+    """Scale by the largest |value|, so that pixels without events stay mid-grey (0.5)."""
     largest = float(max(voxel.max(), -voxel.min()))
     return voxel, (0.5 / largest if largest else 0.0), 0.5
 
@@ -132,46 +135,43 @@ def _none(voxel: np.ndarray) -> Normalised:
 
 
 def _in_bytes(voxel: np.ndarray, scale: float, shift: float) -> Normalised:
-    """To whole numbers 0..255, halves to even, as a picture file would hold them."""
+    """Round to whole numbers 0..255, halves to even, as a picture file would store them."""
     levels = np.rint(np.clip(voxel * np.float32(255 * scale) + np.float32(255 * shift), 0, 255))
     return levels.astype(np.float32), 1 / 255, 0.0
 
 
 def _minmax8(voxel: np.ndarray) -> Normalised:
-    """`minmax` in 8 bits: what zhiwen-xdu/EventSAM's author says the pictures were (issue 20)."""
+    """`minmax` in 8 bits, as the author describes the pictures (zhiwen-xdu/EventSAM, issue 20)."""
     return _in_bytes(*_minmax(voxel))
 
 
 def _symmetric8(voxel: np.ndarray) -> Normalised:
-    """`symmetric` in 8 bits, no event at 128."""
+    """`symmetric` in 8 bits; pixels without events are 128."""
     return _in_bytes(*_symmetric(voxel))
 
 
 def _robust8(voxel: np.ndarray) -> Normalised:
-    """`symmetric8` by the 99th percentile of |value| where events are, against hot pixels."""
+    """`symmetric8` scaled by a percentile of the non-zero |values|, robust to hot pixels."""
     size = np.abs(voxel[voxel != 0])
     largest = float(np.percentile(size, ROBUST_PERCENTILE)) if len(size) else 0.0
     return _in_bytes(voxel, 0.5 / largest if largest else 0.0, 0.5)
 
 
 def _std_of(voxel: np.ndarray, degrees: int) -> Normalised:
-    """(value - mean) / deviation where events are, no event 0, then as image values unscaled.
+    """(value - mean) / deviation over the non-zero values; zeros stay 0, nothing is scaled to 0..1.
 
-    One value, or equal ones, become 0: the references' NaN or 0 (`representations.population_norm`,
-    `unbiased_norm`).
+    A single value, or equal values, become 0, where the references give NaN or 0
+    (`representations.population_norm`, `representations.unbiased_norm`).
     """
     mask = voxel != 0
     values = voxel[mask].astype(np.float64)
     if len(values):
         deviation = values.std(ddof=degrees) if len(values) > degrees else 0.0
-        tiny = deviation <= 1e-6 * np.abs(values).max()  # equal values, but for rounding
+        tiny = deviation <= 1e-6 * np.abs(values).max()  # equal values, up to rounding
         voxel[mask] = 0 if tiny else (values - values.mean()) / deviation
     return voxel, 1.0, 0.0
 
 
-ROBUST_PERCENTILE = 99.0
-
-# name: voxel -> itself or another grid, and (scale, shift) that bring it to the range of an image
 NORMALISERS: dict[str, Callable[[np.ndarray], Normalised]] = {
     "minmax": _minmax,
     "symmetric": _symmetric,
@@ -182,21 +182,22 @@ NORMALISERS: dict[str, Callable[[np.ndarray], Normalised]] = {
     "std_pop": lambda voxel: _std_of(voxel, 0),
     "std_unbiased": lambda voxel: _std_of(voxel, 1),
 }
+"""Name of a normaliser to the function that applies it."""
 
 
 def check_normaliser(name: str) -> None:
-    """Refuse an unknown name.
+    """Check that a normaliser exists.
 
     Raises:
-        ConfigError: It is not in `NORMALISERS`.
+        ConfigError: The name is not in `NORMALISERS`.
     """
     if name not in NORMALISERS:
         raise ConfigError("unknown normaliser", found=name, expected=", ".join(NORMALISERS))
 
 
 @nb.njit(nogil=True, cache=True)
-def _to_planes(rows, scale, shift, out):
-    """Interleaved uint8 to planar float32 * scale + shift; channel by channel, it vectorises."""
+def _to_planes(rows: np.ndarray, scale: np.ndarray, shift: np.ndarray, out: np.ndarray) -> None:
+    """Interleaved uint8 to planar float32 * scale + shift; one channel at a time vectorises."""
     for y in range(out.shape[1]):
         for c in range(3):
             row, a, b, line = rows[y], scale[c], shift[c], out[c, y]
@@ -205,8 +206,8 @@ def _to_planes(rows, scale, shift, out):
 
 
 @nb.njit(nogil=True, cache=True)
-def _affine(planes, scale, shift):
-    """Do planes = planes * scale + shift, per channel, in place."""
+def _affine(planes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> None:
+    """Compute planes = planes * scale + shift per channel, in place."""
     bins, rows, columns = planes.shape
     for c in range(bins):
         a, b = scale[c], shift[c]

@@ -1,8 +1,8 @@
-"""Voxels on another grid than the sensor's: each event shared by the four pixels around its place.
+"""Voxels on another grid than the sensor's: each event is divided among the four nearest pixels.
 
-For views without distortion (DSEC's rectify_map) and for other resolutions. No event counts more or
-less than one: what falls beside the new grid is told. How active a patch is stays a question of the
-sensor's own pixels (`density.patch_density` of `voxels.voxelize`), which no map changes.
+For undistorted views (DSEC's rectify_map) and for other resolutions. Every event has a total weight
+of one; the weight that falls outside the new grid is returned. The activity of a patch is still
+measured on the sensor's own pixels (`density.patch_density` of `voxels.voxelize`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def scaling_map(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:
-    """(H, W, 2) float32 x, y: where the pixels of a sensor lie on a grid of another size.
+    """(H, W, 2) float32 x, y: positions of a sensor's pixels on a grid of another size.
 
-    Centres of pixels are at whole numbers; the outer edges of both grids coincide. No pixel lies
-    beyond the outermost centres, so that no event is lost.
+    Pixel centres are at whole numbers, and the outer edges of both grids coincide. Positions are
+    clipped to the outermost centres, so that no event is lost.
     """
     x = np.clip((np.arange(width) + 0.5) * (to_width / width) - 0.5, 0, to_width - 1)
     y = np.clip((np.arange(height) + 0.5) * (to_height / height) - 0.5, 0, to_height - 1)
@@ -37,28 +37,28 @@ def voxelize_mapped(
     bins: int = 3,
     size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Voxel grid of the events inside a window, at the places a map gives their pixels.
+    """Voxel grid of the events inside a window, at the positions that a map gives their pixels.
 
-    Bilinear in time as `voxels.voxelize`, bilinear in space with weights that sum to one.
+    Bilinear in time like `voxels.voxelize`, and bilinear in space with weights that sum to one.
 
     Args:
         events: K events on an H x W sensor.
         places: (H, W, 2) float32, x and y on the new grid of every sensor pixel, such as DSEC's
-            rectify_map. Not finite: nowhere.
+            rectify_map. Events of pixels whose position is not finite are left out.
         window: Half-open time span that the bins cover.
         bins: B, at least 1.
         size: (H', W') of the new grid; None: the sensor's.
 
     Returns:
-        (B, H', W') float32, summed in float64, and the number of events, in shares, whose place
-        is beside the grid.
+        (B, H', W') float32, summed in float64, and the weight of events that fell outside the grid
+        (one per event, with fractions).
 
     Raises:
-        ConfigError: A map of another sensor, or no bins.
+        ConfigError: A map for another sensor, or no bins.
     """
     if places.shape != (events.height, events.width, 2):
         raise ConfigError(
-            "the map is of another sensor",
+            "the map is for another sensor",
             found=f"map {places.shape}",
             expected=f"({events.height}, {events.width}, 2)",
         )
@@ -68,17 +68,20 @@ def voxelize_mapped(
     height, width = size or (events.height, events.width)
     grid = np.zeros((bins, height, width))
     span = max(window.end_us - window.start_us, 1)
-    scale = (bins - 1) / span
+    bins_per_us = (bins - 1) / span
     kept = _scatter(
-        inside.t, inside.x, inside.y, inside.p, window.start_us, scale,
+        inside.t, inside.x, inside.y, inside.p, window.start_us, bins_per_us,
         np.ascontiguousarray(places, np.float32), grid,
     )  # fmt: skip
     return grid.astype(np.float32), len(inside) - kept
 
 
 @nb.njit(nogil=True, cache=True)
-def _scatter(t, x, y, p, start, scale, places, grid):
-    """Add the events; returns how many lie inside, in shares."""
+def _scatter(
+    t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray,
+    start: int, bins_per_us: float, places: np.ndarray, grid: np.ndarray,
+) -> float:  # fmt: skip
+    """Add the events to the grid; returns the weight that fell inside."""
     bins, height, width = grid.shape
     kept = 0.0
     for k in range(t.size):
@@ -87,9 +90,9 @@ def _scatter(t, x, y, p, start, scale, places, grid):
             continue
         left, top = np.int64(np.floor(column)), np.int64(np.floor(row))
         right, below = column - left, row - top
-        tau = (t[k] - start) * scale
-        low = min(np.int64(tau), bins - 1)
-        later = tau - low if low + 1 < bins else 0.0
+        time = (t[k] - start) * bins_per_us
+        low = min(np.int64(time), bins - 1)
+        later = time - low if low + 1 < bins else 0.0
         sign = 1.0 if p[k] else -1.0
         for i in range(2):
             if not 0 <= top + i < height:
@@ -97,9 +100,9 @@ def _scatter(t, x, y, p, start, scale, places, grid):
             for j in range(2):
                 if not 0 <= left + j < width:
                     continue
-                share = (below if i else 1 - below) * (right if j else 1 - right)
-                kept += share
-                grid[low, top + i, left + j] += sign * share * (1 - later)
+                weight = (below if i else 1 - below) * (right if j else 1 - right)
+                kept += weight
+                grid[low, top + i, left + j] += sign * weight * (1 - later)
                 if later > 0:
-                    grid[low + 1, top + i, left + j] += sign * share * later
+                    grid[low + 1, top + i, left + j] += sign * weight * later
     return kept

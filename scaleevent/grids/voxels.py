@@ -1,16 +1,17 @@
 """Events in a window to a (B, H, W) voxel grid: bilinear in time, signed, exact in any order.
 
 The grid of Zhu et al. 2019 with integer pixels (the same numbers as uzh-rpg/rpg_e2vid:
-utils/inference_utils.py): an event at normalised time tau = (B-1)(t-start)/(end-start) adds
-s (1-f) to bin floor(tau) and s f to the next one, f = tau - floor(tau), s = +1 or -1.
+utils/inference_utils.py): an event at normalised time u = (B-1)(t-start)/(end-start) adds s (1-f)
+to bin floor(u) and s f to the next one, where f = u - floor(u) and s = +1 or -1.
 
-How it is computed. Sorted time splits into B-1 intervals, and inside one interval every event
-touches the same two bins, so it needs only P = sum(s) and F = sum(s f) per pixel. Both sit in one
-64-bit integer: f is a 26-bit fixed-point number, the low 45 bits hold F, the high 19 bits hold P,
-and an event is a single integer addition. Integer sums do not depend on order, so neither does the
-result: not on chunks, threads or the order of equal stamps. Both fields have room for 2^18 events
-on one pixel, so events come in chunks that surely fit beside the fullest pixel's; where that would
-be few, the sums are moved out first. A bin is put together in integers and rounded once.
+How it is computed. The window splits into B-1 intervals, and inside one interval every event
+touches the same two bins, so only P = sum(s) and F = sum(s f) are needed per pixel. Both are packed
+into one 64-bit integer: f is a 26-bit fixed-point number, the low 45 bits hold F and the high 19
+bits hold P, so adding an event is a single integer addition. Integer sums do not depend on order,
+so the result does not depend on chunks, threads or the order of equal time stamps. Both fields have
+room for 2^18 events on one pixel. Events are therefore added in chunks that are sure to fit on top
+of the fullest pixel; where that would make small chunks, the sums are first moved to wider ones.
+Each bin is assembled in integers and rounded once.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 
 FRACTION_BITS = 26
 LOW_BITS = 45
-ROOM = 1 << 18  # events on one pixel that surely fit
-CHUNK = ROOM - 1  # most events between two looks at the fill; F may borrow one from P
-BLOCK = 2048  # events a pass: index and value scratch stay in the first-level cache
+ROOM = 1 << 18  # events on one pixel that are sure to fit
+CHUNK = ROOM - 1  # most events between two checks of the fullest pixel; F may borrow one from P
+BLOCK = 2048  # events per pass: the scratch for index and value stays in the first-level cache
 
 # In units of 2^-FRACTION_BITS both fields of a packed sum are LOW_BITS wide.
-OFFSET = np.uint64(1 << LOW_BITS - 1)
+OFFSET = np.uint64(1 << (LOW_BITS - 1))
 LOW_MASK = np.uint64((1 << LOW_BITS) - 1)
 HIGH_MASK = np.uint64((1 << 64) - (1 << FRACTION_BITS))
-PACKED_OFFSET = np.uint64((1 << 63) + (1 << LOW_BITS - 1))
+PACKED_OFFSET = np.uint64((1 << 63) + (1 << (LOW_BITS - 1)))
 ABOVE_ZERO = np.uint64(1 << LOW_BITS)
 
 _scratch = threading.local()
@@ -59,15 +60,25 @@ def voxelize(
         window: Half-open time span that the bins cover; events outside are left out. None: from
             the first event to the last, both included.
         bins: B, at least 1. With one bin every event counts fully.
-        out: (B, H, W) float32, C-contiguous, to be overwritten, where a loop wants to reuse memory.
+        out: (B, H, W) float32, C-contiguous, to be overwritten, for loops that reuse memory.
 
     Returns:
-        (B, H, W) float32. No events give zeros; events of one stamp without a window go to bin 0.
-        Against exact arithmetic each event errs by at most 2^-27 and the result by 2^-24 of itself:
-        below 2e-5 + 2^-23 |value| in all, unless thousands of events on a pixel round the same way.
+        (B, H, W) float32. Without events it is zero; without a window, events that all have the
+        same time stamp go to bin 0. Compared with exact arithmetic, each event is off by at most
+        2^-27 and the result by 2^-24 of itself: below 2e-5 + 2^-23 |value| together, unless
+        thousands of events on a pixel round in the same direction.
 
     Raises:
         ConfigError: `bins` below 1, or `out` of another shape or dtype.
+
+    Example:
+        >>> from scaleevent import Events, voxelize
+        >>> events = Events.from_columns([0, 5, 10], [1, 1, 1], [0, 0, 0], [1, 1, 0], 2, 2)
+        >>> grid = voxelize(events, bins=3)  # one event in each bin
+        >>> grid.shape
+        (3, 2, 2)
+        >>> grid[:, 0, 1]
+        array([ 1.,  1., -1.], dtype=float32)
     """
     if bins < 1:
         raise ConfigError("a voxel grid needs at least one bin", where="bins", found=bins)
@@ -94,20 +105,20 @@ def voxelize(
     shift, scale = _steps(span, bins)
     moved: np.ndarray | None = None
     for b, packed in enumerate(sums):
-        first, fit = edges[b], CHUNK
+        first, size = edges[b], CHUNK
         while first < edges[b + 1]:
-            part = slice(first, min(first + fit, edges[b + 1]))
+            part = slice(first, min(first + size, edges[b + 1]))
             _scatter(
                 events.t[part], events.x[part], events.y[part], events.p[part],
                 start, shift, scale, 0.5 - b * 2.0**FRACTION_BITS, packed, events.width,
             )  # fmt: skip
             first = part.stop
             if first < edges[b + 1]:
-                fit = min(CHUNK, ROOM - _fullest(packed) - 1)
-                if fit < CHUNK // 2:
+                size = min(CHUNK, ROOM - _fullest(packed) - 1)
+                if size < CHUNK // 2:
                     moved = np.zeros((len(sums) + 1, pixels), np.int64) if moved is None else moved
                     _move(packed, moved[b : b + 2])
-                    fit = CHUNK
+                    size = CHUNK
     flat = out.reshape(bins, pixels)
     if moved is None:
         _unpack(sums, flat)
@@ -120,10 +131,10 @@ def voxelize(
 
 
 def voxelize_packed(packed: PackedEvents, window: Window, bins: int = 3) -> np.ndarray:
-    """The grid of `voxelize(packed.unpack(), window, bins)`, bit for bit, in fewer trips to memory.
+    """The same grid as `voxelize(packed.unpack(), window, bins)`, with fewer passes over memory.
 
     Args:
-        packed: Events of this window, waits counted from its start.
+        packed: Events of this window, with waits counted from its start.
         window: Half-open time span that the bins cover.
         bins: B, at least 1.
 
@@ -144,7 +155,7 @@ def voxelize_packed(packed: PackedEvents, window: Window, bins: int = 3) -> np.n
         _inner(window.start_us, span, bins), *_steps(span, bins), sums,
     )  # fmt: skip
     if not inside:
-        packed.unpack()  # names the event
+        packed.unpack()  # raises, and names the event
     out = np.empty((bins, height, width), np.float32)
     _unpack(sums, out.reshape(bins, -1))
     _keep_scratch(sums)
@@ -152,54 +163,61 @@ def voxelize_packed(packed: PackedEvents, window: Window, bins: int = 3) -> np.n
 
 
 def _take_scratch(intervals: int, pixels: int) -> np.ndarray:
-    """Zeroed int64 memory; what this thread kept from its last call, where that is large enough."""
-    held = _scratch.__dict__.pop("sums", None)  # taken, so that an error cannot leave it dirty
+    """Zeroed int64 memory: what this thread kept from its last call, if that is large enough."""
+    # taken out, so that an error cannot leave memory there that is not zero
+    held: np.ndarray | None = _scratch.__dict__.pop("sums", None)
     if held is None or held.size < intervals * pixels:
         held = zeros_for_scatter(intervals * pixels)
     return held[: intervals * pixels].reshape(intervals, pixels)
 
 
 def _keep_scratch(sums: np.ndarray) -> None:
-    """Keep memory that is zeroed again for the next call of this thread."""
+    """Keep memory, which is zero again, for the next call of this thread."""
     _scratch.sums = sums.base
 
 
 def _inner(start: int, span: int, bins: int) -> np.ndarray:
-    """When each interval but the first begins: tau reaches b at or before that stamp."""
+    """Time at which each interval but the first begins: the first with u >= b, b = 1 .. B-2."""
     return np.array([start + -(-b * span // (bins - 1)) for b in range(1, bins - 1)], np.int64)
 
 
 def _steps(span: int, bins: int) -> tuple[int, float]:
-    """Bits to drop from a time, and what one such step adds to a weight of FRACTION_BITS."""
-    shift = max(span.bit_length() - 31, 0)  # spans over 35 minutes: coarser steps, still 2^-31
+    """Low bits to drop from a time, and the fixed-point increase of u in one such time step."""
+    shift = max(span.bit_length() - 31, 0)  # only above 35 minutes: coarser steps, still 2^-31
     return shift, (bins - 1) * 2.0 ** (FRACTION_BITS + shift) / span
 
 
 @nb.njit(nogil=True, cache=True)
-def _pixel_index(x, y, width, index):
+def _pixel_index(x: np.ndarray, y: np.ndarray, width: int, index: np.ndarray) -> None:
     for j in range(x.size):
         index[j] = np.uint32(y[j]) * np.uint32(width) + np.uint32(x[j])
 
 
 @nb.njit(nogil=True, cache=True)
-def _packed_values(t, p, start, shift, scale, base, value):
-    """Of each event s (2^LOW_BITS + f); `base` takes off the interval's start and rounds."""
+def _packed_values(
+    t: np.ndarray, p: np.ndarray, start: int, shift: int, scale: float, base: float,
+    value: np.ndarray,
+) -> None:  # fmt: skip
+    """Write s (2^LOW_BITS + f) of each event; `base` subtracts the interval's start and rounds."""
     for j in range(t.size):
         ticks = np.int32(np.uint64(t[j] - start) >> np.uint64(shift))
         f = np.int64(np.int32(np.float64(ticks) * scale + base))
-        minus = np.int64(p[j]) - np.int64(1)  # 0 or -1: two's-complement negation below
+        minus = np.int64(p[j]) - np.int64(1)  # 0 or -1: (v ^ minus) - minus is v or -v
         value[j] = (((np.int64(1) << LOW_BITS) + f) ^ minus) - minus
 
 
 @nb.njit(nogil=True, cache=True)
-def _add(index, value, sums):
+def _add(index: np.ndarray, value: np.ndarray, sums: np.ndarray) -> None:
     for j in range(index.size):
         sums[np.int64(index[j])] += value[j]
 
 
 @nb.njit(nogil=True, cache=True)
-def _scatter(t, x, y, p, start, shift, scale, base, sums, width):
-    """Add one chunk in blocks: two passes that vectorise, then a bare scatter."""
+def _scatter(
+    t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray,
+    start: int, shift: int, scale: float, base: float, sums: np.ndarray, width: int,
+) -> None:  # fmt: skip
+    """Add one chunk in blocks: two passes that vectorise, then a loop that only adds."""
     index = np.empty(BLOCK, np.uint32)
     value = np.empty(BLOCK, np.int64)
     for i in range(0, t.size, BLOCK):
@@ -211,9 +229,10 @@ def _scatter(t, x, y, p, start, shift, scale, base, sums, width):
 
 @nb.njit(nogil=True, cache=True)
 def _scatter_words(
-    words, start, row_shift, wait_shift, height, width, inner, shift, scale, sums
-):  # fmt: skip
-    """Add words to the sums of all intervals; False, half-way, at a pixel off the sensor."""
+    words: np.ndarray, start: int, row_shift: int, wait_shift: int, height: int, width: int,
+    inner: np.ndarray, shift: int, scale: float, sums: np.ndarray,
+) -> bool:  # fmt: skip
+    """Add words to the sums of all intervals; stops and returns False at a pixel off the sensor."""
     t = np.empty(BLOCK, np.int64)
     x, y, p = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.uint8)
     now, b = start, 0
@@ -238,16 +257,16 @@ def _scatter_words(
 
 
 def _fullest(sums: np.ndarray) -> int:
-    """A power of two of events that no pixel's P or F is beyond."""
-    bits = int(_changing_bits(sums)) & (1 << 64) - 1
+    """A power of two that bounds P and F of every pixel, in events."""
+    bits = int(_changing_bits(sums)) & ((1 << 64) - 1)
     high = (bits >> LOW_BITS).bit_length() - 1
-    low = (bits & (1 << LOW_BITS) - 1).bit_length() - 1 - FRACTION_BITS
+    low = (bits & ((1 << LOW_BITS) - 1)).bit_length() - 1 - FRACTION_BITS
     return 1 << max(high, low, 0)
 
 
 @nb.njit(nogil=True, cache=True)
-def _changing_bits(sums):
-    """Bits unlike the next lower one in any pixel: the top one of a field tells its size."""
+def _changing_bits(sums: np.ndarray) -> np.int64:
+    """OR over pixels of x ^ (x << 1); the highest set bit in a field bounds its magnitude."""
     bits = np.int64(0)
     for k in range(sums.size):
         bits |= sums[k] ^ (sums[k] << 1)
@@ -255,10 +274,10 @@ def _changing_bits(sums):
 
 
 @nb.njit(nogil=True, cache=True)
-def _fields(packed):
-    """P and F of a packed sum in units of 2^-FRACTION_BITS, as unsigned numbers: plus OFFSET.
+def _fields(packed: np.int64) -> tuple[np.uint64, np.uint64]:
+    """P and F of a packed sum in units of 2^-FRACTION_BITS, plus OFFSET, which makes them unsigned.
 
-    Unsigned, because the instruction sets we meet shift no signed 64-bit vectors to the right.
+    Unsigned, because common instruction sets cannot shift signed 64-bit vectors to the right.
     """
     positive = np.uint64(packed) + PACKED_OFFSET
     high = (positive >> np.uint64(LOW_BITS - FRACTION_BITS)) & HIGH_MASK
@@ -266,7 +285,7 @@ def _fields(packed):
 
 
 @nb.njit(nogil=True, cache=True)
-def _move(sums, wide):
+def _move(sums: np.ndarray, wide: np.ndarray) -> None:
     """Move packed sums to the two bins of their interval, int64 in units of 2^-FRACTION_BITS."""
     for k in range(sums.size):
         high, low = _fields(sums[k])
@@ -276,15 +295,15 @@ def _move(sums, wide):
 
 
 @nb.njit(nogil=True, cache=True)
-def _to_float(value):
-    """Units of 2^-FRACTION_BITS plus OFFSET to float32, rounded once; above 0 on the way."""
+def _to_float(value: np.uint64) -> np.float32:
+    """Units of 2^-FRACTION_BITS plus OFFSET to float32, rounded once; converts while above zero."""
     whole = np.float64(value + ABOVE_ZERO) - (ABOVE_ZERO + OFFSET)
     return np.float32(whole * 2.0**-FRACTION_BITS)
 
 
 @nb.njit(nogil=True, cache=True)
-def _unpack_block(sums, carry, out):
-    """Do out = carry + P - F, carry = F, sums = 0."""
+def _unpack_block(sums: np.ndarray, carry: np.ndarray, out: np.ndarray) -> None:
+    """Compute out = carry + P - F, then carry = F and sums = 0."""
     for k in range(sums.size):
         high, low = _fields(sums[k])
         sums[k] = 0
@@ -293,8 +312,8 @@ def _unpack_block(sums, carry, out):
 
 
 @nb.njit(nogil=True, cache=True)
-def _unpack(sums, out):
-    """Write all bins from packed sums and zero these: bin b gets P_b - F_b + F_(b-1)."""
+def _unpack(sums: np.ndarray, out: np.ndarray) -> None:
+    """Write all bins from packed sums and set these to zero: bin b gets P_b - F_b + F_(b-1)."""
     carry = np.empty(BLOCK, np.uint64)
     bins, pixels = out.shape
     for i in range(0, pixels, BLOCK):

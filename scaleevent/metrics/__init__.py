@@ -1,1 +1,1 @@
-"""The metrics, as each benchmark's own code computes them."""
+"""Metrics as the benchmarks' own code computes them: `update` per sample, `compute` over all."""

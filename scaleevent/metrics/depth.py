@@ -1,11 +1,11 @@
 """Depth errors in the two variants that published tables mix, always side by side.
 
 `dae` is the metric of E2Depth and DepthAnyEvent (Tesla-SHT/depthanyevent:evaluation.py, the same as
-uzh-rpg/rpg_e2depth), with cut-offs `dae_10m`, `dae_20m` and `dae_30m`; `dav2` that of
+uzh-rpg/rpg_e2depth), with cut-offs `dae_10m`, `dae_20m` and `dae_30m`. `dav2` is the metric of
 Depth-Anything-V2 (DepthAnything/Depth-Anything-V2:metric_depth/util/metric.py). They differ in
-which pixels count, in their comparisons and in the formulas of `sq_rel` and `silog`, and `dae`
-rescales the ground truth and leaves out predictions beyond its maximum: read it together with its
-share of excluded pixels.
+the pixels that count, in their comparisons and in the formulas of `sq_rel` and `silog`. In
+addition, `dae` rescales the ground truth and leaves out predictions beyond its maximum, so read it
+together with its fraction of excluded pixels.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Errors = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 MAX_DEPTH_M = 80.0  # clip distance of both references
 CUTOFFS_M = (10, 20, 30)
-MIN_DEPTH_M = 1e-3  # of dav2: its training mask, and the floor of predictions
-EPSILON = 1e-5  # of dae
-LOG_DEPTH_RANGE = 3.70378  # E2Depth's networks span exp(-3.70378) Z to Z
+MIN_DEPTH_M = 1e-3  # dav2: least ground truth that counts, and lower limit of predictions
+EPSILON = 1e-5  # dae: added in divisions and logarithms
+LOG_DEPTH_RANGE = 3.70378  # E2Depth's networks cover exp(-3.70378) Z to Z
 DELTA = 1.25
 
 VARIANTS = ("dae", *(f"dae_{cutoff}m" for cutoff in CUTOFFS_M), "dav2")
 
 
 def decode_log_depth(prediction: np.ndarray, max_depth: float = MAX_DEPTH_M) -> np.ndarray:
-    """Metres of E2Depth's normalised log depth: Z exp(3.70378 (p - 1)), p in 0..1."""
+    """Convert E2Depth's normalised log depth p in 0..1 to metres: Z exp(3.70378 (p - 1))."""
     return max_depth * np.exp(LOG_DEPTH_RANGE * (np.asarray(prediction, np.float64) - 1))
 
 
-def measure(
+def update(
     prediction: np.ndarray,
     target: np.ndarray,
     *,
@@ -48,16 +48,16 @@ def measure(
 
     Args:
         prediction: (H, W) metres, finite.
-        target: (H, W) metres; NaN or values up to 0 where unknown.
+        target: (H, W) metres; NaN or not above 0 where unknown.
         max_depth: Z in metres; ground truth beyond it does not count.
         alignment: How the prediction is first fitted to the frame's ground truth: not at all, by
             the ratio of medians, or by scale and shift.
-        where: What the frame is called in errors.
+        where: Name of the frame in error messages.
 
     Returns:
-        For every variant `{variant}_pixels` and, where that is not 0, `{variant}_{metric}`; for
-        `dae` and `dav2` also `_excluded`, the share of pixels with ground truth in (0, Z] that the
-        variant leaves out.
+        The frame's state: for every variant `{variant}_pixels` and, if that is not 0,
+        `{variant}_{metric}`; for `dae` and `dav2` also `{variant}_excluded`, the fraction of pixels
+        with ground truth in (0, Z] that the variant leaves out.
 
     Raises:
         DataError: Sizes differ, the prediction is not finite, or its median cannot be scaled.
@@ -72,67 +72,71 @@ def measure(
     _check_finite(prediction, where)
     prediction = align(prediction, target, alignment, where=where)
     known = (target > 0) & (target <= max_depth)
-    record: dict[str, float] = {}
+    state: dict[str, float] = {}
 
     truth, valid = _prepare_dae(prediction, target, max_depth)
-    record |= _excluded("dae", known, valid)
-    record |= _named("dae", dae_errors, prediction[valid], truth[valid])
+    state |= _excluded("dae", known, valid)
+    state |= _named("dae", dae_errors, prediction[valid], truth[valid])
     for cutoff in CUTOFFS_M:
         near = valid & (truth < cutoff)
-        record |= _named(f"dae_{cutoff}m", dae_errors, prediction[near], truth[near])
+        state |= _named(f"dae_{cutoff}m", dae_errors, prediction[near], truth[near])
 
     valid = known & (target >= MIN_DEPTH_M)
     floored = np.maximum(prediction[valid], MIN_DEPTH_M)
-    record |= _excluded("dav2", known, valid)
-    record |= _named("dav2", dav2_errors, floored, target[valid])
-    return record
+    state |= _excluded("dav2", known, valid)
+    state |= _named("dav2", dav2_errors, floored, target[valid])
+    return state
 
 
-def summarise(
-    records: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None
+def compute(
+    states: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None
 ) -> dict[str, float | list[float]]:
-    """Mean over frames of `dav2`; mean over sequences of the mean over frames of `dae`.
+    """For `dav2` the mean over frames; for `dae` the mean over sequences of their frames' mean.
 
-    A frame counts in the metrics it has; sequences without any are left out.
+    A frame counts in the metrics it has; sequences without any such frame are left out.
 
     Args:
-        records: What `measure` gave for each frame.
-        groups: The sequence of each frame. None: all of one sequence.
+        states: What `update` returned for each frame.
+        groups: The sequence of each frame. None: all frames are one sequence.
 
     Returns:
-        `{variant}_{metric}` as in the records, `{variant}_pixels` summed and `{variant}_empty`, the
-        frames without a pixel that counts, of `frames` in all.
+        `{variant}_{metric}` as in the states, the sum `{variant}_pixels`, the number of frames
+        `{variant}_empty` without a pixel that counts, and the number of all `frames`.
 
     Raises:
         DataError: No frame has ground truth.
     """
-    if not any("dae_excluded" in record for record in records):
+    if not any("dae_excluded" in state for state in states):
         raise DataError(
-            "no frame has a pixel with ground truth in range", found=f"{len(records)} frames"
+            "no frame has a pixel with ground truth in range", found=f"{len(states)} frames"
         )
-    pooled = [""] * len(records)
+    pooled = [""] * len(states)
     sequences = pooled if groups is None else groups
-    summary: dict[str, float | list[float]] = {"frames": len(records)}
+    result: dict[str, float | list[float]] = {"frames": len(states)}
     for variant in VARIANTS:
-        pixels = [record[f"{variant}_pixels"] for record in records]
-        summary[f"{variant}_pixels"] = sum(pixels)
-        summary[f"{variant}_empty"] = pixels.count(0)
-    for name in dict.fromkeys(name for record in records for name in record):
-        if name not in summary:
+        pixels = [state[f"{variant}_pixels"] for state in states]
+        result[f"{variant}_pixels"] = sum(pixels)
+        result[f"{variant}_empty"] = pixels.count(0)
+    for name in dict.fromkeys(name for state in states for name in state):
+        if name not in result:
             by = sequences if name.startswith("dae") else pooled
-            summary[name] = _mean_of_sequences(records, by, name)
-    return summary
+            result[name] = _mean_of_sequences(states, by, name)
+    return result
 
 
 def align(
     prediction: np.ndarray, target: np.ndarray, alignment: Alignment, *, where: object = None
 ) -> np.ndarray:
-    """Fit a prediction to the pixels with ground truth, however far: those finite and above 0.
+    """Fit a prediction to all pixels with ground truth (finite and above 0, without upper limit).
 
-    Least squares as Tesla-SHT/depthanyevent does it: s, h that minimise |s P + h - T|.
+    Least squares as in Tesla-SHT/depthanyevent: the s, h that minimise |s P + h - T|.
 
     Returns:
-        (H, W) float64; the prediction itself where no pixel has ground truth.
+        (H, W) float64; the prediction itself if no pixel has ground truth.
+
+    Raises:
+        ConfigError: No such alignment.
+        DataError: The median of the prediction is not above 0.
     """
     if alignment not in ("none", "median", "least-squares"):
         raise ConfigError("no such alignment", where="alignment", found=alignment)
@@ -149,9 +153,11 @@ def align(
                 found=middle,
                 expected="above 0",
             )
-        return prediction * (np.median(t) / middle)
-    scale, shift = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), t, rcond=None)[0]
-    return scale * prediction + shift
+        scale, shift = np.median(t) / middle, 0.0
+    else:
+        scale, shift = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), t, rcond=None)[0]
+    aligned: np.ndarray = scale * prediction + shift
+    return aligned
 
 
 def dae_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
@@ -199,10 +205,10 @@ def dav2_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
 def _prepare_dae(
     prediction: np.ndarray, target: np.ndarray, max_depth: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ground truth rescaled so that its maximum is Z, and where both lie strictly within (0, Z).
+    """Ground truth rescaled to a maximum of Z, and a mask of pixels with both within (0, Z).
 
-    A prediction clipped to [0, Z] does not count where the clip took hold, so that it suffices to
-    leave these out.
+    The reference clips predictions to [0, Z] and then leaves out the clipped ones; leaving out
+    those outside (0, Z) is the same.
     """
     truth = np.clip(target, 0, max_depth)
     peak = np.nanmax(truth, initial=0)
@@ -213,26 +219,26 @@ def _prepare_dae(
 
 
 def _named(variant: str, errors: Errors, p: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """Errors under the variant's name; only the count where there is nothing to average."""
-    record = {f"{variant}_pixels": p.size}
+    """Errors under the variant's name; without pixels only their number, 0."""
+    state: dict[str, float] = {f"{variant}_pixels": p.size}
     if p.size:
-        record |= {f"{variant}_{name}": float(value) for name, value in errors(p, t).items()}
-    return record
+        state |= {f"{variant}_{name}": float(value) for name, value in errors(p, t).items()}
+    return state
 
 
 def _excluded(variant: str, known: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """The share of known pixels that a variant leaves out."""
+    """The fraction of known pixels that a variant leaves out."""
     return {f"{variant}_excluded": float(1 - valid[known].mean())} if known.any() else {}
 
 
 def _mean_of_sequences(
-    records: Sequence[Mapping[str, float]], sequences: Sequence[str], name: str
+    states: Sequence[Mapping[str, float]], sequences: Sequence[str], name: str
 ) -> float:
-    """Mean over sequences of the mean over those of their frames that have the metric."""
+    """Mean over sequences of the mean over their frames that have the metric."""
     values: dict[str, list[float]] = {}
-    for record, sequence in zip(records, sequences, strict=True):
-        if name in record:
-            values.setdefault(sequence, []).append(record[name])
+    for state, sequence in zip(states, sequences, strict=True):
+        if name in state:
+            values.setdefault(sequence, []).append(state[name])
     means = [math.fsum(frames) / len(frames) for frames in values.values()]
     return math.fsum(means) / len(means)
 
@@ -244,5 +250,5 @@ def _check_finite(prediction: np.ndarray, where: object) -> None:
             "the predicted depth is not finite",
             where=where,
             found=f"{prediction[tuple(wrong[0])]} at row {wrong[0][0]}, column {wrong[0][1]}; "
-            f"{len(wrong)} pixels in all",
+            f"{len(wrong)} pixels in total",
         )

@@ -1,18 +1,18 @@
-"""Errors of optical flow over sparse and dense masks, and as four public code bases count them.
+"""Optical flow errors on dense and sparse masks, and as four public code bases compute them.
 
 With f the prediction, g = (u, v) the ground truth and e = |f - g| in pixels:
 
-| variant | pixels that count | from |
+| variant | pixels that count | source |
 |---|---|---|
-| `dense` | ground truth known | KITTI's Fl-all is `dense_fl_all` |
-| `sparse` | and at least one event | ScaleEvent section 4.2; its %Out is `sparse_fl_all` |
-| `bflow` | as `dense` | uzh-rpg/bflow:utils/metrics.py |
-| `evflownet` | as `sparse`, g not 0 | daniilidis-group/EV-FlowNet:src/eval_utils.py |
-| `tub_rip` | as `sparse`, u, v not 0 | tub-rip/event_based_optical_flow:src/utils/flow_utils.py |
-| `tudelft` | as `sparse`, g not 0 | tudelft/event_flow:loss/flow.py |
+| `dense` | known ground truth | KITTI's Fl-all is `dense_fl_all` |
+| `sparse` | `dense`, at least one event | ScaleEvent section 4.2; its %Out is `sparse_fl_all` |
+| `bflow` | `dense` | uzh-rpg/bflow:utils/metrics.py |
+| `evflownet` | `sparse`, g not 0 | daniilidis-group/EV-FlowNet:src/eval_utils.py |
+| `tub_rip` | `sparse`, u and v not 0 | tub-rip/event_based_optical_flow:src/utils/flow_utils.py |
+| `tudelft` | `sparse`, g not 0 | tudelft/event_flow:loss/flow.py |
 
-Shares of `dense`, `sparse` and `bflow` are percent and angles degrees; the others keep their
-origins' fractions and radians. Every code base means something else by an outlier.
+`dense`, `sparse` and `bflow` give percent and degrees; the others give fractions and radians, as
+their sources do. Each code base defines an outlier differently.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import numpy as np
 
 from scaleevent.errors import DataError
 
-OUTLIER_PX, OUTLIER_SHARE = 3, 0.05  # KITTI 2015: beyond both
-EPSILON = 1e-5  # in the references' divisions by the number of pixels
+OUTLIER_PX, OUTLIER_FRACTION = 3, 0.05  # KITTI 2015: an error above 3 px and above 5% of |g|
+EPSILON = 1e-5  # added by the references in divisions by the number of pixels
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the formulas read of n pixels, each (n,) float64.
+    """What the formulas need of n pixels, each (n,) float64.
 
     Attributes:
         error: |f - g| in pixels.
@@ -47,21 +47,21 @@ class Pixels:
 
     @classmethod
     def between(cls, f: np.ndarray, g: np.ndarray) -> Pixels:
-        """Of a prediction and ground truth, both (2, n)."""
+        """Compare a prediction with ground truth, both (2, n)."""
         length, true_length = np.hypot(*f), np.hypot(*g)
         cosine = (1 + (f * g).sum(0)) / np.sqrt((1 + length**2) * (1 + true_length**2))
         angle = np.arccos(np.clip(cosine, -1, 1))
         return cls(np.hypot(*(f - g)), length, true_length, angle)
 
     def where(self, mask: np.ndarray) -> Pixels:
-        """Those pixels of n that a (n,) bool mask has."""
+        """The pixels selected by a (n,) bool mask."""
         return Pixels(self.error[mask], self.length[mask], self.true_length[mask], self.angle[mask])
 
 
 Errors = Callable[[Pixels], dict[str, float]]
 
 
-def measure(
+def update(
     prediction: np.ndarray,
     target: np.ndarray,
     events: np.ndarray | None = None,
@@ -72,13 +72,14 @@ def measure(
 
     Args:
         prediction: (2, H, W) pixels right and down, finite.
-        target: (2, H, W); not finite where unknown, such as on the hood of a car.
-        events: (H, W) bool or counts, where the window has events. None: only the variants that do
-            without are measured.
-        where: What the sample is called in errors.
+        target: (2, H, W) pixels; not finite where unknown, such as on the hood of a car.
+        events: (H, W) bool or counts, which pixels have events in the window. None: only the
+            variants that need no events.
+        where: Name of the sample in error messages.
 
     Returns:
-        For every variant `{variant}_pixels` and, where that is not 0, `{variant}_{metric}`.
+        The sample's state: for every variant `{variant}_pixels` and, if that is not 0,
+        `{variant}_{metric}`.
 
     Raises:
         DataError: Sizes differ or the prediction is not finite.
@@ -98,58 +99,58 @@ def measure(
             "tub_rip": sparse & (g != 0).all(0),
             "tudelft": moving,
         }
-    record: dict[str, float] = {}
+    state: dict[str, float] = {}
     for variant, mask in masks.items():
-        record[f"{variant}_pixels"] = int(np.count_nonzero(mask))
+        state[f"{variant}_pixels"] = int(np.count_nonzero(mask))
         if mask.any():
             errors = VARIANTS[variant](pixels.where(mask))
-            record |= {f"{variant}_{name}": float(value) for name, value in errors.items()}
-    return record
+            state |= {f"{variant}_{name}": float(value) for name, value in errors.items()}
+    return state
 
 
-def summarise(
-    records: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None
+def compute(
+    states: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None
 ) -> dict[str, float | list[float]]:
     """Mean over the samples that have the metric.
 
     Args:
-        records: What `measure` gave for each sample.
-        groups: The samples' sequences, as other metrics want them; samples of all weigh the same.
+        states: What `update` returned for each sample.
+        groups: The sequence of each sample, which other metrics need; all samples count equally.
 
     Returns:
-        `{variant}_{metric}` as in the records, `{variant}_pixels` summed and `{variant}_empty`, the
-        samples without a pixel that counts, of `samples` in all.
+        `{variant}_{metric}` as in the states, the sum `{variant}_pixels`, the number of samples
+        `{variant}_empty` without a pixel that counts, and the number of all `samples`.
 
     Raises:
         DataError: No sample has ground truth.
     """
-    if not any(record["dense_pixels"] for record in records):
-        raise DataError("no sample has a pixel with known flow", found=f"{len(records)} samples")
-    summary: dict[str, float | list[float]] = {"samples": len(records)}
-    for name in dict.fromkeys(name for record in records for name in record):
-        values = [record[name] for record in records if name in record]
+    if not any(state["dense_pixels"] for state in states):
+        raise DataError("no sample has a pixel with known flow", found=f"{len(states)} samples")
+    result: dict[str, float | list[float]] = {"samples": len(states)}
+    for name in dict.fromkeys(name for state in states for name in state):
+        values = [state[name] for state in states if name in state]
         if name.endswith("_pixels"):
-            summary[name] = sum(values)
-            summary[name.removesuffix("pixels") + "empty"] = values.count(0)
+            result[name] = sum(values)
+            result[name.removesuffix("pixels") + "empty"] = values.count(0)
         else:
-            summary[name] = math.fsum(values) / len(values)
-    return summary
+            result[name] = math.fsum(values) / len(values)
+    return result
 
 
 def plain_errors(at: Pixels) -> dict[str, float]:
-    """End-point error in pixels, shares beyond 1, 2 and 3 px and KITTI's outliers in percent."""
+    """End-point error in pixels; percentage above 1, 2 and 3 px, and of KITTI's outliers."""
     return {
         "epe": at.error.mean(),
         **{f"{n}pe": 100 * np.mean(at.error > n) for n in (1, 2, 3)},
         "fl_all": 100
-        * np.mean((at.error > OUTLIER_PX) & (at.error > OUTLIER_SHARE * at.true_length)),
+        * np.mean((at.error > OUTLIER_PX) & (at.error > OUTLIER_FRACTION * at.true_length)),
         "ae": np.degrees(at.angle.mean()),
     }
 
 
 def bflow_errors(at: Pixels) -> dict[str, float]:
-    """As `plain_errors`, but beyond n px counts only from 5% of the magnitude on."""
-    large = at.error >= OUTLIER_SHARE * at.true_length
+    """Like `plain_errors`, but errors above n px count only from 5% of the true length on."""
+    large = at.error >= OUTLIER_FRACTION * at.true_length
     return {
         "epe": at.error.mean(),
         **{f"{n}pe": 100 * np.mean((at.error > n) & large) for n in (1, 2, 3)},
@@ -158,13 +159,13 @@ def bflow_errors(at: Pixels) -> dict[str, float]:
 
 
 def evflownet_errors(at: Pixels) -> dict[str, float]:
-    """Average end-point error, and the share *below* 3 px."""
+    """Average end-point error, and the fraction of errors *below* 3 px."""
     below = np.count_nonzero(at.error < OUTLIER_PX)
     return {"aee": at.error.mean(), "below_3px": below / (at.error.size + EPSILON)}
 
 
 def tub_rip_errors(at: Pixels) -> dict[str, float]:
-    """Shares beyond n px without a rule of 5%; the angle in radians."""
+    """Fractions of errors above n px, without the rule of 5%; the angle in radians."""
     count = at.error.size + EPSILON
     return {
         "epe": at.error.sum() / count,
@@ -174,8 +175,8 @@ def tub_rip_errors(at: Pixels) -> dict[str, float]:
 
 
 def tudelft_errors(at: Pixels) -> dict[str, float]:
-    """The outliers' 5% are those of the *predicted* magnitude."""
-    outliers = (at.error > OUTLIER_PX) & (at.error > OUTLIER_SHARE * at.length)
+    """Outliers whose 5% refer to the *predicted* length."""
+    outliers = (at.error > OUTLIER_PX) & (at.error > OUTLIER_FRACTION * at.length)
     return {"aee": at.error.mean(), "outlier": outliers.mean()}
 
 
@@ -202,5 +203,5 @@ def _check(f: np.ndarray, g: np.ndarray, events: np.ndarray | None, where: objec
             "the predicted flow is not finite",
             where=where,
             found=f"{f[tuple(wrong[0])]} at row {wrong[0][1]}, column {wrong[0][2]}; "
-            f"{len(wrong)} values in all",
+            f"{len(wrong)} values in total",
         )

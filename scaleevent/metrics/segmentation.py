@@ -1,7 +1,7 @@
 """Class overlap and pixel accuracy from confusion matrices of integer counts.
 
 The counts of all samples are added before anything is divided, so the result depends neither on
-batches nor on the number of processes. Same numbers as uzh-rpg/ess:evaluation/metrics.py,
+batches nor on the number of processes. The numbers are those of uzh-rpg/ess:evaluation/metrics.py,
 ldkong1205/OpenESS and zhiwen-xdu/ScaleEvent.
 """
 
@@ -17,19 +17,20 @@ from scaleevent.errors import DataError
 IGNORE = 255  # label id of pixels that do not count
 
 
-def measure(
+def update(
     prediction: np.ndarray, label: np.ndarray, classes: int, *, where: object = None
 ) -> dict[str, np.ndarray]:
     """Count one sample's pixels by class.
 
     Args:
         prediction: (H, W) integer classes below `classes`.
-        label: (H, W) integer classes, or 255 where a pixel does not count.
-        classes: K.
-        where: What the sample is called in errors.
+        label: (H, W) integer classes, or 255 for pixels that do not count.
+        classes: Number of classes K.
+        where: Name of the sample in error messages.
 
     Returns:
-        `confusion`, (K, K) int64: row the label, column the prediction.
+        The sample's state: `confusion`, (K, K) int64, with labels as rows and predictions as
+        columns.
 
     Raises:
         DataError: Sizes differ, the arrays are not integers, or an id is outside the classes.
@@ -49,25 +50,25 @@ def measure(
     return {"confusion": counts.reshape(classes, classes).astype(np.int64)}
 
 
-def summarise(
-    records: Sequence[Mapping[str, Any]], groups: Sequence[str] | None = None
+def compute(
+    states: Sequence[Mapping[str, Any]], groups: Sequence[str] | None = None
 ) -> dict[str, float | list[float]]:
-    """Overlap of the pooled counts; all shares in percent.
+    """Overlap and accuracy from the pooled counts, in percent.
 
     Args:
-        records: What `measure` gave for each sample; matrices may be nested lists.
-        groups: The samples' sequences, as other metrics want them; counts are pooled across them.
+        states: What `update` returned for each sample; matrices may be nested lists.
+        groups: The sequence of each sample, which other metrics need; counts are pooled over all.
 
     Returns:
-        `iou` of each class, C[c,c] / (row + column - C[c,c]), 0 for an absent one. `miou`, the mean
-        over all classes as the references have it. `miou_present` leaves out classes absent from
-        labels and predictions. `acc`, the share of right pixels. `pixels` and `samples` counted,
-        `empty` samples without a pixel that counts.
+        `iou` of each class, C[c,c] / (row + column - C[c,c]), 0 for an absent class; `miou`, the
+        mean over all classes, as in the references; `miou_present`, the mean without classes absent
+        from labels and predictions; `acc`, the percentage of correct pixels; the number of `pixels`
+        and `samples`; and `empty`, the number of samples without a pixel that counts.
 
     Raises:
         DataError: No sample has a pixel that counts.
     """
-    matrices = [np.asarray(record["confusion"], np.int64) for record in records]
+    matrices = [np.asarray(state["confusion"], np.int64) for state in states]
     empty = sum(not matrix.any() for matrix in matrices)
     if empty == len(matrices):
         raise DataError("no sample has a labelled pixel", found=f"{empty} samples")
@@ -89,7 +90,7 @@ def summarise(
 def _check_ids(
     name: str, ids: np.ndarray, classes: int, where: object, also: int | None = None
 ) -> None:
-    """Refuse ids that are neither a class nor `also`, naming the first."""
+    """Raise, naming the first, if there are ids that are neither a class nor `also`."""
     if not np.issubdtype(ids.dtype, np.integer):
         raise DataError(f"the {name} is not of integers", where=where, found=ids.dtype)
     wrong = np.argwhere(((ids < 0) | (ids >= classes)) & (ids != also))
@@ -98,6 +99,6 @@ def _check_ids(
         raise DataError(
             f"{name} ids outside the classes",
             where=where,
-            found=f"{ids[row, column]} at row {row}, column {column}; {len(wrong)} pixels in all",
+            found=f"{ids[row, column]} at row {row}, column {column}; {len(wrong)} pixels in total",
             expected=f"0 to {classes - 1}" + (f" or {also}" if also is not None else ""),
         )

@@ -1,4 +1,4 @@
-"""`Pair`: an image, the events around it and what is known of both; and image coding."""
+"""`Pair`: an image with the events around it and its labels; and coding of images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Label:
-    """Ground truth of one task on its own grid, for the time span it describes.
+    """Ground truth of one task, on its own grid, for the time span it describes.
 
     Args:
-        values: Any array: ids (H, W) uint8, depth (H, W) float32 metres with NaN where unknown,
-            flow (2, H, W) float32 pixels.
-        start_us: Begin of the span; equals `end_us` for a label of one instant.
+        values: Class ids (H, W) uint8, depth (H, W) float32 in metres, NaN where unknown, flow
+            (2, H, W) float32 in pixels, or any other array.
+        start_us: Start of the span; equals `end_us` for a label of one instant.
         end_us: End of the span.
     """
 
@@ -38,15 +38,15 @@ class Pair:
     """One image with the events around it, on the event camera's pixels.
 
     Args:
-        recording: Name of the recording, the unit of train / validation splits.
-        image_us: Image time (middle of the exposure where it is known), event clock.
+        recording: Name of the recording; splits into train and validation keep recordings whole.
+        image_us: Image time on the event clock: the middle of the exposure, if that is known.
         image: Encoded JPEG or PNG bytes.
-        events: Events of `window`, which ends at the image.
-        window: Half-open span of `events`.
-        after: Window and events that start at the image, for two-frame tasks.
+        events: Events of `window`, which ends at the image time.
+        window: Half-open time span of `events`.
+        after: Window that starts at the image time, and its events, for two-frame tasks.
         labels: Ground truth by task name.
-        valid: (H, W) bool, False where the image shows nothing of the events' scene.
-        provenance: Where it came from; small and JSON-able.
+        valid: (H, W) bool, False where the image does not show the events' scene.
+        provenance: Where the pair came from; small and JSON-serialisable.
     """
 
     recording: str
@@ -61,7 +61,7 @@ class Pair:
 
 
 def encode_image(image: np.ndarray, lossless: bool = False) -> bytes:
-    """(H, W) or (H, W, 3) uint8 to JPEG (quality 95) or PNG bytes."""
+    """Encode (H, W) or (H, W, 3) uint8 as JPEG (quality 95) or, if lossless, PNG."""
     buffer = io.BytesIO()
     if lossless:
         Image.fromarray(image).save(buffer, "PNG")
@@ -71,10 +71,10 @@ def encode_image(image: np.ndarray, lossless: bool = False) -> bytes:
 
 
 def decode_image(data: bytes, where: object = None) -> np.ndarray:
-    """JPEG or PNG bytes to (H, W, 3) uint8; grey becomes three equal channels.
+    """Decode JPEG or PNG bytes to (H, W, 3) uint8; grey becomes three equal channels.
 
     Raises:
-        DataError: Not an image of these formats, truncated, or too large.
+        DataError: Not an image of these formats, not 8-bit, truncated, or too large.
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
@@ -83,7 +83,7 @@ def decode_image(data: bytes, where: object = None) -> np.ndarray:
                     "image too large", where=where, found=f"{image.width}x{image.height}",
                     expected=f"at most {MAX_PIXELS} pixels",
                 )  # fmt: skip
-            if image.mode[0] in "IF":  # Pillow would clip these to 255
+            if image.mode[0] in "IF":  # Pillow would clip such values to 255
                 raise DataError(
                     "image is not 8-bit", where=where, found=f"mode {image.mode}",
                     hint="convert the frames to 8 bits",

@@ -1,4 +1,4 @@
-"""Images and an event stream to pairs: every image gets the window of events that ends at it."""
+"""Images and an event stream to pairs: each image gets the window of events that ends at it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scaleevent.config.data import WindowSettings
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
@@ -23,13 +24,24 @@ class TimedImage:
     Args:
         image_us: Image time on the clock of the events.
         load: Returns the encoded image on the event camera's pixels and its (H, W) bool validity
-            mask, None where the image covers all.
-        provenance: Where it came from; small and JSON-able.
+            mask, None if the image covers the whole sensor.
+        provenance: Where the image came from; small and JSON-serialisable.
     """
 
     image_us: int
     load: Callable[[], tuple[bytes, np.ndarray | None]]
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def window_rule(settings: WindowSettings) -> WindowRule:
+    """The rule that a command's settings ask for."""
+    return WindowRule(
+        kind=settings.window,
+        duration_us=settings.longest_us,
+        events_per_pixel=settings.window_events,
+        cell=settings.cell,
+        quantile=settings.quantile,
+    )
 
 
 def pair_images(
@@ -43,8 +55,8 @@ def pair_images(
 
     Args:
         recording: The event stream.
-        images: In ascending order of time; a repeated time stamp is dropped.
-        rule: How a window's start is found.
+        images: Images in ascending order of time; those with a repeated time stamp are dropped.
+        rule: How the start of each window is found.
         name: Recording name for the pairs.
         counts: Tally to add to: `images` = `pairs` + the sum of `images dropped: REASON`,
             `events decoded` = `events kept` + the sum of `events dropped: REASON`.
@@ -85,7 +97,7 @@ def pair_images(
 
 
 class EventStream:
-    """Reads a recording once, forward, and holds only what the next window may need."""
+    """Reads a recording once, forwards, and holds only the events the next window may need."""
 
     def __init__(self, recording: Recording, rule: WindowRule) -> None:
         self.recording, self.rule = recording, rule
@@ -95,19 +107,19 @@ class EventStream:
         self._ended = False
 
     def window_before(self, end_us: int) -> tuple[Window, Events]:
-        """The window that ends at `end_us`, and its events; ends must not descend."""
+        """The window that ends at `end_us`, and its events; `end_us` must not decrease."""
         while not self._ended and (not len(self._held) or self._held.t[-1] < end_us):
             self._advance(end_us)
         window = choose_window(self._held, end_us, self.rule)
         return window, self._held.between(window.start_us, window.end_us)
 
     def next_event_us(self, time_us: int) -> int | None:
-        """Time of the first event at or after the end of the latest window; None: no more."""
+        """Time of the first event at or after `time_us`, the latest window's end; None: no more."""
         at = int(np.searchsorted(self._held.t, time_us, "left"))
         return int(self._held.t[at]) if at < len(self._held) else None
 
     def why_unusable(self, image_us: int, events: Events) -> str | None:
-        """Why an image has no pair, or None."""
+        """The reason why an image has no pair, or None if it has one."""
         if self._first_us is None or image_us <= self._first_us:
             return "before the first event"
         if self._ended and image_us > self._held.t[-1]:
@@ -115,19 +127,19 @@ class EventStream:
         return None if len(events) else "empty window"
 
     def finish(self, counts: Counter[str]) -> None:
-        """Read to the end and add the recording's tally."""
+        """Read the rest of the recording and add its tally."""
         for _ in self._blocks:
             self._refuse_reset()
         tally = self.recording.counts
         counts["events decoded"] += tally.decoded
         counts["events kept"] += tally.kept
-        for reason, number in tally.dropped.items():
-            counts[f"events dropped: {reason}"] += number
+        for reason, count in tally.dropped.items():
+            counts[f"events dropped: {reason}"] += count
         for kind, flaw in tally.flaws.items():
             counts[f"damage: {kind}"] += max(flaw.count, 1)
 
     def _refuse_reset(self) -> None:
-        """No window may span a reset of the clock."""
+        """Raise if the clock was reset: no window may span a reset."""
         segments = self.recording.counts.segments
         if len(segments) > 1:
             raise DataError(
@@ -151,6 +163,6 @@ class EventStream:
             needed = max(round(self.rule.events_per_pixel * size[0] * size[1]), 1)
             oldest = held.t[max(len(held) - needed, 0)] if len(held) else 0
             spare = int(np.searchsorted(held.t, oldest, "left"))  # ties belong to the window
-        else:  # one event older than the longest window tells that the stream did not start in it
+        else:  # keep one older event: it shows that the recording did not start inside the window
             spare = int(np.searchsorted(held.t, end_us - self.rule.duration_us, "left")) - 1
         self._held = Events.concatenate([held[max(spare, 0) :], block], *size)

@@ -1,16 +1,18 @@
-"""One shard of a pair store: an HDF5 file of some hundred to two thousand pairs.
+"""One shard of a pair store: an HDF5 file with a few hundred to two thousand pairs.
 
-Every per-pair item of varying size is a flat pool of values and N+1 offsets: `image`,
+Everything whose size differs between pairs is a flat pool of values with N+1 offsets: `image`,
 `before/words` (the events of the window that ends at the image, see `packing`; `before/gaps` is
 almost always empty), `after/...` (the window that starts at the image, for two-frame flow),
 `labels/TASK`, `valid`. Voxel shards hold `voxel` in place of `before/words`. All datasets carry
-checksums (fletcher32), so a flipped bit is an error, not other events.
+checksums (fletcher32), so a flipped bit raises an error instead of changing the events.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
@@ -26,13 +28,13 @@ from scaleevent.pairs.pair import Label, Pair
 from scaleevent.system.files import atomic_path
 
 FORMAT = 2
-CHUNK_BYTES = 65_536  # the best of the sizes measured for reading windows
+CHUNK_BYTES = 65_536  # the fastest of the measured sizes for reading windows
 
 
 class ShardWriter:
     """Writes one shard, pair by pair, under a temporary name.
 
-    Use as a context manager; the shard appears under its name when the block ends well.
+    Use as a context manager; the shard gets its name when the block ends without an error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,19 +42,21 @@ class ShardWriter:
         self.pairs = 0
 
     def __enter__(self) -> ShardWriter:
-        self._atomic = atomic_path(self.path)
-        self._temporary = self._atomic.__enter__()
-        self._file = h5py.File(self._temporary, "w", libver="v110")
-        self._file.attrs["format"] = FORMAT
         self._recordings: dict[str, int] = {}
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            self._file = stack.enter_context(h5py.File(temporary, "w", libver="v110"))
+            stack.push(self._finish)
+            self._file.attrs["format"] = FORMAT
+            self._exits = stack.pop_all()  # left open until `__exit__`
         return self
 
     def add(self, pair: Pair, voxel: np.ndarray | None = None) -> None:
-        """Append a pair; with a (B, H, W) float32 voxel, that is stored instead of its events.
+        """Append a pair; if a (B, H, W) float32 voxel is given, it is stored instead of the events.
 
         Raises:
             DataError: Events outside their window, a sensor of about 2^31 pixels, a validity mask
-                of another size than the sensor, or labels of one task in several types.
+                and a sensor of different sizes, or labels of one task with different types.
         """
         self._pool("image", np.frombuffer(pair.image, np.uint8), compress=False)
         if voxel is None:
@@ -83,13 +87,20 @@ class ShardWriter:
         self._pool("provenance", np.frombuffer(provenance, np.uint8))
         self.pairs += 1
 
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.__exit__(kind, value, trace)
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what is known only at the end, unless an error ended the block."""
         if kind is None:
             names = json.dumps(list(self._recordings)).encode()
             self._pool("recordings", np.frombuffer(names, np.uint8))  # attributes have no checksum
             self._file.attrs["pairs"] = self.pairs
-        self._file.close()
-        self._atomic.__exit__(kind, value, trace)
 
     def _events(self, name: str, window: Window, events: Events) -> None:
         inside = not len(events) or (
@@ -106,7 +117,7 @@ class ShardWriter:
         self._row(f"{name}/stop", STOPS.index(window.stop))
 
     def _pool(self, name: str, values: np.ndarray, compress: bool = True) -> None:
-        """Append values to a flat pool and its end to the offsets."""
+        """Append values to a flat pool, and the pool's new end to the offsets."""
         if f"{name}/values" not in self._file:
             chunk = CHUNK_BYTES // values.itemsize
             self._create(f"{name}/values", (0,), values.dtype, chunk, compress)
@@ -119,7 +130,7 @@ class ShardWriter:
         self._row(f"{name}/offset", first + len(values))
 
     def _row(self, name: str, row: Any, dtype: Any = np.int64, rows: int = 1024) -> None:
-        """Append one row to a table with so many rows a chunk."""
+        """Append one row to a table that is stored in chunks of `rows` rows."""
         row = np.asarray(row, dtype)
         if name not in self._file:
             self._create(name, (0, *row.shape), dtype, rows, compress=True)
@@ -127,8 +138,10 @@ class ShardWriter:
         table.resize(table.shape[0] + 1, axis=0)
         table[-1] = row
 
-    def _create(self, name: str, shape: tuple, dtype: Any, chunk: int, compress: bool) -> None:
-        codec = hdf5plugin.Blosc("lz4", 5, hdf5plugin.Blosc.BITSHUFFLE) if compress else {}
+    def _create(
+        self, name: str, shape: tuple[int, ...], dtype: Any, chunk: int, compress: bool
+    ) -> None:
+        codec = dict(hdf5plugin.Blosc("lz4", 5, hdf5plugin.Blosc.BITSHUFFLE)) if compress else {}
         self._file.create_dataset(
             name, shape, dtype, maxshape=(None, *shape[1:]), chunks=(chunk, *shape[1:]),
             fletcher32=True, **codec,
@@ -136,7 +149,7 @@ class ShardWriter:
 
 
 def _expect(holds: bool, what: str, where: object, found: object) -> None:
-    """Refuse a pair that the store's types would change without a word."""
+    """Raise if a pair does not fit the store, which would otherwise change it silently."""
     if not holds:
         raise DataError(what, where=where, found=found)
 
@@ -145,13 +158,13 @@ class Shard:
     """One shard, open for reading.
 
     Raises:
-        DataError: Damaged, of another format, or with links that leave the file.
+        DataError: The shard is damaged, has another format, or links to other files.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            # no chunk cache: pairs come in random order, and each open data set would hold one
+            # no chunk cache: pairs are read in random order, and each dataset would hold a cache
             self.file = h5py.File(path, "r", rdcc_nbytes=0)
             format_number = int(self.file.attrs["format"])
             self.pairs = int(self.file.attrs["pairs"])
@@ -161,33 +174,35 @@ class Shard:
             raise DataError(
                 "pair store of another format", where=path, found=format_number, expected=FORMAT
             )
-        self._held: dict[str, np.ndarray] = {}
-        self._open: dict[str, h5py.Dataset] = {}
-        self._found: dict[str, bool] = {}
+        # Reading one pair touches some ten datasets, and opening a dataset by its name takes longer
+        # than reading a row of it. Hence three caches by name:
+        self._tables: dict[str, np.ndarray] = {}  # small per-pair tables, read whole
+        self._datasets: dict[str, h5py.Dataset] = {}  # open datasets, checked to be of this file
+        self._exists: dict[str, bool] = {}  # whether the file has such a dataset or group
         self.recordings: list[str] = json.loads(self.pool("recordings", 0).tobytes())
 
     def rows(self, name: str) -> np.ndarray:
         """A small per-pair table, read once."""
-        if name not in self._held:
-            self._held[name] = self._guarded(name, slice(None))
-        return self._held[name]
+        if name not in self._tables:
+            self._tables[name] = self._read(name, slice(None))
+        return self._tables[name]
 
     def pool(self, name: str, index: int) -> np.ndarray:
         """The values of one item of a pool."""
         offset = self.rows(f"{name}/offset")
-        return self._guarded(f"{name}/values", slice(offset[index], offset[index + 1]))
+        return self._read(f"{name}/values", slice(offset[index], offset[index + 1]))
 
     def image(self, index: int) -> bytes:
-        """Encoded image."""
+        """The encoded image; empty if the pair has none."""
         return self.pool("image", index).tobytes()
 
     def events(self, index: int) -> tuple[Events, Window]:
-        """Events and their window, which ends at the image."""
+        """Events and their window, which ends at the image time."""
         packed, window = self._packed("before", index, index)
         return packed.unpack(), window
 
     def after(self, index: int) -> tuple[Events, Window] | None:
-        """Events and window that start at the image, or None where this pair has none."""
+        """Events and window that start at the image time, or None if the pair has none."""
         item = self._item("after", index)
         if item is None:
             return None
@@ -203,38 +218,44 @@ class Shard:
         return packed, Window(start, end, stop)
 
     def _item(self, name: str, index: int) -> int | None:
-        """Number of a pair's item in a pool that not all pairs have a part in."""
-        if not self._holds(name):
+        """Index of a pair's item in an optional pool, or None if the pair has no item there."""
+        if not self._has(name):
             return None
         at = np.flatnonzero(self.rows(f"{name}/pair") == index)
         return int(at[0]) if len(at) else None
 
     def voxel(self, index: int, bins: int) -> np.ndarray:
-        """(B, H, W) float32 at native resolution: made from the events, or as materialised.
+        """(B, H, W) float32 at native resolution: made from the events, or as stored.
 
         Raises:
-            DataError: A materialised voxel has another number of bins.
+            DataError: The stored voxel has another number of bins.
         """
-        if not self._holds("voxel"):
-            return voxelize_packed(*self._packed("before", index, index), bins)
-        voxel = self._guarded("voxel", index)
+        if not self._has("voxel"):
+            packed, window = self._packed("before", index, index)
+            return voxelize_packed(packed, window, bins)
+        voxel = self.stored_voxel(index)
         if len(voxel) != bins:
             raise DataError(
                 "voxels of another bin count", where=self.path, found=len(voxel), expected=bins
             )
         return voxel
 
+    def stored_voxel(self, index: int) -> np.ndarray:
+        """(C, H, W) float32 grid as `scaleevent voxelize` stored it, of any representation."""
+        return self._read("voxel", index)
+
     def label(self, task: str, index: int) -> Label | None:
-        """Ground truth of a task, or None where this pair has none."""
+        """Ground truth of a task, or None if the pair has none."""
         name = f"labels/{task}"
         item = self._item(name, index)
         if item is None:
             return None
         values = self.pool(name, item).reshape(self.rows(f"{name}/shape")[item])
-        return Label(values, *map(int, self.rows(f"{name}/span_us")[item]))
+        start_us, end_us = map(int, self.rows(f"{name}/span_us")[item])
+        return Label(values, start_us, end_us)
 
     def valid(self, index: int) -> np.ndarray | None:
-        """(H, W) bool, or None where the whole image is valid."""
+        """(H, W) bool, or None if the whole image is valid."""
         item = self._item("valid", index)
         if item is None:
             return None
@@ -244,21 +265,23 @@ class Shard:
 
     def provenance(self, index: int) -> dict[str, Any]:
         """Where the pair came from."""
-        return json.loads(self.pool("provenance", index).tobytes())
+        provenance: dict[str, Any] = json.loads(self.pool("provenance", index).tobytes())
+        return provenance
 
-    def _guarded(self, name: str, part: slice | int) -> np.ndarray:
+    def _read(self, name: str, part: slice | int) -> np.ndarray:
         try:
-            if name not in self._open:
-                self._open[name] = self._checked(self.file[name])
-            return self._open[name][part]
+            if name not in self._datasets:
+                self._datasets[name] = self._checked(self.file[name])
+            values: np.ndarray = self._datasets[name][part]
+            return values
         except (OSError, KeyError) as error:
             raise self._damaged(name, error) from None
 
-    def _holds(self, name: str) -> bool:
+    def _has(self, name: str) -> bool:
         try:
-            if name not in self._found:
-                self._found[name] = name in self.file
-            return self._found[name]
+            if name not in self._exists:
+                self._exists[name] = name in self.file
+            return self._exists[name]
         except (OSError, KeyError) as error:
             raise self._damaged(name, error) from None
 
@@ -271,7 +294,7 @@ class Shard:
         )
 
     def _checked(self, dataset: h5py.Dataset) -> h5py.Dataset:
-        """Refuse data that other files hold."""
+        """Raise if the data of a dataset is in another file."""
         elsewhere = dataset.file.filename != self.file.filename
         if elsewhere or dataset.external or dataset.is_virtual:
             raise DataError("dataset points outside its file", where=f"{self.path}:{dataset.name}")

@@ -1,17 +1,18 @@
 """The pair store: images with their event windows and labels, in sharded HDF5, written once.
 
-Events are the truth here: voxels are made on the fly, so bins, tau, window of bins and
-representation stay free at training time. A store is a folder:
+It stores events and makes voxels when they are read, so that the number of bins, tau and the
+representation can still be chosen at training time. A store is a folder:
 
-    manifest.json     format, data set, settings, counts, one entry (hash, size, pairs) a shard
+    manifest.json     format, data set, settings, counts, one entry (hash, size, pairs) per shard
     NAME.h5           a shard: the pairs of one task of `prepare`
-    NAME.json         the shard's entry, written after it; what `prepare` resumes from
+    NAME.json         the shard's entry, written after the shard; `prepare --resume` relies on it
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,36 +26,55 @@ from scaleevent.system.files import MARKER, read_json, sha256_file, write_json
 MANIFEST = "manifest.json"
 
 
-def finish_shard(path: Path, pairs: int, counts: dict[str, int], job: str) -> dict[str, Any]:
-    """Write the entry beside a finished shard; from now on `prepare` takes it as done."""
-    entry = {"file": path.name, "job": job, "pairs": pairs, "counts": counts}
+def finish_shard(
+    path: Path, pairs: int, counts: dict[str, int], fingerprint: str
+) -> dict[str, Any]:
+    """Write a finished shard's entry next to it; `fingerprint` hashes what it was made from."""
+    entry = {"file": path.name, "job": fingerprint, "pairs": pairs, "counts": counts}
     if pairs:
         entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     else:
-        path.unlink()  # a recording without a pair leaves its tally only
+        path.unlink()  # of a recording without any pair only the tally is kept
     write_json(path.with_suffix(".json"), entry)
     return entry
 
 
-def shard_done(path: Path, job: str) -> dict[str, Any] | None:
-    """The entry of a shard that was finished for the same job and is whole, else None."""
+def shard_done(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The entry of a shard that was finished with this fingerprint and is undamaged, else None."""
     entry_path = path.with_suffix(".json")
     if not entry_path.exists():
         return None
-    entry = read_json(entry_path)
-    if entry["job"] != job:
+    entry: dict[str, Any] = read_json(entry_path)
+    if entry["job"] != fingerprint:
         return None
     whole = not entry["pairs"] or (path.exists() and sha256_file(path) == entry["sha256"])
     return entry if whole else None
 
 
 class PairStore:
-    """A prepared folder: its manifest, and its pairs by one running number.
+    """A prepared folder: its manifest, and its pairs under one running index.
 
     Shards are opened on first use, once in every process.
 
+    Args:
+        folder: A folder that `scaleevent prepare` or `voxelize` wrote.
+
     Raises:
         DataError: No manifest, another format, or shards missing or of another size (all named).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from scaleevent import PairStore, PrepareConfig, prepare
+        >>> report = prepare(PrepareConfig(name="street", scenes=2, out=Path("pairs")), quiet=True)
+        >>> store = PairStore(Path("pairs"))
+        >>> len(store)
+        2
+        >>> shard, row = store.locate(1)
+        >>> events, window = shard.events(row)
+        >>> shard.voxel(row, bins=3).shape
+        (3, 96, 128)
+        >>> shard.label("depth", row).values.shape  # metres
+        (96, 128)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,53 +114,53 @@ class PairStore:
 
     @property
     def representation(self) -> str:
-        """What grids its events became, or will: "zhu" unless voxelize was told otherwise."""
-        return self.manifest.get("settings", {}).get("representation", "zhu")
+        """The stored grids' key in `REPRESENTATIONS`; "zhu" for a store of events."""
+        return str(self.manifest.get("settings", {}).get("representation", "zhu"))
 
     def _whole(self, entry: dict[str, Any]) -> bool:
-        path = self.folder / entry["file"]
-        return path.is_file() and path.stat().st_size == entry["bytes"]
+        path, size = Path(self.folder, entry["file"]), int(entry["bytes"])
+        return path.is_file() and path.stat().st_size == size
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def locate(self, index: int) -> tuple[Shard, int]:
-        """The shard of a pair and the pair's number in it."""
+        """The shard of a pair, and the pair's row in the shard."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         if self._process != os.getpid():  # HDF5 handles do not survive a fork
             self._open, self._process = {}, os.getpid()
-        number = int(np.searchsorted(self._ends, index, "right"))
-        if number not in self._open:
-            self._open[number] = Shard(self.folder / self.shards[number]["file"])
-        first = self._ends[number] - self.shards[number]["pairs"]
-        return self._open[number], int(index - first)
+        which = int(np.searchsorted(self._ends, index, "right"))
+        if which not in self._open:
+            self._open[which] = Shard(self.folder / self.shards[which]["file"])
+        first = self._ends[which] - self.shards[which]["pairs"]
+        return self._open[which], int(index - first)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
     @cached_property
     def recordings(self) -> np.ndarray:
-        """(len,) str: the recording of every pair."""
+        """(len,) str: the name of every pair's recording."""
         return self._column(lambda shard: np.array(shard.recordings)[shard.rows("recording")])
 
     @cached_property
     def windows_us(self) -> np.ndarray:
-        """(len, 2) int64: begin and end of every pair's window."""
+        """(len, 2) int64: start and end of every pair's window, microseconds."""
         return self._column(lambda shard: shard.rows("before/window_us"))
 
     @cached_property
     def image_bytes(self) -> np.ndarray:
-        """(len,) int64: size of every encoded image; 0 where a pair has none."""
+        """(len,) int64: bytes of every encoded image; 0 if a pair has none."""
         return self._column(lambda shard: np.diff(shard.rows("image/offset")))
 
-    def _column(self, read: Any) -> np.ndarray:
+    def _column(self, read: Callable[[Shard], np.ndarray]) -> np.ndarray:
         starts = self._ends - [entry["pairs"] for entry in self.shards]
         return np.concatenate([read(self.locate(int(first))[0]) for first in starts])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over all shards' hashes: the data's identity in run records."""
+        """Hash over the hashes of all shards; identifies the data in run records."""
         joined = "".join(entry["sha256"] for entry in self.shards)
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
 

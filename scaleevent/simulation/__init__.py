@@ -1,1 +1,1 @@
-"""Images to events."""
+"""Simulated event cameras: from images to events."""

@@ -6,32 +6,32 @@ import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.events import Events
+from scaleevent.events import COLUMNS, Events
 
 THRESHOLD_FLOOR = 0.01  # as uzh-rpg/rpg_esim:event_camera_simulator/esim/src/event_simulator.cpp
 
 
 class EventSimulator:
-    """An ideal event camera that watches log intensity change linearly between frames.
+    """An ideal event camera; log intensity changes linearly between frames.
 
-    Each pixel remembers a level. While the log intensity lies at least one threshold above
-    (below) it, the level moves up (down) by that threshold and an event is due at the moment
-    of the crossing. An event that falls into the pixel's refractory period is suppressed; the
-    level moves all the same. Model: uzh-rpg/rpg_vid2e:esim_py/src/esim.cpp, in float64 and with
-    a reference level of its own from the first frame on.
+    Each pixel remembers a level. While the log intensity is at least one threshold above (below)
+    it, the level moves up (down) by that threshold, and an event is due at the time of the
+    crossing. An event within the pixel's refractory period is suppressed, but the level still
+    moves. Model: uzh-rpg/rpg_vid2e:esim_py/src/esim.cpp, in float64; in addition, the level at the
+    first frame can be given.
 
     Args:
-        first: (H, W) log intensity at `t`; gives no events.
+        first: (H, W) log intensity at `t`; causes no events.
         t: Time of the first frame, seconds.
         positive: Threshold for brighter events, log units; a scalar or (H, W).
         negative: Threshold for darker events, log units; a scalar or (H, W).
         refractory: Seconds a pixel stays silent after an event.
         level: (H, W) remembered log intensity at the start, less than a threshold away from the
-            first frame; the first frame itself if absent.
+            first frame. None: the first frame itself.
 
     Raises:
         ConfigError: A threshold that is not positive, or a negative refractory period.
-        DataError: A frame that is not (H, W) or not finite, or a level out of reach.
+        DataError: A frame that is not (H, W) or not finite, or a level a threshold or more away.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class EventSimulator:
 
         Returns:
             t (K,) float64 seconds, ascending; x, y (K,) uint16; p (K,) uint8, 1 = brighter.
-            Simultaneous events stand in row-major order.
+            Simultaneous events are in row-major order.
 
         Raises:
-            DataError: A frame of another shape or not finite, or time that does not advance.
+            DataError: A frame of another shape or not finite, or a time that does not advance.
         """
         frame = _checked_frame(frame, self._frame.shape)
         if not t > self._t:
@@ -105,8 +105,8 @@ def spread_thresholds(
 ) -> np.ndarray:
     """One threshold per pixel, normal around `mean`, at least `THRESHOLD_FLOOR`.
 
-    Drawn once per pixel and kept: drawn anew for each frame, as ESIM does, a level that was
-    left behind can stall.
+    Each pixel keeps its threshold. With new thresholds for each frame, as in ESIM, a level that
+    is far from the log intensity can get stuck.
 
     Returns:
         (H, W) float64, log units.
@@ -122,7 +122,7 @@ def noise_events(
     height: int,
     width: int,
 ) -> Events:
-    """Events of random pixel, time and polarity: `rate_hz` per pixel within [start_us, end_us)."""
+    """Events of random pixel, time and polarity in [start_us, end_us), `rate_hz` per pixel."""
     count = rng.poisson(rate_hz * (end_us - start_us) * 1e-6 * height * width)
     return Events.from_columns(
         np.sort(rng.integers(start_us, end_us, count)),
@@ -135,7 +135,7 @@ def noise_events(
 
 
 def merge_events(first: Events, second: Events) -> Events:
-    """Two streams of one sensor as one, ascending in time; `first` leads where stamps tie.
+    """Merge two streams of one sensor by time; at equal times, events of `first` come first.
 
     Raises:
         DataError: The sensors differ in size.
@@ -144,17 +144,18 @@ def merge_events(first: Events, second: Events) -> Events:
     if (second.height, second.width) != size:
         raise DataError(
             "events of two sensors cannot be merged",
-            found=f"{second.height} x {second.width} beside {size[0]} x {size[1]}",
+            found=f"{size[0]} x {size[1]} and {second.height} x {second.width}",
         )
     order = np.argsort(np.concatenate((first.t, second.t)), kind="stable")
-    columns = (
-        np.concatenate((getattr(first, name), getattr(second, name)))[order] for name in "txyp"
-    )
-    return Events(*columns, *size)
+    columns = {
+        name: np.concatenate((getattr(first, name), getattr(second, name)))[order]
+        for name in COLUMNS
+    }
+    return Events(**columns, height=first.height, width=first.width)
 
 
 def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A float64 copy of the frame; ours, because the next interval starts from it."""
+    """A float64 copy of the frame; a copy, because the next interval starts from it."""
     frame = np.array(frame, dtype=np.float64, order="C")
     if frame.shape != shape:
         raise DataError("frames differ in size", found=frame.shape, expected=shape)
@@ -180,10 +181,13 @@ def _threshold_map(name: str, threshold: float | np.ndarray, shape: tuple[int, .
 
 
 @nb.njit(nogil=True, cache=True)
-def _crossings(before, after, start, end, positive, negative, refractory, level, last_event):
+def _crossings(
+    before: np.ndarray, after: np.ndarray, start: float, end: float, positive: np.ndarray,
+    negative: np.ndarray, refractory: float, level: np.ndarray, last_event: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Times (s), flat pixel indices and polarities of one interval, pixel by pixel.
 
-    Moves `level` and `last_event`, all (H, W) float64, to the end of the interval.
+    Updates `level` and `last_event` to the end of the interval. All arrays are (H, W) float64.
     """
     height, width = before.shape
     times = np.empty(height * width, np.float64)

@@ -1,1 +1,1 @@
-"""The embedded world: a procedural street with exact labels."""
+"""The built-in procedural street: images, events and exact labels."""

@@ -1,4 +1,7 @@
-"""Drawing one world: a street with its buildings, cars, people, light and camera."""
+"""Random layout of one world: a street with its buildings, cars, people, light and camera.
+
+The order of the random draws decides the bytes of every scene, so it must not change.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from scaleevent.street.surfaces import Ground, Light
 class World:
     """A street and the camera that moves through it; time 0 is the image time."""
 
-    solids: np.ndarray  # (P,) SOLID
+    solids: np.ndarray  # (P,) SOLID, nearest first
     ground: Ground
     light: Light
-    pose: Pose  # at image time
-    velocity: tuple[float, float]  # camera, m/s in x and z
-    yaw_rate: float  # rad/s
+    pose: Pose  # camera at image time
+    velocity: tuple[float, float]  # of the camera, m/s in x and z
+    yaw_rate: float  # of the camera, rad/s
 
     def camera(self, t: float) -> Pose:
         """The camera `t` seconds after the image time."""
@@ -34,10 +37,10 @@ class World:
 
 
 def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:
-    """A world drawn at random.
+    """A random world.
 
     Args:
-        rng: Source of every choice.
+        rng: Source of randomness.
         speed: Factor on all motion.
         standing: Probability that the camera stands still.
         darkness: 0 = day, 1 = night.
@@ -79,7 +82,7 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
 def _draw_light(
     rng: np.random.Generator, darkness: float, row_x: float, row_height: float
 ) -> Light:
-    """Sunshine, cloud or a low sun; darkness dims and cools it and lights the windows."""
+    """Sunshine, clouds or a low sun; darkness dims it, makes it bluer and lights the windows."""
     weather = pick(rng, (0, 0, 1, 2))
     azimuth = rng.uniform(0, 2 * math.pi)
     elevation = math.radians(rng.uniform(*((32, 65), (40, 70), (10, 24))[weather]))

@@ -1,8 +1,8 @@
-"""The things in a street, as solids for the ray caster: houses, trees, posts, cars, people."""
+"""Objects of the street as solids for the ray caster: houses, trees, poles, cars, people."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from scaleevent.street.surfaces import (
 CLASSES = ("sky", "road", "sidewalk", "building", "vegetation", "car", "person", "pole")
 _SIDEWALK, _BUILDING, _VEGETATION, _CAR, _PERSON, _POLE = range(2, 8)
 
-BEHIND, HORIZON = -14.0, 170.0  # extent of the street in z, metres; the camera stands at 0
+BEHIND, HORIZON = -14.0, 170.0  # extent of the street in z, metres; the camera is at 0
 KERB = 0.12  # height of the sidewalk, metres
 
+T = TypeVar("T")
 Colour = tuple[float, float, float]  # albedo, linear RGB
 
 WALLS: tuple[Colour, ...] = (
@@ -48,12 +49,12 @@ PLATES: tuple[Colour, ...] = (
 
 
 def draw_seed(rng: np.random.Generator) -> int:
-    """Seed of a texture."""
+    """A random seed for a texture."""
     return int(rng.integers(1 << 24))
 
 
-def pick(rng: np.random.Generator, options: tuple) -> Any:
-    """One of the options; much faster than `rng.choice`."""
+def pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
+    """One of the options at random; much faster than `rng.choice`."""
     return options[int(rng.random() * len(options))]
 
 
@@ -69,10 +70,10 @@ class StreetBuilder:
     ) -> None:
         self.rng = rng
         self.ground = ground
-        self.row_x = row_x
-        self.speed = speed
+        self.row_x = row_x  # facades stand at +-row_x, metres
+        self.speed = speed  # factor on all motion
         self.seed = draw_seed(rng)
-        self.solids: list[tuple] = []
+        self.solids: list[tuple[float, ...]] = []  # rows of `SOLID`
 
     def add(
         self,
@@ -86,18 +87,18 @@ class StreetBuilder:
         motion: tuple[float, float] = (0.0, 0.0),
         shadow: float = 0.0,
     ) -> None:
-        """Append one solid; `half` are its half sizes, `motion` m/s in x and z."""
-        seed = self.seed + 8 * len(self.solids)  # a material uses a few seeds from its own on
+        """Append one solid; `half` are its half sizes in metres, `motion` m/s in x and z."""
+        seed = self.seed + 8 * len(self.solids)  # a material uses this seed and a few after it
         self.solids.append(
             (*centre, *half, *taper, *motion, *rgb, shape, material, label, seed, shadow)
         )
 
     def on_crossing(self, z: float, margin: float) -> bool:
-        """Whether a place along the street lies in the crossing street."""
+        """Whether a position along the street lies in the crossing street."""
         return abs(z - self.ground.crossing_z) < self.ground.crossing_half + margin
 
     def sidewalks(self) -> None:
-        """Raised pavements from the kerb to the facades, open at the crossing."""
+        """Raised sidewalks from the kerb to the facades, open at the crossing."""
         tone = self.rng.uniform(0.26, 0.42)
         near = min(self.ground.crossing_z - self.ground.crossing_half, HORIZON)
         far = self.ground.crossing_z + self.ground.crossing_half
@@ -113,7 +114,7 @@ class StreetBuilder:
                     )  # fmt: skip
 
     def buildings(self) -> float:
-        """A row of houses on both sides, with gaps for gardens; returns their mean height."""
+        """A row of houses on both sides, with gaps for gardens; returns the houses' mean height."""
         rng = self.rng
         heights = []
         typical = rng.uniform(6.0, 16.0)
@@ -141,7 +142,7 @@ class StreetBuilder:
         return float(np.mean(heights))
 
     def house(self, side: int, z: float, half_length: float, height: float) -> None:
-        """A house front, low ones with a pitched roof, some set back from the street."""
+        """A house; most low ones have a pitched roof, and some are set back from the street."""
         rng = self.rng
         setback = rng.uniform(0.6, 2.5) if rng.random() < 0.25 else 0.0
         half_depth = 5.0
@@ -178,7 +179,7 @@ class StreetBuilder:
             )  # fmt: skip
 
     def furniture(self) -> None:
-        """Street trees, hedges, lamp posts, signs, traffic lights."""
+        """Street trees, hedges, lamp posts, signs and traffic lights."""
         rng = self.rng
         leafy = rng.random() < 0.6
         for side in (-1, 1):
@@ -204,13 +205,13 @@ class StreetBuilder:
             self.traffic_light(side)
 
     def pole(self, x: float, z: float, height: float, radius: float, tone: float) -> None:
-        """An upright post."""
+        """An upright pole."""
         self.add(
             _POLE, METAL, (tone, tone, tone), (x, 0.5 * height, z), (radius, 0.5 * height, radius)
         )
 
     def lamp_post(self, side: int, x: float, z: float) -> None:
-        """A post with an arm over the road."""
+        """A pole with an arm over the road."""
         height = self.rng.uniform(4.5, 7.0)
         tone = self.rng.uniform(0.05, 0.35)
         self.pole(x, z, height, 0.075, tone)
@@ -222,7 +223,7 @@ class StreetBuilder:
         )  # fmt: skip
 
     def sign(self, x: float, z: float) -> None:
-        """A post with a round or square plate, or a bollard."""
+        """A pole with a round or square plate, or a bollard."""
         rng = self.rng
         if rng.random() < 0.3:
             self.pole(x, z, 1.0, 0.09, 0.25)
@@ -233,7 +234,7 @@ class StreetBuilder:
         self.add(_POLE, PLAIN, pick(rng, PLATES), (x, height, z - 0.06), (0.32, 0.32, 0.03), shape)
 
     def traffic_light(self, side: int) -> None:
-        """A signal before the crossing."""
+        """A traffic light in front of the crossing."""
         z = self.ground.crossing_z - self.ground.crossing_half - 0.6
         x = side * (self.ground.half_road + 0.3)
         self.pole(x, z, 3.2, 0.07, 0.2)
@@ -242,7 +243,7 @@ class StreetBuilder:
         self.add(_POLE, PLAIN, rgb, (x, level, z - 0.24), (0.11, 0.11, 0.04), ELLIPSOID)
 
     def cars(self) -> None:
-        """Parked at the kerbs, driving both ways, crossing."""
+        """Cars that are parked at the kerbs, drive both ways or cross."""
         rng = self.rng
         half_road, speed = self.ground.half_road, self.speed
         for side in (-1, 1):
@@ -263,7 +264,7 @@ class StreetBuilder:
                 self.car(rng.uniform(-14, 14), z, 0, lane * rng.uniform(2.0, 9.0) * speed)
 
     def car(self, x: float, z: float, axis: int, speed: float = 0.0) -> None:
-        """A car along z (`axis` 1) or x (0): body, cabin, four wheels."""
+        """A car along z (`axis` 1) or x (0): body, cabin and four wheels."""
         rng = self.rng
         paint = pick(rng, PAINTS)
         van = rng.random() < 0.2
@@ -301,7 +302,7 @@ class StreetBuilder:
                 )  # fmt: skip
 
     def people(self) -> None:
-        """Walkers on the sidewalks and some who cross the road."""
+        """People who walk on the sidewalks, and some who cross the road."""
         rng = self.rng
         half_road = self.ground.half_road
         for _ in range(rng.integers(5, 14)):
@@ -314,7 +315,7 @@ class StreetBuilder:
             self.person(rng.uniform(-1, 1) * half_road, rng.uniform(6.0, 24.0), 0.0, (pace, 0.0))
 
     def person(self, x: float, z: float, base: float, motion: tuple[float, float]) -> None:
-        """Head, trunk, arms and legs of someone who walks with `motion` (m/s in x and z)."""
+        """Head, trunk, arms and legs of a person who walks with `motion` (m/s in x and z)."""
         rng = self.rng
         size = rng.uniform(1.55, 1.92)
         shirt = tuple((rng.uniform(0.15, 0.75) * rng.uniform(0.35, 1.0, 3)).tolist())

@@ -8,28 +8,42 @@ camera's z axis, so a ray reaches the point `eye + depth * direction`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from scaleevent.street.surfaces import LEAVES, hashed, kernel
 
-SKY, GROUND = -2, -1  # surface numbers beside those of the solids
+SKY, GROUND = -2, -1  # values of `Hits.surface` that are not the index of a solid
 BOX, ELLIPSOID = range(2)
 NEAR = 0.2  # metres; nothing is closer to the camera
-FAR = 300.0  # metres; the plane beyond is lost in the haze and counts as sky
+FAR = 300.0  # metres; the ground beyond is hidden by haze and counts as sky
 
-SOLID = np.dtype(
-    [
-        *((name, np.float64) for name in ("x", "y", "z")),  # centre at image time, metres
-        *((name, np.float64) for name in ("half_x", "half_y", "half_z")),
-        *((name, np.float64) for name in ("taper_x", "taper_z")),  # walls lean in, metres per metre
-        *((name, np.float64) for name in ("speed_x", "speed_z")),  # metres per second
-        *((name, np.float64) for name in ("red", "green", "blue")),  # albedo, linear
-        *((name, np.int64) for name in ("shape", "material", "label", "seed")),
-        ("shadow", np.float64),  # how far it darkens the ground below, 0..1
-    ]
-)
+
+class Solid(Protocol):
+    """One solid, a row of an array with dtype `SOLID`."""
+
+    x: float  # centre at image time, metres
+    y: float
+    z: float
+    half_x: float  # half sizes, metres
+    half_y: float
+    half_z: float
+    taper_x: float  # inward lean of the walls, metres per metre
+    taper_z: float
+    speed_x: float  # metres per second
+    speed_z: float
+    red: float  # albedo, linear
+    green: float
+    blue: float
+    shape: int  # BOX or ELLIPSOID
+    material: int  # as numbered in `surfaces`
+    label: int  # index into `objects.CLASSES`
+    seed: int  # of its texture
+    shadow: float  # how much it darkens the ground below, 0..1
+
+
+SOLID = np.dtype(list(Solid.__annotations__.items()))  # float64 and int64 columns
 
 
 class Pose(NamedTuple):
@@ -42,10 +56,10 @@ class Pose(NamedTuple):
 
 
 class Lens(NamedTuple):
-    """Pinhole of `focal` pixels, horizon at row `horizon`; rays shifted by parts of a pixel."""
+    """Pinhole camera, all in pixels; shifts move the rays by fractions of a pixel."""
 
     focal: float
-    horizon: float
+    horizon: float  # row of the horizon
     shift_x: float = 0.0
     shift_y: float = 0.0
 
@@ -54,16 +68,16 @@ class Hits(NamedTuple):
     """The nearest surface of every pixel, all (H, W)."""
 
     depth: np.ndarray  # float64 metres, inf = sky
-    surface: np.ndarray  # int32, row of the solids, or GROUND or SKY
-    side: np.ndarray  # int8, side of a box, as `_meet_box` numbers them
-    shade: np.ndarray  # float64, light left by the shadow of what stands above, 0..1
+    surface: np.ndarray  # int32, index of the solid, or GROUND or SKY
+    side: np.ndarray  # int8, side of a box, as numbered in `_meet_box`
+    shade: np.ndarray  # float64 in 0..1, light that is left in the shadow of a solid
 
 
 def cast(solids: np.ndarray, pose: Pose, lens: Lens, t: float, height: int, width: int) -> Hits:
-    """Look at the world `t` seconds after the image time.
+    """Find the nearest surface of every pixel `t` seconds after the image time.
 
     Args:
-        solids: (P,) `SOLID`.
+        solids: (P,) `SOLID`, best nearest first.
         pose: Camera at that time.
         lens: Projection.
         t: Seconds; solids move at constant speed.
@@ -83,8 +97,8 @@ def cast(solids: np.ndarray, pose: Pose, lens: Lens, t: float, height: int, widt
 
 
 @kernel
-def _cast_plane(pose, lens, hits):
-    """The plane y = 0 below the horizon, sky above."""
+def _cast_plane(pose: Pose, lens: Lens, hits: Hits) -> None:
+    """Fill in the plane y = 0 below the horizon and the sky above."""
     height, width = hits.depth.shape
     for row in range(height):
         down = (row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
@@ -94,7 +108,10 @@ def _cast_plane(pose, lens, hits):
 
 
 @kernel
-def _view_box(x, y, z, half_x, half_y, half_z, pose, lens, height, width):
+def _view_box(
+    x: float, y: float, z: float, half_x: float, half_y: float, half_z: float,
+    pose: Pose, lens: Lens, height: int, width: int,
+) -> tuple[int, int, int, int, float]:  # fmt: skip
     """Rows and columns (half-open) that an axis-aligned box can cover, and its least depth.
 
     Edges that reach behind the camera are cut at NEAR.
@@ -142,11 +159,14 @@ def _view_box(x, y, z, half_x, half_y, half_z, pose, lens, height, width):
 
 
 @kernel
-def _meet_box(solid, ox, oy, oz, dx, dy, dz):
-    """Depth at which a ray enters a box with leaning walls, and the face; inf if it does not.
+def _meet_box(
+    solid: Solid, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float
+) -> tuple[float, int]:
+    """Depth at which a ray enters a box with leaning walls, and the side; inf, -1 if it does not.
 
-    The box is the meeting of six half-spaces a.p <= b in coordinates of its centre; a wall that
-    leans by `taper` has a = (+-1, taper, 0).
+    The ray is origin + depth * direction, with the origin relative to the centre of the box. The
+    box is the intersection of six half-spaces a.p <= b; a wall that leans by `taper` has
+    a = (+-1, taper, 0).
     """
     enter = NEAR
     leave = np.inf
@@ -177,7 +197,9 @@ def _meet_box(solid, ox, oy, oz, dx, dy, dz):
 
 
 @kernel
-def _meet_ellipsoid(solid, ox, oy, oz, dx, dy, dz):
+def _meet_ellipsoid(
+    solid: Solid, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float
+) -> float:
     """Depth at which a ray enters an ellipsoid; inf if it does not."""
     ox, oy, oz = ox / solid.half_x, oy / solid.half_y, oz / solid.half_z
     dx, dy, dz = dx / solid.half_x, dy / solid.half_y, dz / solid.half_z
@@ -191,8 +213,10 @@ def _meet_ellipsoid(solid, ox, oy, oz, dx, dy, dz):
 
 
 @kernel
-def _between_leaves(solid, px, py, pz, dx, dy, dz):
-    """Whether a ray that grazes a ball of leaves passes between them; makes ragged outlines."""
+def _between_leaves(
+    solid: Solid, px: float, py: float, pz: float, dx: float, dy: float, dz: float
+) -> bool:
+    """Whether a ray that grazes a ball of leaves passes between them, for ragged outlines."""
     nx, ny, nz = px / solid.half_x**2, py / solid.half_y**2, pz / solid.half_z**2
     inwards = -(nx * dx + ny * dy + nz * dz)
     limit = 0.55 * math.sqrt((nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + dz * dz))
@@ -204,13 +228,13 @@ def _between_leaves(solid, px, py, pz, dx, dy, dz):
 
 
 @kernel
-def _cast_solids(solids, pose, lens, t, hits):
-    """Fastest when near solids come first, since they spare the pixels behind them."""
+def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hits) -> None:
+    """Fill in the solids; fastest when near ones come first, since those behind are skipped."""
     height, width = hits.depth.shape
     cos = math.cos(pose.yaw)
     sin = math.sin(pose.yaw)
-    for number in range(len(solids)):
-        solid = solids[number]
+    for index in range(len(solids)):
+        solid = solids[index]
         ox = pose.x - solid.x - solid.speed_x * t
         oy = pose.y - solid.y
         oz = pose.z - solid.z - solid.speed_z * t
@@ -240,18 +264,18 @@ def _cast_solids(solids, pose, lens, t, hits):
                     ):
                         continue
                     hits.depth[row, column] = depth
-                    hits.surface[row, column] = number
+                    hits.surface[row, column] = index
                     hits.side[row, column] = side
 
 
 @kernel
-def _cast_shadows(solids, pose, lens, t, hits):
-    """Soft dark ellipses below what stands on the ground; not a light calculation."""
+def _cast_shadows(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hits) -> None:
+    """Draw soft dark ellipses below solids on the ground; this does not trace any light."""
     height, width = hits.depth.shape
     cos = math.cos(pose.yaw)
     sin = math.sin(pose.yaw)
-    for number in range(len(solids)):
-        solid = solids[number]
+    for index in range(len(solids)):
+        solid = solids[index]
         if solid.shadow == 0.0:
             continue
         x = solid.x + solid.speed_x * t

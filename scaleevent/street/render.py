@@ -1,4 +1,4 @@
-"""What a cast of rays shows: radiance, class and optical flow of every pixel."""
+"""From ray hits to pictures and labels: radiance, class and optical flow of every pixel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 
 import numpy as np
 
-from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, SKY
+from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, SKY, Hits, Lens, Pose, Solid
 from scaleevent.street.surfaces import (
     ROUND,
     SIDE_X,
     SIDE_Z,
     TOP,
     WHEEL,
+    Ground,
+    Light,
     ground_albedo,
     kernel,
     on_road,
@@ -23,8 +25,10 @@ from scaleevent.street.surfaces import (
 
 
 @kernel
-def radiance(solids, ground, light, pose, lens, t, hits):
-    """Linear RGB radiance of what `cast` found.
+def radiance(
+    solids: np.ndarray, ground: Ground, light: Light, pose: Pose, lens: Lens, t: float, hits: Hits
+) -> np.ndarray:
+    """Linear RGB radiance of the surfaces that `cast` found with the same arguments.
 
     Returns:
         (H, W, 3) float64.
@@ -78,8 +82,11 @@ def radiance(solids, ground, light, pose, lens, t, hits):
 
 
 @kernel
-def _solid_surface(solid, side, light, t, pose, dx, dy, dz, depth, pixel):
-    """Normal, albedo and glow where a ray meets a solid."""
+def _solid_surface(
+    solid: Solid, side: int, light: Light, t: float, pose: Pose,
+    dx: float, dy: float, dz: float, depth: float, pixel: float,
+) -> tuple[float, float, float, float, float, float, float]:  # fmt: skip
+    """Normal, albedo and glow at the point where a ray meets a solid."""
     ox = pose.x - solid.x - solid.speed_x * t
     oy = pose.y - solid.y
     oz = pose.z - solid.z - solid.speed_z * t
@@ -123,18 +130,21 @@ def _solid_surface(solid, side, light, t, pose, dx, dy, dz, depth, pixel):
 
 
 @kernel
-def labels_and_flow(solids, ground, pose, later, lens, seconds, ground_labels, hits):
-    """Class numbers at image time and the exact motion of every pixel in the next `seconds`.
+def labels_and_flow(
+    solids: np.ndarray, ground: Ground, pose: Pose, later: Pose, lens: Lens, seconds: float,
+    ground_labels: tuple[int, int, int], hits: Hits,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Class ids at image time, and the exact motion of every pixel in the next `seconds`.
 
     Args:
         solids: (P,) `SOLID`.
-        ground: `Ground`.
+        ground: The streets.
         pose: Camera at image time.
         later: Camera `seconds` later.
         lens: Projection.
         seconds: Interval of the flow.
         ground_labels: Labels of sky, road and grass.
-        hits: What `cast` found at image time.
+        hits: The hits of `cast` at image time.
 
     Returns:
         (H, W) uint8 labels and (2, H, W) float32 flow in pixels (right, down); NaN where the

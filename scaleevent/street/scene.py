@@ -1,8 +1,9 @@
-"""`street`: an embedded procedural world with images, events and exact ground truth.
+"""`street`: a built-in procedural world with images, events and exact ground truth.
 
-A camera moves through a ray-cast street of buildings, cars, people, trees. Each scene gives the
-picture at one moment, the events of the window before it, class, depth and flow of every pixel.
-It depends on nothing but (seed, scene, settings).
+A camera moves through a ray-cast street with buildings, cars, people and trees. Each scene has the
+picture at one moment, the events of the window before it, and class, depth and flow of every pixel.
+It depends on (seed, scene, settings) only. World, photon noise, thresholds, start levels and noise
+events take their random numbers from one generator, in this order, so the order must not change.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ IMAGE_US = 1_000_000  # image time of every scene
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # linear sRGB, ITU-R BT.709
 _FIELD = 0.86  # focal length in image widths
 _HORIZON = 0.46  # row of the horizon in image heights
+# Positions of four rays within a pixel, relative to its centre, in pixels
 _SHIFTS = ((-0.25, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
-_DARK_CURRENT = 0.005  # radiance that the event pixels add before the logarithm
+_DARK_CURRENT = 0.005  # radiance that event pixels add before the logarithm
 _SATURATION = 4000.0  # electrons in a white pixel by day
 
 
@@ -49,15 +51,15 @@ class StreetSettings:
         width: Image and sensor columns, up to 640.
         window_us: Length of the event window that ends at the image time.
         speed: Factor on all motion.
-        standing: Share of scenes in which the camera stands still.
-        darkness: 0 = day .. 1 = night: less light, so photon noise and weaker events.
-        exposure: Brightness of the image in stops from the automatic one.
-        shutter_us: Exposure time, centred on the image time: motion blur.
+        standing: Fraction of scenes in which the camera stands still.
+        darkness: 0 = day .. 1 = night: less light, hence more photon noise and weaker events.
+        exposure: Exposure compensation in stops: brightness relative to the automatic exposure.
+        shutter_us: Exposure time, centred on the image time; causes motion blur.
         threshold: Range of the contrast threshold, log units; one value per scene.
         threshold_spread: Standard deviation over the pixels, relative to the threshold.
         noise_hz: Noise events per pixel and second.
-        step_px: Largest image motion between the frames the events are simulated from.
-        after: Film the window that starts at the image time too, for two-frame tasks.
+        step_px: Largest image motion, in pixels, between the frames that events are simulated from.
+        after: Also film the window that starts at the image time, for two-frame tasks.
     """
 
     height: int = 96
@@ -102,13 +104,13 @@ class StreetScene:
     Args:
         image: (H, W, 3) uint8, sRGB.
         events: Events with start_us <= t < image_us.
-        after: Events of the window of the same length that starts at the image time, if filmed.
-        start_us: Start of the event window.
+        after: Events of an equally long window that starts at the image time, if it was filmed.
+        start_us: Start of the window of `events`.
         image_us: Time of image, semantics and depth.
         semantics: (H, W) uint8, index into `CLASSES`.
         depth: (H, W) float32, metres along the optical axis; NaN = sky.
-        flow: (2, H, W) float32, pixels right and down that the point seen at image time moves
-            until image_us + window_us; NaN where it has passed the camera by then.
+        flow: (2, H, W) float32, motion right and down, in pixels, of the point seen at image time
+            until image_us + window_us; NaN if it has passed the camera by then.
     """
 
     image: np.ndarray
@@ -122,12 +124,12 @@ class StreetScene:
 
 
 def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) -> StreetScene:
-    """The scene of a number: the same bytes whatever was rendered before, in any process.
+    """Render one scene; its bytes do not depend on the process or on scenes rendered before.
 
     Args:
-        seed: Names a family of scenes, not negative.
-        scene: Number within the family, not negative.
-        settings: How it is filmed; `StreetSettings()` if absent.
+        seed: Selects a family of scenes; not negative.
+        scene: Index within the family; not negative.
+        settings: How the scene is filmed. None: `StreetSettings()`.
     """
     settings = settings or StreetSettings()
     rng = np.random.default_rng([seed, scene])
@@ -155,30 +157,31 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
 
 
 def _view(world: World, lens: Lens, t: float, settings: StreetSettings) -> np.ndarray:
-    """Linear RGB radiance (H, W, 3) at `t` seconds from the image time."""
+    """Linear RGB radiance (H, W, 3) `t` seconds after the image time."""
     pose = world.camera(t)
     hits = cast(world.solids, pose, lens, t, settings.height, settings.width)
     return radiance(world.solids, world.ground, world.light, pose, lens, t, hits)
 
 
 def _frame_count(flow: np.ndarray, step_px: float) -> int:
-    """Intervals to render a motion in, so that 9 of 10 pixels move at most a step in each."""
-    return min(max(math.ceil(np.nanquantile(np.hypot(*flow), 0.9) / step_px), 3), 64)
+    """Number of intervals, 3 to 64, in which 9 of 10 pixels move at most one step each."""
+    steps = float(np.nanquantile(np.hypot(*flow), 0.9) / step_px)
+    return min(max(math.ceil(steps), 3), 64)
 
 
 def _photograph(
     rng: np.random.Generator, world: World, lens: Lens, settings: StreetSettings, exposures: int
 ) -> np.ndarray:
-    """The 8-bit picture: averaged over shutter and pixel, exposed, with photon noise."""
+    """The 8-bit picture: averaged over shutter time and pixel area, exposed, with photon noise."""
     shutter = settings.shutter_us * 1e-6
-    light = np.zeros((settings.height, settings.width, 3))
+    light: np.ndarray = np.zeros((settings.height, settings.width, 3))
     for i in range(exposures):
         shift_x, shift_y = _SHIFTS[i % len(_SHIFTS)]
         t = shutter * ((i + 0.5) / exposures - 0.5)
         light += _view(world, lens._replace(shift_x=shift_x, shift_y=shift_y), t, settings)
     light /= exposures
     middle = np.exp(np.mean(np.log(light @ _LUMINANCE + 1e-5)))
-    key = 0.2 * 2.0 ** (settings.exposure - 1.5 * settings.darkness)  # night stays darker than day
+    key = 0.2 * 2.0 ** (settings.exposure - 1.5 * settings.darkness)  # night is darker than day
     light = (light * (key / middle)).astype(np.float32)
     electrons = _SATURATION * 10.0 ** (-2.5 * settings.darkness)
     light += np.sqrt(light / electrons) * rng.standard_normal(light.shape, np.float32)
@@ -191,7 +194,7 @@ def _photograph(
 def _film(
     rng: np.random.Generator, world: World, lens: Lens, settings: StreetSettings, intervals: int
 ) -> Iterator[Events]:
-    """Events of the window before the image time, then of each one after it, filmed on demand."""
+    """Events of the window before the image time, then of each window after it, on demand."""
     height, width = settings.height, settings.width
     seconds = settings.window_us * 1e-6
     threshold = rng.uniform(*settings.threshold)
@@ -201,7 +204,8 @@ def _film(
 
     def log_frame(i: int) -> np.ndarray:
         t = seconds * (i / intervals - 1.0)
-        return np.log(_view(world, lens, t, settings) @ _LUMINANCE + _DARK_CURRENT)
+        log: np.ndarray = np.log(_view(world, lens, t, settings) @ _LUMINANCE + _DARK_CURRENT)
+        return log
 
     first = log_frame(0)
     # In a camera that has been running, any level within the thresholds is equally likely

@@ -1,7 +1,7 @@
-"""Colours of the street: procedural albedo per material, sky, sunlight. All linear RGB.
+"""Colours of the street: procedural albedo of each material, sky and sunlight, in linear RGB.
 
 Patterns are averaged over the footprint of a pixel (stripes exactly, noise by fading out), so that
-distant texture does not flicker: flicker would come out of the simulator as false events.
+distant texture does not flicker: the simulator would turn flicker into false events.
 """
 
 from __future__ import annotations
@@ -13,56 +13,58 @@ import numba as nb
 
 FACADE, PLAIN, BODY, CABIN, WHEEL, LEAVES, BARK, CLOTH, METAL, PAVING = range(10)
 
-TOP, SIDE_X, SIDE_Z, ROUND = range(4)  # which way a surface faces
+TOP, SIDE_X, SIDE_Z, ROUND = range(4)  # the direction a surface faces
 
-# No checks for division by zero, and divisions by a constant become products
+# No checks for division by zero; divisions by a constant become multiplications
 kernel = nb.njit(nogil=True, cache=True, error_model="numpy", fastmath={"arcp"})
 
-CURB = 0.12  # width of the curb stone, metres
+Rgb = tuple[float, float, float]  # linear
+
+CURB = 0.12  # width of the kerb stone, metres
 COURSE = 0.16  # height of a row of bricks, metres
 DASH = 6.0  # period of the dashed lane line, metres
 LINE = 0.14  # width of a painted line, metres
 
 
 class Light(NamedTuple):
-    """What shines; colours are linear RGB, directions unit vectors towards the light."""
+    """The light of a scene."""
 
-    sun: tuple[float, float, float]
-    sun_rgb: tuple[float, float, float]
-    ambient_rgb: tuple[float, float, float]
-    zenith_rgb: tuple[float, float, float]
-    horizon_rgb: tuple[float, float, float]
-    cloud_rgb: tuple[float, float, float]
-    clouds: float  # covered share of the sky, 0..1
+    sun: tuple[float, float, float]  # unit vector towards the sun
+    sun_rgb: Rgb
+    ambient_rgb: Rgb
+    zenith_rgb: Rgb
+    horizon_rgb: Rgb
+    cloud_rgb: Rgb
+    clouds: float  # covered fraction of the sky, 0..1
     haze: float  # extinction, 1/m
-    lamps: float  # share of lit windows, 0..1
-    row_x: float  # facades stand at +-row_x and cast their shadow into the street
+    lamps: float  # fraction of lit windows, 0..1
+    row_x: float  # m; facades stand at +-row_x and cast shadows into the street
     row_height: float  # m
     seed: int
 
 
 class Ground(NamedTuple):
-    """What the plane y = 0 shows: the street, one that crosses it, grass elsewhere."""
+    """The plane y = 0: the street, another street that crosses it, and grass elsewhere."""
 
     half_road: float  # m
-    lane_line: bool  # a dashed line in the middle
-    crossing_z: float  # centre of the crossing street
+    lane_line: bool  # whether there is a dashed line in the middle
+    crossing_z: float  # centre of the crossing street, m
     crossing_half: float  # its half width, m
     grey: float  # albedo of the asphalt
     seed: int
 
 
 @kernel
-def hashed(i, j, seed):
-    """A number in 0..1 that looks random, from two integers and a seed."""
+def hashed(i: int, j: int, seed: int) -> float:
+    """A pseudo-random number in 0..1 from two integers and a seed."""
     n = (i * 374761393 + j * 668265263 + seed * 2246822519) & 0xFFFFFFFF
     n = ((n ^ (n >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((n ^ (n >> 16)) & 0xFFFF) * (1.0 / 65536.0)
 
 
 @kernel
-def value_noise(u, v, footprint, seed):
-    """Smooth noise of period 1 in -1..1, fading to 0 as a pixel covers a period."""
+def value_noise(u: float, v: float, footprint: float, seed: int) -> float:
+    """Smooth noise of period 1 in -1..1 that fades to 0 as a pixel covers a period."""
     fade = 1.5 - 1.5 * footprint
     if fade <= 0.0:
         return 0.0
@@ -80,18 +82,18 @@ def value_noise(u, v, footprint, seed):
 
 
 @kernel
-def pulse(u, share, footprint):
-    """Pulse train of period 1, on for 0 <= frac(u) < share, averaged over the footprint."""
+def pulse(u: float, fraction: float, footprint: float) -> float:
+    """Pulse train of period 1, on for 0 <= frac(u) < fraction, averaged over the footprint."""
     width = max(footprint, 1e-3)
     a = u - 0.5 * width
     b = u + 0.5 * width
     i = math.floor(a)
     j = math.floor(b)
-    return ((j - i) * share + min(b - j, share) - min(a - i, share)) / width
+    return ((j - i) * fraction + min(b - j, fraction) - min(a - i, fraction)) / width
 
 
 @kernel
-def band(u, low, high, footprint):
+def band(u: float, low: float, high: float, footprint: float) -> float:
     """1 for low <= u < high, averaged over the footprint."""
     width = max(footprint, 1e-3)
     a = max(u - 0.5 * width, low)
@@ -100,18 +102,18 @@ def band(u, low, high, footprint):
 
 
 @kernel
-def mixed(rgb, other, share):
-    """The first colour with a share (0..1) of the other."""
+def mixed(rgb: Rgb, other: Rgb, fraction: float) -> Rgb:
+    """Mix two colours; `fraction` (0..1) is that of the other."""
     return (
-        rgb[0] + (other[0] - rgb[0]) * share,
-        rgb[1] + (other[1] - rgb[1]) * share,
-        rgb[2] + (other[2] - rgb[2]) * share,
+        rgb[0] + (other[0] - rgb[0]) * fraction,
+        rgb[1] + (other[1] - rgb[1]) * fraction,
+        rgb[2] + (other[2] - rgb[2]) * fraction,
     )
 
 
 @kernel
-def sky(light, x, y, z):
-    """Radiance of the sky in a direction (unit vector); clouds hang at infinity."""
+def sky(light: Light, x: float, y: float, z: float) -> Rgb:
+    """Radiance of the sky in a direction (unit vector); clouds are at infinity."""
     up = max(y, 0.0)
     fall = (1.0 - up) ** 4
     scale = 1.6 / (up + 0.12)
@@ -133,8 +135,8 @@ def sky(light, x, y, z):
 
 
 @kernel
-def sunlit(light, ground, x, y, z):
-    """0..1: whether the sun reaches a point of the street over the skyline of the facades."""
+def sunlit(light: Light, ground: Ground, x: float, y: float, z: float) -> float:
+    """0..1: whether the sun reaches a point of the street above the skyline of the facades."""
     across = light.sun[0]
     if abs(x) > light.row_x - 0.2 or abs(across) < 1e-3:
         return 1.0
@@ -148,19 +150,19 @@ def sunlit(light, ground, x, y, z):
 
 
 @kernel
-def on_road(ground, x, z):
-    """Whether a point of the plane y = 0 belongs to one of the two streets, else grass."""
+def on_road(ground: Ground, x: float, z: float) -> bool:
+    """Whether a point of the plane y = 0 belongs to one of the streets; the rest is grass."""
     return abs(x) <= ground.half_road or abs(z - ground.crossing_z) <= ground.crossing_half
 
 
 @kernel
-def ground_albedo(ground, x, z, across, along):
+def ground_albedo(ground: Ground, x: float, z: float, across: float, along: float) -> Rgb:
     """Colour of the plane y = 0.
 
     Args:
-        ground: `Ground`.
-        x: Point, metres.
-        z: Point, metres.
+        ground: The streets.
+        x: Position of the point, metres.
+        z: Position of the point, metres.
         across: Footprint of the pixel in x, metres.
         along: Footprint of the pixel in z, metres.
     """
@@ -192,8 +194,8 @@ def ground_albedo(ground, x, z, across, along):
 
 
 @kernel
-def _wall(rgb, seed, u, v, du, dv):
-    """Brick with joints or stained plaster."""
+def _wall(rgb: Rgb, seed: int, u: float, v: float, du: float, dv: float) -> Rgb:
+    """Bricks with joints, or stained plaster."""
     grain = 1.0 + 0.14 * value_noise(0.45 * u, 0.35 * v, 0.45 * du, seed)
     if hashed(seed, 3, 5) < 0.5:
         joint = pulse(v / COURSE, 0.2, dv / COURSE)
@@ -204,10 +206,12 @@ def _wall(rgb, seed, u, v, du, dv):
 
 
 @kernel
-def facade(rgb, seed, height, u, v, du, dv, lamps):
-    """A wall with a grid of windows, a ground floor with shop windows, a cornice.
+def facade(
+    rgb: Rgb, seed: int, height: float, u: float, v: float, du: float, dv: float, lamps: float
+) -> tuple[Rgb, float]:
+    """A wall with a grid of windows, a ground floor with shop windows, and a cornice.
 
-    The second value is 1 where a lamp burns behind the glass.
+    The second value is above 0 where a lamp is lit behind the glass.
     """
     floor_height = 2.8 + 0.7 * hashed(seed, 1, 5)
     bay = 1.7 + 1.8 * hashed(seed, 2, 5)
@@ -215,11 +219,11 @@ def facade(rgb, seed, height, u, v, du, dv, lamps):
     trim += band(v, height - 0.45, height, dv)
     if v < floor_height:  # shop windows
         bay *= 1.5
-        share = 0.78
+        fraction = 0.78
         level = 0
         low, high = 0.35, floor_height - 0.5
     else:
-        share = 0.4 + 0.25 * hashed(seed, 4, 5)
+        fraction = 0.4 + 0.25 * hashed(seed, 4, 5)
         level = int(math.floor(v / floor_height))
         low, high = 0.75, floor_height - 0.35
     above = v - level * floor_height
@@ -228,10 +232,10 @@ def facade(rgb, seed, height, u, v, du, dv, lamps):
     start = u / bay
     if v < height - 0.6:
         frame = 0.07 / bay
-        opening = pulse(start + frame, share + 2.0 * frame, du / bay)
+        opening = pulse(start + frame, fraction + 2.0 * frame, du / bay)
         opening *= band(above, low - 0.1, high + 0.07, dv)
-        glass = pulse(start, share, du / bay) * band(above, low, high, dv)
-        glass *= 1.0 - 0.7 * pulse(start - 0.5 * share + 0.02, 0.04, du / bay)
+        glass = pulse(start, fraction, du / bay) * band(above, low, high, dv)
+        glass *= 1.0 - 0.7 * pulse(start - 0.5 * fraction + 0.02, 0.04, du / bay)
     colour = _wall(rgb, seed, u, v, du, dv)
     colour = mixed(colour, (0.58, 0.56, 0.52), 0.75 * min(max(trim, opening), 1.0))
     pane = hashed(int(math.floor(start)), level, seed + 9)
@@ -241,10 +245,13 @@ def facade(rgb, seed, height, u, v, du, dv, lamps):
 
 
 @kernel
-def car_surface(material, rgb, height, face, u, v, du, dv, half_u):
-    """Body paint with sills and lamps, or a cabin with its windows below the roof.
+def car_surface(
+    material: int, rgb: Rgb, height: float, face: int,
+    u: float, v: float, du: float, dv: float, half_u: float,
+) -> tuple[Rgb, float]:  # fmt: skip
+    """Body paint with sills and lamps, or a cabin with windows below its roof.
 
-    The second value is 1 where a lamp shines.
+    The second value is above 0 where a lamp is lit.
     """
     if material == CABIN:
         dark = 0.0
@@ -266,8 +273,11 @@ def car_surface(material, rgb, height, face, u, v, du, dv, half_u):
 
 
 @kernel
-def solid_albedo(material, rgb, seed, height, half_u, face, u, v, du, dv, lamps):
-    """Colour of a solid's surface, and how much of it glows (lit windows, car lamps).
+def solid_albedo(
+    material: int, rgb: Rgb, seed: int, height: float, half_u: float, face: int,
+    u: float, v: float, du: float, dv: float, lamps: float,
+) -> tuple[Rgb, float]:  # fmt: skip
+    """Colour of a solid's surface, and the fraction of it that glows (lit windows, car lamps).
 
     Args:
         material: One of the material numbers above.
@@ -276,8 +286,8 @@ def solid_albedo(material, rgb, seed, height, half_u, face, u, v, du, dv, lamps)
         height: Height of the solid, metres.
         half_u: Half width of the face, metres.
         face: TOP, SIDE_X, SIDE_Z or ROUND.
-        u: Horizontal place on the surface, metres from its middle.
-        v: Height over the solid's base (on a top face: depth), metres.
+        u: Horizontal position on the surface, metres from its middle.
+        v: Height above the solid's base (on a top face: depth), metres.
         du: Footprint of the pixel along u, metres.
         dv: Footprint of the pixel along v, metres.
         lamps: Share of lit windows.

@@ -42,7 +42,7 @@ class Depth(Task):
 
     def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
         """Both published variants."""
-        return depth_metrics.measure(
+        return depth_metrics.update(
             self._middle(prediction),
             self._middle(truth.values),
             max_depth=self.max_depth,
@@ -51,8 +51,8 @@ class Depth(Task):
         )
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.metrics.depth.summarise`."""
-        return depth_metrics.summarise(records, groups)
+        """See `scaleevent.metrics.depth.compute`."""
+        return depth_metrics.compute(records, groups)
 
     def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
         """Both variants."""

@@ -39,11 +39,11 @@ class Flow(Task):
 
     def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
         """All published variants."""
-        return flow_metrics.measure(prediction, truth.values, truth.events, where=truth.where)
+        return flow_metrics.update(prediction, truth.values, truth.events, where=truth.where)
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.metrics.flow.summarise`; `epe NAME` of the recordings told apart."""
-        summary = flow_metrics.summarise(records, groups)
+        """See `scaleevent.metrics.flow.compute`; `epe NAME` of the recordings told apart."""
+        summary = flow_metrics.compute(records, groups)
         for name in self.recordings:
             own = [r for r, group in zip(records, groups, strict=True) if group == name]
             values = [r["sparse_epe"] for r in own if "sparse_epe" in r]

@@ -51,13 +51,13 @@ class Segmentation(Task):
 
     def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
         """Confusion counts."""
-        return segmentation_metrics.measure(
+        return segmentation_metrics.update(
             prediction, truth.values, len(self.classes), where=truth.where
         )
 
     def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.metrics.segmentation.summarise`; the overlaps by class name."""
-        summary = segmentation_metrics.summarise(records, groups)
+        """See `scaleevent.metrics.segmentation.compute`; the overlaps by class name."""
+        summary = segmentation_metrics.compute(records, groups)
         by_class = dict(zip(self.classes, summary.pop("iou"), strict=True))
         return summary | {f"iou {name}": value for name, value in by_class.items()}
 
