@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from scaleevent.encoders.hub import fetch_weights
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, read_weights
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.events import Events
-from scaleevent.grids.inputs import InputSettings, voxel_input
-from scaleevent.grids.voxels import voxelize
-from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.grids.inputs import InputSettings
 
 DINOV3_HEAD_WIDTH = 64
 
@@ -208,34 +204,6 @@ class Encoder(nn.Module):
             x_NCHW, indices=ascending, norm=True, stop_early=True, intermediates_only=True
         )
         return [maps[ascending.index(block)] for block in blocks]
-
-    @torch.no_grad()
-    def encode(self, events: Events, at: int | Window, rule: WindowRule | None = None) -> Tensor:
-        """Features of an event stream at one moment, with the checkpoint's own preprocessing.
-
-        Args:
-            events: The stream, on any sensor; cropped and scaled to the size in `self.input`.
-            at: The moment in microseconds, where the window ends; or the window itself.
-            rule: How the window's start is found; `WindowRule()` if absent.
-
-        Returns:
-            (h, w, D) float32.
-
-        Raises:
-            ConfigError: The encoder has no input settings: it is not from a checkpoint of ours.
-        """
-        settings = self.input
-        if settings is None:
-            raise ConfigError(
-                "this encoder does not say how its input is made",
-                hint="load it with scaleevent.load_encoder, or set encoder.input",
-            )
-        window = at if isinstance(at, Window) else choose_window(events, at, rule or WindowRule())
-        voxel = voxelize(events, window, settings.bins)
-        fit = settings.fit(events.height, events.width)
-        x = torch.from_numpy(voxel_input(voxel, fit, settings.normaliser))
-        tokens = self.tokens(x[None].to(next(self.parameters()).device))
-        return tokens[0].unflatten(0, self.grid(settings.height, settings.width))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """`tokens`, so that wrappers such as DistributedDataParallel work."""
