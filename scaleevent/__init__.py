@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scaleevent.grids.windows import Window, WindowRule, choose_window
     from scaleevent.objectives.structure_loss import distillation_terms
     from scaleevent.pairs.store import PairStore
+    from scaleevent.predictor import Predictor
 
 # public name: the module it lives in, imported on first use
 _HOME = {
@@ -31,6 +32,7 @@ _HOME = {
     "Events": "events",
     "FinetuneConfig": "config.downstream",
     "PairStore": "pairs.store",
+    "Predictor": "predictor",
     "PrepareConfig": "config.data",
     "PretrainConfig": "config.pretrain",
     "ScaleEventError": "errors",
@@ -54,6 +56,7 @@ __all__ = [
     "Events",
     "FinetuneConfig",
     "PairStore",
+    "Predictor",
     "PrepareConfig",
     "PretrainConfig",
     "ScaleEventError",

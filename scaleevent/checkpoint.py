@@ -1,13 +1,13 @@
 """Checkpoints: safetensors with a JSON description and a content hash inside the file.
 
 `encoder` files hold bare timm names, so ``timm.create_model(name, checkpoint_path=FILE)`` loads
-them without us. `task` files hold an encoder under ``encoder.`` and a decoder, under the names of
-its origin, behind ``decoder.``.
+them without ScaleEvent. In `task` files the names of the encoder start with ``encoder.`` and those
+of the decoder, which are the names of its origin, with ``decoder.``.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,24 @@ from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.training.tensors import floats, load_tensors, save_tensors, under
+from scaleevent.training.tensors import (
+    floats,
+    load_tensors,
+    read_description,
+    save_tensors,
+    under,
+)
 
 
 def save_encoder(path: Path, encoder: Encoder, description: dict[str, Any]) -> None:
-    """Write an encoder with bare timm names; its input settings go along."""
+    """Write an encoder with bare timm names, together with its input settings."""
     settings = asdict(encoder.input) if encoder.input else None
     own = {"kind": "encoder", "arch": dict(encoder.spec), "input": settings}
     save_tensors(path, encoder.vit.state_dict(), own | description)
 
 
 def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None:
-    """Write a task model with everything that rebuilds it."""
+    """Write a task model with everything that is needed to rebuild it."""
     encoder = decoder.encoder
     name = next(name for name, kind in DECODERS.items() if type(decoder) is kind)
     own = {
@@ -43,7 +49,7 @@ def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None
 
 
 def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
-    """A task model of ours in evaluation mode, and its description.
+    """Load a task checkpoint: the model in evaluation mode, and its description.
 
     Raises:
         CheckpointError: See `load_tensors`; or keys that do not fit.
@@ -51,7 +57,7 @@ def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
     tensors, description = load_tensors(Path(path), "task")
     encoder = Encoder.from_spec(description["arch"])
     encoder.load(floats(under(tensors, "encoder.")), path)
-    encoder.input = InputSettings(**description["input"])
+    encoder.input = _input_settings(description)
     kind = DECODERS.get(description["decoder"]["name"])
     if kind is None:
         raise CheckpointError(
@@ -66,14 +72,39 @@ def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
 
 
 def load_encoder(path: Path | str) -> Encoder:
-    """An encoder of ours, in evaluation mode, that knows its own preprocessing.
+    """Load an encoder checkpoint, in evaluation mode, with the settings of its input.
 
     Raises:
         CheckpointError: See `load_tensors`; or keys that do not fit.
     """
     tensors, description = load_tensors(Path(path), "encoder")
-    settings = description.get("input")
     encoder = Encoder.from_spec(description["arch"])
     encoder.load(floats(tensors), path)
-    encoder.input = InputSettings(**settings) if settings else None
+    encoder.input = _input_settings(description)
     return encoder.eval()
+
+
+def load_model(
+    path: Path | str, size: tuple[int, int] | None = None
+) -> tuple[Encoder | Decoder, dict[str, Any]]:
+    """Load an encoder or task checkpoint, whichever it is, and its description.
+
+    Args:
+        path: A .safetensors file written by ScaleEvent.
+        size: Rows and columns of the network input; None keeps the checkpoint's.
+
+    Raises:
+        CheckpointError: As `load_encoder` and `load_task`.
+    """
+    description = read_description(Path(path)) or {}
+    is_task = description.get("kind") == "task"
+    model = load_task(path)[0] if is_task else load_encoder(path)
+    encoder = model if isinstance(model, Encoder) else model.encoder
+    if size is not None and encoder.input is not None:
+        encoder.input = replace(encoder.input, height=size[0], width=size[1])
+    return model, description
+
+
+def _input_settings(description: dict[str, Any]) -> InputSettings | None:
+    settings = description.get("input")
+    return InputSettings(**settings) if settings else None

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from scaleevent.errors import DataError
 from scaleevent.events import Events
+from scaleevent.formats import Recording
 from scaleevent.system.files import write_bytes
 
+PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
 AMOUNT_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AMOUNT_COLOURS = np.array(
@@ -25,6 +30,39 @@ def draw_events(events: Events) -> np.ndarray:
     balance = np.zeros((events.height, events.width), np.int32)
     np.add.at(balance, (events.y, events.x), events.p.astype(np.int32) * 2 - 1)
     return _red_blue(balance, np.abs(balance))
+
+
+def draw_recording(recording: Recording, facts: dict[str, Any]) -> np.ndarray:
+    """(H, W, 3) uint8 of events from the middle of a recording's longest stretch.
+
+    Args:
+        recording: An opened recording.
+        facts: From `recording_facts`.
+    """
+    if not facts["events"]:
+        return draw_events(Events.empty(recording.height, recording.width))
+    segments = facts.get("segments", [facts])
+    index = max(range(len(segments)), key=lambda k: segments[k]["events"])
+    start = (segments[index]["first_us"] + segments[index]["last_us"]) // 2
+    one_stretch = replace(recording, segment=index)
+    if len(segments) > 1 or facts.get("damage"):
+        return draw_events(_events_from(one_stretch, start))
+    try:
+        return draw_events(_events_from(replace(recording, max_bad=None), start))  # can seek
+    except DataError:  # damage that a sampled read of the facts did not meet
+        return draw_events(_events_from(one_stretch, start))
+
+
+def _events_from(recording: Recording, start: int) -> Events:
+    """Events from a time on, enough for a picture."""
+    wanted = round(PICTURE_EVENTS * recording.height * recording.width)
+    parts, count = [], 0
+    for block in recording.blocks(start):
+        parts.append(block[: wanted - count])
+        count += len(parts[-1])
+        if count >= wanted:
+            break
+    return Events.concatenate(parts, recording.height, recording.width)
 
 
 def draw_voxel(voxel: np.ndarray) -> np.ndarray:

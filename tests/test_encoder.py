@@ -1,5 +1,6 @@
 """The encoder against Meta's own outputs, against timm, and its ways of finding weights."""
 
+import doctest
 import json
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
+import scaleevent.encoders.encoder
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
@@ -225,3 +227,8 @@ def test_published_timm_weights_come_from_the_hub_cache(monkeypatch, tmp_path):
         assert torch.equal(encoder.tokens(x), original.forward_features(x)[:, 5:])
     with safe_open(file, "pt") as stored:
         assert set(stored.keys()) == set(encoder.vit.state_dict())
+
+
+def test_the_examples_of_the_docstrings():
+    result = doctest.testmod(scaleevent.encoders.encoder)
+    assert result.attempted and not result.failed

@@ -20,6 +20,7 @@ from scaleevent import cli
 from scaleevent.checkpoint import load_encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.pairs.store import PairStore
+from scaleevent.predictor import Predictor
 from scaleevent.system.files import read_json_lines
 from scaleevent.training.tensors import load_tensors
 
@@ -146,7 +147,7 @@ def test_the_encoder_repeats_its_own_preprocessing(run, place):
     encoder = load_encoder(run / "encoder.safetensors")
     shard, row = PairStore(place / "pairs").locate(0)
     events, window = shard.events(row)
-    features = encoder.encode(events, window)
+    features = Predictor(encoder).features(events, window)
     assert features.shape == (6, 8, 96) and torch.isfinite(features).all()
     from scaleevent.pairs.samples import PairSamples
 

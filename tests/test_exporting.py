@@ -28,7 +28,7 @@ from scaleevent.deployment.artifacts import (
     trace,
 )
 from scaleevent.deployment.parity import INPUTS, Parity, parity_inputs
-from scaleevent.deployment.program import Source, load_source
+from scaleevent.deployment.program import LoadedCheckpoint, load_checkpoint
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.encoders.weights import read_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError
@@ -126,12 +126,12 @@ needs_onnx = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module", params=TRANSLATED)
-def programs(request, tmp_path_factory) -> tuple[str, Source, Path]:
+def programs(request, tmp_path_factory) -> tuple[str, LoadedCheckpoint, Path]:
     """A model of `MODELS`, its checkpoint, and the folder with its exports."""
     folder = tmp_path_factory.mktemp(request.param)
     path = checkpoint(folder, request.param)
     out = exported(folder, path, "all" if has_onnx() and request.param != SLOW else "exported")
-    return request.param, load_source(path), out
+    return request.param, load_checkpoint(path), out
 
 
 def test_the_exported_program_predicts_the_same(programs):
@@ -181,7 +181,7 @@ def test_onnx_predicts_the_same(programs):
 
 @pytest.mark.parametrize("name", ["linear-segmentation", "eomt"])
 def test_the_argmax_of_the_scores_is_the_prediction(tmp_path, name):
-    source = load_source(checkpoint(tmp_path, name))
+    source = load_checkpoint(checkpoint(tmp_path, name))
     (voxel,) = inputs_of(source)
     with torch.no_grad():
         classes = source.model.predict(source.model(voxel), (HEIGHT, WIDTH))
@@ -206,7 +206,7 @@ class Untraceable(OneAtATime):
 
 
 def test_any_number_of_samples_where_the_code_allows_it(tmp_path):
-    program, any_batch = trace(load_source(checkpoint(tmp_path, "encoder")).deployed)
+    program, any_batch = trace(load_checkpoint(checkpoint(tmp_path, "encoder")).deployed)
     assert any_batch and program.module()(torch.zeros(5, 3, HEIGHT, WIDTH)).shape[0] == 5
     program, any_batch = trace(OneAtATime())
     assert not any_batch and program.module()(torch.zeros(1, 3, 8, 8)).shape[0] == 1
@@ -299,7 +299,7 @@ def test_a_task_falls_into_encoder_and_decoder(tmp_path):
     seen = {"recordings": ["zurich_city_00_a"]}
     path = checkpoint(tmp_path, "dpt", pretraining=seen)
     out = exported(tmp_path, path, "safetensors")
-    source = load_source(path)
+    source = load_checkpoint(path)
     encoder = load_encoder(out / "encoder.safetensors")
     with safe_open(out / "encoder.safetensors", "pt") as file:
         description = json.loads(file.metadata()["scaleevent"])
@@ -336,7 +336,7 @@ def test_the_comparison_uses_real_inputs_and_an_empty_one():
     ],
 )
 def test_other_output_is_refused(tmp_path, wrong):
-    source = load_source(checkpoint(tmp_path, "linear-depth"))
+    source = load_checkpoint(checkpoint(tmp_path, "linear-depth"))
     parity = Parity(source.settings)
     assert parity.difference(source.deployed, source.deployed, any_batch=True) == 0
     with pytest.raises(CheckpointError):
@@ -344,7 +344,7 @@ def test_other_output_is_refused(tmp_path, wrong):
 
 
 def test_an_output_wrong_for_two_samples_only_is_refused(tmp_path):
-    source = load_source(checkpoint(tmp_path, "linear-depth"))
+    source = load_checkpoint(checkpoint(tmp_path, "linear-depth"))
 
     def run(voxel: torch.Tensor) -> torch.Tensor:
         return source.deployed(voxel[:1]).expand(len(voxel), -1, -1)
@@ -414,11 +414,11 @@ def test_sizes(tmp_path):
     out = exported(tmp_path, path, "safetensors", size=(16, 24))
     assert load_encoder(out / "encoder.safetensors").input == InputSettings(16, 24, 8)
     with pytest.raises(ConfigError, match="divide into patches"):
-        load_source(path, (20, 24))
+        load_checkpoint(path, (20, 24))
     encoder = small_encoder()
     encoder.input = None
     save_encoder(path, encoder, {})
     with pytest.raises(ConfigError, match="how its input is made"):
-        load_source(path)
+        load_checkpoint(path)
     with pytest.raises(CheckpointError, match="not found"):
-        load_source(tmp_path / "absent.safetensors")
+        load_checkpoint(tmp_path / "absent.safetensors")

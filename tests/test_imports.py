@@ -34,6 +34,7 @@ ORDER = [
     "tasks",
     "decoders",
     "checkpoint",
+    "predictor",
     "benchmarks",
     "deployment",
     "commands",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,14 @@ from typing import Any
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom import found_beside
 from scaleevent.errors import CheckpointError, DataError
-from scaleevent.events import Events
-from scaleevent.formats import Recording, open_recording, recording_facts
+from scaleevent.formats import open_recording, recording_facts
 from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards
-from scaleevent.pictures import draw_events, save_picture
+from scaleevent.pictures import draw_recording, save_picture
 from scaleevent.system.reports import Report
 
-PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 HEADER_BYTES = 100_000_000
-SEGMENTS = 20  # told one by one
-FACTS = (  # of a checkpoint's description
+SEGMENTS = 20  # listed one by one
+FACTS = (  # keys of a checkpoint's description that are shown
     "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "token_scale",
     "metrics", "sha256",
 )  # fmt: skip
@@ -32,7 +29,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
 
     Args:
         cfg: The path, and options for recordings.
-        quiet: Unused: there is no progress.
+        quiet: Unused, since there is no progress to show.
     """
     path = cfg.path
     if not path.exists():
@@ -41,7 +38,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
         return _store(path if path.is_dir() else path.parent, cfg.verify)
     if path.suffix == ".safetensors":
         return _weights(path)
-    # whatever can be read is told, and damage with it
+    # reads what can be read of a damaged recording, and reports the damage
     recording = open_recording(
         path, size=cfg.size, time_unit=cfg.time_unit, columns=cfg.columns, max_bad=1.0
     )
@@ -50,7 +47,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if len(facts.get("segments", ())) > 1:
         notes.append("the clock was reset: prepare custom takes one segment, --segment 1, 2, ..")
     if cfg.picture:
-        save_picture(cfg.picture, draw_events(_middle(recording, facts)))
+        save_picture(cfg.picture, draw_recording(recording, facts))
         notes.append(f"picture: {cfg.picture}")
     return Report("info", str(path), ("fact", "value"), _rows(facts), tuple(notes), facts)
 
@@ -69,35 +66,6 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
         else:
             rows.append((key.replace("_", " "), value))
     return tuple(rows)
-
-
-def _middle(recording: Recording, facts: dict[str, Any]) -> Events:
-    """Events from the middle of the recording, enough for a picture."""
-    if not facts["events"]:
-        return Events.empty(recording.height, recording.width)
-    segments = facts.get("segments", [facts])
-    number = max(range(len(segments)), key=lambda k: segments[k]["events"])
-    longest = segments[number]
-    start = (longest["first_us"] + longest["last_us"]) // 2
-    one_stretch = replace(recording, segment=number)
-    if len(segments) > 1 or facts.get("damage"):
-        return _from(one_stretch, start)
-    try:
-        return _from(replace(recording, max_bad=None), start)  # strict reading seeks
-    except DataError:  # damage that a sample did not meet
-        return _from(one_stretch, start)
-
-
-def _from(recording: Recording, start: int) -> Events:
-    """Events from a time on, enough for a picture."""
-    wanted = round(PICTURE_EVENTS * recording.height * recording.width)
-    parts, count = [], 0
-    for block in recording.blocks(start):
-        parts.append(block[: wanted - count])
-        count += len(parts[-1])
-        if count >= wanted:
-            break
-    return Events.concatenate(parts, recording.height, recording.width)
 
 
 def _store(folder: Path, verify: bool) -> Report:
@@ -122,7 +90,7 @@ def _store(folder: Path, verify: bool) -> Report:
 
 
 def _weights(path: Path) -> Report:
-    """The description in a safetensors header, read without loading a tensor."""
+    """Facts from the header of a safetensors file; no tensor is loaded."""
     with open(path, "rb") as file:
         head = file.read(8)
         size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
@@ -142,6 +110,6 @@ def _weights(path: Path) -> Report:
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            "not a whole safetensors file", where=path, found=f"a header that cannot be: {error}"
+            "not a whole safetensors file", where=path, found=f"an invalid header: {error}"
         ) from None
     return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)

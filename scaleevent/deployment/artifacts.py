@@ -1,8 +1,8 @@
-"""Checkpoints to files that run elsewhere, each compared with the checkpoint before it counts.
+"""Checkpoints to files that run elsewhere, each compared with its checkpoint before it is kept.
 
 `safetensors` and `meta` are weights, under timm's and under Meta's names; `exported` (torch.export,
-.pt2) and `onnx` are whole programs that need nothing of ours. `describe` says what goes in and out
-of them, and travels in every file.
+.pt2) and `onnx` are whole programs that run without ScaleEvent. Every file stores the metadata of
+`describe`, which explains its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 from scaleevent.checkpoint import load_encoder, save_encoder
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.deployment.parity import Parity, Run
-from scaleevent.deployment.program import Deployed, Source, describe
+from scaleevent.deployment.program import Deployed, LoadedCheckpoint, describe
 from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, MissingPackageError
@@ -32,21 +32,21 @@ from scaleevent.system.files import atomic_path
 from scaleevent.training.tensors import KEY, load_tensors, save_tensors
 
 FORMATS = ("safetensors", "meta", "exported", "onnx")
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # beyond our own, by format
-EXTRA_FILE = f"{KEY}.json"  # the description inside a .pt2
-OPSET = 18  # of ONNX: what torch.onnx translates to before any conversion
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # optional packages that a format needs
+EXTRA_FILE = f"{KEY}.json"  # the metadata inside a .pt2
+OPSET = 18  # the ONNX operator set that torch.onnx translates to without a later conversion
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file to write and how to run it again.
+    """A file to write, and how to load and run it.
 
     Attributes:
         name: File name.
         format: One of `FORMATS`.
-        reference: What the file must compute.
-        write: Writes it.
-        reload: Reads it in the way its users do.
+        reference: The model whose outputs the file must reproduce.
+        write: Writes the file.
+        reload: Loads the file as its users do.
         any_batch: Whether it takes any number of samples, or exactly one.
     """
 
@@ -59,10 +59,10 @@ class Artifact:
 
 
 def check_packages(formats: Sequence[str]) -> None:
-    """Refuse, before any work, a format whose packages are not installed.
+    """Check that the packages of the formats are installed.
 
     Raises:
-        MissingPackageError: The first of them that is absent.
+        MissingPackageError: The first package that is missing.
     """
     for name in formats:
         for package in PACKAGES.get(name, ()):
@@ -70,46 +70,46 @@ def check_packages(formats: Sequence[str]) -> None:
                 raise MissingPackageError(package, "export", f"the format {name}")
 
 
-def artifacts(source: Source, formats: Sequence[str]) -> list[Artifact]:
-    """The files of some formats: traced and converted, not yet written.
+def artifacts(checkpoint: LoadedCheckpoint, formats: Sequence[str]) -> list[Artifact]:
+    """The files of the given formats: traced and converted, not yet written.
 
     Raises:
-        CheckpointError: The model has no form in one of them.
+        CheckpointError: The model cannot be converted to one of the formats.
     """
-    about = describe(source)
+    about = describe(checkpoint)
     found: list[Artifact] = []
     if "safetensors" in formats:
-        found.append(_encoder_file(source, about))
-        if isinstance(source.model, Decoder):
-            found.append(_decoder_file(source, about))
+        found.append(_encoder_file(checkpoint, about))
+        if isinstance(checkpoint.model, Decoder):
+            found.append(_decoder_file(checkpoint, checkpoint.model, about))
     if "meta" in formats:
-        found.append(_meta_file(source, about))
+        found.append(_meta_file(checkpoint, about))
     if "exported" in formats or "onnx" in formats:
-        program, any_batch = trace(source.deployed)
-        stem = source.name if any_batch else f"{source.name}_batch1"
+        program, any_batch = trace(checkpoint.deployed)
+        stem = checkpoint.name if any_batch else f"{checkpoint.name}_batch1"
         if "exported" in formats:
-            found.append(_exported_file(stem, program, source.deployed, about, any_batch))
+            found.append(_exported_file(stem, program, checkpoint.deployed, about, any_batch))
         if "onnx" in formats:
-            found.append(_onnx_file(stem, program, source.deployed, about, any_batch))
+            found.append(_onnx_file(stem, program, checkpoint.deployed, about, any_batch))
     return found
 
 
 def write_checked(
     files: Sequence[Artifact], folder: Path, parity: Parity, advance: Callable[[], None]
 ) -> dict[str, float]:
-    """Write all files, read each back, compare; they get their names only if all of them pass.
+    """Write, reload and compare all files; they are renamed into place only if all of them pass.
 
     Args:
         files: From `artifacts`.
-        folder: Where to.
-        parity: Compares.
+        folder: Where they are written.
+        parity: Compares their outputs with those of the checkpoint.
         advance: Called after each file.
 
     Returns:
-        By file name, the largest difference as a share of the checkpoint's largest value.
+        By file name, the largest difference as a fraction of the checkpoint's largest value.
 
     Raises:
-        CheckpointError: A file computes something else; the number is named.
+        CheckpointError: A file computes something else; the message gives the difference.
         EnvironmentProblem: The folder cannot be written.
     """
     differences = {}
@@ -131,23 +131,23 @@ def write_checked(
 
 
 def trace(model: Deployed) -> tuple[ExportedProgram, bool]:
-    """The model as a graph, for any number of samples where its code allows that, else for one.
+    """Trace the model, for any number of samples where its code allows that, else for one.
 
     Returns:
         The program, and whether it takes any number of samples.
 
     Raises:
-        CheckpointError: Its code cannot be traced.
+        CheckpointError: The model's code cannot be traced.
     """
     samples = Dim("samples", min=1)
     for any_batch in (True, False):
-        count = 2 if any_batch else 1  # a traced size of 1 would be taken for a constant
+        count = 2 if any_batch else 1  # torch.export would treat a size of 1 as a constant
         inputs = tuple(torch.zeros(count, 3, *model.size) for _ in model.inputs)
         shapes = tuple({0: samples} for _ in inputs) if any_batch else None
         try:
             with torch.no_grad():
                 return torch.export.export(model, inputs, dynamic_shapes=shapes), any_batch
-        except Exception as error:  # tracing runs the model: any of its operations may refuse
+        except Exception as error:  # any operation of the model may fail
             problem = error
     raise CheckpointError(
         "torch.export cannot trace this model",
@@ -157,15 +157,15 @@ def trace(model: Deployed) -> tuple[ExportedProgram, bool]:
 
 
 def meta_tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """The weights of a DINOv3 encoder under Meta's names, all that Meta's module asks for.
+    """The weights of a DINOv3 encoder under Meta's names, every tensor of Meta's module.
 
     The inverse of `convert_weights`. Meta's module has more than the network uses: a mask token
-    (zeros here), a bias on queries, keys and values (zeros where the encoder has none) with a mask
-    that lets it pass for queries and values, and the rotary periods
+    (zeros here), a bias of queries, keys and values (zeros if the encoder has none) with a mask
+    that keeps it for queries and values only, and the rotary periods
     (facebookresearch/dinov3:dinov3/models/vision_transformer.py, dinov3/layers/attention.py).
 
     Raises:
-        CheckpointError: Another kind of network.
+        CheckpointError: Not a DINOv3 network.
     """
     state = encoder.vit.state_dict()
     width = encoder.width
@@ -192,74 +192,81 @@ def meta_tensors(encoder: Encoder) -> dict[str, Tensor]:
     return tensors
 
 
-def _encoder_file(source: Source, about: dict[str, Any]) -> Artifact:
-    """The encoder as an encoder checkpoint, which timm loads too."""
+def _encoder_file(checkpoint: LoadedCheckpoint, about: dict[str, Any]) -> Artifact:
+    """The encoder as an encoder checkpoint, which timm can load too."""
 
     def write(path: Path) -> None:
-        save_encoder(path, source.encoder, _encoder_description(source) | {"export": about})
+        save_encoder(path, checkpoint.encoder, _encoder_description(checkpoint) | {"export": about})
 
     def reload(path: Path) -> Run:
-        return Deployed(load_encoder(path), source.deployed.size)
+        return Deployed(load_encoder(path), checkpoint.deployed.size)
 
-    return Artifact("encoder.safetensors", "safetensors", source.deployed_encoder, write, reload)
+    return Artifact(
+        "encoder.safetensors", "safetensors", checkpoint.deployed_encoder, write, reload
+    )
 
 
-def _decoder_file(source: Source, about: dict[str, Any]) -> Artifact:
+def _decoder_file(
+    checkpoint: LoadedCheckpoint, decoder: Decoder, about: dict[str, Any]
+) -> Artifact:
     """The decoder's own tensors, under the names of its origin."""
-    decoder = source.model
 
     def write(path: Path) -> None:
         save_tensors(path, decoder.own_state(), {"kind": "decoder", "export": about})
 
     def reload(path: Path) -> Run:
         tensors, _ = load_tensors(path, "decoder")
-        again = type(decoder)(source.encoder, **decoder.settings)
+        again = type(decoder)(checkpoint.encoder, **decoder.settings)
         again.load_own(tensors, path)
-        return Deployed(again.eval(), source.deployed.size)
+        return Deployed(again.eval(), checkpoint.deployed.size)
 
-    return Artifact("decoder.safetensors", "safetensors", source.deployed, write, reload)
+    return Artifact("decoder.safetensors", "safetensors", checkpoint.deployed, write, reload)
 
 
-def _meta_file(source: Source, about: dict[str, Any]) -> Artifact:
+def _meta_file(checkpoint: LoadedCheckpoint, about: dict[str, Any]) -> Artifact:
     """The encoder under Meta's names."""
-    tensors = meta_tensors(source.encoder)
+    tensors = meta_tensors(checkpoint.encoder)
     own = {
         "kind": "encoder",
         "layout": "meta",
-        "arch": dict(source.encoder.spec),
-        "input": asdict(source.settings),
+        "arch": dict(checkpoint.encoder.spec),
+        "input": asdict(checkpoint.settings),
         "export": about,
     }
 
     def write(path: Path) -> None:
-        save_tensors(path, tensors, own | _encoder_description(source))
+        save_tensors(path, tensors, own | _encoder_description(checkpoint))
 
     def reload(path: Path) -> Run:
-        return Deployed(build_encoder(weights=path, keep_periods=True).eval(), source.deployed.size)
+        return Deployed(
+            build_encoder(weights=path, keep_periods=True).eval(), checkpoint.deployed.size
+        )
 
-    return Artifact("encoder_meta.safetensors", "meta", source.deployed_encoder, write, reload)
+    return Artifact("encoder_meta.safetensors", "meta", checkpoint.deployed_encoder, write, reload)
 
 
-def _encoder_description(source: Source) -> dict[str, Any]:
-    """What is known of how the encoder came about.
+def _encoder_description(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
+    """How the encoder was trained, as far as the checkpoint records it.
 
-    `data` names the recordings it was pretrained on, which benchmarks must not test it on.
+    `data` names the recordings of its training, so that benchmarks can refuse to test on them.
     """
-    known = source.description
-    if isinstance(source.model, Encoder):
-        keys = ("teacher", "token_scale", "config", "data", "step", "metrics")
-        return {key: known[key] for key in keys if key in known}
-    keys = ("benchmark", "protocol", "config", "encoder", "data")
-    tuned = {key: known[key] for key in keys if key in known}
+    known = checkpoint.description
+    if isinstance(checkpoint.model, Encoder):
+        pretrained = ("teacher", "token_scale", "config", "data", "step", "metrics")
+        return {key: known[key] for key in pretrained if key in known}
+    finetuned = ("benchmark", "protocol", "config", "encoder", "data")
     before = known.get("pretraining", {})
     seen = {*before.get("recordings", ()), *known.get("data", {}).get("recordings", ())}
-    return {"data": before | {"recordings": sorted(seen)}, "finetuned": tuned}
+    return {
+        "data": before | {"recordings": sorted(seen)},
+        "finetuned": {key: known[key] for key in finetuned if key in known},
+    }
 
 
 def _exported_file(
     stem: str, program: ExportedProgram, model: Deployed, about: dict[str, Any], any_batch: bool
 ) -> Artifact:
-    """The program in torch's own format."""
+    """The program in the format of torch.export."""
 
     def write(path: Path) -> None:
         with open(path, "wb") as file:
@@ -278,14 +285,16 @@ def _onnx_file(
     """The program as ONNX, run by onnxruntime on the CPU.
 
     Raises:
-        CheckpointError: An operation has no translation.
+        CheckpointError: An operation cannot be translated.
     """
     from torch.onnx import errors
 
-    # `after` shares the axis, and with it the name
-    axes = {name: {} for name in model.inputs} | {"voxel": {0: "N"}} if any_batch else None
+    # the axis is shared by all inputs: naming it once names it for `after` too
+    axes: dict[str, dict[int, str]] | None = None
+    if any_batch:
+        axes = {name: {0: "N"} if name == "voxel" else {} for name in model.inputs}
     try:
-        with _errors_only("onnxscript"):  # it tells of every operation that it does not fold
+        with _errors_only("onnxscript"):  # it warns of every operation that it does not fold
             converted = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -301,6 +310,8 @@ def _onnx_file(
             found=str(problem).strip().partition("\n")[0],
             hint="--format exported keeps torch's operations",
         ) from problem
+    if converted is None:
+        raise CheckpointError("torch.onnx returned no program")
     converted.model.metadata_props[KEY] = json.dumps(about)
 
     def reload(path: Path) -> Run:
@@ -315,14 +326,12 @@ def _onnx_file(
 
         return run
 
-    return Artifact(
-        f"{stem}.onnx", "onnx", model, lambda path: converted.save(path), reload, any_batch
-    )
+    return Artifact(f"{stem}.onnx", "onnx", model, converted.save, reload, any_batch)
 
 
 @contextmanager
 def _errors_only(package: str) -> Iterator[None]:
-    """Keep a package's warnings out of the log."""
+    """Suppress the warnings of a package's logger."""
     logger = logging.getLogger(package)
     level = logger.level
     logger.setLevel(logging.ERROR)

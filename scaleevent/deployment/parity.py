@@ -1,4 +1,4 @@
-"""Does an exported file compute what its checkpoint does? Inputs to ask with, and the answer."""
+"""Does an exported file compute what its checkpoint does? Test inputs and the comparison."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 from scaleevent.deployment.program import Deployed
 from scaleevent.errors import CheckpointError
 from scaleevent.events import Events
-from scaleevent.grids.inputs import InputSettings, voxel_input
-from scaleevent.grids.voxels import voxelize
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.predictor import network_input
 
-TOLERANCE = 1e-4  # largest difference, as a share of the reference's largest value
+TOLERANCE = 1e-4  # largest difference, as a fraction of the reference's largest value
 INPUTS = 8  # samples that are compared; the last one has no events
 
-SPAN_US = 50_000  # of a window
-DISCS = 6  # that drift through a picture
-NOISE = 0.1  # share of events at random places
+SPAN_US = 50_000  # length of a window
+DISCS = 6  # moving discs in the scene
+NOISE = 0.1  # fraction of events at random pixels
 EVENTS_PER_PIXEL = 0.5
 
-Run = Callable[..., Tensor]  # voxel, and after for flow, to the output
+Run = Callable[..., Tensor]  # `voxel`, and for flow `after`, to the output
 
 
 class Parity:
-    """Compares programs with the models they were made from, on the same inputs.
+    """Compares programs with the models that they were made from, on the same inputs.
 
     Args:
         settings: How the inputs are made.
@@ -35,18 +35,18 @@ class Parity:
 
     def __init__(self, settings: InputSettings) -> None:
         single = parity_inputs(settings)
-        # The pair is for files that take any number of samples.
-        pair = tuple(torch.cat(both) for both in zip(single[0], single[-1], strict=True))
-        self.batches = [*single, pair]
+        # a batch of two, for files that take any number of samples
+        before, after = (torch.cat(both) for both in zip(single[0], single[-1], strict=True))
+        self.batches = [*single, (before, after)]
         self._references: dict[Deployed, list[Tensor]] = {}
 
     def difference(self, model: Deployed, run: Run, *, any_batch: bool) -> float:
-        """Largest difference of the outputs, as a share of the reference's largest value.
+        """Largest difference of the outputs, as a fraction of the reference's largest value.
 
         Args:
             model: The reference.
-            run: What must compute the same.
-            any_batch: Compare two samples at once, too.
+            run: The program to compare with it.
+            any_batch: Also compare a batch of two samples.
 
         Raises:
             CheckpointError: The difference is beyond `TOLERANCE` or not a number, the shapes
@@ -60,35 +60,32 @@ class Parity:
         return _compare(found, expected)
 
     @torch.no_grad()
-    def _outputs(self, run: Run, inputs: int, batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    def _outputs(self, run: Run, inputs: int, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         return [run(*batch[:inputs]) for batch in batches]
 
 
 def parity_inputs(settings: InputSettings) -> list[tuple[Tensor, Tensor]]:
     """Network inputs of `INPUTS` seeded event streams, each (1, 3, H, W), before and after.
 
-    The streams go through the same steps as recordings do; the last one is empty.
+    They are prepared as for any recording; the last stream is empty.
     """
     height, width = settings.height, settings.width
     streams = [drifting_discs(seed, height, width) for seed in range(INPUTS - 1)]
     streams.append(Events.from_columns([], [], [], [], height, width))
-    windows = Window(0, SPAN_US), Window(SPAN_US, 2 * SPAN_US)
-    fit = settings.fit(height, width)
+    before, after = Window(0, SPAN_US), Window(SPAN_US, 2 * SPAN_US)
     return [
-        tuple(
-            torch.from_numpy(
-                voxel_input(voxelize(events, window, settings.bins), fit, settings.normaliser)
-            )[None]
-            for window in windows
+        (
+            network_input(events, before, settings)[None],
+            network_input(events, after, settings)[None],
         )
         for events in streams
     ]
 
 
 def drifting_discs(seed: int, height: int, width: int) -> Events:
-    """Events of two windows in which the edges of bright discs drift over a sensor.
+    """Events of two windows in which bright discs move over the sensor.
 
-    Brighter at the front of a disc, darker at its back, and some noise everywhere.
+    Brighter events at the front of a disc, darker ones at its back, and noise everywhere.
     """
     rng = np.random.default_rng(seed)
     count = round(EVENTS_PER_PIXEL * 2 * height * width)

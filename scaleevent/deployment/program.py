@@ -1,8 +1,8 @@
-"""A checkpoint as it is deployed: network input to output, and the description that goes along."""
+"""A checkpoint as it is deployed: network input to output, and the metadata that describes both."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.checkpoint import load_encoder, load_task
+from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
+from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
-from scaleevent.training.tensors import read_description
+from scaleevent.tasks.segmentation import Segmentation
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
-PREPARATION = (
-    "events of the half-open window that ends at the moment asked about (`after`: of the window "
-    "that starts there); signed voxel with `bins` time bins, bilinear in time over the window, on "
-    "the sensor's pixels; crop to the input's shape and bilinear resize to height x width; "
-    "`normaliser` over the whole tensor; then (x - mean) / std, one value a bin"
-)
 
 
 class Deployed(nn.Module):
     """What runs in an exported file, from network input to tokens or the task's prediction.
 
-    Segmentation gives scores rather than classes: unlike classes they can be compared within a
-    tolerance and thresholded, and the argmax over axis 1 is all that is missing.
+    Segmentation gives scores rather than classes: scores can be compared within a tolerance and
+    thresholded, and the classes are their argmax over axis 1.
 
     Args:
         model: In evaluation mode.
@@ -45,9 +39,8 @@ class Deployed(nn.Module):
     def __init__(self, model: Encoder | Decoder, size: tuple[int, int]) -> None:
         super().__init__()
         self.model, self.size = model, size
-        name = _name(model)
-        self.inputs = ("voxel", "after") if name == "flow" else ("voxel",)
-        self.output = OUTPUTS[name]
+        self.inputs = input_names(model)
+        self.output = OUTPUTS[_name(model)]
 
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> Tensor:
         """Output at the input's size.
@@ -57,31 +50,35 @@ class Deployed(nn.Module):
             after: The same of the window that follows; flow only.
 
         Returns:
-            Float32. Encoder: (N, L, D) patch tokens, row-major. Segmentation: (N, C, H, W) scores.
+            Float32. Encoder: (N, L, D) patch tokens, row-major. Segmentation: (N, K, H, W) scores.
             Depth: (N, H, W) metres. Flow: (N, 2, H, W) input pixels right and down.
         """
-        if isinstance(self.model, Encoder):
-            return self.model.tokens(voxel)
-        raw = self.model(voxel, after)
-        if self.model.task == "segmentation":
-            return self.model.scores(raw, self.size)
-        return self.model.predict(raw, self.size)
+        model: Any = self.model
+        if isinstance(model, Encoder):
+            return model.tokens(voxel)
+        predict = model.scores if model.task == "segmentation" else model.predict
+        output: Tensor = predict(model(voxel, after), self.size)
+        return output
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedCheckpoint:
     """A checkpoint to export.
 
     Attributes:
         path: Its file.
-        model: An encoder, or a decoder with its encoder; the encoder's `input` has the size to
-            export.
-        description: What the checkpoint says about itself.
+        predictor: Its model, with the input size to export.
+        description: The metadata of the checkpoint.
     """
 
     path: Path
-    model: Encoder | Decoder
+    predictor: Predictor
     description: dict[str, Any]
+
+    @property
+    def model(self) -> Encoder | Decoder:
+        """An encoder, or a decoder with its encoder."""
+        return self.predictor.model
 
     @property
     def name(self) -> str:
@@ -91,12 +88,12 @@ class Source:
     @property
     def encoder(self) -> Encoder:
         """The encoder, of a task model too."""
-        return self.model if isinstance(self.model, Encoder) else self.model.encoder
+        return self.predictor.encoder
 
     @property
     def settings(self) -> InputSettings:
         """How the input is made."""
-        return self.encoder.input
+        return self.predictor.settings
 
     @cached_property
     def deployed(self) -> Deployed:
@@ -111,77 +108,68 @@ class Source:
         return Deployed(self.encoder, self.deployed.size)
 
 
-def load_source(path: Path, size: tuple[int, int] | None = None) -> Source:
-    """Load an encoder or task checkpoint.
+def load_checkpoint(path: Path, size: tuple[int, int] | None = None) -> LoadedCheckpoint:
+    """Load an encoder or task checkpoint for export.
 
     Args:
-        path: A .safetensors file of ours.
-        size: Rows and columns of the input; None takes the checkpoint's.
+        path: A .safetensors file written by ScaleEvent.
+        size: Rows and columns of the input; None uses the checkpoint's.
 
     Raises:
-        CheckpointError: Not a checkpoint of ours, or damaged.
-        ConfigError: The checkpoint does not say how its input is made, or the size does not divide
-            into patches.
+        CheckpointError: Not a checkpoint of ScaleEvent, or damaged.
+        ConfigError: The checkpoint does not store how its input is made, or the size does not
+            divide into patches.
     """
-    description = read_description(path) or {}
-    model = load_task(path)[0] if description.get("kind") == "task" else load_encoder(path)
-    source = Source(path, model, description)
-    encoder = source.encoder
-    if encoder.input is None:
-        raise ConfigError(
-            "the checkpoint does not say how its input is made",
-            where=path,
-            hint="export what pretrain, probe or finetune has written",
-        )
-    if size is not None:
-        encoder.input = replace(encoder.input, height=size[0], width=size[1])
-    encoder.grid(encoder.input.height, encoder.input.width)
-    return source
+    model, description = load_model(path, size)
+    return LoadedCheckpoint(path, Predictor(model), description)
 
 
-def describe(source: Source) -> dict[str, Any]:
-    """What travels in every file: how to make the input, what comes out, whence; JSON-able."""
-    height, width = source.deployed.size
+def describe(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
+    """The metadata stored in every exported file: input preparation, outputs, source; JSON-able."""
+    height, width = checkpoint.deployed.size
+    known = checkpoint.description
     described = {
-        "kind": source.description["kind"],
-        "arch": dict(source.encoder.spec),
-        "input": asdict(source.settings) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-        "preparation": PREPARATION,
-        "inputs": {name: ["N", 3, height, width] for name in source.deployed.inputs},
-        "outputs": {source.deployed.output: _output(source)},
-        "source": {
-            "sha256": source.description["sha256"],
-            "file_sha256": sha256_file(source.path),
-        },
+        "kind": known["kind"],
+        "arch": dict(checkpoint.encoder.spec),
+        "input": asdict(checkpoint.settings) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        "preparation": checkpoint.predictor.preparation,
+        "inputs": {name: ["N", 3, height, width] for name in checkpoint.deployed.inputs},
+        "outputs": {checkpoint.deployed.output: _output(checkpoint)},
+        "source": {"sha256": known["sha256"], "file_sha256": sha256_file(checkpoint.path)},
     }
-    if isinstance(source.model, Encoder):
+    if isinstance(checkpoint.model, Encoder):
         return described
-    named = BENCHMARKS.get(source.description.get("benchmark"))
-    if source.name == "segmentation" and named is not None:
-        described["classes"] = list(named.task.classes)
+    benchmark = known.get("benchmark")
+    task = BENCHMARKS[benchmark].task if benchmark in BENCHMARKS else None
+    if isinstance(task, Segmentation):
+        described["classes"] = list(task.classes)
     return described | {
-        "task": source.name,
-        "benchmark": source.description.get("benchmark"),
-        "decoder": source.description["decoder"],
+        "task": checkpoint.name,
+        "benchmark": benchmark,
+        "decoder": known["decoder"],
     }
 
 
-def _output(source: Source) -> dict[str, Any]:
+def _output(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     """Shape and meaning of the output."""
-    height, width = source.deployed.size
-    if isinstance(source.model, Encoder):
-        rows, columns = source.encoder.grid(height, width)
+    height, width = checkpoint.deployed.size
+    model = checkpoint.model
+    if isinstance(model, Encoder):
+        rows, columns = checkpoint.predictor.grid
         return {
-            "shape": ["N", rows * columns, source.encoder.width],
+            "shape": ["N", rows * columns, model.width],
             "meaning": f"patch tokens, {rows} rows of {columns}",
         }
-    settings = source.model.settings
-    relative = settings.get("kind") == "relative"
-    shape, meaning = {
-        "segmentation": ([settings.get("classes")], "scores of the classes, argmax over axis 1"),
+    relative = model.settings.get("kind") == "relative"
+    outputs: dict[str, tuple[list[Any], str]] = {
+        "segmentation": (
+            [model.settings.get("classes")],
+            "scores of the classes, argmax over axis 1",
+        ),
         "depth": ([], "inverse depth up to scale and shift" if relative else "depth in metres"),
         "flow": ([2], "motion in input pixels right and down"),
-    }[source.name]
+    }
+    shape, meaning = outputs[checkpoint.name]
     return {"shape": ["N", *shape, height, width], "meaning": meaning}
 
 

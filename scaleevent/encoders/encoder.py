@@ -1,8 +1,8 @@
 """Vision transformers as dense encoders: images or voxels in, normalised patch tokens out.
 
-Teacher and student are the same kind of network, a DINOv3 ViT as built by timm. An `Encoder`
-carries its `spec`, the exact `timm.create_model` call, so its weights under bare timm names load
-without us: ``timm.create_model(spec["name"], checkpoint_path="encoder.safetensors",
+Teacher and student are the same kind of network, a DINOv3 ViT as built by timm. An `Encoder` keeps
+its `spec`, the exact `timm.create_model` call. Its weights have bare timm names and load without
+ScaleEvent: ``timm.create_model(spec["name"], checkpoint_path="encoder.safetensors",
 **spec["kwargs"])``.
 """
 
@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from scaleevent.encoders.hub import fetch_weights
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, read_weights
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.events import Events
-from scaleevent.grids.inputs import InputSettings, voxel_input
-from scaleevent.grids.voxels import voxelize
-from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.grids.inputs import InputSettings
 
 DINOV3_HEAD_WIDTH = 64
 
@@ -37,7 +33,7 @@ class Spec(TypedDict):
 
 
 # The choices of --arch; DINOv3 S/B/L are those of facebookresearch/dinov3:dinov3/hub/backbones.py.
-# "tiny" is ours: it fits a CPU, and its layer scale starts at 0.1 so that it trains from scratch.
+# "tiny" is our own: it fits a CPU; its layer scale starts at 0.1 so that it trains from scratch.
 ARCHS: dict[str, Spec] = {
     "tiny": {
         "name": "vit_small_patch16_dinov3",
@@ -56,12 +52,12 @@ ARCHS: dict[str, Spec] = {
 
 
 def checked_spec(spec: object, where: object = None) -> Spec:
-    """A spec that came from a file, checked.
+    """Check a spec that was read from a file.
 
-    It may hold a name and plain numbers, nothing that makes timm open or fetch files.
+    It may hold a name and plain numbers, but nothing that makes timm open or fetch files.
 
     Raises:
-        CheckpointError: Anything else.
+        CheckpointError: It holds anything else.
     """
     match spec:
         case {"name": str(name), "kwargs": dict(kwargs)} if (
@@ -82,7 +78,7 @@ class Encoder(nn.Module):
 
     Args:
         spec: The `timm.create_model` call that builds it, see `ARCHS`.
-        pretrained: File of weights that timm publishes for this model; None is a random start.
+        pretrained: File of weights that timm publishes for this model; None initialises randomly.
 
     Raises:
         ConfigError: timm has no such model, or it is not a ViT for any input size.
@@ -90,7 +86,7 @@ class Encoder(nn.Module):
     Attributes:
         vit: The timm model; its `state_dict` is what an encoder checkpoint holds.
         spec: As given.
-        input: How its inputs were prepared in training; None where nobody has said.
+        input: Input preprocessing used in training, None if unknown.
     """
 
     def __init__(self, spec: Spec, pretrained: Path | None = None) -> None:
@@ -104,12 +100,12 @@ class Encoder(nn.Module):
                 expected=", ".join(get_close_matches(spec["name"], timm.list_models())) or None,
                 hint="timm.list_models('*dinov3*') lists the DINOv3 encoders",
             )
-        # DINOv3 models have no classifier and take any input size; others must be told.
+        # DINOv3 models have no classifier and take any input size; others need these options
         options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True} | spec["kwargs"]
         if pretrained is not None:
             options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}}
         try:
-            self.vit = timm.create_model(spec["name"], **options)
+            self.vit: Any = timm.create_model(spec["name"], **options)
         except (RuntimeError, TypeError, ValueError) as problem:
             raise ConfigError(
                 "timm cannot build this encoder",
@@ -121,7 +117,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: object) -> Encoder:
-        """Build, with random weights, what the metadata of a checkpoint describes.
+        """Build the encoder that a checkpoint's metadata describes, with random weights.
 
         Raises:
             CheckpointError: Not a spec.
@@ -132,12 +128,14 @@ class Encoder(nn.Module):
     @property
     def patch(self) -> int:
         """Side of a patch, pixels."""
-        return self.vit.patch_embed.patch_size[0]
+        side: int = self.vit.patch_embed.patch_size[0]
+        return side
 
     @property
     def width(self) -> int:
         """Channels of a token, D."""
-        return self.vit.embed_dim
+        channels: int = self.vit.embed_dim
+        return channels
 
     @property
     def depth(self) -> int:
@@ -145,7 +143,7 @@ class Encoder(nn.Module):
         return len(self.vit.blocks)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches (h, w) of an input of this size in pixels.
+        """Rows and columns of patches (h, w) for an input of this size in pixels.
 
         Raises:
             ConfigError: The size is not a positive multiple of the patch.
@@ -171,10 +169,11 @@ class Encoder(nn.Module):
             (N, L, D), L = h * w in row-major order.
         """
         self.grid(*x_NCHW.shape[-2:])
-        return self.vit.forward_features(x_NCHW)[:, self.vit.num_prefix_tokens :]
+        tokens: Tensor = self.vit.forward_features(x_NCHW)
+        return tokens[:, self.vit.num_prefix_tokens :]
 
     def embed(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What enters the first block, for decoders that walk the blocks themselves.
+        """The input of the first block, for decoders that run the blocks themselves.
 
         Returns:
             (N, S, D) class, register and patch tokens, and the rotary table of the patches.
@@ -188,14 +187,13 @@ class Encoder(nn.Module):
 
         Args:
             x_NCHW: As for `tokens`.
-            layers: Block numbers from 0; negative ones count from the end.
+            layers: Block indices from 0; negative ones count from the end.
 
         Returns:
-            One (N, D, h, w) map a layer, in the order asked for.
+            One (N, D, h, w) map per layer, in the order of `layers`.
 
         Raises:
-            ConfigError: A layer that does not exist, or an input size that does not divide into
-                patches.
+            ConfigError: A layer does not exist, or the input size does not divide into patches.
         """
         self.grid(*x_NCHW.shape[-2:])
         if any(not -self.depth <= layer < self.depth for layer in layers):
@@ -203,39 +201,11 @@ class Encoder(nn.Module):
                 "no such layer", found=list(layers), expected=f"0 to {self.depth - 1}"
             )
         blocks = [layer % self.depth for layer in layers]
-        ascending = sorted(set(blocks))  # timm returns them in this order, whatever is asked
+        ascending = sorted(set(blocks))  # timm returns them in this order
         maps = self.vit.forward_intermediates(
             x_NCHW, indices=ascending, norm=True, stop_early=True, intermediates_only=True
         )
         return [maps[ascending.index(block)] for block in blocks]
-
-    @torch.no_grad()
-    def encode(self, events: Events, at: int | Window, rule: WindowRule | None = None) -> Tensor:
-        """Features of an event stream at one moment, with the checkpoint's own preprocessing.
-
-        Args:
-            events: The stream, on any sensor; cropped and scaled to the size in `self.input`.
-            at: The moment in microseconds, where the window ends; or the window itself.
-            rule: How the window's start is found; `WindowRule()` if absent.
-
-        Returns:
-            (h, w, D) float32.
-
-        Raises:
-            ConfigError: The encoder has no input settings: it is not from a checkpoint of ours.
-        """
-        settings = self.input
-        if settings is None:
-            raise ConfigError(
-                "this encoder does not say how its input is made",
-                hint="load it with scaleevent.load_encoder, or set encoder.input",
-            )
-        window = at if isinstance(at, Window) else choose_window(events, at, rule or WindowRule())
-        voxel = voxelize(events, window, settings.bins)
-        fit = settings.fit(events.height, events.width)
-        x = torch.from_numpy(voxel_input(voxel, fit, settings.normaliser))
-        tokens = self.tokens(x[None].to(next(self.parameters()).device))
-        return tokens[0].unflatten(0, self.grid(settings.height, settings.width))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """`tokens`, so that wrappers such as DistributedDataParallel work."""
@@ -245,7 +215,7 @@ class Encoder(nn.Module):
         """Load weights under bare timm names; every name and shape must match.
 
         Raises:
-            CheckpointError: Names the missing, unexpected and misshapen keys.
+            CheckpointError: Keys are missing, unexpected or of another shape; all are named.
         """
         shapes = {name: tuple(value.shape) for name, value in self.vit.state_dict().items()}
         check_keys(state, shapes, where)
@@ -259,22 +229,27 @@ def build_encoder(
     offline: bool = False,
     keep_periods: bool = False,
 ) -> Encoder:
-    """Build an encoder, with random or given weights.
+    """Build an encoder with random or given weights.
 
     Args:
-        arch: A key of `ARCHS`. None takes the architecture of the weights.
-        weights: A weight file of any layout `read_weights` knows, ``timm:NAME`` or a plain timm
-            model name, ``hf-hub:ORG/NAME``, or None or "random" for a random start.
+        arch: A key of `ARCHS`; None uses the architecture of the weights.
+        weights: A weight file of any layout that `read_weights` knows, ``timm:NAME`` or a plain
+            timm model name, ``hf-hub:ORG/NAME``, or None or "random" for random initialisation.
         offline: Use only weights that are already on this machine.
-        keep_periods: Use the rotary periods stored in the file. Meta's files are said to hold them
-            rounded to bfloat16 (huggingface/pytorch-image-models:timm/layers/pos_embed_sincos.py),
-            so a teacher is exact only with them. They are not part of a timm checkpoint: leave it
-            off for a student.
+        keep_periods: Use the rotary periods stored in the file. Meta's files are reported to hold
+            them rounded to bfloat16 (huggingface/pytorch-image-models:timm/layers/
+            pos_embed_sincos.py), so a teacher is exact only with them. They are not part of a timm
+            checkpoint: leave this off for a student.
 
     Raises:
         ConfigError: Unknown architecture or model name.
-        CheckpointError: The file cannot be used, or does not fit `arch`.
+        CheckpointError: The file cannot be read, or does not fit `arch`.
         EnvironmentProblem: Pretrained weights cannot be fetched.
+
+    Examples:
+        >>> encoder = build_encoder("tiny")
+        >>> encoder.patch, encoder.width, encoder.depth
+        (8, 96, 4)
     """
     if arch is not None and arch not in ARCHS:
         raise ConfigError("unknown architecture", found=arch, expected=", ".join(ARCHS))
@@ -299,35 +274,35 @@ def build_encoder(
 
 
 def as_teacher(encoder: Encoder) -> Encoder:
-    """Freeze an encoder in place: evaluation mode and no gradients."""
+    """Freeze an encoder in place: evaluation mode, no gradients."""
     return encoder.eval().requires_grad_(False)
 
 
 def _is_file(source: str) -> bool:
-    """Whether this means a file, there or not, rather than a model's name."""
+    """Whether this is the path of a file, existing or not, rather than a model's name."""
     return Path(source).exists() or "/" in source or source.endswith((".pth", ".safetensors"))
 
 
 def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
-    """An encoder with the weights that timm publishes under ``NAME`` or ``NAME.TAG``."""
+    """Build an encoder with the weights that timm publishes as ``NAME`` or ``NAME.TAG``."""
     model = name.partition(".")[0]
     spec: Spec = {"name": model, "kwargs": {}}
     if arch is not None and ARCHS[arch] != spec | {"name": model.removesuffix("_qkvb")}:
         raise ConfigError("these weights are not of this architecture", found=name, expected=arch)
     published = timm.list_pretrained(f"{model}.*")
     known = published and name in [model, *published]
-    repository = timm.get_pretrained_cfg(name).hf_hub_id if known else None
-    if not repository:
+    config = timm.get_pretrained_cfg(name) if known else None
+    if config is None or not config.hf_hub_id:
         raise ConfigError(
             "timm has no pretrained weights of that name",
             found=name,
             expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
         )
-    return Encoder(spec, fetch_weights(repository, offline))
+    return Encoder(spec, fetch_weights(config.hf_hub_id, offline))
 
 
 def _set_periods(encoder: Encoder, periods: Tensor, where: str) -> None:
-    """Give the rotary embedding the periods of a file."""
+    """Set the rotary embedding's periods to those of a file."""
     own = encoder.vit.rope.periods
     if own.shape != periods.shape:
         raise CheckpointError(
@@ -346,19 +321,19 @@ def _spec_of(found: ViTWeights, arch: str | None, where: str) -> Spec:
         return {"name": ARCHS[arch]["name"], "kwargs": ARCHS[arch]["kwargs"] | bias}
     if "scaleevent" not in found.metadata:
         return _nearest_spec(found.shape, where)
-    try:  # one of our own checkpoints: it says what it is
+    try:  # a ScaleEvent checkpoint: it stores its spec
         return checked_spec(json.loads(found.metadata["scaleevent"])["arch"], where)
     except (KeyError, TypeError, ValueError) as problem:
         raise CheckpointError("damaged metadata", where=where, found=repr(problem)) from problem
 
 
 def _nearest_spec(shape: ViTShape, where: str) -> Spec:
-    """A named DINOv3 model where the size is known, else one with its sizes spelt out."""
+    """A published DINOv3 model if one has this size, else a spec that lists the sizes."""
     heads = shape.heads
     if heads is None:
         if shape.width % DINOV3_HEAD_WIDTH:
             raise CheckpointError(
-                "the file does not tell the number of attention heads",
+                "the number of attention heads cannot be read from the file",
                 where=where,
                 found=f"width {shape.width}, no rotary periods",
                 hint=f"name the architecture, one of {', '.join(ARCHS)}",

@@ -1,10 +1,11 @@
-"""Pretrained weights from the Hugging Face hub: cached, fetched once, or a clear refusal."""
+"""Pretrained weights from the Hugging Face hub: from the cache, or fetched once."""
 
 from __future__ import annotations
 
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -17,20 +18,33 @@ TIMEOUT_S = 5.0
 
 
 def published_weights(name: str) -> str:
-    """A line on weights that timm publishes: where they are, their size and licence."""
-    config = timm.get_pretrained_cfg(name)
+    """One line on weights that timm publishes: where they are, their size and licence."""
+    config: Any = timm.get_pretrained_cfg(name)
     with torch.device("meta"):
-        numbers = sum(p.numel() for p in timm.create_model(name).parameters())
+        parameters = sum(p.numel() for p in timm.create_model(name).parameters())
     return (
-        f"weights {config.hf_hub_id}: about {4 * numbers / 1e6:.0f} MB, fetched once; "
+        f"weights {config.hf_hub_id}: about {4 * parameters / 1e6:.0f} MB, fetched once; "
         f"licence {config.license}"
     )
 
 
 def fetch_weights(repository: str, offline: bool) -> Path:
-    """The weight file of a Hugging Face hub repository, fetched unless it is on this machine."""
+    """The weight file of a Hugging Face hub repository, fetched unless it is on this machine.
+
+    Args:
+        repository: ``ORG/NAME``, optionally followed by ``@REVISION``.
+        offline: Never use the network.
+
+    Raises:
+        ConfigError: Not the name of a repository.
+        EnvironmentProblem: The file cannot be fetched.
+    """
     name, _, revision = repository.partition("@")
-    file = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
+    file: dict[str, Any] = {
+        "repo_id": name,
+        "filename": "model.safetensors",
+        "revision": revision or None,
+    }
     try:
         return Path(hf_hub_download(**file, local_files_only=True))
     except HFValidationError as problem:
@@ -38,7 +52,7 @@ def fetch_weights(repository: str, offline: bool) -> Path:
     except LocalEntryNotFoundError:
         pass
     if offline or constants.HF_HUB_OFFLINE:
-        reason = "not on this machine, and offline was asked for"
+        reason = "not on this machine, and --offline forbids fetching"
     elif not _hub_answers():
         reason = f"no connection to {constants.ENDPOINT}"
     else:
@@ -57,7 +71,7 @@ def fetch_weights(repository: str, offline: bool) -> Path:
 
 
 def _hub_answers() -> bool:
-    """One short request, because the hub's own client retries for half a minute."""
+    """Try one short request: the hub's own client would retry for half a minute."""
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=TIMEOUT_S).close()

@@ -1,11 +1,10 @@
 """Weight files of DINOv3-like vision transformers: any published layout in, timm names out.
 
 Three layouts are read: Meta's ``.pth``, also with the prefixes and containers that training scripts
-leave, such as the ``module.event_encoder.`` of ScaleEvent's own release, Hugging Face's
+add, such as the ``module.event_encoder.`` of the authors' release, Hugging Face's
 ``DINOv3ViTModel``, and timm.
-Nothing is guessed silently: each key of a file is converted, is one of the few that carry no
-weights of the encoder (`_WITHOUT_WEIGHTS`), or is an error. Pickled objects are never loaded, only
-tensors.
+No key is skipped silently: each is converted, is one of the few without weights of the encoder
+(`_WITHOUT_WEIGHTS`), or is an error. Only tensors are loaded, never pickled objects.
 """
 
 from __future__ import annotations
@@ -49,25 +48,25 @@ _RENAMES: dict[Layout, list[tuple[str, str]]] = {
     ],
     "timm": [],
 }
-# The token of masked pretraining, the class-token norm of local crops, and buffers that are read on
-# their own.
+# The token of masked pretraining, the class-token norm of local crops, and buffers that are read
+# separately.
 _WITHOUT_WEIGHTS = re.compile(r"^mask_token$|^local_cls_norm\.|^rope_embed\.periods$|\.bias_mask$")
 _SWIGLU = re.compile(r"\.mlp\.(w[123]|gate_proj|fc1_g)\.")
 
 
 @dataclass(frozen=True)
 class ViTShape:
-    """What the shapes in a weight file say about the network.
+    """Size of a network, as read from the shapes in its weight file.
 
     Attributes:
         width: Token channels, D.
-        depth: Blocks.
-        heads: Attention heads; None where the file has no rotary periods to tell.
-        patch: Patch side, pixels.
+        depth: Number of blocks.
+        heads: Number of attention heads; None if the file has no rotary periods.
+        patch: Side of a patch, pixels.
         channels: Input channels.
-        registers: Register (storage) tokens.
+        registers: Number of register (storage) tokens.
         hidden: Channels inside the MLP.
-        qkv_bias: Whether query and value have a bias that is not zero.
+        qkv_bias: Whether queries or values have a non-zero bias.
     """
 
     width: int
@@ -80,7 +79,7 @@ class ViTShape:
     qkv_bias: bool
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of every weight, in timm's names (timm/models/eva.py)."""
+        """Names and shapes of all weights, under timm's names (timm/models/eva.py)."""
         width, hidden = self.width, self.hidden
         shapes: dict[str, tuple[int, ...]] = {
             "cls_token": (1, 1, width),
@@ -114,7 +113,7 @@ class ViTWeights:
         layout: The layout of the file.
         shape: Size of the network.
         state: Float32 tensors under the names of `ViTShape.parameters`.
-        periods: Rotary periods (head channels / 4,) where the file has them.
+        periods: Rotary periods (head channels / 4,), None if the file has none.
         metadata: Text metadata of a safetensors file.
     """
 
@@ -126,10 +125,10 @@ class ViTWeights:
 
 
 def read_weights(path: Path) -> ViTWeights:
-    """Read a weight file of any layout; the content decides, not the file's name.
+    """Read a weight file of any layout, which is detected from its content.
 
     Raises:
-        CheckpointError: As `read_tensors`; or not a complete known network.
+        CheckpointError: As `read_tensors`; or not the complete weights of a known network.
     """
     tensors, metadata = read_tensors(path)
     return convert_weights(tensors, path, metadata)
@@ -139,15 +138,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Names and tensors of a weight file as published, and a safetensors file's text metadata.
 
     Raises:
-        CheckpointError: No such file, damaged, or holding more than tensors.
+        CheckpointError: The file is missing, damaged, or holds more than tensors.
     """
     try:
         with open(path, "rb") as file:
             head = file.read(9)
     except OSError as problem:
         raise CheckpointError("cannot read the weights", where=path, found=problem) from problem
-    # torch.save writes a zip archive or, before 1.6, a bare pickle. The first eight bytes of
-    # safetensors are a length, which can look like either, but then comes the brace of its header.
+    # torch.save writes a zip archive or, before 1.6, a bare pickle. Safetensors start with a length
+    # of eight bytes, which can look like either, followed by the brace of its JSON header.
     if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
         return dict(_unwrap(_load_torch(path), path)), {}
     try:
@@ -165,10 +164,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def detect_layout(keys: Iterable[str], where: object = None) -> Layout:
-    """The layout that these keys (without prefix) are written in.
+    """Detect the layout of these keys (without prefix).
 
     Raises:
-        CheckpointError: No known layout, or marks of several.
+        CheckpointError: No known layout, or keys of several.
     """
     names = list(keys)
     found = [layout for layout, mark in _MARKS.items() if any(map(mark.search, names))]
@@ -185,15 +184,15 @@ def detect_layout(keys: Iterable[str], where: object = None) -> Layout:
 def convert_weights(
     tensors: Mapping[str, Tensor], where: object = None, metadata: dict[str, str] | None = None
 ) -> ViTWeights:
-    """Bring a state dict of any layout to timm's names.
+    """Convert a state dict of any layout to timm's names.
 
     Args:
         tensors: Names and tensors as published; may share one wrapper prefix.
         where: Named in errors.
-        metadata: Passed on.
+        metadata: Text metadata of the file, returned with the weights.
 
     Raises:
-        CheckpointError: Names every missing, unexpected or misshapen key.
+        CheckpointError: Keys are missing, unexpected or of another shape; all are named.
     """
     tensors = _without_prefix(tensors, where)
     swiglu = [name for name in tensors if _SWIGLU.search(name)]
@@ -229,10 +228,10 @@ def convert_weights(
 def check_keys(
     state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: object = None
 ) -> None:
-    """Compare weights with the names and shapes that a network has.
+    """Compare weights with the names and shapes of a network.
 
     Raises:
-        CheckpointError: Names the missing, unexpected and misshapen keys.
+        CheckpointError: Keys are missing, unexpected or of another shape; all are named.
     """
     missing = sorted(shapes.keys() - state.keys())
     unexpected = sorted(state.keys() - shapes.keys())
@@ -253,7 +252,7 @@ def check_keys(
 
 
 def _load_torch(path: Path) -> object:
-    """Unpickle tensors and nothing else."""
+    """Load a file of torch.save that holds only tensors."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
@@ -263,7 +262,7 @@ def _load_torch(path: Path) -> object:
             expected="a state dict of tensors",
             hint="convert it to safetensors where you trust it",
         ) from problem
-    except Exception as problem:  # a damaged archive surfaces as almost any exception type
+    except Exception as problem:  # a damaged archive can raise almost any exception
         raise CheckpointError(
             "not a readable weight file",
             where=path,
@@ -292,14 +291,15 @@ def _unwrap(loaded: object, where: object) -> Mapping[str, Tensor]:
 
 
 def _without_prefix(tensors: Mapping[str, Tensor], where: object) -> dict[str, Tensor]:
-    """Take off the wrapper prefix; keys outside it stay, to be reported as unexpected."""
+    """Remove the wrapper prefix; keys without it stay and are reported as unexpected."""
     prefixes = {
         name[: -len(anchor)]
         for name in tensors
         for anchor in _PATCH_EMBEDDINGS
         if name.endswith(anchor)
     }
-    if len(prefixes) != 1 or not _WRAPPERS.fullmatch(*prefixes):
+    prefix = next(iter(prefixes), "")
+    if len(prefixes) != 1 or not _WRAPPERS.fullmatch(prefix):
         raise CheckpointError(
             "the patch embedding of one vision transformer was not found",
             where=where,
@@ -308,12 +308,11 @@ def _without_prefix(tensors: Mapping[str, Tensor], where: object) -> dict[str, T
             else f"keys {_listing(sorted(tensors))}",
             expected=" or ".join(_PATCH_EMBEDDINGS) + ", bare or behind " + _WRAPPERS.pattern,
         )
-    prefix = prefixes.pop()
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def _join_qkv(state: dict[str, Tensor], where: object) -> dict[str, Tensor]:
-    """One fused qkv weight a block, and query and value biases only if any of them is not zero.
+    """One fused qkv weight per block, and query and value biases only if any is not zero.
 
     Meta multiplies the bias with a stored mask, which is NaN until it is filled and then 1 for
     query, 0 for key, 1 for value (facebookresearch/dinov3:dinov3/layers/attention.py). The released
@@ -328,7 +327,7 @@ def _join_qkv(state: dict[str, Tensor], where: object) -> dict[str, Tensor]:
         bias = state[name]
         mask = state.get(f"{name}_mask", torch.ones_like(bias))
         if mask.shape != bias.shape or len(bias) % 3:
-            continue  # left as it is, to be reported as unexpected
+            continue  # stays and is reported as unexpected
         if mask.isnan().any():
             mask = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(bias) // 3)
         for part, values in zip("qkv", (state.pop(name) * mask).chunk(3), strict=True):
@@ -348,14 +347,14 @@ def _join_qkv(state: dict[str, Tensor], where: object) -> dict[str, Tensor]:
 
 
 def _shape_of(state: Mapping[str, Tensor], periods: Tensor | None, where: object) -> ViTShape:
-    """Read the network's size off its weights; whatever disagrees is left to `check_keys`."""
-    numbers = {m[1] for m in map(re.compile(r"^blocks\.(\d+)\.").match, state) if m}
+    """Read the network's size from its weights; `check_keys` reports what contradicts it."""
+    blocks = {m[1] for m in map(re.compile(r"^blocks\.(\d+)\.").match, state) if m}
     first, registers = state.get("blocks.0.mlp.fc1.weight"), state.get("reg_token")
     try:
         width, channels, patch, _ = state["patch_embed.proj.weight"].shape
         return ViTShape(
             width=width,
-            depth=len(numbers),
+            depth=len(blocks),
             heads=None if periods is None else width // (4 * len(periods)),
             patch=patch,
             channels=channels,
