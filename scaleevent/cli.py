@@ -86,7 +86,7 @@ def _chosen(
     if name is None and (file := _option(arguments, "--config") or _option(arguments, "-c")):
         name = read_yaml(Path(file)).get(model.chooser)
     chosen = model.of_part({model.chooser: name} if name is not None else {})
-    for argument in arguments if name is not None else ():
+    for argument in arguments if chosen is not model else ():
         key = argument[2:].partition("=")[0].removeprefix("no-").replace("-", "_")
         known = {*chosen.model_fields, "config", "json", "help"}
         if argument.startswith("--") and key not in known and model.owners(key):

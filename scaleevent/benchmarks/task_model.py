@@ -24,19 +24,16 @@ class Start:
     """What training starts from.
 
     Attributes:
-        decoder: On the encoder, whose `input` is set.
+        decoder: On the encoder.
+        settings: How the input is made; `encoder.input` too.
         loaded: What became of published decoder weights; None where none were named.
         pretraining: Description of the encoder's checkpoint; empty if it is not one of ours.
     """
 
     decoder: Decoder
+    settings: InputSettings
     loaded: Loaded | None
     pretraining: dict[str, Any]
-
-    @property
-    def settings(self) -> InputSettings:
-        """How the input is made."""
-        return self.decoder.encoder.input
 
     def describe(self) -> list[str]:
         """Lines on the decoder's weights: loaded, fresh and unused tensors."""
@@ -64,15 +61,17 @@ def task_model(cfg: FinetuneConfig) -> Start:
     encoder.grid(*size)
     known = pretraining.get("input") or {}
     normaliser = cfg.normaliser or known.get("normaliser", "minmax")
-    encoder.input = InputSettings(
+    settings = InputSettings(
         *size, encoder.patch, known.get("bins", 3), normaliser, benchmark.stretch
     )
+    encoder.input = settings
     torch.manual_seed(cfg.seed)
     decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.eomt)
     if cfg.decoder_weights is None:
-        return Start(decoder, None, pretraining)
+        return Start(decoder, settings, None, pretraining)
     tensors, _ = read_tensors(cfg.decoder_weights)
-    return Start(decoder, decoder.load_published(tensors, cfg.decoder_weights), pretraining)
+    loaded = decoder.load_published(tensors, cfg.decoder_weights)
+    return Start(decoder, settings, loaded, pretraining)
 
 
 def decoder_name(decoder: Decoder) -> str:

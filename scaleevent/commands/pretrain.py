@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.checkpoint import save_encoder
-from scaleevent.commands.pretraining_data import pretraining_data
+from scaleevent.commands.pretrain_data import pretraining_data
 from scaleevent.config.catalog import ARCHITECTURES, OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
@@ -40,7 +40,8 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         objective: Objective = OBJECTIVES[cfg.objective].load().build(cfg, this)
         encoder = objective.encoder
         encoder.grid(*cfg.size)
-        encoder.input = InputSettings(*cfg.size, patch=encoder.patch, normaliser=cfg.normaliser)
+        settings = InputSettings(*cfg.size, patch=encoder.patch, normaliser=cfg.normaliser)
+        encoder.input = settings
         sizes = {a.width: a.batch for a in ARCHITECTURES.values()}
         batch = cfg.batch or sizes.get(encoder.width, ARCHITECTURES["tiny"].batch)
         local = this.local_batch(batch)
@@ -49,7 +50,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
                 "an epoch is shorter than a batch",
                 where="--draws", found=cfg.draws, expected=f"at least {batch}",
             )  # fmt: skip
-        samples, split, origin = pretraining_data(cfg, objective, this)
+        samples, split, origin = pretraining_data(cfg, settings, objective.inputs, this)
         objective.calibrate(in_order(samples, spread(split.train, CALIBRATION_SAMPLES), local))
         this.say(
             f"preset {cfg.preset or 'paper defaults'}, {objective.source}, "

@@ -179,15 +179,9 @@ def dump_yaml(settings: Settings, exclude: set[str] | None = None) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases and without a key given twice."""
+    """Safe YAML without a key given twice."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         for (key, _), name in zip(node.value, keys, strict=True):
             if keys.count(name) > 1:
@@ -210,6 +204,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if len(data) > YAML_BYTES:
         raise ConfigError("settings file too large", where=path, found=f"{len(data)} bytes")
     try:
+        for event in yaml.parse(data):
+            if isinstance(event, yaml.AliasEvent):
+                line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise ConfigError("aliases are not allowed in settings", where=f"{path}{line}")
         value = yaml.load(data, _Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""

@@ -8,6 +8,7 @@ the same for every patch size, sensor and scale.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 import numba as nb
 import numpy as np
@@ -15,6 +16,10 @@ import numpy as np
 from scaleevent.errors import ConfigError
 from scaleevent.grids.geometry import Fit
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, "Tensor")
 TAU = 64.0
 REFERENCE_PIXELS = 256  # tau is stated for a 16x16 patch
 _cells = lru_cache(maxsize=16)(Fit.cells)  # all samples of a run share the same cells
@@ -55,7 +60,7 @@ def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) ->
     return cell_mean(np.ascontiguousarray(voxel, np.float32), rows, columns)
 
 
-def active_mask(density: np.ndarray, tau: float = TAU) -> np.ndarray:
+def active_mask(density: Array, tau: float = TAU) -> Array:
     """Cells with D >= tau (paper eq. 2); takes arrays and tensors.
 
     Args:

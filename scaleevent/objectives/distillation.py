@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder
+from scaleevent.errors import ConfigError
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.objectives.comparison import Comparison
 from scaleevent.objectives.objective import Batch, Objective
@@ -106,6 +108,8 @@ class Distillation(Objective):
         """Student and teacher tokens, (N, L, D) each, scaled."""
         with torch.no_grad():
             teacher = self.teacher.tokens(batch["image"])
+        if self.scale is None:
+            raise ConfigError("the token scale is unknown", hint="call calibrate first")
         return model(batch["voxel"]) * self.scale, teacher * self.scale
 
     def step(self, model: nn.Module, batch: Batch) -> tuple[Terms, Metrics]:
@@ -191,4 +195,4 @@ def token_scale(teacher: Encoder, batches: Iterable[Batch]) -> float:
         tokens = teacher.tokens(batch["image"].to(device)).double()
         total += float(tokens.square().sum())
         count += tokens.numel()
-    return DINOV3_TOKEN_RMS / (total / count) ** 0.5
+    return DINOV3_TOKEN_RMS / math.sqrt(total / count)

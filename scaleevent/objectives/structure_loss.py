@@ -12,13 +12,13 @@ Teacher tokens are targets; no gradient flows into them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.training.terms import Terms
@@ -135,8 +135,8 @@ def effective_rank(tokens: Tensor) -> float:
     centred = tokens.detach().flatten(0, -2).double()
     centred = centred - centred.mean(0)
     singular = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0).sqrt()
-    share = singular / singular.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return float(torch.special.entr(share).sum().exp())
+    fractions = singular / singular.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return float(torch.special.entr(fractions).sum().exp())
 
 
 @torch.no_grad()
@@ -153,12 +153,23 @@ def mean_cosine(student_NLD: Tensor, teacher_NLD: Tensor, mask_NL: Tensor | None
     return float((cosine * weight).sum() / weight.sum().clamp_min(NORM_EPS))
 
 
+class _Context(Protocol):
+    """What forward leaves for backward; torch's own type does not have it all."""
+
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Tensor, ...]
+    scales: list[float]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for backward."""
+
+
 class _Distillation(Function):
     """All three terms and their gradients with respect to the student, over active tokens only."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, student: Tensor, teacher: Tensor, mask: Tensor, structure: Structure
+        ctx: _Context, student: Tensor, teacher: Tensor, mask: Tensor, structure: Structure
     ) -> tuple[Tensor, Tensor, Tensor]:
         images, length, width = student.shape
         active = mask > 0
@@ -208,7 +219,7 @@ class _Distillation(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         student, teacher, index, weight, intra, cross = ctx.saved_tensors
         factors = [grad * scale for grad, scale in zip(grads, ctx.scales, strict=True)]
         result = _gather(student, index).sub_(_gather(teacher, index)).sign_().mul_(factors[0])
@@ -295,6 +306,5 @@ def _compare(
 
 def _where_above(values: Tensor, reference: Tensor, threshold: float) -> Tensor:
     """`values`, in place set to zero where `reference` <= `threshold`, without a bool mask."""
-    return torch.ops.aten.threshold_backward.grad_input(
-        values, reference, threshold, grad_input=values
-    )
+    torch.ops.aten.threshold_backward.grad_input(values, reference, threshold, grad_input=values)
+    return values

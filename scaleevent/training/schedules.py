@@ -12,7 +12,7 @@ Stage = Literal["head", "encoder"]
 
 def poly(step: int, total: int, power: float = 0.9) -> float:
     """(1 - step / total)^power, from 1 to 0; 0 beyond the end."""
-    return max(0.0, 1.0 - step / total) ** power
+    return float(max(0.0, 1.0 - step / total) ** power)
 
 
 def one_cycle_linear(

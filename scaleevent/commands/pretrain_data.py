@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from scaleevent.commands.street_store import street_store
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.errors import DataError
-from scaleevent.objectives.objective import Objective
+from scaleevent.grids.inputs import InputSettings
+from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.locations import data_source
@@ -13,7 +16,7 @@ from scaleevent.training.run import Run
 
 
 def pretraining_data(
-    cfg: PretrainConfig, objective: Objective, run: Run
+    cfg: PretrainConfig, settings: InputSettings, inputs: Mapping[str, Input], run: Run
 ) -> tuple[PairSamples, Split, str]:
     """The pairs, what is held out of them, and where they were found.
 
@@ -34,9 +37,8 @@ def pretraining_data(
     stores = [store for store in stores if len(store)]
     if not stores:
         raise DataError("the pair stores hold no pair", where=", ".join(map(str, folders)))
-    settings = objective.encoder.input
-    samples = PairSamples(stores, settings, objective.inputs)
-    if "image" in objective.inputs:
+    samples = PairSamples(stores, settings, inputs)
+    if "image" in inputs:
         samples.check_images()
     split = split_samples(samples, cfg.validation)
     if not len(split.train):
