@@ -37,7 +37,8 @@ class Counting(Objective):
     source = "the events themselves"
 
     def __init__(self, encoder, sharpness):
-        self.encoder, self.sharpness = encoder, sharpness
+        super().__init__(encoder)
+        self.sharpness = sharpness
         self.head = nn.Linear(encoder.width, 1).to(next(encoder.parameters()).device)
         self._model = nn.ModuleDict({"encoder": encoder, "head": self.head})
         self._model.forward = lambda voxel: self.head(encoder.tokens(voxel)).squeeze(-1)
@@ -50,7 +51,6 @@ class Counting(Objective):
         error = self.sharpness * (model(batch["voxel"]) - batch["density"].flatten(1).float()).abs()
         return {"count": error.mean()}, {"largest": lambda: float(error.detach().max())}
 
-    @torch.no_grad()
     def validate(self, batches):
         device = next(self.encoder.parameters()).device
         found = [to_device(batch, device) for batch in batches]

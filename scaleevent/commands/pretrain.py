@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.pretrain_data import pretraining_data
 from scaleevent.config.catalog import ARCHITECTURES, OBJECTIVES
@@ -65,6 +67,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         )  # fmt: skip
         held_out = spread(split.validation, VALIDATION_SAMPLES)
 
+        @torch.no_grad()
         def validate(epoch: int) -> dict[str, float]:
             if not len(held_out) or not this.ranks.main:
                 return {}

@@ -72,7 +72,8 @@ class Distillation(Objective):
         source: str = "",
         probe: bool = True,
     ) -> None:
-        self.teacher, self.encoder = teacher, student
+        super().__init__(student)
+        self.teacher = teacher
         self.structure, self.mask, self.tau = structure, mask, tau
         self.scale, self.weights = scale, weights
         self._source, self.probe = source, probe

@@ -18,7 +18,8 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
 from scaleevent.training.loop import Trainable
-from scaleevent.training.terms import Metrics, Terms
+from scaleevent.training.run import to_device
+from scaleevent.training.terms import Metrics, Terms, total
 
 Batch = dict[str, Tensor]
 
@@ -26,17 +27,21 @@ Batch = dict[str, Tensor]
 class Objective(Trainable):
     """What an event encoder is pretrained for.
 
-    Attributes:
+    Args:
         encoder: The event encoder that is trained, on the run's device.
+
+    Attributes:
         weights: Factor of each loss term in the total.
         inputs: What a sample holds: functions by name, those of `pairs.sample_inputs.INPUTS` or
             others. Batches have the same keys.
         titles: Names in the final table for numbers of `validate`.
     """
 
-    encoder: Encoder
     inputs: ClassVar[Mapping[str, Input]] = {"voxel": INPUTS["voxel"]}
     titles: ClassVar[Mapping[str, str]] = {"val_loss": "held-out loss"}
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
 
     @property
     def model(self) -> nn.Module:
@@ -57,9 +62,25 @@ class Objective(Trainable):
             batch: Tensors by name on the run's device, samples stacked.
         """
 
-    @abstractmethod
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Numbers over held-out samples, named `val_*`; batches come on the CPU."""
+        """Numbers over held-out samples, named `val_*`; called without gradients.
+
+        By default the mean of the total loss and of each term.
+
+        Args:
+            batches: Held-out samples, on the CPU.
+        """
+        sums: dict[str, float] = {}
+        count = 0
+        device = next(self.encoder.parameters()).device
+        for batch in batches:
+            size = len(next(iter(batch.values())))
+            terms, _ = self.step(self.model, to_device(batch, device))
+            values = {"loss": total(terms, self.weights), **terms}
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + size * float(value)
+            count += size
+        return {f"val_{name}": value / count for name, value in sums.items()}
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Adapt to training samples before the first step; batches come on the CPU."""
