@@ -143,10 +143,8 @@ class Hdf5Source(Source):
                 if last - at <= whole:
                     stop = last
                 for block in self._readable(data, at, stop):
-                    if self.index is not None and len(block):
-                        early = at == first > 0 and block.t[0] >= start_us
-                        if early or (stop == last < self.length and block.t[-1] < end_us):
-                            raise self._bad_index(first, last, start_us, end_us)
+                    if self.index is not None and not block.flaws:
+                        self._check_index(block, first, last, start_us, end_us)
                     yield replace(block, ignored=ignored)
                     ignored = {}
                 at = stop
@@ -271,13 +269,20 @@ class Hdf5Source(Source):
             )
         return first, last
 
-    def _bad_index(
-        self, first: int, last: int, start_us: int | None, end_us: int | None
-    ) -> DataError:
-        """An index that would skip events of the range."""
-        return DataError(
-            "the millisecond index does not fit the time stamps",
-            where=f"{self.path}, dataset {self.index}",
-            found=f"events {first} to {last} for {start_us} .. {end_us} us, "
-            "events of that time outside them",
-        )
+    def _check_index(
+        self, block: RawBlock, first: int, last: int, start_us: int | None, end_us: int | None
+    ) -> None:
+        """Raise a DataError if the index would skip events of the time range.
+
+        The event before those that the index names must lie before the range, the one after them
+        behind it. Only a whole block tells: where one is damaged, other events stand at its ends.
+        """
+        early = start_us is not None and block.first == first > 0 and block.t[0] >= start_us
+        at_end = block.first + len(block) == last < self.length
+        if early or (at_end and end_us is not None and block.t[-1] < end_us):
+            raise DataError(
+                "the millisecond index does not fit the time stamps",
+                where=f"{self.path}, dataset {self.index}",
+                found=f"events {first} to {last} for {start_us} .. {end_us} us, "
+                "events of that time outside them",
+            )
