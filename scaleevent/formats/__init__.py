@@ -106,7 +106,7 @@ def open_recording(
     path = Path(path)
     if size is not None and not all(0 < side <= _MAX_SIDE for side in size):
         raise ConfigError(
-            "the sensor size cannot be used",
+            "invalid sensor size",
             found=f"height {size[0]}, width {size[1]}",
             expected=f"1 .. {_MAX_SIDE} each",
         )

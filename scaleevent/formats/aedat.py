@@ -52,7 +52,7 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
     version = head.split(b"\n", 1)[0][len(MAGIC) :].strip().decode("latin-1")
     if version not in _VERSIONS or not lines:
         raise DataError(
-            "AEDAT of a version that is not read",
+            "unsupported AEDAT version",
             where=f"{path}, header",
             found=version[:20],
             expected=", ".join((*_VERSIONS, "4.0")),
@@ -91,7 +91,7 @@ def _aedat3(path: Path, lines: list[str], start: int, version: str) -> WordSourc
     """Decoder of the packets of the first camera in the file."""
     if any(re.match(r"Format:.*SerializedTS", line) for line in lines):
         raise DataError(
-            "compressed AEDAT 3 packets are not read",
+            "compressed AEDAT 3 packets are not supported",
             where=f"{path}, header",
             found="format SerializedTS",
             expected="format RAW",

@@ -108,19 +108,6 @@ class Aedat4Source(Source):
             end = frame["exposure_end_t"] or frame["end_t"] or start
             yield Frame(image[..., :3] if image.ndim == 3 else image, start, end)
 
-    @property
-    def _cut_off(self) -> DataError | None:
-        """The damage found in the header, as an error."""
-        if self.cut is None:
-            return None
-        return DataError(
-            self.cut.what,
-            where=f"{self.path}, {self.cut.where}",
-            found=self.cut.found,
-            expected=self.cut.expected,
-            hint=self.cut.hint,
-        )
-
     def _packets(self, stream: int) -> Iterator[dict[str, Any]]:
         """The packets of one stream; every error of the decoder is converted to a DataError."""
         decoder = _decoder(self.path)
@@ -133,7 +120,9 @@ class Aedat4Source(Source):
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # a panic of the decoder is not an Exception
-                raise self._cut_off or _damage(self.path, f"packet {index}", error) from error
+                if self.cut is not None:
+                    raise self.cut.error(self.path, self.cut.hint) from error
+                raise _damage(self.path, f"packet {index}", error) from error
             index += 1
             if packet["stream_id"] == stream:
                 yield packet

@@ -17,7 +17,7 @@ MAX_SEGMENTS = 1000
 """Maximum number of stretches between clock resets; with more, events are not in time order."""
 
 MAX_SIMULTANEOUS = 1 << 22
-"""Maximum number of events within `JITTER_US`, about four times what any camera delivers."""
+"""Maximum number of events within `JITTER_US`, over four times what any camera delivers."""
 
 _MAX_US = 1 << 61  # so that differences of times stay within 64 bits
 
@@ -303,13 +303,8 @@ class Recording:
     def _raise_or_count(self, flaw: Flaw) -> None:
         """Raise a DataError for damage; with `max_bad`, count it instead."""
         if self.max_bad is None:
-            raise DataError(
-                flaw.what,
-                where=f"{self.path}, {flaw.where}",
-                found=flaw.found,
-                expected=flaw.expected,
-                hint=f"{flaw.hint or 'copy the file again'}; --on-error skip leaves it out",
-            )
+            hint = f"{flaw.hint or 'copy the file again'}; --on-error skip leaves it out"
+            raise flaw.error(self.path, hint)
         self.counts.add_flaw(flaw)
 
     def _find_resets(

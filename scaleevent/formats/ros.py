@@ -89,7 +89,7 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
             size, encoding = (packet.height, packet.width), packet.encoding
             if encoding not in ("evt3", "mono"):
                 raise NotEventsError(
-                    "events in an encoding that is not read",
+                    "events in an unsupported encoding",
                     where=f"{path}, topic {topic}",
                     found=encoding,
                     expected="evt3 or mono",

@@ -9,6 +9,8 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from scaleevent.errors import DataError
+
 BLOCK = 1 << 18
 """Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
@@ -59,6 +61,13 @@ class Flaw:
     expected: str | None = None
     hint: str | None = None
     count: int = 0
+
+    def error(self, path: Path, hint: str | None) -> DataError:
+        """The damage as an error."""
+        where = f"{path}, {self.where}"
+        return DataError(
+            self.what, where=where, found=self.found, expected=self.expected, hint=hint
+        )
 
 
 @dataclass(frozen=True)
