@@ -1,4 +1,4 @@
-"""What `Recording` does with damage: strict, up to a share, and clock resets as segments."""
+"""What `Recording` does with damage: strict, up to a fraction, and clock resets as segments."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from scaleevent.config.settings import load_config
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts
-from scaleevent.formats.recording import MOST_SEGMENTS, Recording
+from scaleevent.formats.recording import MAX_SEGMENTS, Recording
 from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pairing import EventStream
@@ -53,7 +53,7 @@ def joined(*parts: Events) -> np.ndarray:
     return np.concatenate([event_files.evt2_words(part) for part in parts])
 
 
-# Tolerated up to a share
+# Tolerated up to a fraction
 
 
 def test_events_off_the_sensor(tmp_path):
@@ -91,7 +91,7 @@ def test_flaws_of_a_reader_are_errors_or_are_added_up():
 
 @pytest.mark.parametrize("wild", [-(2**63), 2**62, 2**63 - 1])
 @pytest.mark.parametrize("place", [0, 500, 999])
-def test_times_that_cannot_be_reckoned_with(wild, place):
+def test_times_that_are_too_large(wild, place):
     times = np.arange(1000)
     times[place] = wild
     with pytest.raises(DataError, match="out of range") as caught:
@@ -148,10 +148,12 @@ def test_a_truncated_file_is_an_error_or_its_whole_part(tmp_path):
     assert "3 bytes" in report.facts["damage"]["truncated file"]
 
 
-@pytest.mark.parametrize(("given", "share"), [("0.1%", 0.001), ("5 %", 0.05), ("0.5", 0.5), (1, 1)])
-def test_max_bad_is_a_share_or_a_percentage(given, share):
+@pytest.mark.parametrize(
+    ("given", "fraction"), [("0.1%", 0.001), ("5 %", 0.05), ("0.5", 0.5), (1, 1)]
+)
+def test_max_bad_is_a_fraction_or_a_percentage(given, fraction):
     flags = {"root": "a", "max_bad": given, "on_error": "skip"}
-    assert load_config(VoxelizeConfig, flags).tolerated == pytest.approx(share)
+    assert load_config(VoxelizeConfig, flags).tolerated == pytest.approx(fraction)
     assert load_config(VoxelizeConfig, {"root": "a"}).tolerated is None
 
     with pytest.raises(ConfigError, match="no effect without on_error skip"):
@@ -159,7 +161,7 @@ def test_max_bad_is_a_share_or_a_percentage(given, share):
 
 
 @pytest.mark.parametrize("given", ["101%", "-1", "nan", "x%", "often"])
-def test_other_shares_are_refused(given):
+def test_other_fractions_are_refused(given):
     with pytest.raises(ConfigError, match="max_bad"):
         load_config(VoxelizeConfig, {"root": "a", "max_bad": given, "on_error": "skip"})
 
@@ -212,12 +214,12 @@ def test_what_steps_back_all_the_time_is_in_no_order():
     times = rng.integers(0, 10**9, 300_000)
     with pytest.raises(DataError, match="not in order of time") as caught:
         list(recording(block(times), max_bad=1.0).blocks())
-    assert f"the {MOST_SEGMENTS}th step back" in str(caught.value)
-    often = np.tile(np.arange(0, 30_000, 100), MOST_SEGMENTS)
+    assert f"the {MAX_SEGMENTS}th step back" in str(caught.value)
+    often = np.tile(np.arange(0, 30_000, 100), MAX_SEGMENTS)
     parts = [block(often[at : at + 7000], at) for at in range(0, len(often), 7000)]
     read = recording(*parts, max_bad=0.0)
     assert sum(map(len, read.blocks())) == len(often) == read.counts.kept
-    assert len(read.counts.segments) == MOST_SEGMENTS
+    assert len(read.counts.segments) == MAX_SEGMENTS
     parts.append(block(range(5), len(often)))
     with pytest.raises(DataError, match="not in order of time") as caught:
         list(recording(*parts, max_bad=1.0).blocks())
@@ -225,7 +227,7 @@ def test_what_steps_back_all_the_time_is_in_no_order():
 
 
 def test_times_that_stand_still_are_refused_before_memory_fills(monkeypatch):
-    monkeypatch.setattr("scaleevent.formats.recording.MOST_AT_ONCE", 2000)
+    monkeypatch.setattr("scaleevent.formats.recording.MAX_SIMULTANEOUS", 2000)
     still = [block(np.zeros(900), at) for at in range(0, 9000, 900)]
     with pytest.raises(DataError, match="too many events at one time") as caught:
         list(recording(*still, max_bad=1.0).blocks())
@@ -295,7 +297,7 @@ def test_info_lists_the_first_of_many_segments(tmp_path):
 
 @pytest.mark.parametrize("late", [300_000, 620_000])
 def test_info_and_picture_of_a_long_file_with_a_reset(tmp_path, monkeypatch, late):
-    """Told by the sample, or only met when the picture is drawn."""
+    """Found by the sample, or only when the picture is drawn."""
     monkeypatch.setattr("scaleevent.formats.facts.SAMPLED_ABOVE", 100_000)
     first, second = some_events(late, span_us=2_000_000), some_events(640_000 - late)
     columns = {f"events/{k}": np.append(getattr(first, k), getattr(second, k)) for k in "txyp"}

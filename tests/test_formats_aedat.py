@@ -149,7 +149,7 @@ def test_aedat_headers_that_cannot_be_read(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="version") as caught:
             read_events(path)
         assert version in str(caught.value)
-    monkeypatch.setattr(aedat_module, "MOST_BYTES", 1 << 17)
+    monkeypatch.setattr(aedat_module, "MAX_HEADER_BYTES", 1 << 17)
     long = "#" + "comment" * 10 + "\r\n"
     with pytest.raises(DataError, match="header without end"):
         read_events(write_aedat2(path, EVENTS, head=long * 2000))
@@ -314,7 +314,7 @@ def test_aedat3_of_an_unknown_camera_is_measured(tmp_path):
     assert "largest coordinates" in recording.notes["sensor size from"]
 
 
-def test_aedat3_packets_that_cannot_be_end_the_reading(tmp_path):
+def test_aedat3_invalid_packets_end_the_reading(tmp_path):
     good = aedat3_packet(EVENTS[:100])
     for bad in (
         struct.pack("<hhiiiiii", 1, 1, 8, 4, 0, 5, 9, 9),  # more than the capacity

@@ -290,13 +290,13 @@ def test_values_no_event_can_have_cost_their_events_alone(tmp_path, name):
         np.save(path, table)
     else:
         savemat(path, given)
-    told = {"size": (180, 240), "time_unit": "s", "columns": "txyp"}
-    refused(path, "time stamp out of range", "event 20\n", "nan", **told)
-    kept = read_events(path, max_bad=0.02, **told)
+    options = {"size": (180, 240), "time_unit": "s", "columns": "txyp"}
+    refused(path, "time stamp out of range", "event 20\n", "nan", **options)
+    kept = read_events(path, max_bad=0.02, **options)
     good = np.setdiff1d(np.arange(300), [0, 20, 21, 30, 299])
     expected = (np.array(getattr(EVENTS, key))[good] for key in "txyp")
     assert_same(kept, Events(*expected, 180, 240))
-    recording = open_recording(path, max_bad=0.02, **told)
+    recording = open_recording(path, max_bad=0.02, **options)
     for _ in recording.blocks():
         pass
     counts = recording.counts
@@ -306,7 +306,7 @@ def test_values_no_event_can_have_cost_their_events_alone(tmp_path, name):
         "pixel coordinates are not whole numbers": 1,
         "polarity out of range": 2,
     }
-    refused(path, "too much damage", "5 of 300", max_bad=0.016, **told)
+    refused(path, "too much damage", "5 of 300", max_bad=0.016, **options)
 
 
 def test_unsigned_times_beyond_ours(tmp_path):
@@ -347,7 +347,7 @@ def test_the_size_of_a_file_that_breaks_off_is_that_of_its_whole_part(tmp_path):
     assert sum(map(len, recording.blocks())) == 20_000
 
 
-def test_arguments_that_cannot_be(files):
+def test_invalid_arguments(files):
     for size in ((-1, 10), (0, 10), (10, 10**6)):
         with pytest.raises(ConfigError, match="sensor size"):
             open_recording(files["evt2"], size=size)
@@ -396,7 +396,7 @@ def test_doubtful_column_order_asks(tmp_path):
 
 @pytest.mark.parametrize("order", ["".join(order) for order in permutations("txyp")])
 def test_columns_in_any_order(tmp_path, order):
-    """Told where the values would mislead: y before x."""
+    """An order that the values would not suggest: y before x."""
     table = np.stack([getattr(EVENTS, name).astype(np.int64) for name in order], axis=1)
     np.save(tmp_path / "a.npy", table)
     savemat(tmp_path / "a.mat", {"events": table})
@@ -404,8 +404,8 @@ def test_columns_in_any_order(tmp_path, order):
         file["events"] = table.T
     write_text(tmp_path / "a.txt", table.tolist())
     for name in ("a.npy", "a.mat", "a.h5", "a.txt"):
-        told = {"size": (180, 240), "columns": order}
-        assert_same(read_events(tmp_path / name, **told), EVENTS)
+        options = {"size": (180, 240), "columns": order}
+        assert_same(read_events(tmp_path / name, **options), EVENTS)
 
 
 def test_an_order_names_four_columns(tmp_path):

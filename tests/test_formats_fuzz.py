@@ -1,6 +1,6 @@
 """Random and mutated files for every reader: only our errors, no hang, little memory, no bad event.
 
-A share of the files by default; SCALEEVENT_FUZZ=full takes 2,000 of each kind a reader.
+A fraction of the files by default; SCALEEVENT_FUZZ=full takes 2,000 of each kind a reader.
 """
 
 import faulthandler
@@ -88,7 +88,7 @@ def check(path: Path, max_bad: float | None) -> None:
 def read_all(name: str, folder: Path) -> None:
     """What a process of its own does; it ends with a message where something is wrong."""
     keep_freed_memory()
-    told = os.fdopen(os.dup(2), "w")
+    stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the AEDAT4 decoder prints its panics
     path = seed_file(folder, name)
     data = path.read_bytes()
@@ -97,15 +97,15 @@ def read_all(name: str, folder: Path) -> None:
         make = mutated if number % 2 else random_file
         target = folder / f"broken{number % 7}{path.suffix}"
         target.write_bytes(make(data, rng))
-        faulthandler.dump_traceback_later(SECONDS, exit=True, file=told)
+        faulthandler.dump_traceback_later(SECONDS, exit=True, file=stderr)
         try:
             check(target, None if number % 4 < 2 else 1.0)
         except BaseException:
-            print(f"{name}, file {number}: {traceback.format_exc()}", file=told)
+            print(f"{name}, file {number}: {traceback.format_exc()}", file=stderr)
             sys.exit(1)
         faulthandler.cancel_dump_traceback_later()
     if peak_mib() > MEMORY_MIB:
-        print(f"{name}: {peak_mib():.0f} MiB", file=told)
+        print(f"{name}: {peak_mib():.0f} MiB", file=stderr)
         sys.exit(1)
 
 

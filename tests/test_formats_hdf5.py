@@ -375,6 +375,35 @@ def test_a_chunk_that_cannot_be_decompressed_is_lost_alone(tmp_path, broken):
         read_events(path, max_bad=0.06)
 
 
+@pytest.mark.parametrize("name", ["t", "x"])
+@pytest.mark.parametrize("broken", [71, 72])
+def test_a_broken_chunk_of_a_range_is_not_blamed_on_the_index(tmp_path, name, broken):
+    events = some_events(80_000, span_us=8_000_000)
+    path = write_dsec(tmp_path / "a.h5", events)
+    with h5py.File(path) as file:
+        place = file[f"events/{name}"].id.get_chunk_info(broken).byte_offset
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * 50)
+    start, end = int(events.t[71_500]), int(events.t[72_900])
+    with pytest.raises(DataError, match="damaged HDF5 file") as caught:
+        read_events(path, start, end, size=(180, 240))
+    assert f"chunk of row {1000 * broken}" in str(caught.value)
+
+
+def test_a_wrong_value_in_a_range_is_not_blamed_on_the_index(tmp_path):
+    events = some_events(5000, span_us=500_000)
+    path = write_dsec(tmp_path / "a.h5", events)
+    start, end = int(events.t[1500]), int(events.t[2900])
+    with h5py.File(path, "r+") as file:
+        polarity = file["events/p"][()]
+        polarity[2850:2950] = 7
+        file["events/p"][()] = polarity
+    with pytest.raises(DataError, match="polarity out of range") as caught:
+        read_events(path, start, end, size=(180, 240))
+    assert "event 2850" in str(caught.value)
+
+
 def test_info_of_a_long_file_with_a_broken_end_reads_what_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr("scaleevent.formats.facts.SAMPLED_ABOVE", 100_000)
     events = some_events(590_000, span_us=3_000_000)

@@ -287,7 +287,7 @@ def test_matlab_takes_the_largest_matrix(tmp_path):
 def test_matlab_sizes_are_checked_before_loading(tmp_path, monkeypatch):
     path = tmp_path / "a.mat"
     savemat(path, {"events": np.zeros((1000, 4))}, do_compression=True)
-    monkeypatch.setattr(matlab, "_MOST_BYTES", 31_999)
+    monkeypatch.setattr(matlab, "_MAX_BYTES", 31_999)
     with pytest.raises(DataError, match="too large") as caught:
         read_events(path)
     assert "32,064 bytes declared" in str(caught.value)

@@ -194,11 +194,11 @@ def test_any_words_decode_as_the_slow_decoder_says(tmp_path, monkeypatch, versio
     assert found == expected
     lost = sum(sum(b.dropped.values()) for b in blocks)
     assert len(expected) + lost == events_met(version, words)
-    told = {
+    ignored = {
         name: sum(b.ignored[name] for b in blocks) for name in ("external triggers", "other words")
     }
-    assert told["external triggers"] == np.isin(kinds, triggers).sum()
-    assert told["other words"] == np.isin(kinds, others).sum()
+    assert ignored["external triggers"] == np.isin(kinds, triggers).sum()
+    assert ignored["other words"] == np.isin(kinds, others).sum()
     flaws = [flaw for b in blocks for flaw in b.flaws]
     assert sum(flaw.count for flaw in flaws) == np.isin(kinds, unknown).sum()
     for flaw in flaws:
@@ -261,7 +261,7 @@ def test_words_after_a_lost_stretch_are_read_on(tmp_path):
     ("version", "dtype", "word"),
     [("2.0", "<u4", 5 << 28 | 77), ("2.1", "<u8", 12 << 60 | 77), ("3.0", "<u2", 0xB123)],
 )
-def test_words_that_cannot_be_are_damage(tmp_path, version, dtype, word):
+def test_undecodable_words_are_damage(tmp_path, version, dtype, word):
     path = write_raw(tmp_path / "a.raw", np.array([word, word], dtype), f"evt {version}", "end")
     start = path.stat().st_size - 2 * np.dtype(dtype).itemsize
     with pytest.raises(DataError, match="unknown words") as caught:

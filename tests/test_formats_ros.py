@@ -47,8 +47,8 @@ def header(store, us: int):
     kinds = store.types
     stamp = kinds["builtin_interfaces/msg/Time"](us // 1_000_000, us % 1_000_000 * 1000)
     kind = kinds["std_msgs/msg/Header"]
-    told = {"seq": 3} if "seq" in kind.__dataclass_fields__ else {}
-    return kind(**told, stamp=stamp, frame_id="camera")
+    sequence = {"seq": 3} if "seq" in kind.__dataclass_fields__ else {}
+    return kind(**sequence, stamp=stamp, frame_id="camera")
 
 
 def array(store, events: Events, package: str = "dvs_msgs", whole: bool = False):
@@ -286,8 +286,8 @@ def test_cut_bags_are_refused(tmp_path, suffix):
     messages = [array(store, part) for part in parts(EVENTS)] * 3
     path = write_bag(tmp_path / f"a{suffix}", store, ("/e", messages))
     whole = path.read_bytes()
-    for share in (0.3, 0.7, 0.95):
-        path.write_bytes(whole[: int(share * len(whole))])
+    for fraction in (0.3, 0.7, 0.95):
+        path.write_bytes(whole[: int(fraction * len(whole))])
         with pytest.raises(DataError) as caught:
             read_events(path)
         assert str(path) in str(caught.value)

@@ -66,7 +66,7 @@ def test_a_unit_stands_apart_from_the_name(tmp_path, name, unit, mark, comment):
 
 
 @pytest.mark.parametrize("name", ["tus", "timestampus", "t [min]", "t [", "u", ""])
-def test_what_is_no_name_of_time_is_told(tmp_path, name):
+def test_an_unknown_name_of_time_is_reported(tmp_path, name):
     path = write(tmp_path / "a.csv", f"{name},x,y,p\n{lines()}")
     refused(path, "line 1", "t[us],x,y,p", error=NotEventsError)
 
@@ -204,14 +204,14 @@ def test_fractions_after_the_sample_ask_for_the_unit(tmp_path, monkeypatch, befo
     refused(path, "time unit", "31.5", error=ConfigError)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_fractions_after_the_sample_in_a_known_unit(tmp_path, monkeypatch, told):
+@pytest.mark.parametrize("given", [True, False])
+def test_fractions_after_the_sample_in_a_known_unit(tmp_path, monkeypatch, given):
     monkeypatch.setattr(text, "_SAMPLE_BYTES", 700)
     monkeypatch.setattr(text, "_CHUNK_BYTES", 3000)
     rows = [(k // 40, k % 240, k % 180, k % 2) for k in range(900)]
     rows += [(f"{30 + k / 8}", 3, 4, 1) for k in range(500)]
-    path = write(tmp_path / "a.csv", f"t{'' if told else '_s'},x,y,p\n" + lines(rows))
-    events = read_events(path, size=SIZE, time_unit="s" if told else None)
+    path = write(tmp_path / "a.csv", f"t{'' if given else '_s'},x,y,p\n" + lines(rows))
+    events = read_events(path, size=SIZE, time_unit="s" if given else None)
     assert events.t.tolist() == [round(float(row[0]) * 1e6) for row in rows]
 
 

@@ -87,7 +87,7 @@ class DavisEvents(Source):
                     number = min(BLOCK, self.length - first)
                     times = np.fromfile(t, "<i8", number)
                     x, y, p = np.fromfile(xyp, "<i2", 3 * number).reshape(-1, 3).T
-                    yield to_block(first, times, x, y, p, "ns", where)
+                    yield to_block(first, {"t": times, "x": x, "y": y, "p": p}, "ns", where)
         except OSError as error:
             raise DataError("cannot read the events", where=where, found=error) from None
 

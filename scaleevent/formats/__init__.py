@@ -1,4 +1,4 @@
-"""Event recordings of any supported file format, opened and read in one way."""
+"""Open and read event recordings of any supported file format in the same way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.recording import Counts, Recording
 from scaleevent.formats.sensors import measured_size
-from scaleevent.formats.source import Frame, Told
+from scaleevent.formats.source import Format, Frame, ReadOptions
 
 __all__ = [
     "FORMATS",
@@ -36,7 +36,39 @@ __all__ = [
 ]
 
 _HEAD_BYTES = 1 << 16
-_WIDEST = 1 << 15
+_MAX_SIDE = 1 << 15  # pixels
+
+FORMATS: dict[str, Format] = {
+    "HDF5 (DSEC and others)": hdf5,
+    "AEDAT4": aedat4,
+    "Prophesee RAW (EVT2, EVT2.1, EVT3)": prophesee,
+    "Prophesee DAT": dat,
+    "AEDAT 2.0, 3.1": aedat,
+    "ES": es,
+    "ROS bag": ros,
+    "MATLAB": matlab,
+    "npz, npy": arrays,
+    "ATIS BIN": atis_bin,
+    "text (txt, csv)": text,
+}
+"""Modules that read the supported formats, by the name of the format.
+
+The first module that matches reads the file; text is last, since nothing marks a text file.
+"""
+
+OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
+    b"\x1f\x8b": "gzip data",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"RIFF": "an AVI video or WAV sound",
+    b"\x1aE\xdf\xa3": "a Matroska video",
+    b"%PDF": "a PDF document",
+    b"\x00\x00\x00\x18ftyp": "an MP4 video",
+    b"\x00\x00\x00\x1cftyp": "an MP4 video",
+    b"\x00\x00\x00 ftyp": "an MP4 video",
+}
+"""First bytes of common files that are not recordings, for the error message."""
 
 
 def open_recording(
@@ -48,33 +80,35 @@ def open_recording(
     max_bad: float | None = None,
     segment: int | None = None,
 ) -> Recording:
-    """Open an event recording; what it is shows in its first bytes, the name decides only ties.
+    """Open an event recording; its first bytes show the format, and its name resolves ties.
 
     Args:
         path: A file in one of `FORMATS`.
-        size: Sensor (height, width), over what the file says. Without it a file that does not
-            store its size is read once to find the largest coordinates.
-        time_unit: s, ms, us or ns for files that do not define one (HDF5, NumPy, text), over what
-            their values suggest. Formats that define it do not need it.
+        size: (height, width) of the sensor, instead of what the file states. If neither is known,
+            the file is read once to find the largest coordinates.
+        time_unit: s, ms, us or ns for files that do not define it (HDF5, NumPy, text, MATLAB),
+            instead of the unit inferred from their values. Other formats ignore it.
         columns: Order of time, column, row and polarity in a table without names (NumPy, text,
-            MATLAB, HDF5), such as "txyp", over what its values suggest: that x is before y.
-        max_bad: Share of the events that damage may cost, 0 to 1; None: any damage is an error.
-        segment: Which stretch between clock resets to read, from 0; None: see `Recording`.
+            MATLAB, HDF5), such as "txyp", instead of the order inferred from its values (which
+            assumes x before y).
+        max_bad: Fraction of the events, 0 to 1, that may be lost to damage; None: any damage is
+            an error.
+        segment: Index, from 0, of the stretch between clock resets to read; None: see `Recording`.
 
     Returns:
         The recording, opened but not read.
 
     Raises:
-        DataError: The file is absent, empty, damaged or of another kind.
-        ConfigError: A size, time unit, order of columns or segment that cannot be.
+        DataError: The file is missing, empty, damaged or of another kind.
+        ConfigError: An invalid size, time unit, order of columns or segment.
         MissingPackageError: The format needs a package that is not installed.
     """
     path = Path(path)
-    if size is not None and not all(0 < side <= _WIDEST for side in size):
+    if size is not None and not all(0 < side <= _MAX_SIDE for side in size):
         raise ConfigError(
-            "the sensor size cannot be used",
+            "invalid sensor size",
             found=f"height {size[0]}, width {size[1]}",
-            expected=f"1 .. {_WIDEST} each",
+            expected=f"1 .. {_MAX_SIDE} each",
         )
     if time_unit is not None and time_unit not in MICROSECONDS_PER:
         raise ConfigError(
@@ -87,7 +121,7 @@ def open_recording(
         )  # fmt: skip
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
-    source = _module_for(path).open_source(path, Told(time_unit, columns))
+    source = _module_for(path).open_source(path, ReadOptions(time_unit, columns))
     notes = dict(source.notes)
     if size is not None:
         notes["sensor size from"] = "the caller"
@@ -95,11 +129,12 @@ def open_recording(
         size = source.size
     else:
         size, notes["sensor size from"] = measured_size(source, path, max_bad is not None)
-    if not all(0 < side <= _WIDEST for side in size):
+    if not all(0 < side <= _MAX_SIDE for side in size):
         raise DataError(
-            "the file's sensor size cannot be", where=path, found=f"{size[1]}x{size[0]}"
+            "the sensor size in the file is invalid", where=path, found=f"{size[1]}x{size[0]}"
         )
-    return Recording(path, source, *size, notes, max_bad, segment)
+    height, width = size
+    return Recording(path, source, height, width, notes, max_bad, segment)
 
 
 def read_events(
@@ -113,22 +148,22 @@ def read_events(
     max_bad: float | None = None,
     segment: int | None = None,
 ) -> Events:
-    """Events of a file with start_us <= t < end_us, all in memory; None leaves a side open.
+    """Read the events of a file with start_us <= t < end_us into memory; None: no limit.
 
     Args:
         path: A file in one of `FORMATS`.
-        start_us: First time wanted, absolute microseconds on the file's clock.
-        end_us: First time no longer wanted.
-        size: Sensor (height, width); see `open_recording`.
+        start_us: Start of the time range, in absolute microseconds on the clock of the file.
+        end_us: End of the time range, exclusive.
+        size: (height, width) of the sensor; see `open_recording`.
         time_unit: s, ms, us or ns; see `open_recording`.
         columns: Order of the columns of a table; see `open_recording`.
-        max_bad: Share of the events that damage may cost; see `open_recording`.
-        segment: Which stretch between clock resets to read; see `open_recording`.
+        max_bad: Fraction of the events that may be lost to damage; see `open_recording`.
+        segment: Index of the stretch between clock resets to read; see `open_recording`.
 
     Raises:
-        DataError: The file is absent, empty, damaged or of another kind; with `max_bad`, several
+        DataError: The file is missing, empty, damaged or of another kind; with `max_bad`, several
             stretches between clock resets have events in the range.
-        ConfigError: A size, time unit or order of columns that cannot be.
+        ConfigError: An invalid size, time unit, order of columns or segment.
         MissingPackageError: The format needs a package that is not installed.
     """
     recording = open_recording(
@@ -143,7 +178,7 @@ def read_events(
     stretches = recording.counts.segments
     if sum(part.events > 0 for part in stretches) > 1:
         raise DataError(
-            "events of several clocks cannot stand in one order",
+            "events of several clocks have no common order of time",
             where=path,
             found=f"{len(stretches)} stretches between clock resets",
             hint=f"read one of them: segment=0 .. {len(stretches) - 1}",
@@ -151,8 +186,8 @@ def read_events(
     return Events.concatenate(blocks, recording.height, recording.width)
 
 
-def _module_for(path: Path):  # noqa: ANN202  one of the modules in FORMATS
-    """The module that reads the file, by its first bytes."""
+def _module_for(path: Path) -> Format:
+    """The module that reads the file, chosen by its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -175,39 +210,6 @@ def _module_for(path: Path):  # noqa: ANN202  one of the modules in FORMATS
 
 
 def _looks_like(head: bytes) -> str:
-    """What a file that begins so is, for the message."""
+    """Describe a file by its first bytes, for the error message."""
     kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
     return next(kinds, f"unknown content, first bytes {head[:8].hex(' ')}")
-
-
-FORMATS = {
-    "HDF5 (DSEC and others)": hdf5,
-    "AEDAT4": aedat4,
-    "Prophesee RAW (EVT2, EVT2.1, EVT3)": prophesee,
-    "Prophesee DAT": dat,
-    "AEDAT 2.0, 3.1": aedat,
-    "ES": es,
-    "ROS bag": ros,
-    "MATLAB": matlab,
-    "npz, npy": arrays,
-    "ATIS BIN": atis_bin,
-    "text (txt, csv)": text,
-}
-"""Readable formats by name: modules with `matches(head, path)` and `open_source(path, told)`.
-
-The first that matches reads the file; text comes last, since it has no mark of its own.
-"""
-
-OTHER_KINDS = {
-    b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
-    b"\x1f\x8b": "gzip data",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"RIFF": "an AVI video or WAV sound",
-    b"\x1aE\xdf\xa3": "a Matroska video",
-    b"%PDF": "a PDF document",
-    b"\x00\x00\x00\x18ftyp": "an MP4 video",
-    b"\x00\x00\x00\x1cftyp": "an MP4 video",
-    b"\x00\x00\x00 ftyp": "an MP4 video",
-}
-"""First bytes of files people try that are no readable recording."""

@@ -1,7 +1,7 @@
 """AEDAT 2.0 of jAER and AEDAT 3 of cAER: address events and polarity packets.
 
-jAER counts rows from the bottom and columns from the right, AEDAT 3.0 rows from the bottom; here
-both count from the top left, as in AEDAT 3.1.
+jAER counts rows from the bottom and columns from the right, and AEDAT 3.0 counts rows from the
+bottom; here both count from the top left, as in AEDAT 3.1.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from scaleevent.errors import DataError
 from scaleevent.formats.aedat_machines import DAVIS, DVS128, PACKETS
-from scaleevent.formats.headers import MOST_BYTES, header_lines
-from scaleevent.formats.source import Told
+from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines
+from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import WordSource
 
 MARK = b"#"
@@ -27,41 +27,41 @@ CHIPS = (
     (re.compile(r"DAVIS346", re.IGNORECASE), (260, 346)),
     (re.compile(r"DAVIS640", re.IGNORECASE), (480, 640)),
 )
-"""(height, width) of the cameras by the names that headers give them.
+"""(height, width) of the cameras, by their names in file headers.
 
-All but the first have DAVIS addresses. DAVISRGBW640 and CDAVIS are not here: their event pixels lie
-on a grid of their own.
+All but the first use DAVIS addresses. DAVISRGBW640 and CDAVIS are missing, since their event pixels
+lie on a different grid.
 """
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with `head` is AEDAT; version 4 has a reader of its own."""
+    """Whether a file that begins with `head` is AEDAT; version 4 has its own reader."""
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, told: Told) -> WordSource:
-    """The decoder of an AEDAT 2.0 or 3 file; nothing need be told, the format fixes it.
+def open_source(path: Path, options: ReadOptions) -> WordSource:
+    """The decoder of an AEDAT 2.0 or 3 file; `options` is ignored, as the format defines the rest.
 
     Raises:
-        DataError: Another version, a header without end, compressed packets, or a camera whose
-            addresses or size must be known and are not.
+        DataError: Another version, a header without end, compressed packets, or an unknown camera
+            where its addresses or size are needed.
     """
     with path.open("rb") as file:
-        head = file.read(MOST_BYTES)
+        head = file.read(MAX_HEADER_BYTES)
     lines, start = header_lines(head, MARK)
     version = head.split(b"\n", 1)[0][len(MAGIC) :].strip().decode("latin-1")
     if version not in _VERSIONS or not lines:
         raise DataError(
-            "AEDAT of a version that is not read",
+            "unsupported AEDAT version",
             where=f"{path}, header",
             found=version[:20],
             expected=", ".join((*_VERSIONS, "4.0")),
         )
-    if start > MOST_BYTES - (1 << 16):
+    if start > MAX_HEADER_BYTES - (1 << 16):
         raise DataError(
             "AEDAT header without end",
             where=f"{path}, byte {start}",
-            found=f"comment lines up to there of {len(head)} bytes looked at",
+            found=f"comment lines up to there in the first {len(head)} bytes",
         )
     if version == "2.0":
         return _aedat2(path, lines, start)
@@ -69,9 +69,9 @@ def open_source(path: Path, told: Told) -> WordSource:
 
 
 def _aedat2(path: Path, lines: list[str], start: int) -> WordSource:
-    """Addresses of the one camera the header names."""
-    told = [line.partition(":")[2] for line in lines if line.strip().startswith("AEChip:")]
-    chip = told[0].strip().split(".")[-1] if told else ""
+    """Decoder of the address events of the camera that the header names."""
+    stated = [line.partition(":")[2] for line in lines if line.strip().startswith("AEChip:")]
+    chip = stated[0].strip().split(".")[-1] if stated else ""
     size = _size(chip)
     if size is None:
         raise DataError(
@@ -88,10 +88,10 @@ def _aedat2(path: Path, lines: list[str], start: int) -> WordSource:
 
 
 def _aedat3(path: Path, lines: list[str], start: int, version: str) -> WordSource:
-    """Packets of one of the cameras the header names."""
+    """Decoder of the packets of the first camera in the file."""
     if any(re.match(r"Format:.*SerializedTS", line) for line in lines):
         raise DataError(
-            "compressed AEDAT 3 packets are not read",
+            "compressed AEDAT 3 packets are not supported",
             where=f"{path}, header",
             found="format SerializedTS",
             expected="format RAW",

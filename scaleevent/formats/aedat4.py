@@ -1,4 +1,4 @@
-"""AEDAT4 (iniVation): events and frames of one recording, through the optional package aedat."""
+"""AEDAT4 (iniVation): events and frames of one recording, read with the optional package aedat."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source, Told
+from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, ReadOptions, Source
+
+if TYPE_CHECKING:
+    import aedat
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 
@@ -20,30 +24,28 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, told: Told) -> Aedat4Source:
-    """The decoder of an AEDAT4 file; nothing need be told, the format fixes it.
+def open_source(path: Path, options: ReadOptions) -> Aedat4Source:
+    """The decoder of an AEDAT4 file; `options` is ignored, since the format defines the rest.
 
-    Of several event or frame streams the one with the lowest number is taken; `notes` tells.
+    Of several event or frame streams the one with the lowest id is used; `notes` states which.
 
     Raises:
-        MissingPackageError: The package aedat is absent.
-        DataError: A broken header, no event stream.
+        MissingPackageError: The package aedat is not installed.
+        DataError: A broken header, or no event stream.
     """
     cut = _check_header(path)
     streams = _decoder(path).id_to_stream()
-    events = sorted(number for number, kind in streams.items() if kind["type"] == "events")
-    frames = sorted(number for number, kind in streams.items() if kind["type"] == "frame")
+    events = sorted(id for id, kind in streams.items() if kind["type"] == "events")
+    frames = sorted(id for id, kind in streams.items() if kind["type"] == "frame")
     if not events:
         kinds = ", ".join(kind["type"] for kind in streams.values())
         raise NotEventsError("no event stream in this AEDAT4 file", where=path, found=kinds)
-    notes = {
-        "streams": ", ".join(f"{number} {streams[number]['type']}" for number in sorted(streams))
-    }
+    notes = {"streams": ", ".join(f"{id} {streams[id]['type']}" for id in sorted(streams))}
     if len(events) > 1 or len(frames) > 1:
         notes["read"] = f"events {events[0]}" + (f", frames {frames[0]}" if frames else "")
-    size = (streams[events[0]]["height"], streams[events[0]]["width"])
-    size = size if min(size) else None
-    return Aedat4Source(path, size, notes, events[0], (frames or [None])[0], cut)
+    height, width = streams[events[0]]["height"], streams[events[0]]["width"]
+    size = (height, width) if height and width else None
+    return Aedat4Source(path, size, notes, events[0], frames[0] if frames else None, cut)
 
 
 @dataclass(frozen=True)
@@ -54,28 +56,28 @@ class Aedat4Source(Source):
         path: The file.
         size: (height, width) of the event stream.
         notes: The streams in the file.
-        events: Number of the event stream.
-        pictures: Number of the frame stream, or None.
-        cut: Damage, where the file ends before its header says.
+        events: Id of the event stream.
+        images: Id of the frame stream, or None.
+        cut: The damage if the file is shorter than its header states.
     """
 
     path: Path
     size: tuple[int, int] | None
     notes: dict[str, str]
     events: int
-    pictures: int | None
+    images: int | None
     cut: Flaw | None
     format = "AEDAT4"
 
     @property
     def has_frames(self) -> bool:
         """Whether the file has a frame stream."""
-        return self.pictures is not None
+        return self.images is not None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """All events from the beginning; the small packets of the camera are gathered."""
+        """All events from the beginning; the small packets of the camera are joined to blocks."""
         if self.cut is not None:
-            yield RawBlock.of_flaw(0, self.cut)
+            yield RawBlock.empty(0, self.cut)
         packets: list[np.ndarray] = []
         first = gathered = 0
         try:
@@ -87,17 +89,17 @@ class Aedat4Source(Source):
                     first += gathered
                     packets, gathered = [], 0
         except DataError:
-            if packets:  # what came before the damage
+            if packets:  # the events before the damage
                 yield _to_block(first, packets)
             raise
         if packets:
             yield _to_block(first, packets)
 
     def frames(self) -> Iterator[Frame]:
-        """The camera's pictures; grey stays grey, colour becomes RGB."""
-        if self.pictures is None:
+        """The images of the camera: grey, or RGB."""
+        if self.images is None:
             return
-        for packet in self._packets(self.pictures):
+        for packet in self._packets(self.images):
             frame = packet["frame"]
             image = frame["pixels"]
             if image.dtype == np.uint16:
@@ -106,23 +108,10 @@ class Aedat4Source(Source):
             end = frame["exposure_end_t"] or frame["end_t"] or start
             yield Frame(image[..., :3] if image.ndim == 3 else image, start, end)
 
-    @property
-    def _cut_off(self) -> DataError | None:
-        """The damage known beforehand, as an error."""
-        if self.cut is None:
-            return None
-        return DataError(
-            self.cut.what,
-            where=f"{self.path}, {self.cut.where}",
-            found=self.cut.found,
-            expected=self.cut.expected,
-            hint=self.cut.hint,
-        )
-
-    def _packets(self, stream: int) -> Iterator[dict]:
-        """The decoded packets of one stream, with every error of the decoder told as ours."""
+    def _packets(self, stream: int) -> Iterator[dict[str, Any]]:
+        """The packets of one stream; every error of the decoder is converted to a DataError."""
         decoder = _decoder(self.path)
-        number = 0
+        index = 0
         while True:
             try:
                 packet = next(decoder)
@@ -130,14 +119,17 @@ class Aedat4Source(Source):
                 return
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # a panic of the decoder is no Exception
-                raise self._cut_off or _damage(self.path, f"packet {number}", error) from error
-            number += 1
+            except BaseException as error:  # a panic of the decoder is not an Exception
+                if self.cut is not None:
+                    raise self.cut.error(self.path, self.cut.hint) from error
+                raise _damage(self.path, f"packet {index}", error) from error
+            index += 1
             if packet["stream_id"] == stream:
                 yield packet
 
 
 def _to_block(first: int, packets: list[np.ndarray]) -> RawBlock:
+    """Join packets to one block."""
     events = np.concatenate(packets)
     return RawBlock(
         first,
@@ -148,7 +140,8 @@ def _to_block(first: int, packets: list[np.ndarray]) -> RawBlock:
     )
 
 
-def _decoder(path: Path):  # noqa: ANN202  the package is optional, so is its type
+def _decoder(path: Path) -> aedat.Decoder:
+    """The decoder of the optional package."""
     try:
         import aedat
     except ImportError as error:
@@ -157,12 +150,12 @@ def _decoder(path: Path):  # noqa: ANN202  the package is optional, so is its ty
         return aedat.Decoder(path)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of the decoder is no Exception
+    except BaseException as error:  # a panic of the decoder is not an Exception
         raise _damage(path, "header", error) from error
 
 
 def _damage(path: Path, where: str, error: BaseException) -> DataError:
-    """Our error for one of the decoder."""
+    """The DataError for an error of the decoder."""
     return DataError(
         "damaged or truncated AEDAT4 file",
         where=f"{path}, {where}",
@@ -172,10 +165,10 @@ def _damage(path: Path, where: str, error: BaseException) -> DataError:
 
 
 def _check_header(path: Path) -> Flaw | None:
-    """Refuse a header the decoder would trust unseen; tell of data that end too early.
+    """Refuse a broken header; return a flaw if the data end too early.
 
-    The decoder reads the header's flatbuffer without bounds checks and aborts the whole process
-    on some broken ones (aedat 2.3.0). Layout: u32 length; flatbuffer table with compression
+    The decoder reads the flatbuffer of the header without bounds checks and aborts the whole
+    process on some broken ones (aedat 2.3.0). Layout: u32 length; flatbuffer table with compression
     (int32), position of the data table (int64), XML description (string).
     """
     size = path.stat().st_size
@@ -210,19 +203,19 @@ def _check_header(path: Path) -> Flaw | None:
     return None
 
 
-def _table_field(buffer: bytes, number: int) -> int:
-    """Position of a field of the root table of a flatbuffer, 0 where it is absent."""
+def _table_field(buffer: bytes, index: int) -> int:
+    """Position of a field of the root table of a flatbuffer, 0 if it is absent."""
     table = _number(buffer, "<I", 0)
-    index = table - _number(buffer, "<i", table)
-    entry = 4 + 2 * number
-    if entry >= _number(buffer, "<H", index):
+    offsets = table - _number(buffer, "<i", table)
+    entry = 4 + 2 * index
+    if entry >= _number(buffer, "<H", offsets):
         return 0
-    offset = _number(buffer, "<H", index + entry)
+    offset = _number(buffer, "<H", offsets + entry)
     return table + offset if offset else 0
 
 
 def _number(buffer: bytes, kind: str, at: int) -> int:
-    """One number inside the buffer."""
+    """One integer in the buffer."""
     if at < 0:
         raise ValueError("offset before the header")
-    return struct.unpack_from(kind, buffer, at)[0]
+    return int(struct.unpack_from(kind, buffer, at)[0])

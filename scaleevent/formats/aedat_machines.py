@@ -1,4 +1,4 @@
-"""Machines of AEDAT 2.0 addresses (jAER) and AEDAT 3.1 packets (libcaer).
+"""Decoders of AEDAT 2.0 addresses (jAER) and AEDAT 3.1 packets (libcaer).
 
 Addresses as in SensorsINI/jaer:src/ch/unizh/ini/jaer/chip/retina/DVS128.java and
 src/eu/seebetter/ini/chips/davis/DavisBaseCamera.java; packets as in inivation/libcaer's
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
 from scaleevent.formats.words import (
     DROPPED,
@@ -22,19 +23,17 @@ from scaleevent.formats.words import (
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _swapped(value):  # noqa: ANN001, ANN202
-    """A big-endian 32-bit number that was read as a little-endian one."""
-    v = np.int64(value & np.uint64(0xFFFFFFFF))
+def _swapped(value: np.uint64) -> int:
+    """Convert a big-endian 32-bit number that was read as a little-endian one."""
+    v = int(np.int64(value & np.uint64(0xFFFFFFFF)))
     return (v & 0xFF) << 24 | (v & 0xFF00) << 8 | (v >> 8) & 0xFF00 | v >> 24
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_dvs128(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode records of address and time; bit 15 marks what is no pixel.
-
-    Returns:
-        Records used (all), events written.
-    """
+def decode_dvs128(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode records of address and time; bit 15 marks special events."""
     latest, wraps = state[0], state[1]
     n = 0
     for k in range(words.size):
@@ -53,12 +52,10 @@ def decode_dvs128(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_davis(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode records of address and time; bit 31 marks frame and IMU samples, 10 special events.
-
-    Returns:
-        Records used (all), events written.
-    """
+def decode_davis(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode records of address and time; bit 31 marks frames and IMU samples, bit 10 others."""
     latest, wraps = state[0], state[1]
     n = 0
     for k in range(words.size):
@@ -77,7 +74,7 @@ def decode_davis(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
 
 
 def _clock() -> np.ndarray:
-    return np.zeros(2, np.int64)  # latest time, wraps
+    return np.zeros(2, np.int64)  # latest time, number of wraps
 
 
 _SPECIAL = "frame, IMU and special samples"
@@ -87,31 +84,30 @@ DAVIS = Machine(np.dtype("<u8"), _clock, decode_davis, others=_SPECIAL)
 _HEADER, _EVENT = 28, 8
 _POLARITY = 1
 _COMPRESSED = 0x8000
-_MOST_PACKET = 1 << 28
+_MAX_PACKET = 1 << 28
 _EVENTS_LEFT, _SKIP, _OVERFLOW, _SOURCE, _BROKEN = range(5)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _u32(data, at):  # noqa: ANN001, ANN202
+def _u32(data: ndarray, at: int) -> np.uint64:
     low = np.uint64(data[at]) | np.uint64(data[at + 1]) << np.uint64(8)
     high = np.uint64(data[at + 2]) << np.uint64(16) | np.uint64(data[at + 3]) << np.uint64(24)
     return low | high
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _i32(data, at):  # noqa: ANN001, ANN202
-    return np.int64(np.int32(_u32(data, at)))
+def _i32(data: ndarray, at: int) -> int:
+    return int(np.int64(np.int32(_u32(data, at))))
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_packets(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode packets until they end inside a header or an event; the first camera's are taken.
+def decode_packets(
+    data: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode packets of the first camera until the data end, possibly inside a header or an event.
 
-    The type of a compressed packet has bit 15 set and its capacity is its size in bytes. A header
-    that cannot be leaves nothing to go on from: all that follows is unknown.
-
-    Returns:
-        Bytes used, events written.
+    The type of a compressed packet has bit 15 set and its capacity is its size in bytes. After an
+    invalid header the next packet cannot be found, so all that follows is undecodable.
     """
     n = at = 0
     while at < data.size:
@@ -123,45 +119,45 @@ def decode_packets(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             state[_SKIP] -= step
             at += step
         elif state[_EVENTS_LEFT]:
-            number = min(state[_EVENTS_LEFT], (data.size - at) // _EVENT, len(t) - n)
-            if not number:
+            count = min(state[_EVENTS_LEFT], (data.size - at) // _EVENT, len(t) - n)
+            if not count:
                 break
             later = state[_OVERFLOW] << 31
-            for _ in range(number):
+            for _ in range(count):
                 pixel = _u32(data, at)
                 t[n] = _i32(data, at + 4) + later
                 x[n] = pixel >> np.uint64(17)
                 y[n] = (pixel >> np.uint64(2)) & np.uint64(0x7FFF)
                 p[n] = (pixel >> np.uint64(1)) & np.uint64(1)
-                valid = np.int64(pixel & np.uint64(1))
+                valid = int(np.int64(pixel & np.uint64(1)))
                 n += valid
                 tally[DROPPED] += 1 - valid
                 at += _EVENT
-            state[_EVENTS_LEFT] -= number
+            state[_EVENTS_LEFT] -= count
         else:
             if at + _HEADER > data.size:
                 break
             kind, source = _i32(data, at) & 0xFFFF, (_i32(data, at) >> 16) & 0xFFFF
             size, place, overflow = _i32(data, at + 4), _i32(data, at + 8), _i32(data, at + 12)
-            capacity, number, valid = _i32(data, at + 16), _i32(data, at + 20), _i32(data, at + 24)
-            stored = capacity if kind & _COMPRESSED else number * size
-            can_be = (
-                0 < size <= _MOST_PACKET
+            capacity, count, valid = _i32(data, at + 16), _i32(data, at + 20), _i32(data, at + 24)
+            stored = capacity if kind & _COMPRESSED else count * size
+            valid_header = (
+                0 < size <= _MAX_PACKET
                 and 0 <= place <= size - 4
                 and overflow >= 0
-                and 0 <= valid <= number
-                and (number <= capacity or kind & _COMPRESSED)
-                and 0 <= stored <= _MOST_PACKET
+                and 0 <= valid <= count
+                and (count <= capacity or kind & _COMPRESSED)
+                and 0 <= stored <= _MAX_PACKET
                 and (kind & 0x7FFF != _POLARITY or kind == _POLARITY and size == _EVENT)
             )
-            if not can_be:
+            if not valid_header:
                 tally[FIRST_UNKNOWN] = at
                 state[_BROKEN] = 1
                 continue
             at += _HEADER
             if kind == _POLARITY and state[_SOURCE] in (-1, source):
                 state[_SOURCE] = source
-                state[_EVENTS_LEFT] = number
+                state[_EVENTS_LEFT] = count
                 state[_OVERFLOW] = overflow
             else:
                 tally[TRIGGERS if kind == _POLARITY else OTHER] += 1

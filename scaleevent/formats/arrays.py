@@ -1,4 +1,4 @@
-"""Events in NumPy files: .npz archives and .npy arrays, read in blocks and never unpickled."""
+"""Events in NumPy files (.npz archives and .npy arrays), read in blocks and never unpickled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.source import BLOCK, RawBlock, Source, TimeIndex, Told
+from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source, TimeIndex
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
@@ -38,11 +38,11 @@ def matches(head: bytes, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Rows:
-    """Where rows of one type follow each other without gaps.
+    """A place in the file where rows of one type follow each other without gaps.
 
     Args:
         member: Name in the archive; empty for a plain .npy file.
-        skip: Byte of the member where the first row begins.
+        skip: Number of bytes in the member before the first row.
         row: Type of a row: a number, a record, or a few numbers.
     """
 
@@ -53,7 +53,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Array:
-    """Header of one stored array; `end` is the byte where its data begin."""
+    """Header of one stored array; its data begin at byte `end`."""
 
     member: str
     shape: tuple[int, ...]
@@ -61,35 +61,35 @@ class Array:
     dtype: np.dtype
     end: int
 
-    def rows(self, numbers: int = 1) -> Rows:
-        """All of it, taking `numbers` stored values as one row."""
-        row = self.dtype if numbers == 1 else np.dtype((self.dtype, (numbers,)))
+    def rows(self, width: int = 1) -> Rows:
+        """The whole array; `width` stored values make up one row."""
+        row = self.dtype if width == 1 else np.dtype((self.dtype, (width,)))
         return Rows(self.member, self.end, row)
 
-    def column(self, number: int, length: int) -> Rows:
-        """One column of a matrix stored column by column."""
-        return Rows(self.member, self.end + number * length * self.dtype.itemsize, self.dtype)
+    def column(self, index: int, length: int) -> Rows:
+        """One column of a matrix that is stored column by column."""
+        return Rows(self.member, self.end + index * length * self.dtype.itemsize, self.dtype)
 
 
-Columns = dict[str, tuple[Rows, str | int | None]]
-"""For each of t, x, y, p its rows and, in a record or matrix row, the field or place."""
+Place = tuple[Rows, str | int | None]
+"""Rows, and the field or index of the column if a row is a record or has several values."""
 
 
-def open_source(path: Path, told: Told) -> ArraySource:
+def open_source(path: Path, options: ReadOptions) -> ArraySource:
     """Find the events in a NumPy file.
 
-    Taken are four one-dimensional arrays by name, one record array with these fields, or one
-    (K, 4) or (4, K) matrix whose column order the values tell.
+    They may be four one-dimensional arrays with known names, one record array with such fields, or
+    one (K, 4) or (4, K) matrix, whose column order is given or inferred from its values.
 
     Raises:
-        DataError: No events, Python objects instead of numbers, a truncated or damaged file, an
+        DataError: No events, Python objects instead of numbers, a truncated or damaged file, or an
             ambiguous column order or time unit.
     """
-    with _damage_told(path):
+    with _damage_as_data_error(path):
         arrays = _headers(path)
-        columns, length = _find(path, arrays, told.columns)
+        columns, length = _find(path, arrays, options.columns)
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
-        unit = find_time_unit(sample["t"] if sample else np.empty(0), told.time_unit, str(path))
+        unit = find_time_unit(sample["t"] if sample else np.empty(0), options.time_unit, str(path))
     kind = "npz" if any(array.member for array in arrays) else "npy"
     return ArraySource(path, kind, {"time unit": unit}, columns, length, unit)
 
@@ -101,18 +101,18 @@ class ArraySource(Source):
     path: Path
     format: str
     notes: dict[str, str]
-    columns: Columns
+    columns: dict[str, Place]
     length: int
     unit: str
-    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
+    index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
     size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last noted place before the range on, or from the beginning."""
+        """The events from the last recorded position before the range, or from the beginning."""
         first = self.index.before(start_us, 0)
-        with _damage_told(self.path):
+        with _damage_as_data_error(self.path):
             for stored in _stored(self.path, self.columns, self.length, first):
-                block = to_block(first, **stored, unit=self.unit, where=str(self.path))
+                block = to_block(first, stored, self.unit, str(self.path))
                 yield block
                 first += len(stored["t"])
                 self.index.note(block.t, first, first)
@@ -123,8 +123,8 @@ class ArraySource(Source):
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Every error of the zip and npy readers, told as ours."""
+def _damage_as_data_error(path: Path) -> Iterator[None]:
+    """Convert every error of the zip and npy readers to a DataError."""
     damage = (
         OSError, EOFError, KeyError, ValueError, TypeError, OverflowError, RuntimeError,
         SyntaxError, MemoryError, struct.error, tokenize.TokenError, zlib.error, lzma.LZMAError,
@@ -142,7 +142,7 @@ def _damage_told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _member(path: Path, name: str) -> Iterator[BinaryIO]:
+def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
     """An archive member, or the plain file for an empty name."""
     with ExitStack() as stack:
         if name:
@@ -153,7 +153,7 @@ def _member(path: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def _headers(path: Path) -> list[Array]:
-    """Headers of the arrays in the file, each checked against the bytes that are there."""
+    """Headers of the arrays in the file, each checked against the available bytes."""
     with path.open("rb") as file:
         if file.read(len(NPY_MAGIC)) == NPY_MAGIC:
             sizes = {"": path.stat().st_size}
@@ -197,15 +197,15 @@ def _headers(path: Path) -> list[Array]:
     return arrays
 
 
-def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[Columns, int]:
-    """The four columns among the arrays, and their length."""
+def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[dict[str, Place], int]:
+    """Find t, x, y and p among the arrays, and their length; `given` orders a matrix."""
     flat = {array.member.removesuffix(".npy"): array for array in arrays if len(array.shape) == 1}
     names = find_columns(flat)
     if names:
         lengths = {name: flat[name].shape[0] for name in names.values()}
         if len(set(lengths.values())) > 1:
             raise DataError("event columns differ in length", where=path, found=lengths)
-        columns = {key: (flat[name].rows(), None) for key, name in names.items()}
+        columns: dict[str, Place] = {key: (flat[name].rows(), None) for key, name in names.items()}
         return columns, flat[names["t"]].shape[0]
     for array in flat.values():
         names = find_columns(array.dtype.names or ())
@@ -224,14 +224,14 @@ def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[Columns, 
     )
 
 
-def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[Columns, int]:
+def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[dict[str, Place], int]:
     """Columns of a (K, 4) or (4, K) matrix in either memory order."""
     by_row = matrix.shape[1] == 4
     length = matrix.shape[0] if by_row else matrix.shape[1]
     if by_row != matrix.fortran:
-        places: list = [(matrix.rows(4), number) for number in range(4)]
+        places: list[Place] = [(matrix.rows(4), index) for index in range(4)]
     else:
-        places = [(matrix.column(number, length), None) for number in range(4)]
+        places = [(matrix.column(index, length), None) for index in range(4)]
     columns = dict(zip("txyp", places, strict=True))
     sample = next(_stored(path, columns, min(length, SAMPLE)), None)
     if sample:
@@ -242,9 +242,9 @@ def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[Colum
 
 
 def _stored(
-    path: Path, columns: Columns, length: int, begin: int = 0
+    path: Path, columns: dict[str, Place], length: int, begin: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The events from `begin` up to `length` as stored, in blocks, each run of rows read once."""
+    """The stored values of the events begin .. length - 1, in blocks; rows are read only once."""
     with ExitStack() as stack:
         files = {}
         for rows in dict.fromkeys(rows for rows, _ in columns.values()):
@@ -253,12 +253,12 @@ def _stored(
             if not rows.member:
                 files[rows].seek(left)
                 continue
-            while left:  # read, not seek: the archive's checksum runs along
+            while left:  # read instead of seek, so that the archive verifies its checksum
                 left -= len(_read(files[rows], min(left, BLOCK)))
         for first in range(begin, length, BLOCK):
-            number = min(BLOCK, length - first)
+            count = min(BLOCK, length - first)
             read = {
-                rows: np.frombuffer(_read(file, number * rows.row.itemsize), rows.row)
+                rows: np.frombuffer(_read(file, count * rows.row.itemsize), rows.row)
                 for rows, file in files.items()
             }
             yield {
@@ -269,8 +269,8 @@ def _stored(
             }  # fmt: skip
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-    """Exactly that many bytes."""
+def _read(file: IO[bytes], size: int) -> bytes:
+    """Read exactly `size` bytes."""
     data = file.read(size)
     if len(data) != size:
         raise EOFError(f"file ends {size - len(data)} bytes early")

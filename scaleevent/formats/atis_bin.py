@@ -1,7 +1,7 @@
 """Five-byte records of the ATIS, as N-MNIST and N-Caltech101 are published (.bin).
 
 Layout (garrickorchard.com/datasets/n-caltech101): u8 x, u8 y, then polarity and 23 bits of time in
-us, big-endian. A record in row 240 is no event: it adds 2^13 us to all times after it.
+us, big-endian. A record in row 240 is not an event: it adds 2^13 us to all later times.
 """
 
 from __future__ import annotations
@@ -10,41 +10,40 @@ from pathlib import Path
 
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
-from scaleevent.formats.source import Told
+from scaleevent.formats.source import Columns, ReadOptions, empty_columns
 from scaleevent.formats.words import Machine, WordSource
 
 _RECORD = 5
 _OVERFLOW_ROW = 240
 _OVERFLOW_US = 1 << 13
-_MOST_ODD = 0.01  # share of records that cannot be, in a file that is taken for this format
+_MAX_INVALID = 0.01  # fraction of invalid records in a file that is taken for this format
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a .bin file holds such records: nothing marks them but what their values can be.
+    """Whether a .bin file contains such records, judged by their values, since nothing marks them.
 
-    Times ascend, rows lie on the sensor, and no event is there twice.
+    Times ascend, rows lie on the sensor, and no event occurs twice.
     """
     if path.suffix.lower() != ".bin" or len(head) < _RECORD:
         return False
     t, x, y, p = _decoded(np.frombuffer(head, np.uint8))
     twice = (np.diff(t) == 0) & (np.diff(x) == 0) & (np.diff(y) == 0) & (np.diff(p) == 0)
-    odd = twice | (np.diff(t) < 0) | (y[1:] > _OVERFLOW_ROW)
-    return len(t) > 0 and np.count_nonzero(odd) <= _MOST_ODD * len(t)
+    invalid = twice | (np.diff(t) < 0) | (y[1:] > _OVERFLOW_ROW)
+    return len(t) > 0 and int(np.count_nonzero(invalid)) <= _MAX_INVALID * len(t)
 
 
-def open_source(path: Path, told: Told) -> WordSource:
-    """The decoder of a .bin file; nothing need be told, the format fixes it."""
+def open_source(path: Path, options: ReadOptions) -> WordSource:
+    """The decoder of a .bin file; `options` is ignored, since the format defines the rest."""
     return WordSource(path, "ATIS BIN", None, {}, 0, RECORDS)
 
 
 @nb.njit(nogil=True, cache=True)
-def decode(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode whole records.
-
-    Returns:
-        Bytes used, events written.
-    """
+def decode(
+    data: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode whole records."""
     later = state[0]
     n = at = 0
     while at + _RECORD <= data.size and n < len(t):
@@ -70,9 +69,8 @@ def _first_state() -> np.ndarray:
 RECORDS = Machine(np.dtype("u1"), _first_state, decode)
 
 
-def _decoded(data: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Columns t, x, y, p of some bytes."""
-    room = len(data) // _RECORD
-    columns = tuple(np.empty(room, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))
-    _, n = decode(data, _first_state(), np.zeros(0, np.int64), *columns)
-    return tuple(column[:n] for column in columns)
+def _decoded(data: np.ndarray) -> Columns:
+    """The events in some bytes."""
+    t, x, y, p = empty_columns(len(data) // _RECORD)
+    _, n = decode(data, _first_state(), np.zeros(0, np.int64), t, x, y, p)
+    return t[:n], x[:n], y[:n], p[:n]

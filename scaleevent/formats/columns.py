@@ -1,8 +1,8 @@
-"""From columns as people store them to ours: names, order, time unit, pixels, polarity."""
+"""Convert stored columns to the `Events` layout: names, order, time unit, pixels, polarity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import permutations
 
 import numpy as np
@@ -16,23 +16,35 @@ ALIASES = {
     "y": ("y", "ys", "y_pos", "pos_y"),
     "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
 }
-"""Names seen for the four columns, lower case."""
+"""Known names of the four columns, in lower case."""
 
 MICROSECONDS_PER = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
-"""Time units a user can name."""
+"""Microseconds per time unit, for the units a user can give."""
 
-_FACTORS = {"s": 1_000_000, "ms": 1000}
+_FACTORS = {"s": 1_000_000, "ms": 1000}  # the same as integers, where that is exact
 
 SAMPLE = 1 << 16
-"""Events looked at to find the column order and the time unit."""
+"""Number of events that are examined to find the column order and the time unit."""
 
-_MOST_BACKWARD = 0.05  # share of steps back in time that jitter may explain
+_MAX_BACKWARD = 0.05  # fraction of backward steps in time that jitter may explain
 
 _EPOCH_S = (0.8e9, 4.1e9)  # 1995 to 2099 in seconds since 1970
 
+_PIXELS = (
+    "pixel coordinates are not whole numbers",
+    "raw sensor pixels",
+    "these events were undistorted or rescaled: use the original recording",
+)
+_INVALID = {  # for each column: the problem, what was expected, and what to do
+    "t": ("time stamp out of range", None, "give the time unit, or the file is damaged"),
+    "x": _PIXELS,
+    "y": _PIXELS,
+    "p": ("polarity out of range", "0 and 1, or -1 and +1", None),
+}
+
 
 def find_columns(names: Iterable[str]) -> dict[str, str] | None:
-    """The names that stand for t, x, y and p, or None when one is missing or doubled."""
+    """Map t, x, y and p to their names; None if a column is missing or has several names."""
     found = {}
     names = list(names)
     for column, aliases in ALIASES.items():
@@ -44,18 +56,18 @@ def find_columns(names: Iterable[str]) -> dict[str, str] | None:
 
 
 def column_order(sample: np.ndarray, given: str | None, where: str) -> str:
-    """Order of the four columns of a table, such as "txyp": the one given, else by its values.
+    """Order of the four columns of a table, such as "txyp": the given one, or inferred from values.
 
-    Polarity takes only the values -1, 0, 1; pixels are whole and not negative, x before y; time is
-    the one column with fractions, or else one that rarely steps back.
+    Polarity has only the values -1, 0 and 1. Pixels are whole and not negative, and x precedes y.
+    Time is the only column with fractions, or otherwise one that rarely steps backwards.
 
     Args:
-        sample: (K, 4) the first rows.
-        given: What the caller knows.
-        where: The file, for the message.
+        sample: (K, 4) first rows of the table.
+        given: The order that the caller states, if any.
+        where: The file, for error messages.
 
     Raises:
-        DataError: No order fits, or several do.
+        DataError: No order fits the values, or several do.
     """
     if given is not None:
         return given
@@ -63,7 +75,7 @@ def column_order(sample: np.ndarray, given: str | None, where: str) -> str:
     whole = (sample == np.floor(sample)).all(axis=0)
     pixel = whole & (sample >= 0).all(axis=0)
     polarity = np.isin(sample, (-1, 0, 1)).all(axis=0)
-    time = (np.diff(sample, axis=0) < 0).sum(axis=0) <= _MOST_BACKWARD * len(sample)
+    time = (np.diff(sample, axis=0) < 0).sum(axis=0) <= _MAX_BACKWARD * len(sample)
     if np.count_nonzero(~whole) == 1:
         time = ~whole
     allowed = {"t": time, "x": pixel, "y": pixel, "p": polarity}
@@ -88,13 +100,18 @@ def column_order(sample: np.ndarray, given: str | None, where: str) -> str:
 
 
 def find_time_unit(sample: np.ndarray, given: str | None, where: str) -> str:
-    """Unit of raw time stamps: the one given, else the one their type and range allow.
+    """Unit of stored time stamps: the given one, or inferred from their type and range.
 
-    Fractions are seconds. Whole numbers are microseconds, or nanoseconds where only these give a
-    date between 1995 and 2099.
+    Fractions are seconds. Whole numbers are microseconds, or nanoseconds if only these give a date
+    between 1995 and 2099.
+
+    Args:
+        sample: (K,) some stored time stamps.
+        given: The unit that the caller states, if any.
+        where: The file, for error messages.
 
     Raises:
-        DataError: The values fit no unit or several.
+        DataError: The values fit no unit, or several.
     """
     if given is not None:
         return given
@@ -123,21 +140,21 @@ def find_time_unit(sample: np.ndarray, given: str | None, where: str) -> str:
 def to_microseconds(
     t: np.ndarray, unit: str, first: int, where: str, offset: int = 0
 ) -> np.ndarray:
-    """int64 microseconds; seconds and milliseconds rounded to nearest, nanoseconds floored.
+    """Convert to int64 microseconds; s and ms are rounded to nearest, ns are rounded down.
 
     Args:
         t: Stored time stamps, integers or floats.
-        unit: Theirs.
-        first: Position of the first in the recording, for the message.
-        where: The file, for the message.
+        unit: Unit of the time stamps: s, ms, us or ns.
+        first: Index of the first event in the recording, for error messages.
+        where: The file, for error messages.
         offset: Whole microseconds to add.
 
     Raises:
-        DataError: A time stamp that is no number, or too large.
+        DataError: A time stamp is not a number, or is too large.
     """
-    wrong = _beyond_time(t, unit)
-    if wrong is not None:
-        bad = int(np.argmax(wrong))
+    invalid = _invalid_times(t, unit)
+    if invalid is not None:
+        bad = int(np.argmax(invalid))
         raise DataError(
             "time stamp out of range", where=f"{where}, event {first + bad}", found=t[bad]
         )
@@ -145,102 +162,77 @@ def to_microseconds(
 
 
 def to_block(
-    first: int,
-    t: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    p: np.ndarray,
-    unit: str,
-    where: str,
-    offset: int = 0,
+    first: int, stored: Mapping[str, np.ndarray], unit: str, where: str, offset: int = 0
 ) -> RawBlock:
-    """A raw block from stored columns of any numeric type; events that cannot be are left out.
+    """A raw block from stored columns of any numeric type, without the invalid events.
 
     Args:
-        first: Position of the first event in the recording.
-        t: (K,) time stamps in `unit`.
-        x: (K,) columns.
-        y: (K,) rows.
-        p: (K,) polarities: 0 and 1, -1 and +1, or bool.
+        first: Index of the first event in the recording.
+        stored: (K,) time stamps in `unit`, columns, rows, and polarities (0 and 1, -1 and +1, or
+            bool) under the keys t, x, y and p.
         unit: s, ms, us or ns.
-        where: The file, for the message.
+        where: The file, for error messages.
         offset: Whole microseconds to add to the times.
 
     Returns:
-        The events, with a flaw for every kind of value that no event can have, and their number
-        under `dropped`: times that are no numbers or too large, pixels that are not whole,
-        polarities of a third kind.
+        The valid events, with one flaw for every kind of invalid value and the number of events
+        left out under `dropped`. Invalid are times that are not numbers or too large, pixels that
+        are not whole, and polarities of a third kind.
 
     Raises:
-        DataError: A column that is not numeric.
+        DataError: A column is not numeric.
     """
-    stored = {"t": t, "x": x, "y": y, "p": p}
+    t, x, y, p = (stored[name] for name in "txyp")
     for name, column in stored.items():
         if column.dtype.kind not in ("iufb" if name == "p" else "iuf"):
             raise DataError(f"column {name} is not numeric", where=where, found=column.dtype)
     if p.dtype == bool:
-        stored["p"] = p.view(np.uint8)  # a damaged file may hold other bytes than 0 and 1
-    wrong = {
-        "t": _beyond_time(t, unit),
-        "x": _not_whole(x),
-        "y": _not_whole(y),
-        "p": _third_polarity(stored["p"]),
+        p = p.view(np.uint8)  # a damaged file may contain other bytes than 0 and 1
+    invalid = {
+        "t": _invalid_times(t, unit),
+        "x": _invalid_pixels(x),
+        "y": _invalid_pixels(y),
+        "p": _invalid_polarities(p),
     }
-    flaws, dropped = [], {}
-    if any(mask is not None for mask in wrong.values()):
+    flaws: list[Flaw] = []
+    dropped: dict[str, int] = {}
+    if any(mask is not None for mask in invalid.values()):
         good = np.ones(len(t), bool)
-        for name, mask in wrong.items():
+        for name, mask in invalid.items():
             bad = good & (False if mask is None else mask)
-            if number := int(np.count_nonzero(bad)):
+            if count := int(np.count_nonzero(bad)):
                 at = int(np.argmax(bad))
-                what, expected, hint = _WRONG[name]
-                found = f"{name} = {stored[name][at]}; {number} such events in {len(t)}"
-                flaws.append(Flaw(what, f"event {first + at}", found, expected, hint, number))
-                dropped[what] = dropped.get(what, 0) + number
+                what, expected, hint = _INVALID[name]
+                value = (p if name == "p" else stored[name])[at]
+                found = f"{name} = {value}; {count} such events in {len(t)}"
+                flaws.append(Flaw(what, f"event {first + at}", found, expected, hint, count))
+                dropped[what] = dropped.get(what, 0) + count
                 good &= ~bad
-        stored = {name: column[good] for name, column in stored.items()}
-    return RawBlock(
-        first,
-        _microseconds(stored["t"], unit, offset),
-        *(_whole(stored[name]) for name in "xy"),
-        _polarity(stored["p"]),
-        dropped,
-        flaws=tuple(flaws),
-    )
+        t, x, y, p = t[good], x[good], y[good], p[good]
+    t = _microseconds(t, unit, offset)
+    return RawBlock(first, t, _whole(x), _whole(y), _binary(p), dropped, flaws=tuple(flaws))
 
 
-_PIXELS = (
-    "pixel coordinates are not whole numbers",
-    "raw sensor pixels",
-    "these events were undistorted or rescaled: use the original recording",
-)
-_WRONG = {  # what it is, what was expected, what to do
-    "t": ("time stamp out of range", None, "give the time unit, or the file is damaged"),
-    "x": _PIXELS,
-    "y": _PIXELS,
-    "p": ("polarity out of range", "0 and 1, or -1 and +1", None),
-}
-
-
-def _beyond_time(t: np.ndarray, unit: str) -> np.ndarray | None:
-    """(K,) bool, time stamps that are no numbers or do not fit 62 bits of us; None without any."""
+def _invalid_times(t: np.ndarray, unit: str) -> np.ndarray | None:
+    """Mask of times that are not numbers or do not fit 62 bits of us; None if all are valid."""
     if t.dtype.kind == "f":
         fits = np.abs(t.astype(np.float64, copy=False)) < 2.0**62 / MICROSECONDS_PER[unit]
         return None if fits.all() else ~fits  # NaN fails the comparison too
     limit = 2**62 // _FACTORS.get(unit, 1)
     if not len(t) or t.dtype.itemsize <= 4 or -limit <= int(t.min()) and int(t.max()) <= limit:
         return None
-    beyond = t > limit
-    return beyond | (t < -limit) if t.dtype.kind == "i" else beyond
+    too_late: np.ndarray = t > limit
+    return too_late | (t < -limit) if t.dtype.kind == "i" else too_late
 
 
 def _microseconds(t: np.ndarray, unit: str, offset: int) -> np.ndarray:
-    """int64 microseconds from stamps that fit."""
+    """Convert valid time stamps to int64 microseconds."""
     if t.dtype.kind == "f":
         t = t.astype(np.float64, copy=False) * MICROSECONDS_PER[unit]
         t = (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
     elif unit == "us" and offset:
-        return np.add(t, offset, dtype=np.int64)
+        shifted: np.ndarray = np.add(t, offset, dtype=np.int64)
+        return shifted
     else:
         t = t.astype(np.int64, copy=False)
         factor = _FACTORS.get(unit, 1)
@@ -248,31 +240,31 @@ def _microseconds(t: np.ndarray, unit: str, offset: int) -> np.ndarray:
     return t + offset if offset else t
 
 
-def _not_whole(column: np.ndarray) -> np.ndarray | None:
-    """(K,) bool, pixel coordinates with fractions or beyond any sensor; None without any."""
+def _invalid_pixels(column: np.ndarray) -> np.ndarray | None:
+    """Mask of coordinates with fractions or beyond any sensor; None if all are valid."""
     if column.dtype.kind in "iu":
         return None
     with np.errstate(invalid="ignore"):
-        wrong = column.astype(np.int32) != column
-    return wrong if wrong.any() else None
+        invalid = column.astype(np.int32) != column
+    return invalid if invalid.any() else None
 
 
 def _whole(column: np.ndarray) -> np.ndarray:
-    """Whole pixel coordinates as integers."""
+    """Convert valid pixel coordinates to integers."""
     return column if column.dtype.kind in "iu" else column.astype(np.int32)
 
 
-def _third_polarity(p: np.ndarray) -> np.ndarray | None:
-    """(K,) bool, polarities beside +1 and the more frequent of 0 and -1; None without any."""
+def _invalid_polarities(p: np.ndarray) -> np.ndarray | None:
+    """Mask of polarities other than +1 and the more frequent of 0 and -1; None if all are valid."""
     if p.dtype == np.uint8 and (not len(p) or p.max() <= 1):
         return None
     minus, zero = p == -1, p == 0
     off = minus if np.count_nonzero(minus) > np.count_nonzero(zero) else zero
-    wrong = (p != 1) & ~off
-    return wrong if wrong.any() else None
+    invalid = (p != 1) & ~off
+    return invalid if invalid.any() else None
 
 
-def _polarity(p: np.ndarray) -> np.ndarray:
-    """uint8 polarity, 1 = brighter, from 0/1 or -1/+1."""
+def _binary(p: np.ndarray) -> np.ndarray:
+    """Convert polarities 0/1 or -1/+1 to uint8, 1 = brighter."""
     good = p.dtype == np.uint8 and (not len(p) or p.max() <= 1)
     return p if good else (p == 1).view(np.uint8)

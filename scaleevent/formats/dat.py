@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.headers import MOST_BYTES, header_lines, key_values
-from scaleevent.formats.source import Told
+from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines, key_values
+from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import Machine, WordSource, unwrap
 
 MARK = b"% "
@@ -23,21 +24,21 @@ _RECORD = 8
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with `head` is DAT: "% " lines of its own, or its ending."""
+    """Whether a file that begins with `head` is DAT, by its "% " lines or by its file name."""
     lines, _ = header_lines(head, MARK)
-    told = bool(lines) and (lines[0].startswith("Data file") or "Version" in key_values(lines))
-    return told or bool(lines) and path.suffix.lower() == ".dat"
+    marked = bool(lines) and (lines[0].startswith("Data file") or "Version" in key_values(lines))
+    return marked or bool(lines) and path.suffix.lower() == ".dat"
 
 
-def open_source(path: Path, told: Told) -> WordSource:
-    """The decoder of a DAT file; nothing need be told, the format fixes it.
+def open_source(path: Path, options: ReadOptions) -> WordSource:
+    """The decoder of a DAT file; `options` is ignored, since the format defines the rest.
 
     Raises:
         NotEventsError: Records of another kind, such as triggers.
-        DataError: A header that is cut short or cannot be.
+        DataError: A truncated or invalid header.
     """
     with path.open("rb") as file:
-        head = file.read(MOST_BYTES)
+        head = file.read(MAX_HEADER_BYTES)
     lines, start = header_lines(head, MARK)
     header = key_values(lines)
     kind = head[start : start + 2]
@@ -69,7 +70,7 @@ def open_source(path: Path, told: Told) -> WordSource:
 
 
 def _size(header: dict[str, str], path: Path) -> tuple[int, int] | None:
-    """(height, width) that the header states."""
+    """(height, width) if the header states it."""
     stated = [header.get(key, "").strip() for key in ("Height", "Width")]
     if not any(stated):
         return None
@@ -83,8 +84,8 @@ def _size(header: dict[str, str], path: Path) -> tuple[int, int] | None:
 
 
 @nb.njit(nogil=True, cache=True)
-def _times(words, state, t):  # noqa: ANN001, ANN202
-    """Fill t from the lower halves of the records."""
+def _times(words: ndarray, state: ndarray, t: ndarray) -> None:
+    """Fill `t` from the lower halves of the records."""
     latest, wraps = state[0], state[1]
     for k in range(words.size):
         t[k], latest, wraps = unwrap(words[k] & np.uint64(0xFFFFFFFF), latest, wraps)
@@ -92,12 +93,10 @@ def _times(words, state, t):  # noqa: ANN001, ANN202
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_v1(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode records with 9 bits of column, 8 of row.
-
-    Returns:
-        Records used (all), events written.
-    """
+def decode_v1(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode records with 9 bits for the column and 8 for the row."""
     _times(words, state, t)
     for k in range(words.size):
         pixel = np.uint32(words[k] >> np.uint64(32))
@@ -108,12 +107,10 @@ def decode_v1(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_v2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode records with 14 bits each of column and row.
-
-    Returns:
-        Records used (all), events written.
-    """
+def decode_v2(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode records with 14 bits each for column and row."""
     _times(words, state, t)
     for k in range(words.size):
         pixel = np.uint32(words[k] >> np.uint64(32))
@@ -124,7 +121,7 @@ def decode_v2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
 
 
 def _first_state() -> np.ndarray:
-    return np.zeros(2, np.int64)  # latest time, wraps
+    return np.zeros(2, np.int64)  # latest time, number of wraps
 
 
 V1 = Machine(np.dtype("<u8"), _first_state, decode_v1)

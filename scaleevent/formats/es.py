@@ -1,9 +1,9 @@
 """Event Stream (.es), version 2 of neuromorphicsystems/event_stream: DVS and ATIS streams.
 
 Layout (neuromorphicsystems/event_stream:sepia.hpp): 15 bytes of signature and version, a type, for
-sensors u16 width and height, then events of one byte with time step and polarity and u16 x and y.
-Rows count from the bottom there and from the top here. ATIS streams hold exposure measurements
-beside the change detections; these are counted and left out.
+sensors u16 width and height, then events of one byte (time step and polarity), u16 x and u16 y.
+Rows count from the bottom there and from the top here. ATIS streams also contain exposure
+measurements; these are counted and left out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.source import Told
+from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import OTHER, Machine, WordSource
 
 MAGIC = b"Event Stream"
@@ -32,12 +33,12 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, told: Told) -> WordSource:
-    """The decoder of a DVS or ATIS stream; nothing need be told, the format fixes it.
+def open_source(path: Path, options: ReadOptions) -> WordSource:
+    """The decoder of a DVS or ATIS stream; `options` is ignored, as the format defines the rest.
 
     Raises:
         NotEventsError: A stream of another type.
-        DataError: Another version, or a header cut short.
+        DataError: Another version, or a truncated header.
     """
     with path.open("rb") as file:
         head = file.read(_START)
@@ -77,17 +78,15 @@ def open_source(path: Path, told: Told) -> WordSource:
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _u16(data, at):  # noqa: ANN001, ANN202
+def _u16(data: ndarray, at: int) -> np.uint16:
     return np.uint16(data[at]) | np.uint16(data[at + 1]) << np.uint16(8)
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_dvs(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode bytes until they end or end inside a record.
-
-    Returns:
-        Bytes used, events written.
-    """
+def decode_dvs(
+    data: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode bytes until they end, possibly inside a record."""
     now = state[0]
     n = at = 0
     while at < data.size and n < len(t):
@@ -112,12 +111,10 @@ def decode_dvs(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_atis(data, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """The same of ATIS streams: six bits of time step, then polarity, then whether exposure.
-
-    Returns:
-        Bytes used, events written.
-    """
+def decode_atis(
+    data: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """The same for ATIS streams: six bits of time step, one for polarity, one marks exposures."""
     now = state[0]
     n = at = 0
     while at < data.size and n < len(t):
@@ -149,4 +146,4 @@ MACHINES = {
     1: Machine(np.dtype("u1"), _at_zero, decode_dvs, others="reset marks"),
     2: Machine(np.dtype("u1"), _at_zero, decode_atis, others="exposure measurements"),
 }
-"""Decoders by the type of a stream."""
+"""Decoders by the type of the stream."""

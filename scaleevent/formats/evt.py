@@ -1,49 +1,55 @@
-"""Word machines of Prophesee EVT2, EVT2.1, EVT3: one pass over the words, state between calls.
+"""Decoders of Prophesee EVT2, EVT2.1 and EVT3: one pass over the words, state between calls.
 
 The word layouts are those of the vendor's public format descriptions
 (docs.prophesee.ai, "EVT 2.0 Format", "EVT 2.1 Format" and "EVT 3.0 Format").
 
-Which kind a word is cannot be foreseen, so a branch on it costs more than the work behind it. The
-frequent kinds share one path instead: every word is written as an event where the next one belongs,
-and the count goes on only if it was one. Places are unsigned, since numba tests signed ones.
+The kind of the next word is unpredictable, so a branch on it costs more than decoding the word. The
+frequent kinds therefore use one path without branches: every word is written as if it were the next
+event, and the count increases only if it was one. Array indices are unsigned, since numba adds a
+test for negative values to signed ones. Arguments and results are those of `words.Machine.decode`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numba as nb
 import numpy as np
-from numba.core import cgutils
+from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numpy import ndarray
 
 from scaleevent.formats.words import DROPPED, FIRST_UNKNOWN, OTHER, TRIGGERS, UNKNOWN
 
 EVT2_STATE = 2
-"""Length of the EVT2 and EVT2.1 state: TIME_HIGH (-1 before the first), times it wrapped."""
+"""Length of the EVT2 and EVT2.1 state: TIME_HIGH (-1 before the first), number of wraps."""
 
 EVT3_STATE = 5
-"""Length of the EVT3 state: TIME_HIGH (-1 before the first), wraps, TIME_LOW, row, next column."""
+"""Length of the EVT3 state: TIME_HIGH (-1: none), number of wraps, TIME_LOW, row, next column."""
 
 VECTOR = 12
-"""Most events one EVT3 word can hold; output arrays need this many spare places."""
+"""Maximum number of events in one EVT3 word; output arrays need this many spare places."""
 
 WIDE_VECTOR = 32
-"""The same of an EVT2.1 word."""
+"""The same for an EVT2.1 word."""
 
-_COLUMN_LIMIT = 0x7FFF  # a vector that runs on past any sensor stays here instead of wrapping
+_COLUMN_LIMIT = 0x7FFF  # a vector that continues beyond any sensor stays here instead of wrapping
 
 
-@intrinsic
-def _lowest_bit(typing, value):  # noqa: ANN001, ANN202
-    """Place of the lowest bit that is set, one instruction; there is one."""
+def _count_trailing_zeros(typing: object, value: types.Integer) -> tuple[object, object]:
+    """Signature and code generator of an instruction, as numba requires them."""
+    return value(value), lambda _context, builder, _signature, arguments: builder.cttz(
+        arguments[0], cgutils.true_bit
+    )
 
-    def build(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        return builder.cttz(arguments[0], cgutils.true_bit)
 
-    return value(value), build
+_lowest_bit = cast("Callable[[np.uint32], np.uint32]", intrinsic(_count_trailing_zeros))
+"""Index of the lowest bit that is set, in one instruction; at least one must be set."""
 
 
 def first_state(length: int) -> np.ndarray:
-    """State before the first word; every part is unknown except the number of wraps."""
+    """State before the first word; everything is unknown except the number of wraps."""
     state = np.full(length, -1, np.int64)
     state[1] = 0
     if length == EVT3_STATE:
@@ -56,14 +62,13 @@ _FREQUENT = np.uint64(1 << 0x0 | 1 << 0x2 | 1 << 0x6)  # EVT3: row, event, low t
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """Decode 32-bit words; the outputs hold at least one event a word.
+def decode_evt2(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode 32-bit words; the outputs have room for one event per word.
 
-    Type 0 and 1 are events (OFF, ON), 8 sets bits 6 to 33 of the clock, 10 is a trigger, 14 and 15
-    are the vendor's own; there are no others.
-
-    Returns:
-        Words used (all), events written.
+    Types 0 and 1 are events (OFF, ON), 8 sets bits 6 to 33 of the clock, 10 is a trigger, 14 and 15
+    are vendor-specific; no other types exist.
     """
     high, wraps = state[0], state[1]
     base = (wraps << 34) | (high << 6)
@@ -81,7 +86,7 @@ def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             lost += timed ^ _ONE
         elif kind == 8:
             now = np.int64(word & np.uint32(0xFFFFFFF))
-            if high - now > 1 << 27:  # the 28-bit counter ran over
+            if high - now > 1 << 27:  # the 28-bit counter overflowed
                 wraps += 1
             high, timed = now, _ONE
             base = (wraps << 34) | (high << 6)
@@ -95,11 +100,20 @@ def decode_evt2(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
     tally[DROPPED] += np.int64(lost)
-    return words.size, np.int64(n)
+    return words.size, int(np.int64(n))
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN202
+def _decode_evt21(
+    words: ndarray,
+    rotate: bool,
+    state: ndarray,
+    tally: ndarray,
+    t: ndarray,
+    x: ndarray,
+    y: ndarray,
+    p: ndarray,
+) -> tuple[int, int]:
     high, wraps = state[0], state[1]
     base = (wraps << 34) | (high << 6)
     n = np.uint64(0)
@@ -130,7 +144,7 @@ def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN
                 n = np.uint64(0)
         elif kind == 8:
             new = np.int64(upper & np.uint32(0xFFFFFFF))
-            if high - new > 1 << 27:  # the 28-bit counter ran over
+            if high - new > 1 << 27:  # the 28-bit counter overflowed
                 wraps += 1
             high = new
             base = (wraps << 34) | (high << 6)
@@ -143,37 +157,37 @@ def _decode_evt21(words, rotate, state, tally, t, x, y, p):  # noqa: ANN001, ANN
                 tally[FIRST_UNKNOWN] = at
             tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
-    return used, np.int64(n)
+    return used, int(np.int64(n))
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_evt21(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+def decode_evt21(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
     """Decode 64-bit words until they end or fewer than `WIDE_VECTOR` places are left.
 
-    The upper half is an EVT2 word; the lower half of an event word says which of the 32 pixels from
-    its column on fired.
-
-    Returns:
-        Words used, events written.
+    The upper half is an EVT2 word; the bits in the lower half of an event word mark which of the 32
+    pixels from its column on fired.
     """
     return _decode_evt21(words, False, state, tally, t, x, y, p)
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_evt21_halves_swapped(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
-    """The same of words whose upper half comes first."""
+def decode_evt21_halves_swapped(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """The same for words whose upper half is stored first."""
     return _decode_evt21(words, True, state, tally, t, x, y, p)
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
+def decode_evt3(
+    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
     """Decode 16-bit words until they end or fewer than `VECTOR` places are left in the outputs.
 
-    A word by word machine: it also reads vector sequences cut short, where a decoder that takes
-    12-12-8 groups goes wrong (prophesee-ai/openeb issue 111).
-
-    Returns:
-        Words used, events written.
+    Working word by word, it also reads truncated vector sequences, on which a decoder of 12-12-8
+    groups fails (prophesee-ai/openeb issue 111).
     """
     high, wraps, low, row, column = state[0], state[1], state[2], state[3], state[4]
     polarity = np.uint8(0)
@@ -182,7 +196,7 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
         column &= 0xFFFF
     base = (wraps << 24) | (high << 12)
     now = base | low
-    # before a time and a row are known nothing takes the shared path
+    # the path without branches needs a known time and row
     frequent = _FREQUENT if high >= 0 and row >= 0 else np.uint64(0)
     n = np.uint64(0)
     used = 0
@@ -215,12 +229,12 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
                 bits &= bits - np.uint32(1)
             if column >= 0:
                 column = min(column + (12 if kind == 0x4 else 8), _COLUMN_LIMIT)
-        elif kind == 0x3:  # where the next vector begins
+        elif kind == 0x3:  # start column of the next vector
             column = np.int64(word & np.uint16(0x7FF))
             polarity = np.uint8((word >> np.uint16(11)) & np.uint16(1))
         elif kind == 0x8:  # time, high 12 bits
             new = np.int64(word & np.uint16(0xFFF))
-            if high - new >= 2048:  # the 24-bit clock ran over
+            if high - new >= 2048:  # the 24-bit clock overflowed
                 wraps += 1
             if new != high:
                 high = new
@@ -237,7 +251,7 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             now = base | np.int64(word & np.uint16(0xFFF))
         elif kind == 0xA:
             tally[TRIGGERS] += 1
-        elif kind == 0x7 or kind >= 0xE:  # the vendor's own, and their continuations
+        elif kind == 0x7 or kind >= 0xE:  # vendor-specific words and their continuations
             tally[OTHER] += 1
         else:
             if not tally[UNKNOWN]:
@@ -245,4 +259,4 @@ def decode_evt3(words, state, tally, t, x, y, p):  # noqa: ANN001, ANN201
             tally[UNKNOWN] += 1
     state[0], state[1], state[2], state[3] = high, wraps, now & 0xFFF, row
     state[4] = column if column < 0 else column | (np.int64(polarity) << 16)
-    return used, np.int64(n)
+    return used, int(np.int64(n))

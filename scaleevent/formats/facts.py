@@ -1,4 +1,4 @@
-"""Facts about a recording: what `scaleevent info` prints."""
+"""Facts about a recording, as printed by `scaleevent info`."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from scaleevent.formats.recording import Recording
 from scaleevent.formats.source import JITTER_US
 
 RATE_BIN_US = 10_000
-"""Width of the bins the peak rate is taken over."""
+"""Width of the time bins from which the peak rate is computed."""
 
 SAMPLED_ABOVE = 4_000_000
-"""Recordings of more events are sampled, where a header or an index has their number and times."""
+"""Longer recordings are sampled if a header or an index has the number and times of events."""
 
 SAMPLE_PARTS = 64
+"""Number of short blocks in such a sample."""
 
 
 def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
-    """Read a recording once and sum it up.
+    """Read a recording once and summarise it.
 
     Args:
         recording: An opened recording; memory does not grow with its length.
-        full: Read every event. Else a long recording whose file tells the number and times of its
-            events is sampled: those are exact then, polarity and peak rate are estimates, and
-            damage is not looked for; `read` says so.
+        full: Read every event. Otherwise a long recording is sampled if its file states the number
+            and times of its events: these are then exact, polarity and peak rate are estimates,
+            and damage is not searched for; the entry `read` states this.
 
     Returns:
-        Plain numbers and text by name. Times in microseconds, rates in events per second; first,
-        last, duration, rates and balance are None where there are no events. The peak rate is that
-        of the fullest bin of `RATE_BIN_US`, counted from the first event (the mean, in a shorter
-        recording); `positive_share` is the share of events of positive polarity. Duration and mean
-        rate leave out what lies between `segments`, the stretches between resets of the clock.
+        Plain numbers and text by name. Times are in microseconds, rates in events per second; first
+        and last time, duration, rates and polarity are None if there are no events. The peak rate
+        is that of the fullest bin of `RATE_BIN_US`, counted from the first event (the mean rate for
+        a shorter recording); `positive_share` is the fraction of events with positive polarity.
+        Duration and mean rate exclude the time between `segments`, the stretches between two
+        resets of the clock.
 
     Raises:
-        DataError: The recording is damaged beyond what it tolerates.
+        DataError: The recording has more damage than it tolerates.
     """
     facts = (None if full else _sampled(recording)) or _whole(recording)
     frames = sum(1 for _ in recording.frames()) if recording.has_frames else 0
@@ -54,6 +56,7 @@ def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
 
 
 def _whole(recording: Recording) -> dict[str, Any]:
+    """Exact facts from every event."""
     rates, positive = Rates(), 0
     for block in recording.blocks():
         positive += int(np.count_nonzero(block.p))
@@ -84,14 +87,16 @@ def _whole(recording: Recording) -> dict[str, Any]:
 
 
 def _sampled(recording: Recording) -> dict[str, Any] | None:
-    """Exact from the index what it has, the rest from short blocks all over the file.
+    """Exact facts from the index, and estimates from short blocks all over the file.
 
-    None for recordings without an index, short ones, and where the clock was reset or tolerated
-    damage stands in the way.
+    None for short recordings, recordings without an index, and if a clock reset or tolerated damage
+    makes sampling impossible.
     """
     try:
         extent = recording.source.extent()
         if extent is None or extent.events <= SAMPLED_ABOVE:
+            return None
+        if extent.first_us is None or extent.last_us is None:
             return None
         sample = [part for part in recording.source.sample(SAMPLE_PARTS) if len(part)]
     except DataError:
@@ -125,25 +130,25 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
 
 
 class Rates:
-    """The fullest bin of `RATE_BIN_US` in a stream of blocks."""
+    """Number of events in the fullest bin of `RATE_BIN_US` in a stream of blocks."""
 
     def __init__(self) -> None:
         self.peak = 0
         self._start: int | None = None
-        self._open, self._count = 0, 0  # the latest bin may go on in the next block
+        self._open, self._count = 0, 0  # the last bin may continue in the next block
 
     def add(self, t: np.ndarray) -> None:
-        """Count (K,) ascending times; a step back begins anew."""
+        """Count (K,) ascending times; a backward step starts a new series of bins."""
         if self._start is None or t[0] < self._start + self._open * RATE_BIN_US:
             self._start, self._open, self._count = int(t[0]), 0, 0
-        bins, numbers = _run_lengths((t - self._start) // RATE_BIN_US)
+        bins, counts = _run_lengths((t - self._start) // RATE_BIN_US)
         if bins[0] == self._open:
-            numbers[0] += self._count
-        self.peak = max(self.peak, self._count, int(numbers.max()))
-        self._open, self._count = int(bins[-1]), int(numbers[-1])
+            counts[0] += self._count
+        self.peak = max(self.peak, self._count, int(counts.max()))
+        self._open, self._count = int(bins[-1]), int(counts[-1])
 
 
 def _run_lengths(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values of an ascending array and how often each comes."""
+    """Distinct values of an ascending array and how often each occurs."""
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
     return values[starts], np.diff(np.append(starts, len(values)))

@@ -1,4 +1,4 @@
-"""Events in HDF5 files: DSEC, MVSEC, M3ED, Prophesee, MATLAB 7.3 and others, by dataset names."""
+"""Events in HDF5 files, found by dataset names: DSEC, MVSEC, M3ED, Prophesee, MATLAB 7.3, ..."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats import hdf5_ecf
 from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_microseconds
 from scaleevent.formats.hdf5_datasets import (
-    Columns,
     KeptFile,
+    Places,
     damage,
     dataset_names,
     is_dataset,
@@ -24,15 +24,15 @@ from scaleevent.formats.hdf5_datasets import (
     time_index,
     values,
 )
-from scaleevent.formats.source import BLOCK, JITTER_US, Extent, Flaw, RawBlock, Source, Told
+from scaleevent.formats.source import BLOCK, JITTER_US, Extent, Flaw, RawBlock, ReadOptions, Source
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
-_USER_BLOCKS = (0, 512, 1024, 2048)  # bytes another program may keep before the magic
+_USER_BLOCKS = (0, 512, 1024, 2048)  # bytes that another program may store before the magic
 _TRIGGERS = "/EXT_TRIGGER/events"
-_ENDS = 1 << 16  # events at either end of a file looked at for its first and last time
-_SAMPLE = 1 << 12  # events in one part of a sample
-_SAMPLE_READ = 1 << 22  # events a sample may decompress
+_ENDS = 1 << 16  # events read at both ends of a file to find its first and last time
+_SAMPLE = 1 << 12  # events in one block of a sample
+_SAMPLE_READ = 1 << 22  # maximum number of events to decompress for a sample
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -40,18 +40,18 @@ def matches(head: bytes, path: Path) -> bool:
     return any(head.startswith(MAGIC, at) for at in _USER_BLOCKS)
 
 
-def open_source(path: Path, told: Told) -> Hdf5Source:
+def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
     """Find the events in an HDF5 file.
 
-    Of several streams (left and right cameras) the first by name is taken; `notes` lists the rest.
+    Of several streams (left and right cameras) the first by name is used; `notes` lists the others.
 
     Raises:
-        DataError: No events, a truncated file, foreign or missing data, an unknown filter, an
-            ambiguous time unit.
+        DataError: No events, a truncated file, data that are missing or in another file, an unknown
+            filter, or an ambiguous time unit.
     """
     kept = KeptFile(path)
     with kept.opened() as file:
-        found = dict(streams(file, path, told.columns))
+        found = dict(streams(file, path, options.columns))
         if not found:
             raise NotEventsError(
                 "no events in this HDF5 file",
@@ -66,7 +66,7 @@ def open_source(path: Path, told: Told) -> Hdf5Source:
         index, is_dsec = time_index(file, times.parent)
         offset = int(values(file["t_offset"], 1, path)[0]) if is_dsec else 0
         sample = place.read(times, 0, min(SAMPLE, length), {})
-        unit = find_time_unit(sample, told.time_unit, f"{path}, dataset {times.name}")
+        unit = find_time_unit(sample, options.time_unit, f"{path}, dataset {times.name}")
         notes = {"events": stream, "time unit": unit}
         if offset:
             notes["time offset"] = f"{offset} us"
@@ -97,23 +97,23 @@ class Hdf5Source(Source):
     Args:
         path: The file.
         format: "DSEC HDF5", "HDF5, ECF codec" or "HDF5".
-        size: (height, width) where the file states it.
-        notes: What was found.
-        columns: Places of t, x, y, p.
+        size: (height, width) if the file states it.
+        notes: Facts to display, by name.
+        columns: Location of t, x, y and p.
         length: Number of events.
-        unit: Time unit of the stored stamps.
-        offset: Microseconds to add to every stamp.
-        index: Dataset that holds, per millisecond, the first event at or after it.
-        chunk: Events that are decompressed together.
-        triggers: Number of external triggers stored beside the events.
-        file: The file, open from one read to the next.
+        unit: Unit of the stored time stamps.
+        offset: Microseconds to add to every time stamp.
+        index: Dataset with the index of the first event at or after every millisecond, or None.
+        chunk: Number of events that are decompressed together.
+        triggers: Number of external triggers in the file.
+        file: The file, which stays open between reads.
     """
 
     path: Path
     format: str
     size: tuple[int, int] | None
     notes: dict[str, str]
-    columns: Columns
+    columns: Places
     length: int
     unit: str
     offset: int
@@ -123,19 +123,19 @@ class Hdf5Source(Source):
     file: KeptFile = field(compare=False, repr=False)
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events of the range: by the millisecond index, else by bisection of the times."""
+        """The events of the time range, found by the millisecond index or by bisection."""
         with self.file.opened():
             data = self._data()
             first, last = 0, self.length
             if self.index is not None:
                 first, last = self._seek(self.file.dataset(self.index), start_us, end_us)
-                first, last = max(first - 1, 0), min(last + 1, self.length)  # tell whether it fits
+                first, last = max(first - 1, 0), min(last + 1, self.length)  # for `_check_index`
             elif start_us is not None or end_us is not None:
                 first, last = self._bisect(data, start_us, end_us)
             step = BLOCK
             if self.chunk is not None and self.chunk < BLOCK:
                 step = BLOCK // self.chunk * self.chunk
-            whole = 0 if start_us is None else 3 * step  # windows come in one piece
+            whole = 0 if start_us is None else 3 * step  # a window is read in one piece
             at = first
             ignored = {"external triggers": self.triggers}
             while at < last:
@@ -143,10 +143,8 @@ class Hdf5Source(Source):
                 if last - at <= whole:
                     stop = last
                 for block in self._readable(data, at, stop):
-                    if self.index is not None and len(block):
-                        early = at == first > 0 and block.t[0] >= start_us
-                        if early or (stop == last < self.length and block.t[-1] < end_us):
-                            raise self._bad_index(first, last, start_us, end_us)
+                    if self.index is not None and not block.flaws:
+                        self._check_index(block, first, last, start_us, end_us)
                     yield replace(block, ignored=ignored)
                     ignored = {}
                 at = stop
@@ -156,19 +154,19 @@ class Hdf5Source(Source):
         return self.length
 
     def extent(self) -> Extent | None:
-        """Number of events, and the earliest and latest of the first and last 65,536 stamps."""
+        """Number of events, and the earliest and latest of the first and last 65,536 times."""
         if not self.length:
             return Extent(0, None, None)
         with self.file.opened():
             data = self._data()
             first = self._block(data, 0, min(_ENDS, self.length)).t
             last = self._block(data, max(self.length - _ENDS, 0), self.length).t
-        if not len(first) or not len(last):  # times that no event can have
+        if not len(first) or not len(last):  # only invalid events
             return None
         return Extent(self.length, int(first.min()), int(last.max()))
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
-        """Short blocks evenly over the file; fewer where its chunks are large."""
+        """Short blocks, evenly spaced over the file; fewer if its chunks are large."""
         parts = max(4, min(parts, _SAMPLE_READ // max(self.chunk or 1, _SAMPLE)))
         with self.file.opened():
             data = self._data()
@@ -177,17 +175,17 @@ class Hdf5Source(Source):
                 yield self._block(data, start, min(start + _SAMPLE, self.length))
 
     def _data(self) -> dict[str, h5py.Dataset]:
-        """The datasets of the columns by name, safe to read."""
+        """The checked datasets of the columns, by name."""
         names = dict.fromkeys(place.dataset for place in self.columns.values())
         return {name: self.file.dataset(name) for name in names}
 
     def _readable(self, data: dict[str, h5py.Dataset], first: int, last: int) -> Iterator[RawBlock]:
-        """Events by position; of a chunk that cannot be read, the damage."""
+        """The events first .. last - 1; for an unreadable chunk, a block reporting the damage."""
         try:
             yield self._block(data, first, last)
             return
         except (OSError, DataError) as error:
-            told = error if isinstance(error, DataError) else damage(self.path, error)
+            problem = error if isinstance(error, DataError) else damage(self.path, error)
         chunk = self.chunk or self.length
         if first // chunk < (last - 1) // chunk:
             middle = ((first // chunk + (last - 1) // chunk) // 2 + 1) * chunk
@@ -196,19 +194,22 @@ class Hdf5Source(Source):
             return
         where = f"dataset {self.columns['t'].dataset}, chunk of row {first // chunk * chunk}"
         lost = last - first
-        flaw = Flaw(told.what, where, str(told.found), told.expected, told.hint, lost)
-        yield replace(RawBlock.of_flaw(first, flaw), dropped={"unreadable": lost})
+        expected = None if problem.expected is None else str(problem.expected)
+        flaw = Flaw(problem.what, where, str(problem.found), expected, problem.hint, lost)
+        yield replace(RawBlock.empty(first, flaw), dropped={"unreadable": lost})
 
     def _block(self, data: dict[str, h5py.Dataset], first: int, last: int) -> RawBlock:
-        """Events by position."""
+        """The events first .. last - 1."""
         read: dict[str, np.ndarray] = {}
-        places = [self.columns[name] for name in "txyp"]
-        stored = [place.read(data[place.dataset], first, last, read) for place in places]
-        where = f"{self.path}, dataset {places[0].dataset}"
-        return to_block(first, *stored, self.unit, where, self.offset)
+        stored = {
+            name: place.read(data[place.dataset], first, last, read)
+            for name, place in self.columns.items()
+        }
+        where = f"{self.path}, dataset {self.columns['t'].dataset}"
+        return to_block(first, stored, self.unit, where, self.offset)
 
     def _time(self, data: dict[str, h5py.Dataset], at: int) -> int:
-        """Time of one event in us."""
+        """Time of one event in microseconds."""
         place = self.columns["t"]
         stored = place.read(data[place.dataset], at, at + 1, {})
         return int(to_microseconds(stored, self.unit, at, str(self.path), self.offset)[0])
@@ -216,10 +217,10 @@ class Hdf5Source(Source):
     def _bisect(
         self, data: dict[str, h5py.Dataset], start_us: int | None, end_us: int | None
     ) -> tuple[int, int]:
-        """Range of events that holds the time range and the jitter around it.
+        """Range of events that contains the time range and the jitter around it.
 
-        Looks at the first event of some chunks only, the outermost among them. Where their times do
-        not ascend, everything is read, so that the disorder is found.
+        Reads only the first event of some chunks, including the first and the last chunk. If these
+        times do not ascend, everything is read, so that the disorder is found.
         """
         step = self.chunk or _ENDS
         chunks = range(-(-self.length // step))
@@ -246,10 +247,10 @@ class Hdf5Source(Source):
     def _seek(
         self, index: h5py.Dataset, start_us: int | None, end_us: int | None
     ) -> tuple[int, int]:
-        """Range of events that holds the time range and the jitter around it.
+        """Range of events that contains the time range and the jitter around it.
 
-        As uzh-rpg/DSEC:scripts/utils/eventslicer.py, except that a range past the end of the
-        index reaches to the last event instead of giving nothing.
+        As uzh-rpg/DSEC:scripts/utils/eventslicer.py, except that a range beyond the end of the
+        index extends to the last event instead of being empty.
         """
         first, last = 0, self.length
         if start_us is not None and len(index):
@@ -260,7 +261,7 @@ class Hdf5Source(Source):
             millisecond = -((end_us + JITTER_US - self.offset) // -1000)
             if millisecond < len(index):
                 last = int(index[max(millisecond, 0)])
-        if last < first or last == 0:  # M3ED fills the tail of its index with zeros
+        if last < first or last == 0:  # M3ED fills the end of its index with zeros
             last = self.length
         if not 0 <= first <= self.length or not 0 <= last <= self.length:
             raise DataError(
@@ -271,13 +272,21 @@ class Hdf5Source(Source):
             )
         return first, last
 
-    def _bad_index(
-        self, first: int, last: int, start_us: int | None, end_us: int | None
-    ) -> DataError:
-        """An index that would skip events of the range."""
-        return DataError(
-            "the millisecond index does not fit the time stamps",
-            where=f"{self.path}, dataset {self.index}",
-            found=f"events {first} to {last} for {start_us} .. {end_us} us, "
-            "events of that time outside them",
-        )
+    def _check_index(
+        self, block: RawBlock, first: int, last: int, start_us: int | None, end_us: int | None
+    ) -> None:
+        """Raise a DataError if the index would skip events of the time range.
+
+        The event before those given by the index must be earlier than the range, and the event
+        after them must be later. The block must be free of damage: otherwise its first and last
+        events are not those two.
+        """
+        early = start_us is not None and block.first == first > 0 and block.t[0] >= start_us
+        at_end = block.first + len(block) == last < self.length
+        if early or (at_end and end_us is not None and block.t[-1] < end_us):
+            raise DataError(
+                "the millisecond index does not fit the time stamps",
+                where=f"{self.path}, dataset {self.index}",
+                found=f"events {first} to {last} for {start_us} .. {end_us} us, "
+                "events of that time outside them",
+            )

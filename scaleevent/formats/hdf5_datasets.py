@@ -1,7 +1,7 @@
-"""What an HDF5 file holds: which datasets are events, and whether they are safe to read.
+"""Find the datasets with events in an HDF5 file, and check that they are safe to read.
 
-A file is data, not a program: only hard links are followed, datasets stored elsewhere are refused,
-and what a dataset declares must be there (reading it would otherwise give made-up zeros).
+Only hard links are followed, datasets stored in other files are refused, and all data that is
+declared must be present (otherwise HDF5 would fill the gaps with zeros).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from scaleevent.errors import DataError
 from scaleevent.formats import hdf5_ecf
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns
 
-_MOST_CHUNK_BYTES = 64 << 20
-_MOST_GROUPS = 500
+_MAX_CHUNK_BYTES = 64 << 20
+_MAX_GROUPS = 500
 _INDEXES = ("ms_to_idx", "ms_map_idx")
 _TABLE_NAMES = ("events", "event")
-_SIZES = ("height", "width", "sensor_resolution", "geometry")  # attributes that tell the sensor
+_SIZES = ("height", "width", "sensor_resolution", "geometry")  # attributes with the sensor size
 _NO_DRIVER = b"\xff" * 8
 
 
@@ -34,8 +35,8 @@ class Place:
     """Where one of t, x, y, p is stored.
 
     Args:
-        dataset: Its name.
-        field: Field of its records.
+        dataset: Name of the dataset.
+        field: Field of the records in it.
         column: Column of a (K, 4) or (K, 1) matrix.
         row: Row of a (4, K) or (1, K) matrix.
     """
@@ -48,9 +49,9 @@ class Place:
     def read(
         self, data: h5py.Dataset, first: int, last: int, read: dict[str, np.ndarray]
     ) -> np.ndarray:
-        """Values of some events; `read` holds what this block of events has read before."""
+        """Values of the events first .. last - 1; `read` caches the rows read from each dataset."""
         if self.row is not None:
-            return data[self.row, first:last]
+            return np.asarray(data[self.row, first:last])
         if self.dataset not in read:
             coded = self.field is not None and hdf5_ecf.is_coded(data)
             read[self.dataset] = (
@@ -62,14 +63,15 @@ class Place:
         return rows if self.column is None else rows[:, self.column]
 
 
-Columns = dict[str, Place]
-"""Places of t, x, y and p."""
+Places = dict[str, Place]
+"""Location of t, x, y and p."""
 
 
 class KeptFile:
-    """An HDF5 file that stays open, and its datasets checked, from one read to the next.
+    """An HDF5 file that stays open between reads and remembers which datasets are checked.
 
-    Opening and checking cost as much as decompressing 50,000 events. Another process opens its own.
+    Opening and checking cost as much as decompressing 50,000 events. Every process opens the file
+    for itself.
 
     Args:
         path: The file.
@@ -81,37 +83,40 @@ class KeptFile:
         self._checked: dict[str, h5py.Dataset] = {}
         self._process = 0
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[KeptFile], tuple[Path]]:
         return KeptFile, (self.path,)
 
     @contextmanager
     def opened(self) -> Iterator[h5py.File]:
-        """The file, with every error of the HDF5 library told as ours; an error closes it."""
-        with damage_told(self.path):
-            if self._file is None or self._process != os.getpid():
+        """The file, with every error of the HDF5 library as a DataError; an error closes it."""
+        with damage_as_data_error(self.path):
+            file = self._file
+            if file is None or self._process != os.getpid():
                 self._checked = {}
                 _refuse_drivers(self.path)
-                # of the chunks kept, those read to their end go first
-                self._file = h5py.File(self.path, "r", rdcc_w0=1.0)
+                # rdcc_w0: of the cached chunks, those read to their end are evicted first
+                file = self._file = h5py.File(self.path, "r", rdcc_w0=1.0)
                 self._process = os.getpid()
             try:
-                yield self._file
+                yield file
             except Exception:
-                self._file.close()
+                file.close()
                 self._file = None
                 raise
 
     def dataset(self, name: str) -> h5py.Dataset:
-        """A dataset of the opened file that is safe to read."""
+        """A checked dataset; only within `opened`."""
         if name not in self._checked:
+            if self._file is None:
+                raise ValueError(f"{self.path} is not open")
             self._checked[name] = checked(self._file[name], self.path)
         return self._checked[name]
 
 
 def _refuse_drivers(path: Path) -> None:
-    """Refuse a file that names a driver of its own: data in other files, or memory without bound.
+    """Refuse a file that names its own driver: data in other files, or memory without limit.
 
-    Only the old superblocks, versions 0 and 1, have a place for one, after three addresses.
+    Only the old superblocks, versions 0 and 1, can name a driver, after three addresses.
     """
     with path.open("rb") as file:
         head = file.read(1 << 12)
@@ -128,8 +133,8 @@ def _refuse_drivers(path: Path) -> None:
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
-    """Every error of the HDF5 library, told as ours."""
+def damage_as_data_error(path: Path) -> Iterator[None]:
+    """Convert every error of the HDF5 library to a DataError."""
     try:
         yield
     except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
@@ -137,7 +142,7 @@ def damage_told(path: Path) -> Iterator[None]:
 
 
 def damage(path: Path, error: Exception) -> DataError:
-    """Our error for one of the HDF5 library."""
+    """The DataError for an error of the HDF5 library."""
     return DataError(
         "damaged HDF5 file",
         where=path,
@@ -147,12 +152,12 @@ def damage(path: Path, error: Exception) -> DataError:
 
 
 def _hard(group: h5py.Group, name: str) -> bool:
-    """Whether the name is there by a hard link; soft and external links are not followed."""
+    """Whether the group has a hard link of this name; soft and external ones are not followed."""
     return name in group and isinstance(group.get(name, getlink=True), h5py.HardLink)
 
 
 def _walk(group: h5py.Group, seen: set[h5py.Group]) -> Iterator[h5py.Group | h5py.Dataset]:
-    """Groups and datasets reached by hard links, each group once: links may go in circles."""
+    """Groups and datasets that hard links lead to, each group once: links may form circles."""
     seen.add(group)
     yield group
     for name in group:
@@ -161,7 +166,7 @@ def _walk(group: h5py.Group, seen: set[h5py.Group]) -> Iterator[h5py.Group | h5p
         child = group[name]
         if isinstance(child, h5py.Dataset):
             yield child
-        elif isinstance(child, h5py.Group) and child not in seen and len(seen) < _MOST_GROUPS:
+        elif isinstance(child, h5py.Group) and child not in seen and len(seen) < _MAX_GROUPS:
             yield from _walk(child, seen)
 
 
@@ -181,13 +186,13 @@ def is_dataset(group: h5py.Group, name: str) -> bool:
 
 def streams(
     file: h5py.File, path: Path, order: str | None
-) -> Iterator[tuple[str, tuple[Columns, int]]]:
+) -> Iterator[tuple[str, tuple[Places, int]]]:
     """Everything that looks like events, with its length, by the name of its group or table.
 
     Args:
         file: The opened file.
-        path: Its name, for messages.
-        order: Of the columns of a matrix, where the caller knows it.
+        path: Its path, for error messages.
+        order: Order of the columns of a matrix, if the caller states it.
     """
     for item in _walk(file, set()):
         if isinstance(item, h5py.Group):
@@ -208,12 +213,12 @@ def streams(
 
 
 def _vector(data: h5py.Dataset) -> bool:
-    """Whether the numbers lie along one side: (K,), and MATLAB's (K, 1) and (1, K)."""
+    """Whether the shape is (K,), or (K, 1) or (1, K) as MATLAB stores it."""
     return data.ndim == 1 or data.ndim == 2 and 1 in data.shape
 
 
-def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Columns, int]:
-    """Places of four vectors, and their length."""
+def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Places, int]:
+    """Location of four vectors, and their length."""
     path = Path(group.file.filename)
     places, lengths = {}, {}
     for key, data in vectors.items():
@@ -229,42 +234,41 @@ def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Colum
     return places, lengths["t"]
 
 
-def _table(data: h5py.Dataset, given: str | None, path: Path) -> tuple[Columns, int]:
-    """Places of the columns of a (K, 4) or (4, K) matrix, whose order the values tell."""
+def _table(data: h5py.Dataset, given: str | None, path: Path) -> tuple[Places, int]:
+    """Location of the columns of a (K, 4) or (4, K) matrix; their order is given or inferred."""
     by_row = data.shape[1] == 4
     length = data.shape[0 if by_row else 1]
     sample = data[:SAMPLE] if by_row else data[:, :SAMPLE].T
     order = column_order(sample, given, f"{path}, dataset {data.name}") if length else "txyp"
-    kind = "column" if by_row else "row"
-    return {name: Place(data.name, **{kind: order.index(name)}) for name in "txyp"}, length
+    places = {name: order.index(name) for name in "txyp"}
+    if by_row:
+        return {name: Place(data.name, column=at) for name, at in places.items()}, length
+    return {name: Place(data.name, row=at) for name, at in places.items()}, length
 
 
 def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
-    """Name of the index by millisecond, beside the events or at the root; whether it is DSEC's."""
+    """Name of the millisecond index, next to the events or at the root; whether it is DSEC's."""
     if _hard(file, "ms_to_idx"):
         return "/ms_to_idx", _hard(file, "t_offset")
     name = next((name for name in _INDEXES if _hard(group, name)), None)
     return name and f"{group.name.rstrip('/')}/{name}", False
 
 
-def values(data: h5py.Dataset, number: int, path: Path) -> np.ndarray:
-    """All of a small dataset, flat, when it holds that many numbers."""
-    if checked(data, path).size != number:
+def values(data: h5py.Dataset, count: int, path: Path) -> np.ndarray:
+    """All values of a small dataset, flat; a DataError unless there are `count` of them."""
+    if checked(data, path).size != count:
         raise DataError(
             "wrong number of values",
             where=f"{path}, dataset {data.name}",
             found=data.shape,
-            expected=number,
+            expected=count,
         )
     return np.ravel(data[()])
 
 
 def checked(data: h5py.Dataset, path: Path) -> h5py.Dataset:
-    """The dataset, after making sure that reading it is safe and gives what was stored."""
-
-    def refuse(what: str, **parts: object) -> DataError:
-        return DataError(what, where=f"{path}, dataset {data.name}", **parts)
-
+    """The dataset, after checking that reading it is safe and returns what was stored."""
+    refuse = partial(DataError, where=f"{path}, dataset {data.name}")
     if not isinstance(data, h5py.Dataset):
         raise refuse("not a dataset", found=type(data).__name__)
     if data.external or data.is_virtual:
@@ -278,16 +282,16 @@ def checked(data: h5py.Dataset, path: Path) -> h5py.Dataset:
         if data.id.get_storage_size() < declared:
             raise refuse("data are missing", found="less stored than declared", expected=data.shape)
         return data
-    if prod(data.chunks) * data.dtype.itemsize > _MOST_CHUNK_BYTES:
-        raise refuse("chunk too large", found=data.chunks, expected=f"{_MOST_CHUNK_BYTES} bytes")
+    if prod(data.chunks) * data.dtype.itemsize > _MAX_CHUNK_BYTES:
+        raise refuse("chunk too large", found=data.chunks, expected=f"{_MAX_CHUNK_BYTES} bytes")
     chunks = prod(-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
     if data.id.get_num_chunks() < chunks:
         raise refuse(
             "data are missing", found=f"{data.id.get_num_chunks()} chunks", expected=f"{chunks}"
         )
     plan = data.id.get_create_plist()
-    for number in range(plan.get_nfilters()):
-        code, _, _, name = plan.get_filter(number)
+    for index in range(plan.get_nfilters()):
+        code, _, _, name = plan.get_filter(index)
         if code == hdf5_ecf.FILTER and set(data.dtype.names or ()) == {"x", "y", "p", "t"}:
             continue
         if not h5py.h5z.filter_avail(code):
@@ -300,7 +304,7 @@ def checked(data: h5py.Dataset, path: Path) -> h5py.Dataset:
 
 
 def stored_size(file: h5py.File, t: h5py.Dataset, path: Path) -> tuple[int, int] | None:
-    """(height, width) from attributes of the events, their group or the file, or M3ED's calib."""
+    """(height, width) from attributes of the events, their group or the file, or M3ED's `calib`."""
     for owner in (t, t.parent, file):
         attributes = {key.lower(): owner.attrs[key] for key in owner.attrs if key.lower() in _SIZES}
         if "height" in attributes and "width" in attributes:

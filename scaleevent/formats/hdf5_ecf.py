@@ -1,7 +1,7 @@
 """Prophesee's ECF codec of HDF5 chunks (filter 36559), decoded without a plug-in.
 
-A chunk is: a word with the number of events and how they are packed; times as steps and run
-lengths; then rows, columns and polarities, together or apart (prophesee-ai/hdf5_ecf, layout only).
+A chunk consists of a word with the number of events and the packing, then times as steps and run
+lengths, then rows, columns and polarities, together or apart (prophesee-ai/hdf5_ecf, layout only).
 All numbers are little-endian.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import h5py
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
 from scaleevent.errors import DataError
 
@@ -18,21 +19,20 @@ EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("p", "<i2"), ("t", "<i8")])
 
 
 def is_coded(data: h5py.Dataset) -> bool:
-    """Whether a dataset's chunks went through the codec."""
+    """Whether the chunks of a dataset are encoded with the codec."""
     plan = data.id.get_create_plist()
-    return any(plan.get_filter(number)[0] == FILTER for number in range(plan.get_nfilters()))
+    return any(plan.get_filter(index)[0] == FILTER for index in range(plan.get_nfilters()))
 
 
 def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
     """(last - first,) records x, y, p, t.
 
     Raises:
-        DataError: A chunk that cannot be decoded.
+        DataError: A chunk cannot be decoded.
     """
     out = np.empty(last - first, EVENT)
     size = data.chunks[0]
-    for number in range(first // size, -(-last // size)):
-        start = number * size
+    for start in range(first // size * size, last, size):
         rows = _chunk(data, start)
         begin, end = max(first, start), min(last, start + len(rows))
         out[begin - first : end - first] = rows[begin - start : end - start]
@@ -42,19 +42,18 @@ def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
 def _chunk(data: h5py.Dataset, start: int) -> np.ndarray:
     """The records of the chunk that begins with row `start`.
 
-    HDF5 fills the last chunk up before it goes through the codec; who writes chunks himself may
-    not.
+    HDF5 pads the last chunk before it encodes it; a program that writes chunks directly may not.
     """
     mask, stored = data.id.read_direct_chunk((start,))
     where = f"{data.file.filename}, dataset {data.name}, chunk of row {start}"
     size = data.chunks[0]
     length = min(size, len(data) - start)
     rows = np.empty(length, EVENT)
-    if mask & 1:  # this chunk was stored as it is
+    if mask & 1:  # this chunk is stored without encoding
         if len(stored) < length * data.dtype.itemsize:
             raise DataError("truncated chunk", where=where, found=f"{len(stored)} bytes")
         plain = np.frombuffer(stored, data.dtype, length)
-        for name in EVENT.names:
+        for name in "xypt":
             rows[name] = plain[name]
         return rows
     for count in dict.fromkeys((size, length)):
@@ -74,17 +73,17 @@ def _chunk(data: h5py.Dataset, start: int) -> np.ndarray:
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _u16(data, at):  # noqa: ANN001, ANN202
-    return np.int64(data[at]) | np.int64(data[at + 1]) << 8
+def _u16(data: ndarray, at: int) -> int:
+    return int(np.int64(data[at]) | np.int64(data[at + 1]) << 8)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _u32(data, at):  # noqa: ANN001, ANN202
+def _u32(data: ndarray, at: int) -> int:
     return _u16(data, at) | _u16(data, at + 2) << 16
 
 
 @nb.njit(nogil=True, cache=True)
-def decode(data, t, x, y, p):  # noqa: ANN001, ANN201
+def decode(data: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray) -> int:
     """Decode one chunk.
 
     Args:
@@ -95,8 +94,8 @@ def decode(data, t, x, y, p):  # noqa: ANN001, ANN201
         p: (K,) uint8, to be filled.
 
     Returns:
-        Number of events; that and no more when it is not K; -1 where the codes end too early or
-        go beyond it.
+        Number of events in the chunk. If it is not K, nothing is decoded; -1 if the codes end too
+        early or too late.
     """
     if data.size < 12:
         return -1
@@ -121,22 +120,22 @@ def decode(data, t, x, y, p):  # noqa: ANN001, ANN201
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_times(data, at, t):  # noqa: ANN001, ANN202
-    """A byte is a step and how many events follow at once; steps of 15 pile up a long one."""
+def _decode_times(data: ndarray, at: int, t: ndarray) -> int:
+    """A byte has a time step and a number of events; steps of 15 add up to a long one."""
     now = _u32(data, at) | _u32(data, at + 4) << 32
     at += 8
     n = 0
     while n < t.size:
         if at >= data.size:
             return -1
-        step, repeat = np.int64(data[at] >> 4), np.int64(data[at] & 15)
+        step, repeat = int(np.int64(data[at] >> 4)), int(np.int64(data[at] & 15))
         at += 1
         if step == 15:
             long, shift = repeat, 4
             while at < data.size and data[at] >> 4 == 15:
                 if shift > 59:
                     return -1
-                long |= np.int64(data[at] & 15) << shift
+                long |= int(np.int64(data[at] & 15)) << shift
                 shift += 4
                 at += 1
             now += long
@@ -155,17 +154,17 @@ def _decode_times(data, at, t):  # noqa: ANN001, ANN202
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_runs(data, at, out, size, bits):  # noqa: ANN001, ANN202
-    """Numbers of `size` bytes: a value above `bits` of run length, or a longer one behind."""
-    most = (1 << bits) - 1
+def _decode_runs(data: ndarray, at: int, out: ndarray, size: int, bits: int) -> int:
+    """Codes of `size` bytes: a value above `bits` of run length; a longer run length follows."""
+    limit = (1 << bits) - 1
     n = 0
     while n < out.size:
         if at + size > data.size:
             return -1
-        code = _u16(data, at) if size == 2 else np.int64(data[at])
+        code = _u16(data, at) if size == 2 else int(np.int64(data[at]))
         at += size
-        repeat = code & most
-        if repeat == most:
+        repeat = code & limit
+        if repeat == limit:
             if at + 2 > data.size:
                 return -1
             repeat = _u16(data, at)
@@ -178,8 +177,8 @@ def _decode_runs(data, at, out, size, bits):  # noqa: ANN001, ANN202
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_packed(data, at, x, y, p):  # noqa: ANN001, ANN202
-    """Four events of 24 bits in three 32-bit words; what one leaves free is the next's."""
+def _decode_packed(data: ndarray, at: int, x: ndarray, y: ndarray, p: ndarray) -> int:
+    """Four events of 24 bits in three 32-bit words; free bits belong to the next event."""
     for n in range(0, x.size, 4):
         if at + 12 > data.size:
             return -1
@@ -201,8 +200,8 @@ def _decode_packed(data, at, x, y, p):  # noqa: ANN001, ANN202
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_columns_packed(data, at, x, p):  # noqa: ANN001, ANN202
-    """Four columns with polarity, 12 bits each, in three 16-bit words in the same way."""
+def _decode_columns_packed(data: ndarray, at: int, x: ndarray, p: ndarray) -> int:
+    """Four columns with polarity, 12 bits each, in three 16-bit words, in the same way."""
     for n in range(0, x.size, 4):
         if at + 6 > data.size:
             return -1
@@ -223,8 +222,8 @@ def _decode_columns_packed(data, at, x, p):  # noqa: ANN001, ANN202
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_columns_masked(data, at, x):  # noqa: ANN001, ANN202
-    """A column and which of the five after it fired too."""
+def _decode_columns_masked(data: ndarray, at: int, x: ndarray) -> int:
+    """A column and a mask of the five columns after it that fired too."""
     n = 0
     while n < x.size:
         if at + 2 > data.size:

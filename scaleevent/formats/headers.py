@@ -1,28 +1,28 @@
-"""Headers of marked text lines before binary data: "% key value" of Prophesee, "#..." of jAER."""
+"""Headers of marked text lines before binary data: Prophesee's "% key value", jAER's "#..."."""
 
 from __future__ import annotations
 
 import re
 
-MOST_BYTES = 1 << 22
-"""Longest header: some recorders write all their settings into it."""
+MAX_HEADER_BYTES = 1 << 22
+"""Maximum size of a header: some recorders write all their settings into it."""
 
 _ENDS = ("end", "end of ascii header", "!end-header")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f]")
 
 
 def header_lines(head: bytes, mark: bytes) -> tuple[list[str], int]:
-    """The lines that begin with a mark, and the byte after the last of them.
+    """The lines that begin with a mark, and the position of the byte after the last of them.
 
-    A line that says so ends a header, because the first data byte may look like a mark; so does
-    one that is no text.
+    A header ends at a line such as "end", because the first data byte may look like a mark, and
+    before a line that is not text.
 
     Args:
         head: First bytes of the file.
-        mark: How a line begins.
+        mark: First bytes of every header line.
 
     Returns:
-        The lines without mark and line end, and where they end.
+        The lines without marks and line ends, and the position where they end.
     """
     lines: list[str] = []
     at = 0
@@ -41,6 +41,6 @@ def header_lines(head: bytes, mark: bytes) -> tuple[list[str], int]:
 
 
 def key_values(lines: list[str]) -> dict[str, str]:
-    """What follows the first word of each line, by that word."""
+    """Map the first word of each line to the rest of the line."""
     parts = (line.strip().partition(" ") for line in lines)
     return {key: value for key, _, value in parts}

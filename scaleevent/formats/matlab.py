@@ -1,7 +1,7 @@
-"""Events in MATLAB 5 files: one (K, 4) matrix, or a vector each of t, x, y, p; in a struct or not.
+"""Events in MATLAB 5 files: one (K, 4) matrix or four vectors t, x, y, p, perhaps in a struct.
 
-MATLAB compresses a variable as a whole, so it is held in memory as a whole; MATLAB 7.3 files are
-HDF5. Pixels are as stored: MATLAB code often counts them from 1.
+MATLAB compresses a variable as a whole, so all of it is held in memory. MATLAB 7.3 files are HDF5.
+Pixels are used as stored, although MATLAB code often counts them from 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
-from scaleevent.formats.source import BLOCK, RawBlock, Source, Told
+from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source
 
 MAGIC = b"MATLAB 5.0 MAT-file"
-_MOST_BYTES = 256 << 20
+_MAX_BYTES = 256 << 20
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -27,12 +27,12 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
-def open_source(path: Path, told: Told) -> MatlabSource:
-    """Find the events among a file's numeric variables and the fields of its structs.
+def open_source(path: Path, options: ReadOptions) -> MatlabSource:
+    """Find the events among the numeric variables of a file and the fields of its structs.
 
     Raises:
         NotEventsError: No variable looks like events.
-        DataError: Damage, variables beyond 256 MB, an ambiguous column order or time unit.
+        DataError: Damage, variables above 256 MB, or an ambiguous column order or time unit.
     """
     found = list(variables(path))
     shapes = {variable.name: variable.shape for variable in found if variable.numeric}
@@ -52,7 +52,7 @@ def open_source(path: Path, told: Told) -> MatlabSource:
         )
     if "matrix" in names:
         where = f"{path}, variable {names['matrix']}"
-        columns = _columns(stored[names["matrix"]], told.columns, where)
+        columns = _columns(stored[names["matrix"]], options.columns, where)
     else:
         columns = {
             key: Column(stored[name].values, stored[name].kind) for key, name in names.items()
@@ -60,20 +60,20 @@ def open_source(path: Path, told: Told) -> MatlabSource:
     lengths = {name: len(column.values) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
-    unit = find_time_unit(columns["t"].part(0, SAMPLE), told.time_unit, str(path))
+    unit = find_time_unit(columns["t"].part(0, SAMPLE), options.time_unit, str(path))
     return MatlabSource(path, {"time unit": unit}, columns, unit)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column as stored, and the type its numbers stand for."""
+    """One column as stored, and the type that its values have in MATLAB."""
 
     values: np.ndarray
     kind: np.dtype
 
-    def part(self, first: int, number: int) -> np.ndarray:
-        """Some of its numbers, in their own type."""
-        return self.values[first : first + number].astype(self.kind, copy=False)
+    def part(self, first: int, count: int) -> np.ndarray:
+        """`count` values from `first` on, in their MATLAB type."""
+        return self.values[first : first + count].astype(self.kind, copy=False)
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class MatlabSource(Source):
         """All events from the beginning."""
         for first in range(0, len(self.columns["t"].values), BLOCK):
             part = {name: column.part(first, BLOCK) for name, column in self.columns.items()}
-            yield to_block(first, **part, unit=self.unit, where=str(self.path))
+            yield to_block(first, part, self.unit, str(self.path))
 
 
 def _event_names(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Names of the vectors t, x, y, p, or of the largest matrix of four columns; else none."""
+    """Names of the vectors t, x, y, p, or of the largest matrix of four columns; else empty."""
     vectors = [name for name, shape in shapes.items() if prod(shape) in (0, max(shape))]
     names = find_columns(vectors)
     if names:
@@ -106,21 +106,21 @@ def _event_names(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
 
 
 def _load(path: Path, chosen: list[Variable]) -> dict[str, Numbers]:
-    """The arrays of some variables by name, if they are not too large."""
+    """Load the arrays of some variables by name, unless they are too large."""
     declared = sum(variable.length for variable in chosen)
-    if declared > _MOST_BYTES:
+    if declared > _MAX_BYTES:
         raise DataError(
             "variables too large for a MATLAB 5 file of events",
             where=path,
             found=f"{declared:,} bytes declared",
-            expected=f"at most {_MOST_BYTES:,}",
+            expected=f"at most {_MAX_BYTES:,}",
             hint="save them with -v7.3, or as .npz or HDF5",
         )
     return {name: array for variable in chosen for name, array in variable.load().items()}
 
 
 def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Column]:
-    """The columns of a matrix of four columns, or of four rows."""
+    """The columns t, x, y, p of a matrix of four columns or four rows."""
     rows, columns = matrix.shape
     table = matrix.values.reshape(columns, rows)
     table = table.T if columns == 4 else table

@@ -1,8 +1,8 @@
-"""Numbers in the data elements of MATLAB 5 files.
+"""Numeric arrays in the data elements of MATLAB 5 files.
 
 Layout: MathWorks, "MAT-File Format", version 5. An element is a tag of type and byte count, then
-its bytes; a variable is an element of elements (flags, sizes, name, values), perhaps as one zlib
-stream. Numeric arrays, and those in the fields of structs, are looked at; nothing is executed.
+its bytes. A variable is an element of elements (flags, sizes, name, values), perhaps compressed
+as one zlib stream. Only numeric arrays and those in structs are read; nothing is executed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scaleevent.errors import DataError
 _HEADER = 128
 _TAG = 8
 _PIECE = 1 << 20
-_PREFIX = 1 << 12  # bytes that surely hold flags, sizes and name
+_PREFIX = 1 << 12  # bytes that certainly contain flags, sizes and name
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT = 2
 _COMPLEX = 0x800
@@ -34,7 +34,7 @@ _CLASSES = {
 
 
 class _BrokenError(Exception):
-    """Bytes that cannot be what they should be."""
+    """Bytes that are not a valid element."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Numbers:
     """An array of real numbers.
 
     Args:
-        name: Of the variable, or of the field.
-        shape: Its sizes.
-        values: All numbers, first index fastest, in the type they are stored in.
-        kind: The type they stand for; MATLAB stores whole doubles in fewer bytes.
+        name: Name of the variable or of the field.
+        shape: Sizes of the array.
+        values: All values, first index fastest, in the type in which they are stored.
+        kind: Their type in MATLAB, which stores whole doubles in fewer bytes.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Variable:
 
     Args:
         path: The file.
-        start: Byte where its element, or the zlib stream of it, begins.
-        stored: Bytes from there on.
+        start: Position in bytes of its element, or of the zlib stream with its element.
+        stored: Number of bytes from there on.
         compressed: Whether it is a zlib stream.
         order: "<" or ">", the byte order.
-        length: Bytes of the element, not compressed.
-        name: Its name.
-        shape: Its sizes.
+        length: Number of bytes of the element without compression.
+        name: Name of the variable.
+        shape: Sizes of the variable.
         numeric: Whether it is an array of real numbers.
         is_struct: Whether it is one struct.
     """
@@ -83,7 +83,7 @@ class Variable:
     is_struct: bool
 
     def load(self) -> dict[str, Numbers]:
-        """The array, or those in the fields of the struct, by name.
+        """Load the array, or the arrays in the fields of the struct, by name.
 
         Raises:
             DataError: Damage.
@@ -124,7 +124,7 @@ def variables(path: Path) -> Iterator[Variable]:
 
 
 def _described(path: Path, at: int, stored: int, compressed: bool, order: str) -> Variable:
-    """The variable whose tag stands at a byte."""
+    """The variable whose tag is at byte `at`."""
     start, stored = (at + _TAG, stored) if compressed else (at, _TAG + stored)
     data = _unpacked(path, start, stored, compressed, _PREFIX)
     kind, length = _tag(data[:_TAG], order)
@@ -138,25 +138,25 @@ def _described(path: Path, at: int, stored: int, compressed: bool, order: str) -
     )
 
 
-def _unpacked(path: Path, start: int, stored: int, compressed: bool, most: int) -> memoryview:
-    """An element up to `most` bytes; if it ends there, checked against the stream's checksum."""
+def _unpacked(path: Path, start: int, stored: int, compressed: bool, limit: int) -> memoryview:
+    """At most `limit` bytes of an element; a stream that ends there is verified by its checksum."""
     with path.open("rb") as file:
         file.seek(start)
         if not compressed:
-            return memoryview(file.read(min(stored, most)))
+            return memoryview(file.read(min(stored, limit)))
         stream, data = zlib.decompressobj(), bytearray()
-        while stored and len(data) <= most and not stream.eof:
+        while stored and len(data) <= limit and not stream.eof:
             piece = file.read(min(stored, _PIECE))
             stored -= len(piece)
             try:
-                data += stream.decompress(piece, most + 1 - len(data))
+                data += stream.decompress(piece, limit + 1 - len(data))
             except zlib.error as error:
                 raise _BrokenError(str(error)) from error
             if not piece:
                 break
-    if len(data) <= most and not stream.eof:
+    if len(data) <= limit and not stream.eof:
         raise _BrokenError(f"a compressed stream that ends after {len(data)} bytes")
-    return memoryview(data)[:most]
+    return memoryview(data)[:limit]
 
 
 def _fields(data: memoryview, order: str) -> Iterator[Numbers | None]:
@@ -177,7 +177,7 @@ def _fields(data: memoryview, order: str) -> Iterator[Numbers | None]:
 
 
 def _array(data: memoryview, at: int, order: str, field: str | None = None) -> Numbers | None:
-    """The array whose flags begin at a byte; None if it is not one of real numbers."""
+    """The array whose flags are at byte `at`; None if its values are not real numbers."""
     kind, flags, shape, name, at = _heading(data, at, order)
     if kind not in _CLASSES or flags & _COMPLEX:
         return None
@@ -192,7 +192,7 @@ def _array(data: memoryview, at: int, order: str, field: str | None = None) -> N
 
 
 def _heading(data: memoryview, at: int, order: str) -> tuple[int, int, tuple[int, ...], str, int]:
-    """Class, flags, sizes and name of a variable, and the byte after them."""
+    """Class, flags, sizes and name of a variable, and the position after them."""
     _, begin, end, at = _element(data, at, order)
     if end - begin != 8:
         raise _BrokenError(f"array flags of {end - begin} bytes")
@@ -206,9 +206,9 @@ def _heading(data: memoryview, at: int, order: str) -> tuple[int, int, tuple[int
 
 
 def _element(data: memoryview, at: int, order: str) -> tuple[int, int, int, int]:
-    """Type of the element at a byte, where its content begins and ends, and the next one begins."""
+    """Type of the element at byte `at`, start and end of its content, and start of the next one."""
     kind, length = _tag(data[at : at + _TAG], order)
-    if kind >> 16:  # four bytes or less stand in the tag itself
+    if kind >> 16:  # content of up to four bytes is stored in the tag itself
         kind, length, begin = kind & 0xFFFF, kind >> 16, at + 4
         if length > 4:
             raise _BrokenError(f"a short element of {length} bytes")
@@ -222,7 +222,7 @@ def _element(data: memoryview, at: int, order: str) -> tuple[int, int, int, int]
 
 
 def _tag(data: bytes | memoryview, order: str) -> tuple[int, int]:
-    """Type and byte count."""
+    """Type and byte count from a tag."""
     if len(data) < _TAG:
         raise _BrokenError("the end of the data")
     return struct.unpack(f"{order}II", data)

@@ -1,4 +1,4 @@
-"""Prophesee RAW files: the header, and which machine decodes the words after it."""
+"""Prophesee RAW files: reading the header and choosing the decoder of the words after it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats import evt
-from scaleevent.formats.headers import MOST_BYTES, header_lines, key_values
-from scaleevent.formats.source import Told
+from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines, key_values
+from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import Machine, WordSource
 
 MARK = b"% "
@@ -22,7 +22,7 @@ GENERATIONS = (
     (re.compile(r"gen ?4|imx636|imx646|evk4"), (720, 1280)),
     (re.compile(r"gen ?3"), (480, 640)),
 )
-"""(height, width) of the sensor generation a header without geometry names."""
+"""(height, width) by the sensor generation in a header that does not state the geometry."""
 
 _RAW_KEYS = {"evt", "format", "integrator_name", "camera_integrator_name", "plugin_name"}
 
@@ -36,40 +36,40 @@ ENCODINGS = {
     ),
 }
 HALVES_SWAPPED = replace(ENCODINGS["EVT2.1"], decode=evt.decode_evt21_halves_swapped)
-"""EVT2.1 with "endianness legacy": each word's high half comes first."""
+"""EVT2.1 with "endianness legacy": the high half of each word is stored first."""
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with `head` is a RAW file: "% key value" lines of that family."""
+    """Whether a file that begins with `head` is a RAW file with "% key value" lines."""
     lines, _ = header_lines(head, MARK)
     keys = {key.lower() for key in key_values(lines)}
     if keys & _RAW_KEYS:
         return True
     named = path.suffix.lower() == ".raw"
-    return named and bool(lines) and not lines[0].startswith("Data file")  # of a renamed DAT file
+    return named and bool(lines) and not lines[0].startswith("Data file")  # a renamed DAT file
 
 
-def open_source(path: Path, told: Told) -> WordSource:
-    """The decoder of a RAW file; nothing need be told, the format fixes it.
+def open_source(path: Path, options: ReadOptions) -> WordSource:
+    """The decoder of a RAW file; `options` is ignored, since the format defines the rest.
 
     Raises:
-        DataError: An encoding that is not read, or a broken header.
+        DataError: An unsupported encoding, or a broken header.
     """
     with path.open("rb") as file:
-        lines, start = header_lines(file.read(MOST_BYTES), MARK)
+        lines, start = header_lines(file.read(MAX_HEADER_BYTES), MARK)
     header = key_values(lines)
-    options = dict(
+    details = dict(
         part.split("=", 1) for part in header.get("format", "").split(";") if "=" in part
     )
     encoding = _encoding(header, path)
     machine = ENCODINGS[encoding]
-    if encoding == "EVT2.1" and _endianness(header, options, path) == "legacy":
+    if encoding == "EVT2.1" and _endianness(header, details, path) == "legacy":
         machine = HALVES_SWAPPED
-    return WordSource(path, encoding, _size(header, options, path), header, start, machine)
+    return WordSource(path, encoding, _size(header, details, path), header, start, machine)
 
 
 def _encoding(header: dict[str, str], path: Path) -> str:
-    """EVT2, EVT2.1 or EVT3 by the keys format, then evt; headers older than both mean EVT2."""
+    """EVT2, EVT2.1 or EVT3, by the keys format and evt; older headers without both mean EVT2."""
     named = header.get("format", "").split(";")[0].strip().upper().replace("EVT21", "EVT2.1")
     named = named or {"2.0": "EVT2", "2.1": "EVT2.1", "3.0": "EVT3"}.get(
         header.get("evt", "2.0").strip(), f"evt {header.get('evt')}"
@@ -84,25 +84,25 @@ def _encoding(header: dict[str, str], path: Path) -> str:
     return named
 
 
-def _endianness(header: dict[str, str], options: dict[str, str], path: Path) -> str:
-    """How the halves of a 64-bit word are ordered: little (low first) or legacy."""
-    told = header.get("endianness", options.get("endianness", "little")).strip().lower()
-    if told not in ("little", "legacy"):
+def _endianness(header: dict[str, str], details: dict[str, str], path: Path) -> str:
+    """Order of the halves of a 64-bit word: little (low half first) or legacy."""
+    stated = header.get("endianness", details.get("endianness", "little")).strip().lower()
+    if stated not in ("little", "legacy"):
         raise DataError(
-            "unknown endianness", where=f"{path}, header", found=told, expected="little or legacy"
+            "unknown endianness", where=f"{path}, header", found=stated, expected="little or legacy"
         )
-    return told
+    return stated
 
 
-def _size(header: dict[str, str], options: dict[str, str], path: Path) -> tuple[int, int] | None:
-    """(height, width) the header states, or the one of the sensor generation it names."""
-    if "width" in options and "height" in options:
-        stated = (options["height"], options["width"])
+def _size(header: dict[str, str], details: dict[str, str], path: Path) -> tuple[int, int] | None:
+    """(height, width) in the header, or that of the sensor generation named there."""
+    if "width" in details and "height" in details:
+        stated = [details["height"], details["width"]]
     elif "geometry" in header:
-        stated = tuple(reversed(header["geometry"].strip().split("x")))
+        stated = header["geometry"].strip().split("x")[::-1]
     else:
-        told = " ".join(f"{key} {value}" for key, value in header.items() if key != "Date").lower()
-        return next((size for pattern, size in GENERATIONS if pattern.search(told)), None)
+        text = " ".join(f"{key} {value}" for key, value in header.items() if key != "Date").lower()
+        return next((size for pattern, size in GENERATIONS if pattern.search(text)), None)
     if len(stated) != 2 or not all(re.fullmatch(r"[1-9][0-9]{0,4}", part) for part in stated):
         raise DataError(
             "the header's sensor size is broken", where=f"{path}, header", found="x".join(stated)

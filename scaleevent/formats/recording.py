@@ -1,4 +1,4 @@
-"""`Recording`: what every format becomes. Raw blocks in, checked and time-ordered `Events` out."""
+"""`Recording`: turns the raw blocks of any format into checked `Events` in time order."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events, first_backward_step
 from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Source
 
-MOST_SEGMENTS = 1000
-"""Stretches between clock resets; what steps back more often is not in order of time at all."""
+MAX_SEGMENTS = 1000
+"""Maximum number of stretches between clock resets; with more, events are not in time order."""
 
-MOST_AT_ONCE = 1 << 22
-"""Events within `JITTER_US` that are held to be sorted; no camera delivers a fourth of it."""
+MAX_SIMULTANEOUS = 1 << 22
+"""Maximum number of events within `JITTER_US`, over four times what any camera delivers."""
 
-_MOST_US = 1 << 61  # differences of times stay within 64 bits
+_MAX_US = 1 << 61  # so that differences of times stay within 64 bits
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Segment:
     Args:
         first_us: Time of the first event.
         last_us: Time of the last event.
-        events: Their number.
+        events: Number of events.
     """
 
     first_us: int
@@ -39,16 +39,16 @@ class Segment:
 
 @dataclass
 class Counts:
-    """Tally of one read: decoded = kept + the sum of dropped.
+    """Event counts of one read; decoded = kept + the sum of dropped.
 
     Args:
-        decoded: Events met, and those a file says to hold where they cannot be read.
+        decoded: Events found, including those that the file declares but that cannot be read.
         kept: Events delivered.
-        reordered: Events that stood up to `JITTER_US` too late in the file.
+        reordered: Events that came up to `JITTER_US` too late in the file.
         dropped: Events not delivered, by reason.
-        ignored: What is no event, by kind.
-        flaws: Damage by kind, the first of each; its `count` is the sum of all.
-        segments: Stretches of one clock, in the order of the file.
+        ignored: Items that are not events, by kind.
+        flaws: The first damage of each kind; its `count` is the sum over all of that kind.
+        segments: Stretches between clock resets, in the order of the file.
     """
 
     decoded: int = 0
@@ -60,23 +60,23 @@ class Counts:
     segments: list[Segment] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Back to zero, before a read."""
+        """Reset all counts before a read."""
         self.decoded = self.kept = self.reordered = 0
         self.dropped, self.ignored, self.flaws, self.segments = {}, {}, {}, []
 
     def add(self, block: RawBlock) -> None:
-        """Count the events a decoder met, and what it met beside them."""
+        """Count the events and other items of a raw block."""
         self.decoded += len(block) + sum(block.dropped.values())
-        for reason, number in block.dropped.items():
-            self.drop(reason, number)
-        for kind, number in block.ignored.items():
-            if number:
-                self.ignored[kind] = self.ignored.get(kind, 0) + number
+        for reason, count in block.dropped.items():
+            self.drop(reason, count)
+        for kind, count in block.ignored.items():
+            if count:
+                self.ignored[kind] = self.ignored.get(kind, 0) + count
 
-    def drop(self, reason: str, number: int) -> None:
-        """Add events that are not delivered."""
-        if number:
-            self.dropped[reason] = self.dropped.get(reason, 0) + number
+    def drop(self, reason: str, count: int) -> None:
+        """Count events that are not delivered."""
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def add_flaw(self, flaw: Flaw) -> None:
         """Count damage."""
@@ -93,7 +93,7 @@ class Counts:
 
     @property
     def bad(self) -> int:
-        """Words, lines or events lost to damage."""
+        """Number of words, lines or events lost to damage."""
         return sum(flaw.count for flaw in self.flaws.values())
 
 
@@ -103,14 +103,14 @@ class Recording:
 
     Args:
         path: The file.
-        source: Its decoder.
+        source: The decoder of the file.
         height: Sensor rows.
         width: Sensor columns.
-        notes: Header facts to show, by name.
-        max_bad: Share of the events that damage may cost. None is strict: any damage is an error.
-        segment: The one stretch between clock resets to read, from 0. None reads a recording
-            without resets; with `max_bad` it reads all stretches one after the other.
-        counts: Tally of the latest `blocks` read.
+        notes: Header facts to display, by name.
+        max_bad: Fraction of the events that may be lost to damage; None: any damage is an error.
+        segment: Index, from 0, of the only stretch between clock resets to read. None reads a
+            recording without resets; with `max_bad` it reads all stretches one after the other.
+        counts: Counts of the latest read by `blocks`.
     """
 
     path: Path
@@ -129,13 +129,13 @@ class Recording:
 
     @property
     def has_frames(self) -> bool:
-        """Whether the file holds camera pictures too."""
+        """Whether the file also contains camera images."""
         return self.source.has_frames
 
     def frames(self) -> Iterator[Frame]:
-        """The pictures in the file, in order; none for event-only formats.
+        """The images in the file, in order; none for formats that store only events.
 
-        With `max_bad` they end where damage begins: a read of the events tells of it.
+        With `max_bad` they end where damage begins, which a read of the events reports.
 
         Raises:
             DataError: Damage, without `max_bad`.
@@ -149,13 +149,13 @@ class Recording:
     def blocks(self, start_us: int | None = None, end_us: int | None = None) -> Iterator[Events]:
         """Events with start_us <= t < end_us, in time order, in blocks.
 
-        Blocks follow each other in time and hold about `BLOCK` events, so memory does not grow
-        with the file. Where the clock was reset (and that is no error) time begins anew with a
-        block. `counts` is started afresh and is complete when the iterator ends.
+        Blocks follow each other in time and have about `BLOCK` events, so memory does not grow
+        with the file. After a clock reset (where it is not an error) a new block begins, with
+        earlier times. `counts` is reset first and complete when the iterator ends.
 
         Raises:
-            DataError: Damage, with file and position; with `max_bad`, more of it than that.
-            ConfigError: There is no such segment.
+            DataError: Damage, with file and position; with `max_bad`, more damage than allowed.
+            ConfigError: The segment does not exist.
         """
         counts = self.counts
         counts.clear()
@@ -176,19 +176,21 @@ class Recording:
             if len(events):
                 counts.add_events(events, latest if self.segment is None else 0)
                 yield events
-        self._finish(latest)
+        self._check_totals(latest)
 
     def stretches(self) -> list[Segment]:
-        """The stretches between clock resets; reads the recording unless its file's index tells."""
+        """The stretches between clock resets; reads the recording if it has no index."""
         extent = self.source.extent() if self.max_bad is None else None
         if extent is None:
             for _ in self.blocks():
                 pass
             return self.counts.segments
-        return [Segment(extent.first_us, extent.last_us, extent.events)] if extent.events else []
+        if extent.first_us is None or extent.last_us is None:
+            return []
+        return [Segment(extent.first_us, extent.last_us, extent.events)]
 
-    def _finish(self, latest: int) -> None:
-        """Checks that need the whole read."""
+    def _check_totals(self, latest: int) -> None:
+        """Check what is known only after the whole read; `latest` is the last segment."""
         counts = self.counts
         if self.segment is not None and counts.decoded and self.segment > latest:
             raise ConfigError(
@@ -199,79 +201,82 @@ class Recording:
             )
         if counts.decoded != counts.kept + sum(counts.dropped.values()):
             raise RuntimeError(f"events lost in {self.path}: {counts}")
-        of = max(counts.decoded, counts.kept + counts.bad)  # most of what is bad is dropped
-        if self.max_bad is not None and counts.bad > self.max_bad * of:
+        total = max(counts.decoded, counts.kept + counts.bad)  # most lost events are in `dropped`
+        if self.max_bad is not None and counts.bad > self.max_bad * total:
             flaws = (f"{kind} ({flaw.count}), {flaw.where}" for kind, flaw in counts.flaws.items())
             raise DataError(
                 "too much damage",
                 where=self.path,
-                found=f"{counts.bad} of {of}: {'; '.join(flaws)}",
+                found=f"{counts.bad} of {total}: {'; '.join(flaws)}",
                 expected=f"at most {self.max_bad:.3%}",
                 hint="copy the file again, or allow more with --max-bad",
             )
 
     def _ordered(self, start_us: int | None, end_us: int | None) -> Iterator[tuple[int, RawBlock]]:
-        """Segment number and raw block, checked, in time order.
+        """Checked raw blocks in time order, each with the index of its segment.
 
-        An event is safe to pass on once one `JITTER_US` later is known, since none can follow that
-        belongs before it. So a block waits for the next and is merged with it only where needed.
+        An event can be delivered once another one is known that is later by `JITTER_US`, because no
+        earlier event can follow then. A block therefore waits for the next one and is merged with
+        it only where they overlap in time.
         """
         resets = self.max_bad is not None or self.segment is not None
-        number, waiting = 0, None
-        # a source that skips ahead by time could skip a reset of the clock
-        for segment, block in self._runs(*((None, None) if resets else (start_us, end_us)), resets):
+        current, waiting = 0, None
+        # a source that skips ahead by time could miss a clock reset
+        first_us, last_us = (None, None) if resets else (start_us, end_us)
+        for segment, block in self._sorted_blocks(first_us, last_us, resets):
             if waiting is None:
-                number, waiting = segment, block
-            elif segment == number:
-                done, waiting = _merged(waiting, block)
+                current, waiting = segment, block
+            elif segment == current:
+                done, waiting = _merge(waiting, block)
                 if len(done):
-                    yield number, done
-                if len(waiting) > MOST_AT_ONCE:
-                    self._refuse_crowd(waiting)
+                    yield current, done
+                if len(waiting) > MAX_SIMULTANEOUS:
+                    self._check_spread(waiting)
             else:
-                yield number, waiting
-                number, waiting = segment, block
+                yield current, waiting
+                current, waiting = segment, block
             if not resets and end_us is not None and waiting.t[-1] >= end_us + JITTER_US:
                 break
         if waiting is not None:
-            yield number, waiting
+            yield current, waiting
 
-    def _runs(
+    def _sorted_blocks(
         self, start_us: int | None, end_us: int | None, resets: bool
     ) -> Iterator[tuple[int, RawBlock]]:
-        """Segment number and block, each sorted in itself and cut where the clock was reset."""
-        segment, latest = 0, None
+        """Blocks that are each sorted by time and split at clock resets, with their segments."""
+        segment = 0
+        latest: int | None = None
         for raw in self._raw_blocks(start_us, end_us):
-            block = self._on_sensor(raw)
+            block = self._drop_off_sensor(raw)
             cuts: list[int] = []
             if not _in_order(block.t, latest):
-                block = self._in_time(block)
-                cuts = self._resets(block, segment, latest, resets)
-            for number, end in enumerate([*cuts, len(block)]):
+                block = self._drop_extreme_times(block)
+                cuts = self._find_resets(block, segment, latest, resets)
+            for index, end in enumerate([*cuts, len(block)]):
                 part = block
                 if cuts:
-                    part = block.take(slice(cuts[number - 1] if number else 0, end))
-                if number:
+                    part = block.take(slice(cuts[index - 1] if index else 0, end))
+                if index:
                     segment, latest = segment + 1, None
                 if len(part):
                     if not _in_order(part.t, latest):
                         part = part.take(np.argsort(part.t, kind="stable"))
-                    latest = max(int(part.t[-1]), part.t[-1] if latest is None else latest)
+                    latest = int(part.t[-1]) if latest is None else max(int(part.t[-1]), latest)
                     yield segment, part
 
-    def _refuse_crowd(self, waiting: RawBlock) -> None:
-        """Times that hardly move are no microseconds, and memory must not grow with the file."""
+    def _check_spread(self, waiting: RawBlock) -> None:
+        """Raise a DataError if too many events lie within `JITTER_US`; this also bounds memory."""
         if waiting.t[-1] - waiting.t[0] <= JITTER_US:
             raise DataError(
                 "too many events at one time",
                 where=f"{self.path}, event {waiting.first}",
                 found=f"{len(waiting)} events from {waiting.t[0]} to {waiting.t[-1]} us",
-                expected=f"at most {MOST_AT_ONCE} within {JITTER_US} us",
+                expected=f"at most {MAX_SIMULTANEOUS} within {JITTER_US} us",
                 hint="the time unit may be another: --time-unit s, ms, us or ns",
             )
 
     def _raw_blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The source's blocks, counted; damage is an error or is counted, as `max_bad` wants it."""
+        """The blocks of the source, counted; damage is an error or is counted, see `max_bad`."""
         blocks = self.source.blocks(start_us, end_us)
         while True:
             try:
@@ -291,29 +296,26 @@ class Recording:
                 return
             self.counts.add(block)
             for flaw in block.flaws:
-                self._meet(flaw)
+                self._raise_or_count(flaw)
             if len(block):
                 yield block
 
-    def _meet(self, flaw: Flaw) -> None:
-        """Damage: an error, or counted."""
+    def _raise_or_count(self, flaw: Flaw) -> None:
+        """Raise a DataError for damage; with `max_bad`, count it instead."""
         if self.max_bad is None:
-            raise DataError(
-                flaw.what,
-                where=f"{self.path}, {flaw.where}",
-                found=flaw.found,
-                expected=flaw.expected,
-                hint=f"{flaw.hint or 'copy the file again'}; --on-error skip leaves it out",
-            )
+            hint = f"{flaw.hint or 'copy the file again'}; --on-error skip leaves it out"
+            raise flaw.error(self.path, hint)
         self.counts.add_flaw(flaw)
 
-    def _resets(self, block: RawBlock, segment: int, latest: int | None, resets: bool) -> list[int]:
-        """Where in the block the clock was reset; counts the events that only stand too late."""
+    def _find_resets(
+        self, block: RawBlock, segment: int, latest: int | None, resets: bool
+    ) -> list[int]:
+        """Indices in the block after clock resets; counts events that are merely out of order."""
         t = block.t
         if not len(t):
             return []
         latest = int(t[0]) if latest is None else latest
-        cuts, late = _steps_back(t, latest, MOST_SEGMENTS - segment)
+        cuts, late = _backward_steps(t, latest, MAX_SEGMENTS - segment)
         if len(cuts) and not resets:
             at = int(cuts[0])
             back = max(latest, int(t[:at].max(initial=latest))) - int(t[at])
@@ -325,80 +327,83 @@ class Recording:
                 hint="a clock reset, two recordings in one file or damage; "
                 "--on-error skip reads the parts as segments",
             )
-        if segment + len(cuts) >= MOST_SEGMENTS:
+        if segment + len(cuts) >= MAX_SEGMENTS:
             raise DataError(
                 "the events are not in order of time",
                 where=f"{self.path}, event {block.first + int(cuts[-1])}",
-                found=f"the {MOST_SEGMENTS}th step back of more than {JITTER_US} us",
+                found=f"the {MAX_SEGMENTS}th step back of more than {JITTER_US} us",
                 expected="ascending time, reset now and then",
                 hint="another column may be the time (--columns), or its unit another "
                 "(--time-unit); else sort the file by time",
             )
         self.counts.reordered += late
-        return cuts.tolist()
+        return [int(cut) for cut in cuts]
 
-    def _in_time(self, block: RawBlock) -> RawBlock:
-        """The events whose times can be reckoned with; others are damage."""
+    def _drop_extreme_times(self, block: RawBlock) -> RawBlock:
+        """Drop events whose times are so large that differences would overflow; they are damage."""
         t = block.t
-        wild = (t < -_MOST_US) | (t > _MOST_US)
-        if not wild.any():
+        extreme = (t < -_MAX_US) | (t > _MAX_US)
+        if not extreme.any():
             return block
-        first, number = int(np.argmax(wild)), int(np.count_nonzero(wild))
-        where, found = f"event {block.first + first}", f"t = {t[first]} us; {number} such events"
-        self._meet(Flaw("time stamps out of range", where, found, f"+-{_MOST_US}", count=number))
-        self.counts.drop("time out of range", number)
-        return block.take(~wild)
+        first, count = int(np.argmax(extreme)), int(np.count_nonzero(extreme))
+        where, found = f"event {block.first + first}", f"t = {t[first]} us; {count} such events"
+        flaw = Flaw("time stamps out of range", where, found, f"+-{_MAX_US}", count=count)
+        self._raise_or_count(flaw)
+        self.counts.drop("time out of range", count)
+        return block.take(~extreme)
 
-    def _on_sensor(self, block: RawBlock) -> RawBlock:
-        """The events that are on the sensor; others are damage."""
+    def _drop_off_sensor(self, block: RawBlock) -> RawBlock:
+        """Drop events outside the sensor; they are damage."""
         x, y = block.x, block.y
-        if _below(x, self.width) and _below(y, self.height):
+        if _all_within(x, self.width) and _all_within(y, self.height):
             return block
         off = (x < 0) | (x >= self.width) | (y < 0) | (y >= self.height)
-        first, number = int(np.argmax(off)), int(np.count_nonzero(off))
-        self._meet(
+        first, count = int(np.argmax(off)), int(np.count_nonzero(off))
+        self._raise_or_count(
             Flaw(
                 "events off the sensor",
                 f"event {block.first + first}",
-                f"x = {x[first]}, y = {y[first]}; {number} such events in the "
+                f"x = {x[first]}, y = {y[first]}; {count} such events in the "
                 f"{len(block)} from event {block.first}",
                 f"0 <= x < {self.width}, 0 <= y < {self.height}",
                 "give the true sensor size, or the file is damaged",
-                number,
+                count,
             )
         )
-        self.counts.drop("off the sensor", number)
+        self.counts.drop("off the sensor", count)
         return block.take(~off)
 
 
-def _below(column: np.ndarray, limit: int) -> bool:
+def _all_within(column: np.ndarray, limit: int) -> bool:
     """Whether 0 <= column < limit everywhere."""
-    return column.max() < limit and (column.dtype.kind == "u" or column.min() >= 0)
+    return bool(column.max() < limit and (column.dtype.kind == "u" or column.min() >= 0))
 
 
 def _in_order(t: np.ndarray, latest: int | None) -> bool:
-    """Whether (K,) times ascend, from the latest one before on, and can be reckoned with."""
-    return not len(t) or (
-        -_MOST_US <= t[0]
-        and t[-1] <= _MOST_US
+    """Whether (K,) times ascend, start at `latest` or later, and are not extreme."""
+    return not len(t) or bool(
+        -_MAX_US <= t[0]
+        and t[-1] <= _MAX_US
         and (latest is None or latest <= t[0])
         and first_backward_step(t) is None
     )
 
 
 @nb.njit(nogil=True, cache=True)
-def _steps_back(t, latest, most):
-    """Positions where time falls more than `JITTER_US` behind, at most so many, and late events.
+def _backward_steps(t: np.ndarray, latest: int, limit: int) -> tuple[np.ndarray, int]:
+    """Find backward steps in time of more than `JITTER_US`.
 
-    After each such place the latest time is that of the event there.
+    Returns:
+        Indices of at most `limit` events directly after such a step, each of which starts a new
+        latest time; number of events that are late by `JITTER_US` or less.
     """
-    cuts, late = np.empty(most, np.int64), 0
+    cuts, late = np.empty(limit, np.int64), 0
     n = 0
     for i in range(t.size):
         if t[i] >= latest:
             latest = t[i]
         elif latest - t[i] > JITTER_US:
-            if n == most:
+            if n == limit:
                 break
             cuts[n] = i
             n += 1
@@ -408,8 +413,8 @@ def _steps_back(t, latest, most):
     return cuts[:n], late
 
 
-def _merged(waiting: RawBlock, block: RawBlock) -> tuple[RawBlock, RawBlock]:
-    """Two sorted blocks as one that is safe to pass on and one that waits."""
+def _merge(waiting: RawBlock, block: RawBlock) -> tuple[RawBlock, RawBlock]:
+    """Merge two sorted blocks into one that can be delivered and one that must wait."""
     safe = min(int(block.t[0]), max(int(block.t[-1]), int(waiting.t[-1])) - JITTER_US)
     cut = int(np.searchsorted(waiting.t, safe, "right"))
     if cut == len(waiting):

@@ -1,8 +1,8 @@
-"""ROS 1 and ROS 2 bags: one topic of events and one of images, through the package rosbags."""
+"""ROS 1 and ROS 2 bags: one topic of events and one of images, read with the package rosbags."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +15,23 @@ from scaleevent.errors import DataError, MissingPackageError, NotEventsError, Sc
 from scaleevent.formats import evt
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.formats.ros_messages import (
-    Columns,
     mono_columns,
     read_compressed_image,
     read_event_array,
     read_image,
     read_packet,
 )
-from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, Source, TimeIndex, Told
+from scaleevent.formats.source import (
+    BLOCK,
+    Columns,
+    Flaw,
+    Frame,
+    RawBlock,
+    ReadOptions,
+    Source,
+    TimeIndex,
+    empty_columns,
+)
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 ROS1 = b"#ROSBAG V2.0"
@@ -30,7 +39,7 @@ SQLITE = b"SQLite format 3\0"
 MCAP = b"\x89MCAP0\r\n"
 ARRAYS = ("dvs_msgs/msg/EventArray", "prophesee_event_msgs/msg/EventArray")
 PACKETS = ("event_camera_msgs/msg/EventPacket", "event_array_msgs/msg/EventArray")
-PICTURES = {
+IMAGES = {
     "sensor_msgs/msg/Image": read_image,
     "sensor_msgs/msg/CompressedImage": read_compressed_image,
 }
@@ -41,24 +50,24 @@ def matches(head: bytes, path: Path) -> bool:
     return head.startswith((ROS1, SQLITE, MCAP))
 
 
-def open_source(path: Path, told: Told) -> RosSource:
+def open_source(path: Path, options: ReadOptions) -> RosSource:
     """Find events and images in a bag.
 
-    The first topic of events by name is taken, and of images; `notes` lists the others.
+    The first topic of events and of images by name is used; `notes` lists the others.
 
     Args:
         path: A .bag, .db3 or .mcap file.
-        told: The unit of stamps of 64 bits, as old bags have them; other stamps need none.
+        options: The unit of 64-bit time stamps in old bags; other stamps define their unit.
 
     Raises:
-        MissingPackageError: The package rosbags is absent.
-        NotEventsError: No topic of events, or in an encoding that is not read.
+        MissingPackageError: The package rosbags is not installed.
+        NotEventsError: No topic of events, or an unsupported encoding.
         DataError: A damaged bag.
     """
     with _opened(path) as bag:
         kinds = {link.topic: link.msgtype for link in bag.connections}
         events = sorted(topic for topic, kind in kinds.items() if kind in ARRAYS + PACKETS)
-        pictures = sorted(topic for topic, kind in kinds.items() if kind in PICTURES)
+        images = sorted(topic for topic, kind in kinds.items() if kind in IMAGES)
         if not events:
             raise NotEventsError(
                 "no events in this bag",
@@ -80,7 +89,7 @@ def open_source(path: Path, told: Told) -> RosSource:
             size, encoding = (packet.height, packet.width), packet.encoding
             if encoding not in ("evt3", "mono"):
                 raise NotEventsError(
-                    "events in an encoding that is not read",
+                    "events in an unsupported encoding",
                     where=f"{path}, topic {topic}",
                     found=encoding,
                     expected="evt3 or mono",
@@ -89,18 +98,18 @@ def open_source(path: Path, told: Told) -> RosSource:
         elif first is not None:
             size, rows = read_event_array(first, cdr, whole_stamps)
             if whole_stamps:
-                unit = find_time_unit(rows["t"], told.time_unit, f"{path}, topic {topic}")
-        if pictures and encoding == "evt3":
+                unit = find_time_unit(rows["t"], options.time_unit, f"{path}, topic {topic}")
+        if images and encoding == "evt3":
             notes["images left out"] = (
-                f"{', '.join(pictures)}: on the clock of ROS, the events are on the sensor's"
+                f"{', '.join(images)}: on the clock of ROS, the events are on the sensor's"
             )
-            pictures = []
-        elif pictures:
-            notes["images"] = pictures[0]
+            images = []
+        elif images:
+            notes["images"] = images[0]
         kind = "ROS 2 bag" if cdr else "ROS 1 bag"
         size = size if size and min(size) else None
-        picture = pictures[0] if pictures else None
-    return RosSource(path, kind, size, notes, cdr, topic, encoding, unit, picture)
+        image = images[0] if images else None
+    return RosSource(path, kind, size, notes, cdr, topic, encoding, unit, image)
 
 
 @dataclass(frozen=True)
@@ -112,13 +121,13 @@ class RosSource(Source):
         format: "ROS 1 bag" or "ROS 2 bag".
         size: (height, width) of the first message.
         notes: Topics and encoding.
-        cdr: Whether messages are of ROS 2.
+        cdr: Whether messages are encoded as in ROS 2.
         topic: Topic of the events.
         encoding: "evt3", "mono", or None for arrays of events.
-        unit: Unit of stamps of 64 bits; None where stamps are seconds and nanoseconds.
-        pictures: Topic of the images, or None.
-        index: Messages noted by the time of their events; the bag's own index finds them again by
-            the time they were recorded at.
+        unit: Unit of 64-bit time stamps; None if stamps are seconds and nanoseconds.
+        images: Topic of the images, or None.
+        index: Messages by the time of their events; the index of the bag finds them again by the
+            time at which they were recorded.
     """
 
     path: Path
@@ -129,44 +138,48 @@ class RosSource(Source):
     topic: str
     encoding: str | None
     unit: str | None
-    pictures: str | None
-    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
+    images: str | None
+    index: TimeIndex[tuple[int | None, int, int, np.ndarray]] = field(
+        default_factory=TimeIndex, compare=False, repr=False
+    )
 
     @property
     def has_frames(self) -> bool:
         """Whether there are images on the clock of the events."""
-        return self.pictures is not None
+        return self.images is not None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last message noted before the range on, or from the first.
+        """The events from the last recorded message before the range, or from the first.
 
-        Small messages are gathered.
+        Small messages are joined to blocks.
         """
-        begin = (None, 0, 0, evt.first_state(evt.EVT3_STATE))
-        recorded, skipped, first, state = self.index.before(start_us, begin)
+        recorded, skipped, first, state = self.index.before(
+            start_us, (None, 0, 0, evt.first_state(evt.EVT3_STATE))
+        )
         state = state.copy()
-        decode = {
-            "evt3": partial(self._evt3, state=state),
-            "mono": lambda data, tally: mono_columns(read_packet(data, self.cdr)),
-            None: self._array,
-        }[self.encoding]
         tally = np.zeros(TALLY, np.int64)
+        decoders: dict[str | None, Callable[[bytes], Columns]] = {
+            "evt3": partial(self._decode_evt3, state=state, tally=tally),
+            "mono": lambda data: mono_columns(read_packet(data, self.cdr)),
+            None: self._decode_array,
+        }
+        decode = decoders[self.encoding]
         parts: list[Columns] = []
         flaws: list[Flaw] = []
         gathered = 0
         done: RawBlock | None = None
-        for number, (stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
+        for index, (stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
             if done is not None:
-                # among messages recorded at one time, the bag's index knows only the first
-                place = (stamp, number, first, state.copy()) if stamp != recorded else None
+                # of several messages recorded at one time, the bag's index finds only the first
+                place = (stamp, index, first, state.copy()) if stamp != recorded else None
                 self.index.note(done.t, first, place)
                 done = None
             recorded = stamp
             try:
-                parts.append(decode(data, tally))
+                parts.append(decode(data))
                 gathered += len(parts[-1][0])
             except DataError as error:
-                where = f"topic {self.topic}, message {number}"
+                where = f"topic {self.topic}, message {index}"
                 flaws.append(
                     Flaw("damaged message", where, f"{error.what}: {error.found}", count=1)
                 )
@@ -178,31 +191,32 @@ class RosSource(Source):
         yield _block(first, parts, tally, flaws)
 
     def frames(self) -> Iterator[Frame]:
-        """The images, at the stamps of their headers; ROS does not tell the exposure."""
-        if self.pictures is None:
+        """The images, at the stamps of their headers; ROS does not state the exposure."""
+        if self.images is None:
             return
         with _opened(self.path) as bag:
-            kind = next(link.msgtype for link in bag.connections if link.topic == self.pictures)
-        for number, (_, data) in enumerate(self._messages(self.pictures)):
+            kind = next(link.msgtype for link in bag.connections if link.topic == self.images)
+        for index, (_, data) in enumerate(self._messages(self.images)):
             try:
-                stamp, image = PICTURES[kind](data, self.cdr)
+                stamp, image = IMAGES[kind](data, self.cdr)
             except DataError as error:
                 raise DataError(
                     error.what,
-                    where=f"{self.path}, topic {self.pictures}, message {number}",
+                    where=f"{self.path}, topic {self.images}, message {index}",
                     found=error.found,
                     expected=error.expected,
                 ) from error
             yield Frame(image, stamp // 1000, stamp // 1000)
 
     def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Time of recording in ns and bytes of the messages of a topic, from a time on."""
+        """Time of recording in ns and content of the messages of a topic, from time `start` on."""
         with _opened(self.path) as bag:
             links = [link for link in bag.connections if link.topic == topic]
             for _, stamp, data in bag.messages(links, start=start):
                 yield stamp, data
 
-    def _array(self, data: bytes, tally: np.ndarray) -> Columns:
+    def _decode_array(self, data: bytes) -> Columns:
+        """The events of a message that is an array of events."""
         _, rows = read_event_array(data, self.cdr, self.unit is not None)
         if self.unit is None:
             t = rows["s"].astype(np.int64) * 1_000_000 + rows["ns"] // 1000
@@ -212,22 +226,18 @@ class RosSource(Source):
             raise DataError("polarity out of range", found=f"p = {rows['p'].max()}")
         return t, rows["x"], rows["y"], rows["p"]
 
-    def _evt3(self, data: bytes, tally: np.ndarray, state: np.ndarray) -> Columns:
-        """One stream over all messages: time and row go on from one to the next."""
+    def _decode_evt3(self, data: bytes, tally: np.ndarray, state: np.ndarray) -> Columns:
+        """The events of one message of EVT3 words; `state` continues from one to the next."""
         packet = read_packet(data, self.cdr)
         words = np.frombuffer(packet.words[: len(packet.words) // 2 * 2], "<u2")
-        places = (len(words) + 1) * evt.VECTOR
-        kinds = (np.int64, np.uint16, np.uint16, np.uint8)
-        columns = tuple(np.empty(places, kind) for kind in kinds)
-        _, n = evt.decode_evt3(words, state, tally, *columns)
-        return tuple(column[:n].copy() for column in columns)
+        t, x, y, p = empty_columns((len(words) + 1) * evt.VECTOR)
+        _, n = evt.decode_evt3(words, state, tally, t, x, y, p)
+        return t[:n].copy(), x[:n].copy(), y[:n].copy(), p[:n].copy()
 
 
 def _block(first: int, parts: list[Columns], tally: np.ndarray, flaws: list[Flaw]) -> RawBlock:
-    """The gathered events; empties the tally."""
-    kinds = (np.int64, np.uint16, np.uint16, np.uint8)
-    empty = tuple(np.empty(0, kind) for kind in kinds)
-    columns = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
+    """Join decoded messages and their counts to one block; resets the tally."""
+    t, x, y, p = (np.concatenate(column) for column in zip(empty_columns(0), *parts, strict=True))
     dropped = {"before the first time and row": int(tally[DROPPED])}
     ignored = {"external triggers": int(tally[TRIGGERS]), "other words": int(tally[OTHER])}
     if tally[UNKNOWN]:
@@ -235,7 +245,7 @@ def _block(first: int, parts: list[Columns], tally: np.ndarray, flaws: list[Flaw
         unknown = int(tally[UNKNOWN])
         flaws = [*flaws, Flaw("unknown words", where, f"{unknown} of them", count=unknown)]
     tally[:] = 0
-    return RawBlock(first, *columns, dropped, ignored, tuple(flaws))
+    return RawBlock(first, t, x, y, p, dropped, ignored, tuple(flaws))
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:
@@ -245,7 +255,7 @@ def _starts_with(path: Path, magic: bytes) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The bag, with every error of the package told as ours."""
+    """The opened bag, with every error of the package converted to a DataError."""
     try:
         from rosbags.rosbag1 import Reader as Reader1
         from rosbags.rosbag2 import Reader as Reader2
@@ -256,7 +266,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield bag
     except ScaleEventError:
         raise
-    except Exception as error:  # whatever the package meets in a broken bag
+    except Exception as error:  # the package may raise anything on a broken bag
         raise DataError(
             "damaged bag",
             where=path,

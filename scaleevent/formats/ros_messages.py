@@ -1,8 +1,8 @@
-"""Messages of ROS 1 and ROS 2 from their bytes: events as columns, images as arrays.
+"""Decode messages of ROS 1 and ROS 2: events as columns, images as arrays.
 
-No object an event is made: a message's fields are found by their offsets, its events are viewed
-with NumPy. Layouts as in the message definitions of rpg_dvs_ros, prophesee_ros_wrapper,
-event_camera_msgs and sensor_msgs; ROS 2 aligns every number to its size (CDR).
+No Python object is made per event: the fields of a message are found by their offsets, and its
+events are viewed with NumPy. Layouts as in the message definitions of rpg_dvs_ros,
+prophesee_ros_wrapper, event_camera_msgs and sensor_msgs; ROS 2 aligns numbers to their size (CDR).
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.errors import DataError
+from scaleevent.formats.source import Columns
 
-Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""t in us, x, y, p of a message's events."""
+ENCODINGS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
+    "mono8": (1, lambda image: image[..., 0]),
+    "8UC1": (1, lambda image: image[..., 0]),
+    "rgb8": (3, lambda image: image),
+    "bgr8": (3, lambda image: image[..., ::-1]),
+    "8UC3": (3, lambda image: image[..., ::-1]),
+    "rgba8": (4, lambda image: image[..., :3]),
+    "bgra8": (4, lambda image: image[..., 2::-1]),
+}
+"""Number of channels of an encoding, and the conversion of its pixels to grey or RGB."""
 
 
 class Reader:
@@ -25,10 +34,10 @@ class Reader:
 
     Args:
         data: The message.
-        cdr: Whether it is of ROS 2.
+        cdr: Whether it is encoded as in ROS 2.
 
     Raises:
-        DataError: A field that lies beyond the message, or big-endian numbers.
+        DataError: A field extends beyond the message, or numbers are big-endian.
     """
 
     def __init__(self, data: bytes, cdr: bool) -> None:
@@ -39,7 +48,7 @@ class Reader:
             self.data = data[4:]
 
     def take(self, size: int) -> bytes:
-        """That many bytes."""
+        """The next `size` bytes."""
         part = self.data[self.at : self.at + size]
         if len(part) < size:
             raise DataError(
@@ -49,17 +58,17 @@ class Reader:
         return part
 
     def number(self, size: int) -> int:
-        """An unsigned number of so many bytes."""
+        """An unsigned integer of `size` bytes."""
         if self.cdr:
             self.at += -self.at % size
         return int.from_bytes(self.take(size), "little")
 
     def text(self) -> str:
-        """A string; in ROS 2 its length counts the zero behind it."""
+        """A string; in ROS 2 its length includes the zero after it."""
         return self.take(self.number(4)).rstrip(b"\0").decode("latin-1")
 
     def header(self) -> int:
-        """The header; returns its stamp in ns."""
+        """Skip the header and return its stamp in ns."""
         if not self.cdr:
             self.number(4)
         seconds, nanoseconds = self.number(4), self.number(4)
@@ -69,13 +78,13 @@ class Reader:
 
 @dataclass(frozen=True)
 class Packet:
-    """What a message of encoded events holds.
+    """Content of a message of encoded events.
 
     Args:
         height: Sensor rows.
         width: Sensor columns.
         encoding: Name of the encoding.
-        base_ns: Time the events' times are relative to, in encodings where they are.
+        base_ns: Time to which the times of the events are relative, in encodings with such times.
         words: The encoded events.
     """
 
@@ -87,7 +96,7 @@ class Packet:
 
 
 def read_packet(data: bytes, cdr: bool) -> Packet:
-    """A message of event_camera_msgs/EventPacket or event_array_msgs/EventArray."""
+    """Read a message of event_camera_msgs/EventPacket or event_array_msgs/EventArray."""
     reader = Reader(data, cdr)
     reader.header()
     height, width = reader.number(4), reader.number(4)
@@ -99,7 +108,7 @@ def read_packet(data: bytes, cdr: bool) -> Packet:
 
 
 def mono_columns(packet: Packet) -> Columns:
-    """Events of encoding "mono": 64 bits with a wait in ns, column, row and polarity."""
+    """Events of encoding "mono": 64 bits with relative time in ns, column, row and polarity."""
     if len(packet.words) % 8:
         raise DataError("events cut short", found=f"{len(packet.words)} bytes of 8-byte words")
     words = np.frombuffer(packet.words, "<u8")
@@ -116,32 +125,33 @@ def read_event_array(
 
     Args:
         data: The message.
-        cdr: Whether it is of ROS 2.
-        whole_stamps: Whether a stamp is one number of 64 bits, as old bags have it.
+        cdr: Whether it is encoded as in ROS 2.
+        whole_stamps: Whether a stamp is one 64-bit number, as in old bags.
 
     Returns:
-        Records x, y, p and either s and ns or the whole stamp t.
+        Size, and records with x, y, p and either s and ns or the whole stamp t.
     """
     reader = Reader(data, cdr)
     reader.header()
     size = (reader.number(4), reader.number(4))
-    number = reader.number(4)
+    count = reader.number(4)
     stamp = [("t", 4, "<u8")] if whole_stamps else [("s", 4, "<u4"), ("ns", 8, "<u4")]
     fields = [("x", 0, "<u2"), ("y", 2, "<u2"), *stamp, ("p", 12, "u1")]
     if not cdr:
-        return size, np.frombuffer(reader.take(13 * number), _records(fields, 13), number)
+        return size, np.frombuffer(reader.take(13 * count), _records(fields, 13), count)
     if whole_stamps:
         raise DataError("events with stamps of 64 bits in a ROS 2 bag")
-    # after the first event, x and y move up to the polarity before: two bytes before the rest
-    body = reader.take(16 * number - 3) + b"\0\0\0" if number else b""
-    rows = np.frombuffer(body, _records(fields, 16), number).copy()
-    if number > 1:
+    # except in the first event, x and y follow the polarity of the event before without padding
+    body = reader.take(16 * count - 3) + b"\0\0\0" if count else b""
+    rows = np.frombuffer(body, _records(fields, 16), count).copy()
+    if count > 1:
         shifted = np.frombuffer(body[14:-2], np.dtype("<u2")).reshape(-1, 8)
         rows["x"][1:], rows["y"][1:] = shifted[:, 0], shifted[:, 1]
     return size, rows
 
 
 def _records(fields: list[tuple[str, int, str]], size: int) -> np.dtype:
+    """Record type of `size` bytes from names, offsets and types of its fields."""
     names, offsets, formats = zip(*fields, strict=True)
     return np.dtype(
         {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
@@ -156,9 +166,9 @@ def read_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
     encoding = reader.text()
     reader.number(1)
     step, pixels = reader.number(4), reader.take(reader.number(4))
-    if encoding not in IMAGES:
-        raise DataError("images of another encoding", found=encoding, expected=", ".join(IMAGES))
-    channels, convert = IMAGES[encoding]
+    if encoding not in ENCODINGS:
+        raise DataError("images of another encoding", found=encoding, expected=", ".join(ENCODINGS))
+    channels, convert = ENCODINGS[encoding]
     if step < width * channels or len(pixels) < step * height:
         raise DataError(
             "image too short", found=f"{len(pixels)} bytes", expected=f"{height} rows of {step}"
@@ -169,7 +179,7 @@ def read_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
 
 
 def read_compressed_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
-    """The same of a sensor_msgs/CompressedImage."""
+    """The same for a sensor_msgs/CompressedImage."""
     reader = Reader(data, cdr)
     stamp = reader.header()
     reader.text()
@@ -180,15 +190,3 @@ def read_compressed_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
             return stamp, np.asarray(picture.convert("L" if grey else "RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError("a compressed image cannot be read", found=error) from error
-
-
-IMAGES: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
-    "mono8": (1, lambda image: image[..., 0]),
-    "8UC1": (1, lambda image: image[..., 0]),
-    "rgb8": (3, lambda image: image),
-    "bgr8": (3, lambda image: image[..., ::-1]),
-    "8UC3": (3, lambda image: image[..., ::-1]),
-    "rgba8": (4, lambda image: image[..., :3]),
-    "bgra8": (4, lambda image: image[..., 2::-1]),
-}
-"""Channels of an encoding, and how its pixels become grey or RGB."""

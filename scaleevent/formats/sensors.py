@@ -1,4 +1,4 @@
-"""The size of a sensor that a file does not state."""
+"""Estimation of the sensor size for files that do not state it."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ COMMON_SENSORS = (
     (480, 640),
     (720, 1280),
 )
-"""(height, width) of the event cameras most recordings come from."""
-
+"""(height, width) of common event cameras."""
 
 LARGEST = 2048
-"""Rows or columns of a sensor that is found by its events."""
+"""Maximum number of rows or columns of a sensor that is estimated from its events."""
 
 
 def measured_size(
     source: Source, path: Path, tolerant: bool = False
 ) -> tuple[tuple[int, int], str]:
-    """(height, width) from the largest coordinates, and how it was found.
+    """Estimate (height, width) from the largest coordinates, and describe the estimate.
 
-    A sensor's last rows or columns may never fire, so a common sensor at most 5 % larger on both
-    sides is taken instead. Reads the whole recording.
+    The last rows or columns of a sensor may never fire, so a common sensor that is at most 5 %
+    larger on both sides is used instead. Reads the whole recording.
 
     Args:
         source: The decoder.
-        path: The file, for the message.
-        tolerant: Pass over damage, and over coordinates from `LARGEST` on: reading the recording
-            will tell of them.
+        path: The file, for error messages.
+        tolerant: Skip damage and coordinates of `LARGEST` or more; they are reported when the
+            recording is read.
 
     Raises:
-        DataError: Coordinates that no sensor has, or damage.
+        DataError: Damage, or coordinates that are too large for any sensor.
     """
     height = width = 1
     try:
         for block in source.blocks(None, None):
             x, y = block.x, block.y
             if len(block) and tolerant and max(x.max(), y.max()) >= LARGEST:
-                seen = (x < LARGEST) & (y < LARGEST)
-                x, y = x[seen], y[seen]
+                plausible = (x < LARGEST) & (y < LARGEST)
+                x, y = x[plausible], y[plausible]
             if len(x):
                 height, width = max(height, int(y.max()) + 1), max(width, int(x.max()) + 1)
     except DataError:
@@ -54,15 +53,15 @@ def measured_size(
             raise
     if max(height, width) > LARGEST:
         raise DataError(
-            "the file does not state its sensor's size, and its events do not tell it",
+            "the file does not state its sensor's size, and it does not follow from the events",
             where=path,
             found=f"coordinates up to x = {width - 1}, y = {height - 1}",
             expected=f"below {LARGEST}",
             hint="give the sensor's rows x columns: --size 480x640; "
             "or the file is damaged, or its columns are others: --columns",
         )
-    seen = f"largest coordinates of the events, {width}x{height}"
+    note = f"largest coordinates of the events, {width}x{height}"
     for rows, columns in COMMON_SENSORS:
         if height <= rows <= 1.05 * height and width <= columns <= 1.05 * width:
-            return (rows, columns), seen
-    return (height, width), seen
+            return (rows, columns), note
+    return (height, width), note

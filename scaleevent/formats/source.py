@@ -1,23 +1,37 @@
-"""`Source`: what a format's reader is, and what it hands on: raw blocks, damage, frames, places."""
+"""The reader of a file format (`Source`) and what it produces: raw blocks, damage, frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from scaleevent.errors import DataError
+
 BLOCK = 1 << 18
-"""Events a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
+"""Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
 JITTER_US = 1000
-"""Steps back in time up to this are sorted and counted; larger ones are damage."""
+"""Backward steps in time up to this are sorted and counted; larger ones are damage."""
+
+Position = TypeVar("Position")
+
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""t, x, y and p of the same events."""
+
+
+def empty_columns(length: int) -> Columns:
+    """Uninitialised t (int64), x and y (uint16), and p (uint8) for a decoder to fill."""
+    x, y = np.empty(length, np.uint16), np.empty(length, np.uint16)
+    return np.empty(length, np.int64), x, y, np.empty(length, np.uint8)
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the caller knows of a file that may not say it.
+class ReadOptions:
+    """What the caller states about a file whose format does not define it.
 
     Args:
         time_unit: s, ms, us or ns.
@@ -30,15 +44,15 @@ class Told:
 
 @dataclass(frozen=True)
 class Flaw:
-    """Damage a reader met and could read on from, or that ends what can be read.
+    """Damage found by a reader, which may be able to continue after it.
 
     Args:
         what: The kind, such as "truncated file"; flaws of one kind are counted together.
-        where: Place in the file, such as "byte 1200".
-        found: What was there.
-        expected: What should have been.
-        hint: What to do about it.
-        count: Words, lines or events that are lost by it; 0 where nobody can know.
+        where: Position in the file, such as "byte 1200".
+        found: What the file contains there.
+        expected: What it should contain.
+        hint: What the user can do about it.
+        count: Number of words, lines or events that are lost; 0 if unknown.
     """
 
     what: str
@@ -48,20 +62,27 @@ class Flaw:
     hint: str | None = None
     count: int = 0
 
+    def error(self, path: Path, hint: str | None) -> DataError:
+        """The damage as an error."""
+        where = f"{path}, {self.where}"
+        return DataError(
+            self.what, where=where, found=self.found, expected=self.expected, hint=hint
+        )
+
 
 @dataclass(frozen=True)
 class RawBlock:
-    """Events in the order a file stores them, not yet checked against sensor or clock.
+    """Events in the order of the file, not yet checked against the sensor or the clock.
 
     Args:
-        first: Position of the first event in the recording.
+        first: Index of the first event in the recording.
         t: (K,) int64, absolute microseconds.
         x: (K,) integer column.
         y: (K,) integer row.
         p: (K,) uint8, 0 or 1.
-        dropped: Events read beside these that cannot be used, by reason.
-        ignored: What was read and is no event, such as external triggers, by kind.
-        flaws: Damage met on the way.
+        dropped: Number of further events that were read but cannot be used, by reason.
+        ignored: Number of items that are not events, such as external triggers, by kind.
+        flaws: Damage found in this part of the file.
     """
 
     first: int
@@ -77,29 +98,29 @@ class RawBlock:
         return len(self.t)
 
     def take(self, part: slice | np.ndarray) -> RawBlock:
-        """The events of a slice, an index array or a mask; `first` stays that of the block."""
+        """The events selected by a slice, an index array or a mask; `first` is not changed."""
         return RawBlock(self.first, self.t[part], self.x[part], self.y[part], self.p[part])
 
     @classmethod
     def join(cls, parts: list[RawBlock]) -> RawBlock:
-        """One block of several that follow each other in the file."""
-        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in "txyp"]
-        return cls(parts[0].first, *columns)
+        """Concatenate blocks that follow each other in the file."""
+        t, x, y, p = (np.concatenate([getattr(part, name) for part in parts]) for name in "txyp")
+        return cls(parts[0].first, t, x, y, p)
 
     @classmethod
-    def of_flaw(cls, first: int, flaw: Flaw) -> RawBlock:
-        """No events, but the news of damage after event `first` - 1."""
-        columns = (np.empty(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))
-        return cls(first, *columns, flaws=(flaw,))
+    def empty(cls, first: int, flaw: Flaw) -> RawBlock:
+        """A block without events that reports damage found after event `first` - 1."""
+        t, x, y, p = empty_columns(0)
+        return cls(first, t, x, y, p, flaws=(flaw,))
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of the camera.
+    """One image of the camera.
 
     Args:
         image: (H, W) or (H, W, 3) uint8, grey or RGB.
-        start_us: Begin of the exposure, microseconds on the clock of the events.
+        start_us: Start of the exposure in microseconds, on the clock of the events.
         end_us: End of the exposure.
     """
 
@@ -110,12 +131,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Extent:
-    """What a file's header or index tells exactly about all its events, without reading them.
+    """Exact facts about all events, from a header or an index, without reading the events.
 
     Args:
-        events: Their number.
-        first_us: Time of the first; None where there are none.
-        last_us: Time of the last.
+        events: Number of events.
+        first_us: Time of the first event; None if there are no events.
+        last_us: Time of the last event; None if there are no events.
     """
 
     events: int
@@ -124,68 +145,81 @@ class Extent:
 
 
 class Source:
-    """What a format module's `open_source(path, told)` returns; subclasses decode a format.
+    """The result of a format module's `open_source(path, options)`; subclasses decode a format.
 
     Attributes:
         format: Name of the format, such as "EVT3".
-        size: (height, width) where the file states it.
-        notes: Header facts to show, by name.
-        has_frames: Whether the file holds camera pictures.
+        size: (height, width) if the file states it.
+        notes: Header facts to display, by name.
     """
 
     format: str
     size: tuple[int, int] | None
     notes: dict[str, str]
-    has_frames: bool = False
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the file contains camera images."""
+        return False
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """Raw blocks holding at least every event of the range, the jitter around it included.
+        """Raw blocks with at least all events of the time range and the jitter around it.
 
-        Without a range, all of them in the order of the file.
+        Without a range: all events, in the order of the file.
         """
         raise NotImplementedError
 
     def frames(self) -> Iterator[Frame]:
-        """The camera's pictures in order; none for event-only formats."""
+        """The images of the camera in order; empty for formats that store only events."""
         return iter(())
 
     def total(self) -> int | None:
-        """Number of events the file says to hold, where it says so before they are read."""
+        """Number of events, if the file states it before they are read."""
         return None
 
     def extent(self) -> Extent | None:
-        """Number and times of all events, where a header or an index has them."""
+        """Number and times of all events, if a header or an index contains them."""
         return None
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
-        """That many short blocks, evenly over the file; only where `extent` is known."""
+        """`parts` short blocks, evenly spaced over the file; only if `extent` is known."""
         raise NotImplementedError
 
 
+class Format(Protocol):
+    """What a module that reads a file format provides."""
+
+    def matches(self, head: bytes, path: Path) -> bool:
+        """Whether a file that begins with `head` has this format."""
+
+    def open_source(self, path: Path, options: ReadOptions) -> Source:
+        """Examine the file and return its decoder."""
+
+
 @dataclass
-class TimeIndex:
-    """Places of a file by time, noted while it was read: where a later read may begin.
+class TimeIndex(Generic[Position]):
+    """Positions in a file by time, recorded while it is read, where a later read may start.
 
     Args:
-        every: Events between two notes.
+        every: Number of events between two recorded positions.
     """
 
     every: int = 1 << 21
-    _notes: list[tuple[int, int, Any]] = field(default_factory=list)
+    _notes: list[tuple[int, int, Position]] = field(default_factory=list)
     _latest: int = -(1 << 63)
 
-    def before(self, start_us: int | None, begin: Any) -> Any:
-        """The last place noted that surely lies before a time, jitter included; else `begin`."""
+    def before(self, start_us: int | None, begin: Position) -> Position:
+        """The last recorded position that is certainly before a time, or else `begin`."""
         if start_us is not None:
             for latest, _, place in reversed(self._notes):
                 if latest < start_us - JITTER_US:
                     return place
         return begin
 
-    def note(self, t: np.ndarray, events: int, place: Any) -> None:
-        """Note a place after `events` events, the last of them with times `t`, where it is due.
+    def note(self, t: np.ndarray, events: int, place: Position | None) -> None:
+        """Record the position after `events` events, the last of which have the times `t`.
 
-        Where no read may begin, `place` is None; the times count all the same.
+        `place` is None where no read may start; the times are taken into account all the same.
         """
         known = self._notes[-1][1] if self._notes else 0
         if events <= known or not len(t):

@@ -1,4 +1,4 @@
-"""Events as text: one event a line, four numbers in any usual order, with or without a header."""
+"""Events as text: one event per line, four numbers in any usual order, with or without header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scaleevent.formats.columns import (
     find_time_unit,
     to_block,
 )
-from scaleevent.formats.source import RawBlock, Source, TimeIndex, Told
+from scaleevent.formats.source import RawBlock, ReadOptions, Source, TimeIndex
 from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
 
 _CHUNK_BYTES = 4 << 20
@@ -30,12 +30,12 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _UTF16 = re.compile(rb"\xff\xfe[\t\n\r\x20-\x7e]\0|\xfe\xff\0[\t\n\r\x20-\x7e]")
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BRACKETS = re.compile(rb"\s*[\[(]\s*([^\])]*?)\s*[\])]")
-_MICRO = "\u00b5\u03bc"  # the micro sign and the Greek letter
+_MICRO = "\u00b5\u03bc"  # the micro sign and the Greek letter mu
 _UNIT_IN_NAME = re.compile(rf"(?:{'|'.join(ALIASES['t'])})[ _./\[-]+([mun{_MICRO}]?s)\]?")
 
 
 def matches(head: bytes, path: Path) -> bool:
-    """Whether a file that begins with `head` is text, named so or led by a number or by names."""
+    """Whether a file that begins with `head` is text, by its file name or its first line."""
     if _UTF16.match(head):
         return True
     if _CONTROL.search(head):
@@ -48,17 +48,17 @@ def matches(head: bytes, path: Path) -> bool:
     return bool(first and (_NUMBER.fullmatch(first[0]) or _find_names(content)))
 
 
-def open_source(path: Path, told: Told) -> TextSource:
-    """Find out how the lines of a text file are laid out.
+def open_source(path: Path, options: ReadOptions) -> TextSource:
+    """Find the layout of the lines in a text file.
 
-    Comment lines begin with # or % (anywhere: #). A line of names gives the column order and may
-    give the unit, as in "t[us]"; a line of two whole numbers before the first event is the
-    sensor's width and height; else the values tell.
+    Comment lines begin with # or %; a comment after an event begins with #. A line of names gives
+    the column order and may give the unit, as in "t[us]". A line of two whole numbers before the
+    first event is the width and height of the sensor. What is not stated is inferred from values.
 
     Raises:
-        NotEventsError: The first line that counts is not four numbers, or the text is UTF-16.
-        DataError: A later one is not, names that do not fit the lines, or an ambiguous column
-            order or time unit.
+        NotEventsError: The first line with content is not four numbers, or the text is UTF-16.
+        DataError: A line that is longer than any line of text, names that do not fit the lines, or
+            an ambiguous column order or time unit.
     """
     with path.open("rb") as file:
         head = next(_whole_lines(file, path, _SAMPLE_BYTES), b"")
@@ -71,7 +71,7 @@ def open_source(path: Path, told: Told) -> TextSource:
             hint="save it as UTF-8",
         )
     start = _find_start(head)
-    events, unit = head[start.skip :], told.time_unit or start.unit
+    events, unit = head[start.skip :], options.time_unit or start.unit
     first = events.partition(b"\n")[0].partition(b"#")[0]
     layout = Layout(start.skip, start.line, find_delimiter(first), (0, 1, 2, 3), whole=False)
     if not events:
@@ -80,7 +80,7 @@ def open_source(path: Path, told: Told) -> TextSource:
         layout = replace(layout, places=start.names.places)
         _check_names(start.names, layout, events, path)
     else:
-        layout = replace(layout, places=_places_by_value(layout, events, told.columns, path))
+        layout = replace(layout, places=_places_by_value(layout, events, options.columns, path))
     t = layout.parse(events, layout.line)[0]
     if not _has_fractions(t):
         t = replace(layout, whole=True).parse(events, layout.line)[0]
@@ -92,31 +92,31 @@ def open_source(path: Path, told: Told) -> TextSource:
 
 @dataclass(frozen=True)
 class Names:
-    """What a line of column names tells.
+    """Content of a line of column names.
 
     Args:
-        places: Position of t, x, y, p among the names.
-        number: How many names it has.
-        unit: Time unit in the name of t.
-        size: (height, width) where x and y carry them, as in "x@640" (aestream/faery).
+        places: Index of t, x, y and p among the names.
+        count: Number of names in the line.
+        unit: Time unit in the name of t, if any.
+        size: (height, width) if the names of x and y state them, as in "x@640" (aestream/faery).
     """
 
     places: tuple[int, ...]
-    number: int
+    count: int
     unit: str | None
     size: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class Start:
-    """What stands before the first event.
+    """Content of the lines before the first event.
 
     Args:
-        skip: Its bytes.
-        line: Its lines.
-        size: (height, width) where a line states it.
-        names: The last line of names.
-        unit: Time unit in the last that gives one.
+        skip: Number of bytes before the first event.
+        line: Number of lines before the first event.
+        size: (height, width) if a line states it.
+        names: The last line of names, if any.
+        unit: Time unit in the last line of names that states one.
     """
 
     skip: int
@@ -127,7 +127,7 @@ class Start:
 
 
 def _find_start(head: bytes) -> Start:
-    """What stands before the first event of a file that begins with `head`."""
+    """Read the lines before the first event of a file that begins with `head`."""
     skip, line = len(head) - len(head.removeprefix(BOM_UTF8)), 0
     size = names = unit = None
     for text in BytesIO(head[skip:]):
@@ -135,45 +135,65 @@ def _find_start(head: bytes) -> Start:
         if found := _find_names(content):
             names, unit, size = found, found.unit or unit, found.size or size
         elif content and not content.startswith(_COMMENT):
-            sides = split_fields(content, find_delimiter(content))
-            if len(sides) != 2 or not all(map(bytes.isdigit, sides)):
+            fields = split_fields(content, find_delimiter(content))
+            if len(fields) != 2 or not all(map(bytes.isdigit, fields)):
                 break
-            size = (int(sides[1]), int(sides[0]))
+            size = (int(fields[1]), int(fields[0]))
         skip += len(text)
         line += 1
     return Start(skip, line, size, names, unit)
 
 
 def _find_names(line: bytes) -> Names | None:
-    """What a line tells if it names t, x, y and p, after a # or % or words and a colon or not."""
-    line = _BRACKETS.sub(rb"[\1]", line.lstrip(b"#% ").rpartition(b":")[2])
-    names, sides, unit = [], {}, None
-    for name in map(decoded, split_fields(line.lower(), find_delimiter(line))):
-        plain, _, side = name.partition("[")[0].partition("@")
-        sides[plain] = int(side) if side.isdecimal() else None
-        if stated := _UNIT_IN_NAME.fullmatch(name):
-            plain, unit = "t", stated[1].translate(dict.fromkeys(map(ord, _MICRO), "u"))
-        names.append(name if plain in ALIASES["t"] and not stated else plain)
+    """Parse a line that names t, x, y and p, perhaps after a comment mark or words and a colon."""
+    line = _BRACKETS.sub(rb"[\1]", line.lstrip(b"#% ").rpartition(b":")[2]).lower()
+    stated = [decoded(name) for name in split_fields(line, find_delimiter(line))]
+    names = [_plain_name(name) for name in stated]
     found = find_columns(names)
     if found is None:
         return None
-    height, width = sides[found["y"]], sides[found["x"]]
+    places = {key: names.index(name) for key, name in found.items()}
+    units = [unit for unit in map(_unit_in_name, stated) if unit]
+    height, width = (_side_in_name(stated[places[key]]) for key in "yx")
     size = (height, width) if height and width else None
-    return Names(tuple(names.index(found[name]) for name in "txyp"), len(names), unit, size)
+    return Names(tuple(places.values()), len(names), units[-1] if units else None, size)
+
+
+def _plain_name(name: str) -> str:
+    """A column name without size and bracket, and "t" for a time with a known unit.
+
+    A time with anything else, such as "t[cycles]", is left whole, so that it is not used as a time.
+    """
+    if _unit_in_name(name):
+        return "t"
+    plain = name.partition("[")[0].partition("@")[0]
+    return name if plain in ALIASES["t"] else plain
+
+
+def _unit_in_name(name: str) -> str | None:
+    """Time unit in the name of a column, such as "t[us]"."""
+    stated = _UNIT_IN_NAME.fullmatch(name)
+    return re.sub(f"[{_MICRO}]", "u", stated[1]) if stated else None
+
+
+def _side_in_name(name: str) -> int | None:
+    """Number of pixels in the name of a column, such as "x@640"."""
+    side = name.partition("[")[0].partition("@")[2]
+    return int(side) if side.isdecimal() else None
 
 
 def _check_names(names: Names, layout: Layout, events: bytes, path: Path) -> None:
-    """Raise a DataError where no line fits the names: all values would stand one column off."""
+    """Raise a DataError if no line fits the names: all values would be one column off."""
     lines = (text.partition(b"#")[0] for text in BytesIO(events))
     lengths = (len(split_fields(text, layout.delimiter)) for text in lines)
-    if any(max(layout.places) < length <= names.number for length in lengths):
+    if any(max(layout.places) < length <= names.count for length in lengths):
         return
     first = events.partition(b"\n")[0]
     columns = len(split_fields(first, layout.delimiter))
     raise DataError(
         "the names of the columns do not fit the lines",
         where=f"{path}, line {layout.line + 1}",
-        found=f"{names.number} names, {columns} columns in {decoded(first)[:80]!r}",
+        found=f"{names.count} names, {columns} columns in {decoded(first)[:80]!r}",
         expected="a name for every column",
         hint="name the column of row numbers too, or write the file without it",
     )
@@ -182,10 +202,10 @@ def _check_names(names: Names, layout: Layout, events: bytes, path: Path) -> Non
 def _places_by_value(
     layout: Layout, events: bytes, columns: str | None, path: Path
 ) -> tuple[int, ...]:
-    """Position of t, x, y, p in lines without names; `columns` is what the caller knows."""
+    """Index of t, x, y and p in lines without names; `columns` is their order if it is stated."""
     first = events.partition(b"\n")[0]
-    numbers = split_fields(first.partition(b"#")[0], layout.delimiter)
-    if len(numbers) != 4 or not all(map(_NUMBER.fullmatch, numbers)):
+    fields = split_fields(first.partition(b"#")[0], layout.delimiter)
+    if len(fields) != 4 or not all(map(_NUMBER.fullmatch, fields)):
         raise NotEventsError(
             "text that is not events",
             where=f"{path}, line {layout.line + 1}",
@@ -204,12 +224,12 @@ class TextSource(Source):
 
     Args:
         path: The file.
-        size: (height, width) where a line states it.
-        notes: Header facts to show, by name.
-        layout: How the lines are read.
+        size: (height, width) if a line states it.
+        notes: Header facts to display, by name.
+        layout: Layout of the lines.
         unit: Time unit.
-        guessed: Whether the unit rests on the time stamps being whole numbers.
-        index: Places to begin at, by time.
+        guessed: Whether the unit was inferred from time stamps that are whole numbers.
+        index: Positions where a read may start, by time.
     """
 
     path: Path
@@ -218,36 +238,39 @@ class TextSource(Source):
     layout: Layout
     unit: str
     guessed: bool = False
-    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
+    index: TimeIndex[tuple[int, int, int]] = field(
+        default_factory=TimeIndex, compare=False, repr=False
+    )
     format = "text"
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last noted place before the range on, or from the beginning.
+        """The events from the last recorded position before the range, or from the beginning.
 
         Raises:
-            ConfigError: A time stamp with a fraction where the unit rests on whole numbers. No
-                line to leave out: the times of all lines may be 10^6 too small.
+            ConfigError: A time stamp has a fraction although the unit was inferred from whole
+                numbers. Leaving the line out would not help: all times may be 10^6 too small.
         """
         begin = (0, self.layout.skip, self.layout.line)
         first, byte, line = self.index.before(start_us, begin)
         with self.path.open("rb") as file:
             file.seek(byte)
             for lines in _whole_lines(file, self.path, _CHUNK_BYTES):
-                t, columns, flaws = self.layout.parse(lines, line)
+                t, others, flaws = self.layout.parse(lines, line)
                 if self.guessed and _has_fractions(t):
-                    raise self._doubt(t[np.floor(t) < t][0], lines, line)
-                block = to_block(first, t, *columns, self.unit, str(self.path))
+                    raise self._unit_error(t[np.floor(t) < t][0], lines, line)
+                columns = dict(zip("txyp", (t, *others), strict=True))
+                block = to_block(first, columns, self.unit, str(self.path))
                 yield replace(block, flaws=(*flaws, *block.flaws))
                 first += len(t)
                 byte += len(lines)
                 line += lines.count(b"\n")
                 self.index.note(block.t, first, (first, byte, line))
 
-    def _doubt(self, time: float, lines: bytes, line: int) -> ConfigError:
+    def _unit_error(self, time: float, lines: bytes, line: int) -> ConfigError:
         """The error for a time with a fraction in some lines; `line` counts from 0."""
         layout = replace(self.layout, whole=False)
-        read = ((number, layout.numbers(text)) for number, text in enumerate(BytesIO(lines), line))
-        at = next((number for number, event in read if event and event[0] == time), line)
+        events = ((at, layout.parse_line(text)) for at, text in enumerate(BytesIO(lines), line))
+        at = next((at for at, event in events if event and event[0] == time), line)
         return ConfigError(
             "the time unit must be given",
             where=f"{self.path}, line {at + 1}",
@@ -258,12 +281,12 @@ class TextSource(Source):
 
 
 def _has_fractions(t: np.ndarray) -> bool:
-    """Whether some time stamps are not whole."""
+    """Whether some time stamps are not whole numbers."""
     return t.dtype.kind == "f" and bool((np.floor(t) < t).any())
 
 
 def _whole_lines(file: BinaryIO, path: Path, size: int) -> Iterator[bytes]:
-    """The rest of the file in pieces of about `size` bytes that end at a line's end."""
+    """The rest of the file in pieces of about `size` bytes that end at the end of a line."""
     rest = b""
     while data := file.read(size):
         lines, newline, rest_of_data = data.rpartition(b"\n")

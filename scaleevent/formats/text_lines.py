@@ -1,9 +1,9 @@
-"""Lines of decimal numbers to columns, at the speed of a scanner.
+"""Fast parsing of lines of decimal numbers into columns.
 
-The scanner understands only what event files are full of: a sign, digits, one point. Its numbers
-are those of `float`, bit for bit: the digits of one are an integer below 2^53 and its power of ten
-is exact, so that one division rounds correctly (Clinger 1990). It notes lines with anything else
-for readers that know every way to write a number.
+The scanner understands only the most common numbers: a sign, digits and one point. They are equal
+to those of `float`, bit for bit: the digits are an integer below 2^53, the power of ten is exact,
+and one division rounds correctly (Clinger 1990). It records all other lines for slower readers that
+understand every way to write a number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
 from scaleevent.formats.source import Flaw
 
@@ -26,13 +27,13 @@ _PLUS, _MINUS, _POINT, _ZERO, _NINE = b"+-.09"
 
 @dataclass(frozen=True)
 class Layout:
-    """How the lines of one file are read.
+    """Layout of the lines of one file.
 
     Args:
-        skip: Bytes before the first event.
-        line: Lines before the first event.
+        skip: Number of bytes before the first event.
+        line: Number of lines before the first event.
         delimiter: Comma or semicolon; None for blanks.
-        places: Position of t, x, y, p in a line.
+        places: Index of t, x, y and p among the fields of a line.
         whole: Whether the time stamps are whole numbers.
     """
 
@@ -43,29 +44,30 @@ class Layout:
     whole: bool
 
     def parse(self, lines: bytes, line: int) -> tuple[np.ndarray, np.ndarray, tuple[Flaw, ...]]:
-        """The events of some lines.
+        """Parse some lines.
 
         Args:
-            lines: Whole lines; the last may lack its newline.
-            line: Number of the first, from 0.
+            lines: Complete lines; the last may lack its newline.
+            line: Index of the first line in the file, from 0.
 
         Returns:
-            (K,) time stamps, int64 where `whole` holds for these lines, else float64; (3, K)
-            float64 x, y, p; one flaw that counts the lines that are no events, if there are any.
+            (K,) time stamps, int64 if all of them are whole as `whole` states, else float64; (3, K)
+            float64 x, y, p; one flaw that counts the lines that are not events, if any.
         """
         data = np.frombuffer(lines, np.uint8)
-        room = lines.count(b"\n") + 1
-        values, times = np.empty((room, 4)), np.empty(room, np.int64)
-        odd = np.empty((room, 3), np.int32)
+        capacity = lines.count(b"\n") + 1
+        values, times = np.empty((capacity, 4)), np.empty(capacity, np.int64)
+        odd = np.empty((capacity, 3), np.int32)
         mark = ord(self.delimiter) if self.delimiter else 0
         scanned = (mark, np.array(self.places), self.whole, values, times, odd)
         if not self.whole and scan_lines(data[: lines.find(b"\n") + 1], *scanned)[1]:
-            # they may all be like the first
+            # the first line is unusual, so perhaps all of them are
             loaded = self._loaded(lines.decode("ascii", "replace").split("\n"))
             if loaded is not None:
                 return loaded[:, 0], loaded[:, 1:].T, ()
         rows, unusual = scan_lines(data, *scanned)
-        values, times, flaws = values[:rows], times[:rows], ()
+        values, times = values[:rows], times[:rows]
+        flaws: tuple[Flaw, ...] = ()
         if unusual:
             odd = odd[:unusual]
             read = self._read(lines, odd)
@@ -74,55 +76,57 @@ class Layout:
             values[odd[:, 0]], times[odd[:, 0]], events = read
             if not events.all():
                 lost = odd[~events]
-                values, times = (np.delete(kept, lost[:, 0], axis=0) for kept in (values, times))
+                values = np.delete(values, lost[:, 0], axis=0)
+                times = np.delete(times, lost[:, 0], axis=0)
                 bad = [span for span in _spans(lost) if not _is_empty(lines[span])]
                 if bad:
-                    number = line + lines.count(b"\n", 0, bad[0].start)
-                    flaws = (_not_events(lines[bad[0]], number, len(bad)),)
+                    first = line + lines.count(b"\n", 0, bad[0].start)
+                    flaws = (_not_events(lines[bad[0]], first, len(bad)),)
         return times if self.whole else values[:, 0], values[:, 1:].T, flaws
 
     def _read(
         self, lines: bytes, odd: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The lines that the scanner noted, `odd` as it fills it.
+        """Parse the lines that `scan_lines` recorded as unusual.
 
         Returns:
             (K, 4) float64 t, x, y, p; (K,) int64 t where it is whole; (K,) whether a line is an
-            event. None: a time stamp is not whole, against `whole`.
+            event. None: a time stamp is not whole, contrary to `whole`.
         """
-        values, times = np.zeros((len(odd), 4)), np.zeros(len(odd), np.int64)
-        events = np.ones(len(odd), bool)
+        count = len(odd)
+        values, times = np.zeros((count, 4)), np.zeros(count, np.int64)
+        events = np.ones(count, bool)
         if not self.whole:
             text = lines.decode("ascii", "replace")
             loaded = self._loaded([text[span] for span in _spans(odd)])
-            if loaded is not None and len(loaded) == len(odd):
+            if loaded is not None and len(loaded) == count:
                 return loaded, times, events
         for k, span in enumerate(_spans(odd)):
-            numbers = self.numbers(lines[span])
-            if numbers is None:
+            event = self.parse_line(lines[span])
+            if event is None:
                 events[k] = False
                 continue
-            values[k] = numbers
+            values[k] = event
             if self.whole:
-                if isinstance(numbers[0], float):
+                if isinstance(event[0], float):
                     return None
-                times[k] = numbers[0]
+                times[k] = event[0]
         return values, times, events
 
     def _loaded(self, texts: list[str]) -> np.ndarray | None:
-        """(K, 4) t, x, y, p of lines by NumPy, faster than one by one; None: some are no events."""
+        """(K, 4) t, x, y, p, parsed quickly by NumPy; None if some lines are not events."""
         if not texts[0].strip():
             return None
-        delimiter = self.delimiter and self.delimiter.decode()
+        delimiter = self.delimiter.decode() if self.delimiter else None
         try:
             return np.loadtxt(texts, delimiter=delimiter, usecols=self.places, ndmin=2)
         except ValueError:
             return None
 
-    def numbers(self, text: bytes) -> tuple[float, float, float, float] | None:
-        """Time, x, y, p of one line in any way to write a number; None: it is no event.
+    def parse_line(self, text: bytes) -> tuple[float, float, float, float] | None:
+        """Time, x, y, p of one line, however the numbers are written; None if it is not an event.
 
-        The time is an int where it should be whole and is.
+        The time is an int if `whole` is set and it is a whole number.
         """
         if b"\r" in text.strip():
             return None
@@ -134,7 +138,7 @@ class Layout:
             return None
 
     def _time(self, text: bytes) -> float:
-        """A time stamp; ValueError or OverflowError where it is none."""
+        """Parse a time stamp; raises ValueError or OverflowError if it is not one."""
         if self.whole and text.lstrip(b"+-").isdigit():
             return int(np.int64(int(text)))
         time = _number(text)
@@ -144,18 +148,18 @@ class Layout:
 
 
 def find_delimiter(line: bytes) -> bytes | None:
-    """What stands between the fields of a line: a semicolon, else a comma, else blanks (None)."""
+    """The separator of the fields of a line: a semicolon, else a comma, else blanks (None)."""
     return next((mark for mark in (b";", b",") if mark in line), None)
 
 
 def split_fields(line: bytes, delimiter: bytes | None) -> list[bytes]:
-    """The fields of a line without blanks and quotes around them, nor empty ones at its end."""
+    """The fields of a line, without blanks and quotes around them and empty ones at its end."""
     fields = line.rstrip(b" \t\r\n,;").split(delimiter)
     return [field.strip(b' \t"') for field in fields]
 
 
 def decoded(line: bytes) -> str:
-    """A line of UTF-8, or else of Latin-1."""
+    """Decode a line as UTF-8, or otherwise as Latin-1."""
     try:
         return line.decode()
     except UnicodeDecodeError:
@@ -163,24 +167,24 @@ def decoded(line: bytes) -> str:
 
 
 def _spans(odd: np.ndarray) -> Iterator[slice]:
-    """Where the lines are that the scanner noted."""
+    """Byte ranges of the lines that `scan_lines` recorded."""
     return map(slice, odd[:, 1].tolist(), odd[:, 2].tolist())
 
 
 def _number(text: bytes) -> float:
-    """What `float` reads, but for the underscores that only Python writes."""
+    """Parse a number as `float` does, except for underscores, which only Python allows."""
     if b"_" in text:
         raise ValueError(text)
     return float(text)
 
 
 def _is_empty(text: bytes) -> bool:
-    """Whether a line has nothing but separators before its comment."""
+    """Whether a line has only separators before its comment."""
     return not text.partition(b"#")[0].strip(b' \t\r\n,;"')
 
 
 def _not_events(text: bytes, line: int, count: int) -> Flaw:
-    """Lines that are no events, the first of them number `line` from 0."""
+    """The flaw for `count` lines that are not events; the first has the text and index given."""
     return Flaw(
         "not an event",
         f"line {line + 1}",
@@ -192,23 +196,31 @@ def _not_events(text: bytes, line: int, count: int) -> Flaw:
 
 
 @nb.njit(nogil=True, cache=True)
-def scan_lines(data, delimiter, places, whole, values, times, odd):
-    """Read lines until they end or the outputs are full.
+def scan_lines(
+    data: ndarray,
+    delimiter: int,
+    places: ndarray,
+    whole: bool,
+    values: ndarray,
+    times: ndarray,
+    odd: ndarray,
+) -> tuple[int, int]:
+    """Parse lines until they end or the outputs are full.
 
-    Blank lines and lines that begin with # are passed over. Every other line takes a row; that of
-    an unusual line is for the caller to fill or to drop.
+    Blank lines and lines that begin with # are skipped. Every other line takes a row; the caller
+    fills or drops the rows of unusual lines.
 
     Args:
         data: (N,) uint8, lines that end in a newline; the last may lack it.
         delimiter: Byte between the fields; 0 for blanks.
-        places: (4,) field number of t, x, y, p.
+        places: (4,) index of t, x, y and p among the fields.
         whole: Whether t must be a whole number.
         values: (K, 4) float64, filled with t, x, y, p.
         times: (K,) int64, filled with t where it is whole.
         odd: (K, 3) int32, filled with row, first byte and end of each unusual line.
 
     Returns:
-        Rows taken, and how many of them are unusual lines.
+        Number of rows taken, and how many of them are unusual lines.
     """
     unusual = 0
     rows, at = _scan_usual(data, 0, delimiter, places, whole, values, times, 0)
@@ -224,18 +236,26 @@ def scan_lines(data, delimiter, places, whole, values, times, odd):
 
 
 @nb.njit(nogil=True, cache=True)
-def _scan_usual(data, start, delimiter, places, whole, values, times, rows):
-    """Read lines from a byte on, the first to a row, until something unusual comes.
+def _scan_usual(
+    data: ndarray,
+    start: int,
+    delimiter: int,
+    places: ndarray,
+    whole: bool,
+    values: ndarray,
+    times: ndarray,
+    rows: int,
+) -> tuple[int, int]:
+    """Parse lines from byte `start` into rows from `rows` on, until an unusual line.
 
     Returns:
-        The next row, and the byte of the first line that was not read (the end: all were).
+        The next row, and the start of the first line that was not parsed (the end if all were).
     """
     last_field = places.max()
     size, at = data.size, start
     while at < size and rows < len(values):
         begin = at
-        while at < size and (data[at] == _SPACE or data[at] == _TAB):
-            at += 1
+        at = _skip_blanks(data, at)
         if at == size:
             return rows, size
         if data[at] == _NEWLINE or data[at] == _HASH or data[at] == _RETURN:
@@ -246,10 +266,7 @@ def _scan_usual(data, start, delimiter, places, whole, values, times, rows):
             at += 1
             continue
         for field in range(last_field + 1):
-            wanted = -1
-            for k in range(4):
-                if places[k] == field:
-                    wanted = k
+            wanted = _column_at(places, field)
             if wanted < 0:
                 while at < size and not _ends(data[at], delimiter):
                     at += 1
@@ -257,12 +274,12 @@ def _scan_usual(data, start, delimiter, places, whole, values, times, rows):
                 negative = data[at] == _MINUS
                 if negative or data[at] == _PLUS:
                     at += 1
-                digits, scale, point, mantissa = 0, 0, False, 0
-                most = _WHOLE if whole and wanted == 0 else _EXACT
+                digits, scale, point, mantissa = 0, 0, False, np.int64(0)
+                limit = _WHOLE if whole and wanted == 0 else _EXACT
                 while at < size:
                     byte = data[at]
                     if _ZERO <= byte <= _NINE:
-                        if mantissa > most:
+                        if mantissa > limit:
                             return rows, begin
                         mantissa = mantissa * 10 + np.int64(byte - _ZERO)
                         digits += 1
@@ -283,15 +300,11 @@ def _scan_usual(data, start, delimiter, places, whole, values, times, rows):
                     if whole and point:
                         return rows, begin
                     times[rows] = mantissa
-            # to the next field
-            while at < size and (data[at] == _SPACE or data[at] == _TAB):
-                at += 1
+            at = _skip_blanks(data, at)
             if field < last_field and delimiter:
                 if at >= size or data[at] != delimiter:
                     return rows, begin
-                at += 1
-                while at < size and (data[at] == _SPACE or data[at] == _TAB):
-                    at += 1
+                at = _skip_blanks(data, at + 1)
             if field < last_field and (at >= size or data[at] == _NEWLINE or data[at] == _RETURN):
                 return rows, begin
         if delimiter and at < size and not _ends(data[at], delimiter):
@@ -308,12 +321,30 @@ def _scan_usual(data, start, delimiter, places, whole, values, times, rows):
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _ends(byte, delimiter):
+def _column_at(places: ndarray, field: int) -> int:
+    """Which of t, x, y, p (0 to 3) stands in a field; -1 if none."""
+    column = -1
+    for k in range(4):
+        if places[k] == field:
+            column = k
+    return column
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _skip_blanks(data: ndarray, at: int) -> int:
+    """The first byte from `at` on that is not a blank."""
+    while at < data.size and (data[at] == _SPACE or data[at] == _TAB):
+        at += 1
+    return at
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _ends(byte: int, delimiter: int) -> bool:
     """Whether a byte ends a field."""
     return (
         byte == _SPACE
         or byte == _TAB
         or byte == _NEWLINE
         or byte == _RETURN
-        or (delimiter and byte == delimiter)
+        or (delimiter != 0 and byte == delimiter)
     )

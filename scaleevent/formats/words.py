@@ -1,8 +1,8 @@
-"""Files that are one stream of words: read in blocks, decoded by a machine that keeps its state.
+"""Files that are one stream of words, read in blocks and decoded by a state machine.
 
-A machine is a numba function that goes through an array of words once and may stop anywhere; what
-it must remember lies in its state. So a file is decoded in pieces of any size, and from any place
-whose state was noted: every pass notes some, as an index by time for the next one.
+The decoder is a numba function that goes through an array of words once and may stop anywhere; all
+it must remember is in its state. A file can therefore be decoded in pieces of any size, and from
+any position whose state is known: every pass records some, as a time index for the next pass.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numba as nb
 import numpy as np
+from numpy import ndarray
 
-from scaleevent.formats.source import BLOCK, Flaw, RawBlock, Source, TimeIndex
+from scaleevent.formats.source import BLOCK, Flaw, RawBlock, Source, TimeIndex, empty_columns
 
 DROPPED, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
-"""Places in a machine's tally: events that cannot be used, words that are triggers, words that are
-something else, words that cannot be; the first of those (-1: none); the tally's length."""
+"""Entries of the tally that a decoder fills: unusable events, words that are triggers, other words,
+undecodable words, and the index of the first undecodable word (-1: none). `TALLY` is its length."""
 
 _HALF = 1 << 31
 
@@ -28,21 +29,22 @@ class Machine:
     """How the words of a format become events.
 
     Args:
-        word: Type of a word, as stored.
-        state: Makes the state before the first word, int64.
-        decode: (words, state, tally, t, x, y, p) -> words used, events written. It stops where
-            fewer than `most` places are left in the outputs or the words end inside a unit.
-        most: Most events one unit can hold.
+        word: Type of a stored word.
+        state: Makes the int64 state before the first word.
+        decode: (words, state, tally, t, x, y, p) -> number of words used and of events written. It
+            stops if fewer than `max_events` places are left in the outputs or if the words end
+            inside a unit, such as a record.
+        max_events: Maximum number of events in one unit.
         dropped: Why the events counted as `DROPPED` cannot be used.
-        triggers: What the words counted as `TRIGGERS` are called.
-        others: What the words counted as `OTHER` are called.
-        unfinished: Whether a state lies inside a unit, such as a packet, where no file may end.
+        triggers: Name of the words counted as `TRIGGERS`.
+        others: Name of the words counted as `OTHER`.
+        unfinished: Whether a state is inside a packet, where a complete file does not end.
     """
 
     word: np.dtype
     state: Callable[[], np.ndarray]
-    decode: Callable
-    most: int = 1
+    decode: Callable[..., tuple[int, int]]
+    max_events: int = 1
     dropped: str = "before the first time and row"
     triggers: str = "external triggers"
     others: str = "other words"
@@ -58,11 +60,11 @@ class WordSource(Source):
         format: Name of the format.
         size: (height, width) from the header, or None.
         notes: Header facts.
-        start: Byte where the words begin.
-        machine: How words become events.
+        start: Position of the first word in bytes.
+        machine: The decoder of the words.
         upside_down: Rows are counted from the bottom; needs `size`.
         mirrored: Columns are counted from the right; needs `size`.
-        index: Notes of earlier passes.
+        index: Positions recorded by earlier passes.
     """
 
     path: Path
@@ -73,13 +75,15 @@ class WordSource(Source):
     machine: Machine
     upside_down: bool = False
     mirrored: bool = False
-    index: TimeIndex = field(default_factory=TimeIndex, compare=False, repr=False)
+    index: TimeIndex[tuple[int, int, ndarray]] = field(
+        default_factory=TimeIndex, compare=False, repr=False
+    )
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last noted place before the range on, or from the beginning."""
+        """The events from the last recorded position before the range, or from the beginning."""
         machine, size = self.machine, self.machine.word.itemsize
-        first, byte, noted = self.index.before(start_us, (0, self.start, machine.state()))
-        state = noted.copy()
+        first, byte, state = self.index.before(start_us, (0, self.start, machine.state()))
+        state = state.copy()
         left = np.empty(0, machine.word)
         with self.path.open("rb") as file:
             file.seek(byte)
@@ -102,7 +106,7 @@ class WordSource(Source):
                     break
         end = self.path.stat().st_size
         if byte != end or machine.unfinished(state):
-            yield RawBlock.of_flaw(
+            yield RawBlock.empty(
                 first,
                 Flaw(
                     "truncated file",
@@ -118,11 +122,9 @@ class WordSource(Source):
     def _decode(
         self, words: np.ndarray, state: np.ndarray, first: int, byte: int
     ) -> tuple[int, RawBlock]:
-        """Words used and the events of them."""
+        """Decode some words: the number of words used, and their events."""
         machine = self.machine
-        places = BLOCK + machine.most
-        kinds = (np.int64, np.uint16, np.uint16, np.uint8)
-        t, x, y, p = (np.empty(places, kind) for kind in kinds)
+        t, x, y, p = empty_columns(BLOCK + machine.max_events)
         tally = np.zeros(TALLY, np.int64)
         tally[FIRST_UNKNOWN] = -1
         used, n = machine.decode(words, state, tally, t, x, y, p)
@@ -141,23 +143,22 @@ class WordSource(Source):
                 ),
             )
         t, x, y, p = t[:n], x[:n], y[:n], p[:n]
-        if self.upside_down:
-            y = _counted_back(y, self.size[0])
-        if self.mirrored:
-            x = _counted_back(x, self.size[1])
+        if self.size is not None:
+            y = _mirror(y, self.size[0]) if self.upside_down else y
+            x = _mirror(x, self.size[1]) if self.mirrored else x
         dropped = {machine.dropped: int(tally[DROPPED])}
         ignored = {machine.triggers: int(tally[TRIGGERS]), machine.others: int(tally[OTHER])}
         return used, RawBlock(first, t, x, y, p, dropped, ignored, flaws)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def unwrap(value, latest, wraps):  # noqa: ANN001, ANN201
-    """A 32-bit time as int64, the latest time and the number of wraps after it.
+def unwrap(value: int, latest: int, wraps: int) -> tuple[int, int, int]:
+    """Extend a 32-bit time to int64; also returns the new latest time and number of wraps.
 
-    A step back of more than half the range is a wrap, and an event from just before one may follow
-    it.
+    A backward step of more than half the range is a wrap; an event from just before the wrap may
+    still follow it.
     """
-    now = np.int64(value) + (wraps << 32)
+    now = int(np.int64(value)) + (wraps << 32)
     step = now - latest
     if step < -_HALF:
         wraps += 1
@@ -167,6 +168,6 @@ def unwrap(value, latest, wraps):  # noqa: ANN001, ANN201
     return now, max(latest, now), wraps
 
 
-def _counted_back(column: np.ndarray, size: int) -> np.ndarray:
-    """The column as size - 1 - column; what is off the sensor stays off it."""
+def _mirror(column: np.ndarray, size: int) -> np.ndarray:
+    """Size - 1 - column; coordinates outside the sensor are left unchanged."""
     return np.where(column < size, np.uint16(size - 1) - column, column)
