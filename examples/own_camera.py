@@ -24,10 +24,11 @@ def main(recording: Path, folder: Path, epochs: int = 20) -> None:
     report.show(as_json=False)
     # 3. what pretraining has written is a timm ViT that knows how its input is made
     predictor = scaleevent.Predictor.load(run / "encoder.safetensors")
-    # 4. features at any moment, from the recording itself
-    at_us = int(scaleevent.PairStore(pairs).windows_us[-1, 1])
-    features = predictor.features(recording, at_us)
-    print(f"features at {at_us} us: {tuple(features.shape)} rows, columns, channels")
+    # 4. features of any window of events, here of the one before the last frame
+    store = scaleevent.PairStore(pairs)
+    shard, row = store.locate(len(store) - 1)
+    features = predictor.features(*shard.events(row))
+    print(f"features before the last frame: {tuple(features.shape)} rows, columns, channels")
 
 
 if __name__ == "__main__":

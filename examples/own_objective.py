@@ -23,7 +23,6 @@ class Settings(PretrainConfig):
 class Density(Objective):
     inputs = {"voxel": INPUTS["voxel"], "density": INPUTS["density"]}
     weights = {"error": 1.0}
-    source = "the events themselves"
 
     def step(self, model, batch):
         error = model(batch["voxel"])[..., 0] - batch["density"].flatten(1)

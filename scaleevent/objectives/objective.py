@@ -49,9 +49,9 @@ class Objective(Trainable):
         return self.encoder
 
     @property
-    @abstractmethod
     def source(self) -> str:
-        """What the encoder learns from, for people: a teacher's name, for example."""
+        """What the encoder learns from, for people; a teacher's name, for example."""
+        return "events alone"
 
     @abstractmethod
     def step(self, model: nn.Module, batch: Batch) -> tuple[Terms, Metrics]:

@@ -1,0 +1,40 @@
+"""The examples that teach run as they are printed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import write_custom
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TEACHING = ("own_camera.py", "own_objective.py")
+
+
+def run(name: str, *arguments: object) -> str:
+    """What an example prints."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path])}
+    command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_they_are_short(name):
+    assert len((EXAMPLES / name).read_text().splitlines()) < 40
+
+
+def test_from_an_own_camera_to_features(tmp_path):
+    printed = run("own_camera.py", write_custom(tmp_path / "my rig"), tmp_path / "out", 1)
+    assert "(12, 16, 96) rows, columns, channels" in printed
+    assert (tmp_path / "out/run/encoder.safetensors").exists()
+
+
+def test_an_objective_of_ones_own(tmp_path):
+    pairs, out = tmp_path / "pairs", tmp_path / "run"
+    run("own_objective.py", *f"prepare street --scenes 8 --size 48x64 -o {pairs}".split())
+    line = f"pretrain {pairs} --objective density --preset demo --size 48x64 --sharpness 2"
+    printed = run("own_objective.py", *f"{line} --epochs 1 --draws 16 --batch 4 -o {out}".split())
+    assert "held-out loss" in printed and (out / "encoder.safetensors").exists()
