@@ -147,7 +147,7 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
     keep = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(key, keep, default=None, annotation=_flag(key, field, key in positional))
-        for key, field in model.model_fields.items()
+        for key, field in _own_first(model).items()
     ]
     parameters += [
         inspect.Parameter("config", keep, default=None, annotation=Annotated[
@@ -159,14 +159,15 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
     return command
 
 
+def _own_first(model: type[Settings]) -> dict[str, FieldInfo]:
+    """The settings of a command, those that many commands have last."""
+    names = [key for part in model.__mro__ for key in part.__dict__.get("__annotations__", {})]
+    return {key: model.model_fields[key] for key in names if key in model.model_fields}
+
+
 def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     """Typer annotation of a setting; every flag defaults to "not given"."""
-    kind, text = field.annotation, field.description
-    if field.default not in (None, ..., []) and not field.is_required():
-        shown = (
-            "x".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        )
-        text = f"{text} (default {shown})"
+    kind = field.annotation
     if positional:
         many = get_origin(kind) is list
         return Annotated[
@@ -175,14 +176,27 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
         ]
     flag = f"--{name.replace('_', '-')}"
     flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool and field.default else [flag]
-    names = [m.names for m in field.metadata if isinstance(m, OneOf)]
-    choices = names[0] if names else _choices(kind)
     accepted = str if field.json_schema_extra == {"flag": "text"} else _accepted(kind)
-    text = f"{text} ({'|'.join(choices)})" if choices else text
     return Annotated[
         accepted | None,
-        typer.Option(*flags, *filter(None, [SHORT.get(name)]), help=text, show_default=False),
+        typer.Option(
+            *flags, *filter(None, [SHORT.get(name)]), help=_help(field), show_default=False
+        ),
     ]
+
+
+def _help(field: FieldInfo) -> str:
+    """Description, choices and default of a setting."""
+    named = [part.names for part in field.metadata if isinstance(part, OneOf)]
+    choices = "|".join(named[0] if named else _choices(field.annotation))
+    default = field.default
+    shown = ""
+    if isinstance(default, tuple):
+        shown = f"default {'x'.join(map(str, default))}"
+    elif isinstance(default, str | int | float | Path) and not isinstance(default, bool):
+        shown = f"default {default:g}" if isinstance(default, float) else f"default {default}"
+    extra = "; ".join(filter(None, [choices, shown]))
+    return f"{field.description} ({extra})" if extra else str(field.description)
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
