@@ -68,8 +68,8 @@ class Comparison:
 
         def score(encoder: Encoder, key: str) -> float:
             tokens = [
-                encode_all(encoder, (batch[key] for batch in self._batches(numbers)))
-                for numbers in (train[0], held[0])
+                encode_all(encoder, (batch[key] for batch in self._batches(indices)))
+                for indices in (train[0], held[0])
             ]
             iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
             return 100 * float(np.nanmean(iou))
@@ -86,8 +86,8 @@ class Comparison:
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""
         pool = self.split.validation if len(self.split.validation) else self.split.train
-        numbers = spread(pool, min(PANEL_ROWS, self.batch))
-        batch = next(self._batches(numbers))
+        indices = spread(pool, min(PANEL_ROWS, self.batch))
+        batch = next(self._batches(indices))
         tokens = [
             encode_all(encoder, [batch[key]]).numpy()
             for encoder, key in (
@@ -96,8 +96,8 @@ class Comparison:
         ]  # fmt: skip
         colours = FeatureColours(tokens[0])
         rows = []
-        for i, number in enumerate(numbers):
-            shard, row = self.samples.shard(int(number))
+        for i, index in enumerate(indices):
+            shard, row = self.samples.shard(int(index))
             image = decode_image(shard.image(row))
             fit = self.samples.settings.fit(*image.shape[:2])
             events = draw_voxel(fit.crop_array(shard.voxel(row, self.samples.settings.bins)))
@@ -105,17 +105,17 @@ class Comparison:
             rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
         save_picture(path, panel(COLUMNS, rows))
 
-    def _batches(self, numbers: np.ndarray) -> Iterator[dict[str, Tensor]]:
-        return in_order(self.samples, numbers, self.batch)
+    def _batches(self, indices: np.ndarray) -> Iterator[dict[str, Tensor]]:
+        return in_order(self.samples, indices, self.batch)
 
-    def _labelled(self, numbers: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """Those that have semantics, and these on the network's field of view."""
+    def _labelled(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        """Indices of the samples with semantic labels, and the labels, cropped to the input."""
         found, labels = [], []
-        for number in numbers:
-            shard, row = self.samples.shard(int(number))
+        for index in indices:
+            shard, row = self.samples.shard(int(index))
             label = shard.label("semantics", row)
             if label is not None:
-                found.append(number)
+                found.append(index)
                 seen = self.samples.settings.fit(*label.values.shape).crop_array(label.values)
                 labels.append(torch.from_numpy(seen.copy()))
         return np.array(found), torch.stack(labels) if labels else torch.empty(0)

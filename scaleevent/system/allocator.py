@@ -18,7 +18,7 @@ def keep_freed_memory(worker: int = 0) -> None:
     that a sample of 480x640 takes.
 
     Args:
-        worker: Unused; a loader tells its workers their number.
+        worker: Unused; a loader passes its index.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -27,12 +27,12 @@ PATIENCE = timedelta(hours=1)  # of ranks that wait for the main one: it downloa
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its peers.
+    """This process among the ranks of a run.
 
     Args:
-        rank: Number of this process.
-        world: How many there are.
-        device: Where it computes.
+        rank: Index of this process.
+        world: Number of processes.
+        device: Where this process computes.
     """
 
     rank: int
@@ -41,7 +41,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """True on rank 0, which alone writes files and logs."""
         return self.rank == 0
 
     @property
@@ -50,11 +50,11 @@ class Ranks:
         return self.device.type == "cuda"
 
     def mean(self, values: Sequence[float | Tensor]) -> list[float]:
-        """Mean over ranks of some numbers."""
+        """Element-wise mean over the ranks."""
         return [value / self.world for value in self.sum(values)]
 
     def sum(self, values: Sequence[float | Tensor]) -> list[float]:
-        """Sum over ranks of some numbers."""
+        """Element-wise sum over the ranks."""
         stacked = torch.stack(
             [torch.as_tensor(v, dtype=torch.float64, device=self.device).detach() for v in values]
         )
@@ -63,17 +63,17 @@ class Ranks:
         return stacked.tolist()
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on some rank."""
+        """True if the flag is set on any rank."""
         return self.sum([float(flag)])[0] > 0
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank the main one's values, in place."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors on all ranks with those of rank 0."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all ranks, one after the other, on every rank."""
+        """The concatenated lists of all ranks, on every rank."""
         if self.world == 1:
             return values
         parts: list[Any] = [None] * self.world
@@ -81,13 +81,13 @@ class Ranks:
         return [value for part in parts for value in part]
 
     def loader_workers(self, asked: int | None) -> int:
-        """Loader processes: as asked, else none beside a CPU's work, up to 8 beside a GPU's."""
+        """Number of loader processes: as asked, else none on a CPU and up to 8 for a GPU."""
         if asked is not None:
             return asked
         return min(8, (os.cpu_count() or 1) // self.world) if self.on_gpu else 0
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Block until all ranks arrive."""
         if self.world > 1:
             dist.barrier()
 
@@ -114,12 +114,12 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblem("no CUDA device here", found=name, hint="--device cpu")
     if device.type == "cuda":
-        _check_number(device.index or 0, name)
+        _check_index(device.index or 0, name)
     return device
 
 
-def _check_number(number: int, where: object) -> None:
-    """Refuse the number of a GPU that is not here."""
+def _check_index(number: int, where: object) -> None:
+    """Raise if the GPU index does not exist."""
     found = torch.cuda.device_count()
     if number >= found:
         raise EnvironmentProblem(
@@ -149,7 +149,7 @@ def ranks(device_name: str) -> Iterator[Ranks]:
         os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        _check_number(device.index, "LOCAL_RANK")
+        _check_index(device.index, "LOCAL_RANK")
         torch.cuda.set_device(device)
         dist.init_process_group("nccl", timeout=PATIENCE, device_id=device)
     else:
@@ -195,11 +195,11 @@ def launch(processes: int, device_name: str, arguments: Sequence[str], instead: 
     ]  # fmt: skip
     threads = max(1, (os.cpu_count() or 1) // processes)
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "exit-code"  # torchrun itself turns every failure into 1
+        exit_file = Path(folder) / "exit-code"  # torchrun itself turns every failure into 1
         own = {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        environment = {**own, **os.environ, EXIT_FILE: str(told)}
+        environment = {**own, **os.environ, EXIT_FILE: str(exit_file)}
         # a session of its own: ^C reaches torchrun once, through us, and not every rank beside it
         with subprocess.Popen(command, env=environment, start_new_session=True) as process:
             with on_stop(lambda number, frame: process.send_signal(number)):
                 code = process.wait()
-        return int(told.read_text()) if told.exists() else code
+        return int(exit_file.read_text()) if exit_file.exists() else code

@@ -1,4 +1,4 @@
-"""`Report`: what commands print, numbers inside, text when rendered; and progress on stderr."""
+"""`Report`, the result of a command, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
 @dataclass(frozen=True)
 class Report:
-    """A table with what belongs to it.
+    """A table with notes and facts.
 
     Args:
-        command: The command it is of; names the JSON schema.
+        command: The command that made it; names the JSON schema.
         title: Heading.
         columns: Column names.
-        rows: Plain numbers and text.
+        rows: Plain numbers and text, a value a column.
         notes: Lines under the table.
         facts: Everything else worth keeping; JSON-able.
     """
@@ -48,7 +48,7 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_table(self) -> Table:
-        """For the screen; the first column is text, numbers stand right."""
+        """The table for a screen; columns of numbers are aligned right."""
         table = Table(title=self.title, title_justify="left")
         for number, name in enumerate(self.columns):
             numeric = all(isinstance(row[number], int | float) for row in self.rows)
@@ -96,7 +96,7 @@ def cell(value: Any) -> str:
 
 
 def say(line: str) -> None:
-    """A line for the person watching; never part of the result."""
+    """Print a line on stderr; it is not part of the result."""
     Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
 
 
@@ -111,7 +111,7 @@ class Ticker:
         self._task = bar.add_task(name, total=total, detail="") if bar else None
 
     def start_at(self, done: int) -> None:
-        """Count from here: work of an earlier run gives no rate."""
+        """Start counting at work that an earlier run has done; it does not enter the rate."""
         self.done = self._first = done
 
     def advance(self, count: int = 1, detail: str = "") -> None:
@@ -130,7 +130,7 @@ class Ticker:
 
 @contextmanager
 def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ticker]:
-    """A `Ticker` for a block of work; a mute one unless `show`."""
+    """A `Ticker` for a block of work, silent unless `show`."""
     if not (show and sys.stderr.isatty()):
         yield Ticker(name, total, unit, None, lines=show)
         return

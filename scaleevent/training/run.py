@@ -197,7 +197,9 @@ class Run:
                 on_epoch=on_epoch,
                 fingerprint=fingerprint,
             )
-        ranks.share(objective.model.buffers())  # batch statistics of the last step differ by rank
+        ranks.broadcast(
+            objective.model.buffers()
+        )  # batch statistics of the last step differ by rank
         objective.model.eval()
 
     def _parallel(self, model: nn.Module) -> nn.Module:
