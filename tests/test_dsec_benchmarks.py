@@ -11,7 +11,7 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import DATASETS, dsec_depth, dsec_flow, dsec_labels, dsec_semantic
 from scaleevent.datasets.calibration import read_depth_scale
 from scaleevent.datasets.flow_png import write_png16
-from scaleevent.datasets.labelled import LabelView, read_times, seen_from
+from scaleevent.datasets.timed_labels import LabelView, read_times, seen_from
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording

@@ -63,7 +63,7 @@ PLUGINS = {
         "custom",
         "dsec",
         "dsec_labels",
-        "labelled",
+        "timed_labels",
         "mvsec",
     },
     "tasks": {"task"},

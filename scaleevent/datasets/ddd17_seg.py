@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.labelled import (
+from scaleevent.datasets.timed_labels import (
     LabelView,
     TimedLabel,
     pair_labels,

@@ -25,7 +25,7 @@ from scaleevent.datasets.dsec_labels import (
     sensor_size,
 )
 from scaleevent.datasets.flow_png import decode_grey
-from scaleevent.datasets.labelled import TimedLabel, check_size, read_bytes
+from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_bytes
 from scaleevent.grids.windows import window_rule
 
 DISPARITY = ("disparity/event", "disparity_event")

@@ -27,7 +27,7 @@ from scaleevent.datasets.dsec_labels import (
     sensor_size,
 )
 from scaleevent.datasets.flow_png import decode_flow
-from scaleevent.datasets.labelled import (
+from scaleevent.datasets.timed_labels import (
     TimedLabel,
     check_size,
     read_bytes,

@@ -20,7 +20,7 @@ import numpy as np
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.dsec import Place, find_sequences, read_rectify_map
 from scaleevent.datasets.frames import list_pictures
-from scaleevent.datasets.labelled import (
+from scaleevent.datasets.timed_labels import (
     LabelView,
     TimedLabel,
     pair_labels,

@@ -28,7 +28,7 @@ from scaleevent.datasets.dsec_labels import (
     require,
     sensor_size,
 )
-from scaleevent.datasets.labelled import TimedLabel, read_ids
+from scaleevent.datasets.timed_labels import TimedLabel, read_ids
 from scaleevent.errors import DataError
 from scaleevent.grids.windows import window_rule
 

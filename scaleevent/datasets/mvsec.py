@@ -276,7 +276,7 @@ def complete(
     """The pairs with their grey image, those without a known label left out and counted.
 
     Args:
-        pairs: From `scaleevent.datasets.labelled.pair_labels`; `frame` in the provenance is the
+        pairs: From `scaleevent.datasets.timed_labels.pair_labels`; `frame` in the provenance is the
             number of the image, None for none.
         task: Name of the label, NaN where unknown.
         images: The grey images.

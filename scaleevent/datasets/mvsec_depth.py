@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.labelled import TimedLabel, pair_labels
 from scaleevent.datasets.mvsec import (
     CAMERA,
     TRUTH,
@@ -34,6 +33,7 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
+from scaleevent.datasets.timed_labels import TimedLabel, pair_labels
 from scaleevent.grids.windows import WindowRule, window_rule
 from scaleevent.pairs.pair import Pair
 

@@ -29,7 +29,6 @@ import numpy as np
 
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.flow_propagation import propagate_flow
-from scaleevent.datasets.labelled import TimedLabel, pair_labels, refuse_window_rule
 from scaleevent.datasets.mvsec import (
     CAMERA,
     FLOW_TRUTH,
@@ -44,6 +43,7 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
+from scaleevent.datasets.timed_labels import TimedLabel, pair_labels, refuse_window_rule
 from scaleevent.errors import DataError
 from scaleevent.pairs.pair import Pair
 
