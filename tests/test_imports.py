@@ -61,6 +61,7 @@ PLUGINS = {
         "frames",
         "video",
         "custom",
+        "custom_files",
         "dsec",
         "dsec_labels",
         "timed_labels",

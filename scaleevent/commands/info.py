@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.config.data import InfoConfig
-from scaleevent.datasets.custom import found_beside
+from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording, recording_facts

@@ -52,7 +52,8 @@ class Camera:
             (..., 2) column and row.
         """
         scale, shift = self._distortion(points)
-        return (points * scale + shift) * self._focal + self._centre
+        pixels: np.ndarray = (points * scale + shift) * self._focal + self._centre
+        return pixels
 
     def undistort(self, pixels: np.ndarray) -> np.ndarray:
         """Rays of pixels: the inverse of `distort`, by fixed-point iteration.
@@ -153,12 +154,14 @@ def read_rig(path: Path) -> Rig:
         DataError: Not YAML, or a key that is missing, of the wrong shape, not finite or singular.
     """
     keys = _Keys.read(path)
-    cameras = []
-    for name in ("intrinsics.cam0", "intrinsics.cam1"):
+
+    def camera(name: str) -> Camera:
         keys.require_model(name)
         distortion = keys.numbers(f"{name}.distortion_coeffs", (4,))
-        cameras.append(Camera(keys.matrix(name), distortion, *keys.size(name)))
-    return Rig(*cameras, keys.rotation("extrinsics.T_10", (4, 4)))
+        return Camera(keys.matrix(name), distortion, *keys.size(name))
+
+    events, frames = camera("intrinsics.cam0"), camera("intrinsics.cam1")
+    return Rig(events, frames, keys.rotation("extrinsics.T_10", (4, 4)))
 
 
 def read_rectified_rig(path: Path) -> RectifiedRig:

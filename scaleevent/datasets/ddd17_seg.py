@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import SequencesConfig, WindowSettings
 from scaleevent.datasets.timed_labels import (
     LabelView,
     TimedLabel,
@@ -56,6 +56,10 @@ TIMES, PIXELS, MASKS = "events.dat.t", "events.dat.xyp", "segmentation_masks"
 INDEXES = tuple(f"index/index_{ms}ms.npy" for ms in (50, 10, 250))  # the same times in all three
 
 _NUMBER = re.compile(r"(?:.*_)?([0-9]+)\.png")
+
+
+class Settings(SequencesConfig, WindowSettings):
+    """What `ddd17-seg` adds to the settings of `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,7 @@ def read_mask(path: Path) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def sources(config: PrepareConfig) -> list[Drive]:
+def sources(config: Settings) -> list[Drive]:
     """The folders of the data set found under the roots.
 
     Raises:
@@ -318,7 +322,7 @@ def _missing(folder: Path) -> list[str]:
     return lacks
 
 
-def _source(name: str, folder: Path, config: PrepareConfig) -> Drive:
+def _source(name: str, folder: Path, config: Settings) -> Drive:
     times, pixels = ((folder / part).stat().st_size for part in (TIMES, PIXELS))
     if times % 8 or pixels * 8 != times * 6:
         raise DataError(

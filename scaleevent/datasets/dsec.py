@@ -16,14 +16,14 @@ Layouts seen in the wild, told apart by where `events.h5` lies:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
 from scaleevent.datasets.frames import (
     EventView,
@@ -63,6 +63,10 @@ TEST_SEQUENCES = {
 _MAP_BYTES = 64 << 20
 
 
+class Settings(SequencesConfig, WindowSettings, DamageSettings):
+    """What `dsec` adds to the settings of `prepare`."""
+
+
 @dataclass(frozen=True)
 class Sequence:
     """One sequence: one task of `prepare`.
@@ -77,7 +81,7 @@ class Sequence:
         rectify_map: rectify_map.h5; with distorted pictures it may be absent, like the next.
         calibration: cam_to_cam.yaml.
         rule: How windows are found.
-        max_bad: Share of the events that damage may cost; None: nothing.
+        max_bad: Fraction of the events that damage may cost; None: nothing.
         lossless: Encode as PNG what is warped.
         found: The layout and what was recognised, for people.
     """
@@ -170,7 +174,7 @@ def read_rectify_map(path: Path) -> np.ndarray:
     return values
 
 
-def sources(config: PrepareConfig) -> list[Sequence]:
+def sources(config: Settings) -> list[Sequence]:
     """The sequences found under the roots.
 
     Raises:
@@ -192,19 +196,9 @@ def sources(config: PrepareConfig) -> list[Sequence]:
         same = sorted({str(place.events.resolve()) for place in wanted if place.name == name})
         if len(same) > 1:
             raise DataError("sequence found twice", where=name, found=", ".join(same))
-    places = {place.name: place for place in wanted}
-    missing = {name: lacks for name, place in places.items() if (lacks := place.missing())}
-    if missing:
-        raise DataError(
-            f"files of {len(missing)} of {len(places)} sequences are missing",
-            where=", ".join(map(str, config.roots)),
-            found="; ".join(
-                f"{name} (layout {places[name].layout}) has no {', no '.join(lacks)}"
-                for name, lacks in list(missing.items())[:10]
-            ),
-            hint="download them, or name the sequences that are whole: --sequences",
-        )
-    return [_source(places[name], config) for name in sorted(places)]
+    places = sorted({place.name: place for place in wanted}.values(), key=lambda p: p.name)
+    parts = require({place: place.needed() for place in places}, config.roots)
+    return [_source(place, parts[place], config) for place in places]
 
 
 @dataclass(frozen=True)
@@ -228,15 +222,42 @@ class Place:
         paths = (Path(prefix + name) for prefix in self.prefixes for name in names)
         return next((path for path in paths if path.exists()), None)
 
-    def missing(self) -> list[str]:
-        """Parts without which there are no pairs."""
-        lacks = [] if self.part(TIMES) else [TIMES[0]]
-        if self.part(DISTORTED):
-            return lacks
-        if not self.part(RECTIFIED):
-            return [*lacks, f"{RECTIFIED[0]} or {DISTORTED[0]}"]
-        needed = (RECTIFY, CALIBRATION)
-        return [*lacks, *(names[0] for names in needed if not self.part(names))]
+    def needed(self) -> dict[str, Path | None]:
+        """The parts without which there are no pairs; None for one that is missing."""
+        distorted = self.part(DISTORTED)
+        pictures = {f"{RECTIFIED[0]} or {DISTORTED[0]}": distorted or self.part(RECTIFIED)}
+        warp = () if distorted else (RECTIFY, CALIBRATION)
+        return pictures | {names[0]: self.part(names) for names in (TIMES, *warp)}
+
+
+def require(
+    parts: Mapping[Place, Mapping[str, Path | None]], roots: Iterable[Path]
+) -> dict[Place, tuple[Path, ...]]:
+    """The parts of every sequence, all of which are there.
+
+    Args:
+        parts: The parts of every sequence by name; None where one is missing.
+        roots: Where they were looked for.
+
+    Raises:
+        DataError: Which parts of which sequences are missing.
+    """
+    lacking = {
+        place: [part for part, path in found.items() if path is None]
+        for place, found in parts.items()
+        if None in found.values()
+    }
+    if lacking:
+        raise DataError(
+            f"files of {len(lacking)} of {len(parts)} sequences are missing",
+            where=", ".join(map(str, roots)),
+            found="; ".join(
+                f"{place.name} (layout {place.layout}) has no {', no '.join(lacks)}"
+                for place, lacks in list(lacking.items())[:10]
+            ),
+            hint="download them, or name the sequences that are whole: --sequences",
+        )
+    return {place: tuple(filter(None, found.values())) for place, found in parts.items()}
 
 
 def find_sequences(root: Path) -> list[Place]:
@@ -271,27 +292,24 @@ def find_sequences(root: Path) -> list[Place]:
     return places
 
 
-def _source(place: Place, config: PrepareConfig) -> Sequence:
-    distorted, rectified = place.part(DISTORTED), place.part(RECTIFIED)
-    folder = distorted or rectified
-    times = place.part(TIMES)
-    stamps = read_frame_times(times, "us", config.exposure_point)
+def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence:
+    folder, times = parts[:2]
+    stamps = read_frame_times(times, "us", "middle")
     paths = list_pictures(folder)
     check_count(len(paths), "pictures", folder, len(stamps.us), times)
     frames = PictureFiles.in_order(stamps.us, paths)
     rectify_map = place.part(RECTIFY)
-    size = config.size
-    if size is None and rectify_map is not None:
+    if rectify_map is None:  # then the pictures are distorted: on the event pixels
+        size = picture_size(frames.paths[0])
+    else:
         size = read_rectify_map(rectify_map).shape[:2]
-    elif size is None:
-        size = picture_size(frames.paths[0])  # distorted pictures are on the event pixels
     source = Sequence(
         name=place.name,
         events=place.events,
         frames=frames,
         times=times,
         size=size,
-        rectified=distorted is None,
+        rectified=place.part(DISTORTED) is None,
         rectify_map=rectify_map,
         calibration=place.part(CALIBRATION),
         rule=window_rule(config),

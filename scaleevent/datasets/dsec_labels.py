@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.dsec import Place, find_sequences, read_rectify_map
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.datasets.timed_labels import (
@@ -33,6 +35,27 @@ from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
+
+
+class LabelSettings(SequencesConfig):
+    """What all label benchmarks on DSEC add to the settings of `prepare`."""
+
+    label_skip: Annotated[
+        int | None, Field(ge=0, description="labels left out at a sequence's start")
+    ] = None
+    label_stride: Annotated[
+        int | None, Field(ge=1, description="of the others every how many is taken")
+    ] = None
+
+    def chosen(self, skip: int, stride: int) -> slice:
+        """Which labels are taken.
+
+        Args:
+            skip: Labels left out at the start, unless `label_skip` is given.
+            stride: Every how many of the others is taken, unless `label_stride` is given.
+        """
+        first = skip if self.label_skip is None else self.label_skip
+        return slice(first, None, self.label_stride or stride)
 
 
 @dataclass(frozen=True)
@@ -87,7 +110,7 @@ class LabelledSequence:
         yield from pair_labels(seen, self.labels, self.task, self.rule, self.name, counts)
 
 
-def find_labelled(config: PrepareConfig, splits: Mapping[str, str]) -> list[tuple[Place, Path]]:
+def find_labelled(config: LabelSettings, splits: Mapping[str, str]) -> dict[Place, Path]:
     """The benchmark's sequences under the roots, by name, each with the root it lies under.
 
     Sequences of DSEC that the benchmark does not use are passed over.
@@ -131,7 +154,7 @@ def find_labelled(config: PrepareConfig, splits: Mapping[str, str]) -> list[tupl
         if number > 1:
             same = sorted(str(events) for events, (p, _) in wanted.items() if p.name == name)
             raise DataError("sequence found twice", where=name, found=", ".join(same))
-    return sorted(wanted.values(), key=lambda item: item[0].name)
+    return dict(sorted(wanted.values(), key=lambda item: item[0].name))
 
 
 def _with_label_folders(place: Place, root: Path) -> Place:
@@ -149,44 +172,6 @@ def _with_label_folders(place: Place, root: Path) -> Place:
 def part_of(place: Place, names: Iterable[str]) -> Path | None:
     """The first of these files or folders that is there; `{0}` stands for the sequence."""
     return place.part(tuple(name.format(place.name) for name in names))
-
-
-def require(parts: Mapping[str, Mapping[str, Path | None]], roots: Iterable[Path]) -> None:
-    """Refuse sequences with missing parts.
-
-    Args:
-        parts: For every sequence its parts by name; None where one is missing.
-        roots: Where they were looked for.
-
-    Raises:
-        DataError: What is missing of which sequence.
-    """
-    lacking = {
-        name: [part for part, path in found.items() if path is None]
-        for name, found in parts.items()
-        if None in found.values()
-    }
-    if lacking:
-        raise DataError(
-            f"files of {len(lacking)} of {len(parts)} sequences are missing",
-            where=", ".join(map(str, roots)),
-            found="; ".join(
-                f"{name} has no {', no '.join(lacks)}" for name, lacks in list(lacking.items())[:10]
-            ),
-            hint="download them, or name the sequences that are whole: --sequences",
-        )
-
-
-def chosen_labels(config: PrepareConfig, skip: int, stride: int) -> slice:
-    """Which labels are taken: the given numbers unless the configuration has others.
-
-    Args:
-        config: May set `label_skip` and `label_stride`.
-        skip: Labels left out at the start.
-        stride: Every how many of the others is taken.
-    """
-    first = skip if config.label_skip is None else config.label_skip
-    return slice(first, None, config.label_stride or stride)
 
 
 def label_files(folder: Path, times: Path, columns: int) -> tuple[np.ndarray, list[Path]]:

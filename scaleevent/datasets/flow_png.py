@@ -222,7 +222,7 @@ def _inflate(packed: bytes, size: int, where: object) -> np.ndarray:
 
 
 @nb.njit(nogil=True, cache=True)
-def _unfilter(lines, step, pixels):
+def _unfilter(lines: np.ndarray, step: int, pixels: np.ndarray) -> None:
     """Undo PNG's five filters (W3C PNG, section 9) into `pixels`, padded by a row and a pixel."""
     for y in range(lines.shape[0]):
         kind = lines[y, 0]
@@ -243,7 +243,7 @@ def _unfilter(lines, step, pixels):
 
 
 @nb.njit(nogil=True, cache=True)
-def _paeth(left, up, corner):
+def _paeth(left: np.int64, up: np.int64, corner: np.int64) -> np.int64:
     """Whichever of three neighbours is nearest to left + up - corner."""
     to_left, to_up = abs(up - corner), abs(left - corner)
     to_corner = abs(left + up - 2 * corner)

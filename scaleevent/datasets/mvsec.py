@@ -23,7 +23,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import SequencesConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording
@@ -37,12 +37,12 @@ DATA, TRUTH, FLOW_TRUTH = "_data.hdf5", "_gt.hdf5", "_gt_flow_dist.npz"
 DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError)
 """What the HDF5 library raises on files that are not whole."""
 
-_BLOCK_BYTES, _BLOCK_MAPS = 16 << 20, 8
+BLOCK_BYTES, BLOCK_MAPS = 16 << 20, 8
 """Maps read at once, whichever are more: neighbours share chunks of the file, and one flow between
 images goes back by a few."""
 
 
-def find_scenes(config: PrepareConfig, known: Collection[str]) -> dict[str, Path]:
+def find_scenes(config: SequencesConfig, known: Collection[str]) -> dict[str, Path]:
     """The data file of every scene of a benchmark that is wanted and there, in order of name.
 
     Raises:
@@ -90,7 +90,7 @@ def find_file(roots: list[Path], name: str) -> Path | None:
 
 
 def find_truths(
-    config: PrepareConfig, scenes: Collection[str], endings: tuple[str, ...]
+    config: SequencesConfig, scenes: Collection[str], endings: tuple[str, ...]
 ) -> dict[str, Path]:
     """The ground-truth file of every scene: the first of the endings that is there.
 
@@ -143,7 +143,7 @@ class BlockReader:
         self, read: Callable[[int, int], np.ndarray], length: int, item_bytes: int
     ) -> None:
         self._read, self._length = read, length
-        self._block = max(_BLOCK_BYTES // item_bytes, _BLOCK_MAPS)
+        self._block = max(BLOCK_BYTES // item_bytes, BLOCK_MAPS)
         self._held: dict[int, np.ndarray] = {}
 
     def __getitem__(self, number: int) -> np.ndarray:
@@ -153,7 +153,8 @@ class BlockReader:
             while len(self._held) > 1:
                 del self._held[min(self._held)]
             self._held[block] = self._read(start, min(start + self._block, self._length))
-        return self._held[block][inside]
+        one: np.ndarray = self._held[block][inside]
+        return one
 
 
 class Hdf5Maps:
@@ -192,7 +193,7 @@ class Hdf5Maps:
             self.times_us = ascending_times(seconds, f"{path}, dataset {name}_ts")
             opened.pop_all()
         item_bytes = prod(shape) * self._maps.dtype.itemsize
-        self._reader = BlockReader(self._rows, len(self._maps), item_bytes)
+        self._reader = BlockReader(self.read, len(self._maps), item_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -211,9 +212,14 @@ class Hdf5Maps:
         """
         return self._reader[number]
 
-    def _rows(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The maps from index `start` up to `stop`.
+
+        Raises:
+            DataError: Damaged data.
+        """
         try:
-            return self._maps[start:stop]
+            return np.asarray(self._maps[start:stop])
         except DAMAGE as error:
             raise self._damaged(error) from None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import SequencesConfig, WindowSettings
 from scaleevent.datasets.mvsec import (
     CAMERA,
     TRUTH,
@@ -50,6 +50,10 @@ SCENES = {
 
 NEAR_US = 50_000
 """A grey image this far from a map still shows its scene: the time between maps."""
+
+
+class Settings(SequencesConfig, WindowSettings):
+    """What `mvsec-depth` adds to the settings of `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,10 @@ class DepthScene:
         frames = nearest_images(depths.times_us, images.times_us)
         labels = []
         for number, (time, frame) in enumerate(zip(depths.times_us.tolist(), frames, strict=True)):
-            told = {"map": number, "frame": frame}
-            if frame is not None:
-                told["frame_us"] = int(images.times_us[frame])
+            seen = {} if frame is None else {"frame_us": int(images.times_us[frame])}
             load = partial(valid_depth, depths, number)
-            labels.append(TimedLabel(time, time, load, origin | told))
+            provenance = {**origin, "map": number, "frame": frame, **seen}
+            labels.append(TimedLabel(time, time, load, provenance))
         return labels
 
 
@@ -125,7 +128,7 @@ def nearest_images(times_us: np.ndarray, images_us: np.ndarray) -> list[int | No
     return [int(k) if ok else None for k, ok in zip(nearest, near, strict=True)]
 
 
-def sources(config: PrepareConfig) -> list[DepthScene]:
+def sources(config: Settings) -> list[DepthScene]:
     """The scenes of the benchmark found under the roots.
 
     Raises:
@@ -137,7 +140,7 @@ def sources(config: PrepareConfig) -> list[DepthScene]:
     return [_source(name, scenes[name], truths[name], config) for name in scenes]
 
 
-def _source(name: str, data: Path, truth: Path, config: PrepareConfig) -> DepthScene:
+def _source(name: str, data: Path, truth: Path, config: Settings) -> DepthScene:
     with Hdf5Maps(truth, DEPTH, np.floating) as depths, open_images(data) as images:
         found = f"{len(depths)} depth maps, {len(images)} grey images"
         return DepthScene(

@@ -23,11 +23,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import IO, Annotated, Self
 
 import numpy as np
+from pydantic import Field
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.flow_propagation import propagate_flow
 from scaleevent.datasets.mvsec import (
     CAMERA,
@@ -43,7 +44,7 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
-from scaleevent.datasets.timed_labels import TimedLabel, pair_labels, refuse_window_rule
+from scaleevent.datasets.timed_labels import TimedLabel, pair_labels
 from scaleevent.errors import DataError
 from scaleevent.pairs.pair import Pair
 
@@ -62,6 +63,15 @@ outdoor_day1 uzh-rpg/E-RAFT:config/mvsec_20.json."""
 
 LONGEST_US = 500_000
 """Longest time between the two images; more is a gap in the recording."""
+
+
+class Settings(SequencesConfig):
+    """What `mvsec-flow` adds to the settings of `prepare`: windows are the spans of its labels."""
+
+    dt: Annotated[int, Field(ge=1, le=16, description="image intervals that a flow spans")] = 1
+    all_frames: Annotated[
+        bool, Field(description="beyond the part that is usually scored, too")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,7 @@ class NpzFlow:
 
         return BlockReader(read, shape[0], size)
 
-    def _open(self, name: str) -> tuple[zipfile.ZipExtFile, tuple[int, ...], np.dtype]:
+    def _open(self, name: str) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
         """An array's file behind its header, its shape and type."""
         try:
             file = self._opened.enter_context(self._archive.open(f"{name}.npy"))
@@ -231,9 +241,7 @@ class NpzFlow:
             )
         return file, shape, dtype
 
-    def _read(
-        self, file: zipfile.ZipExtFile, shape: tuple[int, ...], dtype: np.dtype
-    ) -> np.ndarray:
+    def _read(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         number = int(np.prod(shape))
         try:
             return np.frombuffer(file.read(number * dtype.itemsize), dtype, number).reshape(shape)
@@ -249,20 +257,19 @@ class NpzFlow:
         )
 
 
-def sources(config: PrepareConfig) -> list[FlowScene]:
+def sources(config: Settings) -> list[FlowScene]:
     """The scenes of the benchmark found under the roots.
 
     Raises:
-        ConfigError: No root, a scene that is not of the benchmark, or a rule for windows.
+        ConfigError: No root, or a scene that is not of the benchmark.
         DataError: No scene, a ground truth that is missing or too short, unusable files.
     """
-    refuse_window_rule(config)
     scenes = find_scenes(config, SCENES)
     truths = find_truths(config, scenes, (FLOW_TRUTH, TRUTH))
     return [_source(name, scenes[name], truths[name], config) for name in scenes]
 
 
-def _source(name: str, data: Path, truth: Path, config: PrepareConfig) -> FlowScene:
+def _source(name: str, data: Path, truth: Path, config: Settings) -> FlowScene:
     dt = config.dt
     part = slice(None) if config.all_frames else SCENES[name][1]
     with open_flow(truth) as flow, open_images(data) as images:

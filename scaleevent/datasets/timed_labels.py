@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scaleevent.config.data import PrepareConfig, WindowSettings
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.source import RawBlock, Source
@@ -87,24 +86,13 @@ class LabelView:
         return RawBlock(first, events.t[kept], x, y, events.p[kept], dropped)
 
 
-@dataclass(frozen=True)
-class _Seen(Source):
+class _ViewedSource(Source):
     """The decoder behind `seen_from`: reads another recording through a view."""
 
-    recording: Recording
-    view: LabelView
-
-    @property
-    def format(self) -> str:
-        return self.recording.format
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.view.height, self.view.width
-
-    @property
-    def notes(self) -> dict[str, str]:
-        return self.recording.notes
+    def __init__(self, recording: Recording, view: LabelView) -> None:
+        self.recording, self.view = recording, view
+        self.format, self.notes = recording.format, recording.notes
+        self.size = view.height, view.width
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         first = 0
@@ -118,7 +106,7 @@ class _Seen(Source):
 
 def seen_from(recording: Recording, view: LabelView) -> Recording:
     """The recording on the grid of its labels; its tally names the events that are not there."""
-    return Recording(recording.path, _Seen(recording, view), view.height, view.width)
+    return Recording(recording.path, _ViewedSource(recording, view), view.height, view.width)
 
 
 def pair_labels(
@@ -209,20 +197,6 @@ def _around(stream: EventStream, label: TimedLabel) -> _Found:
     late = held.between(start, end)
     reason = stream.why_unusable(start, events) or stream.why_unusable(end, late)
     return before, events, (after, late), reason
-
-
-def refuse_window_rule(config: PrepareConfig) -> None:
-    """For labels of a span, whose windows are that span.
-
-    Raises:
-        ConfigError: A setting of `WindowSettings` is given.
-    """
-    for key, setting in WindowSettings.model_fields.items():
-        if getattr(config, key) != setting.default:
-            raise ConfigError(
-                f"{config.name} takes no rule for windows: they are the spans of its labels",
-                where=key,
-            )
 
 
 def read_times(path: Path, columns: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
         raise DataError("cannot read the video", where=path, found=error) from None
 
 
-def _av():  # noqa: ANN202  the package is optional, so is its type
+def _av() -> ModuleType:
     try:
         import av
     except ImportError:
