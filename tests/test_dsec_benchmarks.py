@@ -195,7 +195,7 @@ def test_sequences_of_other_benchmarks_are_passed_over(tmp_path):
 
 
 def test_roots_without_the_benchmark(tmp_path):
-    with pytest.raises(ConfigError, match="folder of DSEC"):
+    with pytest.raises(ConfigError, match="folder of its data"):
         prepare("depth")
     files.write_semantic(tmp_path / "one", "E", "zurich_city_13_a")
     with pytest.raises(DataError, match="no sequence of this benchmark") as caught:

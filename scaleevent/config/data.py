@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scaleevent.config.catalog import DATASETS, Part
 from scaleevent.config.settings import OneOf, PartSettings, Settings, parse_share, parse_size
+from scaleevent.errors import ConfigError
 
 Normaliser = Literal[
     "minmax", "symmetric", "none", "minmax8", "symmetric8", "robust8", "std_pop", "std_unbiased"
@@ -127,6 +128,18 @@ class PrepareConfig(PartSettings):
     overwrite: Annotated[bool, Field(description="empty the output store first")] = False
     dry_run: Annotated[bool, Field(description="list what would be read and written")] = False
 
+    def require_roots(self) -> None:
+        """Refuse settings that name no folder or file.
+
+        Raises:
+            ConfigError: `roots` is empty.
+        """
+        if not self.roots:
+            raise ConfigError(
+                f"{self.name} needs the folder of its data",
+                hint=f"scaleevent prepare {self.name} FOLDER -o PAIRS",
+            )
+
 
 class SequencesConfig(PrepareConfig):
     """Settings of a data set that consists of named sequences."""
@@ -134,6 +147,18 @@ class SequencesConfig(PrepareConfig):
     sequences: Annotated[
         list[str], Field(description="only these sequences (repeat the flag)")
     ] = []
+
+    def check_sequences(self, known: Collection[str]) -> None:
+        """Refuse sequences that the data set does not have.
+
+        Raises:
+            ConfigError: The unknown ones.
+        """
+        if unknown := sorted(set(self.sequences) - set(known)):
+            raise ConfigError(
+                "no such sequence in this data set", where="--sequences",
+                found=", ".join(unknown), expected=", ".join(sorted(known)),
+            )  # fmt: skip
 
 
 class VoxelizeConfig(StreamSettings):

@@ -1,8 +1,8 @@
-"""`custom`: your own recordings, with frames inside the file, in a folder beside it, or in a video.
+"""`custom`: your own recordings, with frames in the file, in a folder next to it or in a video.
 
 A root is one recording file or a folder that holds one (or several AEDAT4 files). Frames that are
-not in the recording come from `images`, `frames` or `rgb` beside it, or from a video, with their
-times in a text file (`read_frame_times`). Whatever is found can be named instead.
+not in the recording come from `images`, `frames` or `rgb` next to it, or from a video, with their
+times in a text file (`read_frame_times`). Each of these can also be named by a setting.
 """
 
 from __future__ import annotations
@@ -179,10 +179,7 @@ def sources(config: Settings) -> list[CustomRecording]:
         ConfigError: No root, or options that exclude each other.
         DataError: No recording, no frames, no times, several of them, or counts that differ.
     """
-    if not config.roots:
-        raise ConfigError(
-            "custom needs a folder or a recording", hint="scaleevent prepare custom FOLDER -o PAIRS"
-        )
+    config.require_roots()
     if config.homography and config.calibration:
         raise ConfigError("give --homography or --calibration, not both")
     segment = None if config.segment is None else config.segment - 1
@@ -228,11 +225,8 @@ def unique_names(names: list[str]) -> list[str]:
 
 def read_options(config: StreamSettings) -> dict[str, Any]:
     """Arguments of `open_recording` for every recording, besides its sensor's size."""
-    return {
-        "time_unit": config.time_unit,
-        "columns": config.columns,
-        "max_bad": config.tolerated,
-    }
+    units = {"time_unit": config.time_unit, "columns": config.columns}
+    return {**units, "max_bad": config.tolerated}
 
 
 def with_frames(name: str, recording: Recording, config: Settings) -> CustomRecording:

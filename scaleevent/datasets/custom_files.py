@@ -1,4 +1,4 @@
-"""The files of a recording: events, and the frames and frame times beside them, by their names."""
+"""The files that belong to a recording, by their names: events, frames, frame times."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def find_frames(folder: Path, given: Path | None) -> Path:
 
 
 def find_times(folder: Path, frames: Path, given: Path | None) -> Path:
-    """The file of frame times: beside the recording in `folder`, or in the folder of the frames.
+    """The file of frame times: in the recording's `folder`, or in that of the frames.
 
     Raises:
         DataError: There is none.

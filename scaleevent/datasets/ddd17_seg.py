@@ -31,7 +31,7 @@ from scaleevent.datasets.timed_labels import (
     pair_labels,
     seen_from,
 )
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import Recording
 from scaleevent.formats.columns import to_block, to_microseconds
 from scaleevent.formats.source import BLOCK, RawBlock, Source
@@ -87,9 +87,9 @@ class DavisEvents(Source):
         try:
             with (self.folder / TIMES).open("rb") as t, (self.folder / PIXELS).open("rb") as xyp:
                 for first in range(0, self.length, BLOCK):
-                    number = min(BLOCK, self.length - first)
-                    times = np.fromfile(t, "<i8", number)
-                    x, y, p = np.fromfile(xyp, "<i2", 3 * number).reshape(-1, 3).T
+                    count = min(BLOCK, self.length - first)
+                    times = np.fromfile(t, "<i8", count)
+                    x, y, p = np.fromfile(xyp, "<i2", 3 * count).reshape(-1, 3).T
                     yield to_block(first, times, x, y, p, "ns", where)
         except OSError as error:
             raise DataError("cannot read the events", where=where, found=error) from None
@@ -132,7 +132,7 @@ class Drive:
         return len(self.masks)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every label that knows a pixel and has events before it.
+        """A pair for every label with at least one valid pixel and events before it.
 
         Raises:
             DataError: Damage, or not one pair.
@@ -261,18 +261,10 @@ def sources(config: Settings) -> list[Drive]:
 
     Raises:
         ConfigError: No root, or a folder that is not of the benchmark.
-        DataError: No folder, one that is found twice, files that are missing or cannot be used.
+        DataError: No folder, one that is found twice, missing or unusable files.
     """
-    if not config.roots:
-        raise ConfigError(
-            "ddd17-seg needs its folder", hint="scaleevent prepare ddd17-seg FOLDER -o PAIRS"
-        )
-    unknown = sorted(set(config.sequences) - set(SPLITS))
-    if unknown:
-        raise ConfigError(
-            "no such folder in this benchmark", where="--sequences", found=", ".join(unknown),
-            expected=", ".join(sorted(SPLITS)),
-        )  # fmt: skip
+    config.require_roots()
+    config.check_sequences(SPLITS)
     wanted = set(config.sequences) or {name for name, split in SPLITS.items() if split != "val"}
     folders = {name: path for name, path in find_folders(config.roots).items() if name in wanted}
     lost = sorted(set(config.sequences) - set(folders))
@@ -281,7 +273,7 @@ def sources(config: Settings) -> list[Drive]:
             "no such folder of DDD17",
             where=", ".join(map(str, config.roots)),
             expected=f"{', '.join(lost or sorted(wanted))}, each with {TIMES}",
-            hint="unpack ddd17_seg.tar.gz of ESS; the folders are looked for up to two below",
+            hint="unpack ddd17_seg.tar.gz of ESS; the folders may lie up to two levels below",
         )
     missing = {name: lacks for name, path in folders.items() if (lacks := _missing(path))}
     if missing:
@@ -347,7 +339,7 @@ def _source(name: str, folder: Path, config: Settings) -> Drive:
 
 
 def numbered(folder: Path) -> dict[int, Path]:
-    """PNG files by the number at the end of their name, ascending; none where there is no folder.
+    """PNG files by the number at the end of their name, ascending; empty without the folder.
 
     Raises:
         DataError: A name without number, number 0, or a number twice.

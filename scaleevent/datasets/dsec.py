@@ -1,10 +1,10 @@
-"""`dsec`: DSEC sequences as they lie on disk, left cameras, frames in the distorted event view.
+"""`dsec`: DSEC sequences as downloaded: left cameras, frames in the distorted event view.
 
 Events stay raw, on whole pixels. Frames are DSEC-Det's `images/left/distorted`, already in that
 view, or the rectified PNGs warped into it: rectify_map[y, x] gives the rectified event pixel, and
 an infinite-depth homography takes it to the rectified frame (`scaleevent.datasets.calibration`).
 
-Layouts seen in the wild, told apart by where `events.h5` lies:
+Layouts seen in the wild, recognised by where `events.h5` lies:
 
     A  [train|test]/SEQ/events/left/events.h5                  merged, as DSEC-Det
     B  train_events/SEQ/events/left/events.h5                  one folder a product
@@ -16,7 +16,7 @@ Layouts seen in the wild, told apart by where `events.h5` lies:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from scaleevent.datasets.frames import (
     picture_size,
     read_frame_times,
 )
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.grids.windows import WindowRule, window_rule
@@ -179,24 +179,9 @@ def sources(config: Settings) -> list[Sequence]:
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    if not config.roots:
-        raise ConfigError("dsec needs its folder", hint="scaleevent prepare dsec FOLDER -o PAIRS")
-    found = [place for root in config.roots for place in find_sequences(root)]
-    names = sorted({place.name for place in found})
-    unknown = sorted(set(config.sequences) - set(names))
-    if unknown:
-        raise ConfigError(
-            "sequence not found", where="--sequences", found=", ".join(unknown),
-            expected=", ".join(names),
-        )  # fmt: skip
-    wanted = [place for place in found if place.name in (config.sequences or names)]
-    for name in names:
-        same = sorted({str(place.events.resolve()) for place in wanted if place.name == name})
-        if len(same) > 1:
-            raise DataError("sequence found twice", where=name, found=", ".join(same))
-    places = sorted({place.name: place for place in wanted}.values(), key=lambda p: p.name)
+    places = find_places(config)
     parts = require({place: place.needed() for place in places}, config.roots)
     return [_source(place, parts[place], config) for place in places]
 
@@ -258,6 +243,42 @@ def require(
             hint="download them, or name the sequences that are whole: --sequences",
         )
     return {place: tuple(filter(None, found.values())) for place, found in parts.items()}
+
+
+def find_places(config: SequencesConfig, known: Collection[str] | None = None) -> dict[Place, Path]:
+    """The wanted sequences under the roots, by name, each with the root it lies under.
+
+    Args:
+        config: Roots and wanted sequences.
+        known: The sequences of a benchmark, where all others are passed over.
+
+    Raises:
+        ConfigError: No root, or a wanted sequence that is not there.
+        DataError: No sequence, or one that is found twice.
+    """
+    config.require_roots()
+    found = [(place, root) for root in config.roots for place in find_sequences(root)]
+    used = [(place, root) for place, root in found if known is None or place.name in known]
+    config.check_sequences({place.name for place, _ in used})
+    if not used:
+        raise DataError(
+            "no sequence of this benchmark in the folder",
+            where=", ".join(map(str, config.roots)),
+            found=", ".join(sorted({place.name for place, _ in found})),
+            expected=", ".join(sorted(known or ())),
+        )
+    wanted = {
+        place.events.resolve(): (place, root)
+        for place, root in used
+        if not config.sequences or place.name in config.sequences
+    }
+    files: dict[str, list[str]] = {}
+    for events, (place, _) in wanted.items():
+        files.setdefault(place.name, []).append(str(events))
+    for name, same in files.items():
+        if len(same) > 1:
+            raise DataError("sequence found twice", where=name, found=", ".join(sorted(same)))
+    return dict(sorted(wanted.values(), key=lambda item: item[0].name))
 
 
 def find_sequences(root: Path) -> list[Place]:

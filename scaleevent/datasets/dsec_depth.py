@@ -55,7 +55,7 @@ def sources(config: Settings) -> list[LabelledSequence]:
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
     places = find_labelled(config, SPLITS)
     names = (DISPARITY, TIMES, RECTIFY, CALIBRATION)

@@ -55,7 +55,7 @@ def sources(config: Settings) -> list[LabelledSequence]:
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
     places = find_labelled(config, SPLITS)
     needed = {place: _needed(place, root) for place, root in places.items()}
@@ -64,7 +64,7 @@ def sources(config: Settings) -> list[LabelledSequence]:
 
 
 def _needed(place: Place, root: Path) -> dict[str, Path | None]:
-    """What the sequence needs beside its events: where they lie, their times and the labels."""
+    """What a sequence needs besides its events: the map of their pixels, label times, labels."""
     rectify_map = {RECTIFY[0]: place.part(RECTIFY)}
     if SPLITS[place.name] == "test":
         return rectify_map | {TEST_TIMES[1].format(place.name): _test_times(place, root)}
@@ -72,14 +72,14 @@ def _needed(place: Place, root: Path) -> dict[str, Path | None]:
 
 
 def _test_times(place: Place, root: Path) -> Path | None:
-    """The file of test spans: beside the events, or with those of all sequences."""
-    beside = part_of(place, TEST_TIMES)
+    """The file of test spans: next to the events, or with those of all sequences."""
+    own = part_of(place, TEST_TIMES)
     shared = (
         folder / part / TEST_TIMES[1].format(place.name)
         for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir()))
         for part in TEST_FOLDERS
     )
-    return beside or next((path for path in shared if path.is_file()), None)
+    return own or next((path for path in shared if path.is_file()), None)
 
 
 def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
@@ -99,7 +99,7 @@ def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Labelled
             TimedLabel(start, end, partial(read_flow, path, size), origin | {"file": path.name})
             for (start, end), path in zip(stamps.tolist(), paths, strict=True)
         ][config.chosen(0, 1)]
-    number = len(paths) or len(labels)
+    spans = len(paths) or len(labels)
     return LabelledSequence(
         name=place.name,
         task="flow",
@@ -108,10 +108,10 @@ def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Labelled
         size=size,
         rows=size[0],
         labels=tuple(labels),
-        unwanted=number - len(labels),
+        unwanted=spans - len(labels),
         files=(times, *paths),
         rule=None,
-        found=f"layout {place.layout}, {split}, {number} spans in {times}",
+        found=f"layout {place.layout}, {split}, {spans} spans in {times}",
     )
 
 

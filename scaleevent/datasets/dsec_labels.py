@@ -1,6 +1,6 @@
-"""What the label benchmarks on DSEC share: finding labels beside the events, and their pairs.
+"""What the label benchmarks on DSEC have in common: finding labels, and pairs of labels and events.
 
-Labels are found in the layouts of `scaleevent.datasets.dsec`, beside a sequence's events or in a
+Labels are found in the layouts of `scaleevent.datasets.dsec`, next to a sequence's events or in a
 folder of their own under the same root, as the archives unpack them:
 
     SEQ/PART...               merged, or as tonic and E-RAFT
@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from scaleevent.config.data import SequencesConfig
-from scaleevent.datasets.dsec import Place, find_sequences, read_rectify_map
+from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.datasets.timed_labels import (
     LabelView,
@@ -29,7 +29,7 @@ from scaleevent.datasets.timed_labels import (
     read_times,
     seen_from,
 )
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
@@ -70,7 +70,7 @@ class LabelledSequence:
         size: (height, width) of the sensor.
         rows: Rows of it that the labels cover, from the top.
         labels: Those that are wanted, in order of time.
-        unwanted: How many the protocol leaves out.
+        unwanted: Number of labels that the protocol leaves out.
         files: All other files that are read.
         rule: How the window before a label is found; None for labels of a span.
         found: What was recognised, for people.
@@ -113,52 +113,19 @@ class LabelledSequence:
 def find_labelled(config: LabelSettings, splits: Mapping[str, str]) -> dict[Place, Path]:
     """The benchmark's sequences under the roots, by name, each with the root it lies under.
 
-    Sequences of DSEC that the benchmark does not use are passed over.
-
     Args:
         config: Roots and wanted sequences.
         splits: The benchmark's sequences and their part of it.
 
     Raises:
-        ConfigError: No root, or a wanted sequence that is not there.
-        DataError: No sequence of the benchmark, or one that is found twice.
+        ConfigError, DataError: As `scaleevent.datasets.dsec.find_places`.
     """
-    if not config.roots:
-        raise ConfigError(
-            f"{config.name} needs the folder of DSEC",
-            hint=f"scaleevent prepare {config.name} FOLDER -o PAIRS",
-        )
-    found = [(place, root) for root in config.roots for place in find_sequences(root)]
-    used = [(place, root) for place, root in found if place.name in splits]
-    names = {place.name for place, _ in used}
-    unknown = sorted(set(config.sequences) - names)
-    if unknown:
-        raise ConfigError(
-            "sequence not found, or not of this benchmark", where="--sequences",
-            found=", ".join(unknown), expected=", ".join(sorted(names)),
-        )  # fmt: skip
-    if not used:
-        raise DataError(
-            "no sequence of this benchmark in the folder",
-            where=", ".join(map(str, config.roots)),
-            found=", ".join(sorted({place.name for place, _ in found})),
-            expected=", ".join(sorted(splits)),
-        )
-    wanted = {
-        place.events.resolve(): (_with_label_folders(place, root), root)
-        for place, root in used
-        if not config.sequences or place.name in config.sequences
-    }
-    numbers = Counter(place.name for place, _ in wanted.values())
-    for name, number in numbers.items():
-        if number > 1:
-            same = sorted(str(events) for events, (p, _) in wanted.items() if p.name == name)
-            raise DataError("sequence found twice", where=name, found=", ".join(same))
-    return dict(sorted(wanted.values(), key=lambda item: item[0].name))
+    places = find_places(config, splits)
+    return {_with_label_folders(place, root): root for place, root in places.items()}
 
 
 def _with_label_folders(place: Place, root: Path) -> Place:
-    """The place, its parts also looked for where archives of labels put them."""
+    """The place, with the folders into which archives of labels unpack."""
     folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
     more = [
         f"{folder.absolute()}/{part}{place.name}{mark}"

@@ -78,7 +78,7 @@ def sources(config: Settings) -> list[LabelledSequence]:
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
     rectified = config.event_view == "rectified"
     places = find_labelled(config, SPLITS)

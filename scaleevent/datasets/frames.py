@@ -1,4 +1,4 @@
-"""Frames beside events: their files, their times, and their way onto the event camera's pixels."""
+"""Frames next to events: their files, their times, and how they come onto the event pixels."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class EventView:
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Frames stored one a file, in order of time.
+    """Frames stored in one file each, in order of time.
 
     Args:
         times_us: Image times on the clock of the events.
@@ -163,23 +163,23 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise DataError("picture cannot be read", where=path, found=error) from None
 
 
-def check_count(number: int, what: str, frames: Path, stamps: int, times: Path) -> None:
+def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -> None:
     """Refuse frames and time stamps that differ in number.
 
     Raises:
         DataError: Both numbers.
     """
-    if number != stamps:
+    if count != stamps:
         raise DataError(
             "frames and time stamps differ in number",
             where=f"{frames} and {times}",
-            found=f"{number} {what}, {stamps} time stamps",
+            found=f"{count} {what}, {stamps} time stamps",
             hint="remove what has no partner, or write `time file` in each line",
         )
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """PNG and JPEG files of a folder, numbers in names in order of their value."""
+    """PNG and JPEG files of a folder, sorted by name with numbers in order of their value."""
 
     def natural(path: Path) -> list[tuple[int, str]]:
         parts = re.split(r"([0-9]+)", path.name)
@@ -259,7 +259,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
             continue
         if rows and len(fields) != len(rows[0]):
             raise DataError(
-                "a line with another number of fields",
+                "a line with a different number of fields",
                 where=f"{path}, line {number}",
                 found=repr(line[:80]),
                 expected=f"{len(rows[0])} fields, as in line {numbers[0]}",

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from scaleevent.config.data import SequencesConfig
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.columns import to_microseconds
@@ -38,8 +38,8 @@ DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticE
 """What the HDF5 library raises on files that are not whole."""
 
 BLOCK_BYTES, BLOCK_MAPS = 16 << 20, 8
-"""Maps read at once, whichever are more: neighbours share chunks of the file, and one flow between
-images goes back by a few."""
+"""Maps read at once, whichever are more: neighbours lie in the same chunks of the file, and the
+flow between two images goes back by a few maps."""
 
 
 def find_scenes(config: SequencesConfig, known: Collection[str]) -> dict[str, Path]:
@@ -49,17 +49,8 @@ def find_scenes(config: SequencesConfig, known: Collection[str]) -> dict[str, Pa
         ConfigError: No root, or a scene is asked for that is not one of them.
         DataError: No scene, or one that is asked for is not there.
     """
-    if not config.roots:
-        raise ConfigError(
-            f"{config.name} needs the folder of MVSEC's files",
-            hint=f"scaleevent prepare {config.name} FOLDER -o PAIRS",
-        )
-    unknown = sorted(set(config.sequences) - set(known))
-    if unknown:
-        raise ConfigError(
-            "no such sequence in this benchmark", where="--sequences", found=", ".join(unknown),
-            expected=", ".join(sorted(known)),
-        )  # fmt: skip
+    config.require_roots()
+    config.check_sequences(known)
     wanted = sorted(set(config.sequences or known))
     places = {name: find_file(config.roots, name + DATA) for name in wanted}
     found = {name: path for name, path in places.items() if path is not None}
@@ -69,7 +60,7 @@ def find_scenes(config: SequencesConfig, known: Collection[str]) -> dict[str, Pa
             "files of MVSEC are missing",
             where=", ".join(map(str, config.roots)),
             expected=", ".join(name + DATA for name in lost or wanted),
-            hint="they are looked for up to two folders below",
+            hint="they may lie up to two folders below",
         )
     return found
 
@@ -131,10 +122,10 @@ def open_left(path: Path) -> Recording:
 class BlockReader:
     """Numbered maps, read in blocks of neighbours; the last two blocks are held.
 
-    So who goes forward, and back by less than a block, reads everything once.
+    A reader that goes forward, and back by less than a block, reads everything once.
 
     Args:
-        read: Gives the maps from one number up to another.
+        read: Returns the maps from one index up to another.
         length: Number of maps.
         item_bytes: Size of one.
     """
@@ -146,15 +137,14 @@ class BlockReader:
         self._block = max(BLOCK_BYTES // item_bytes, BLOCK_MAPS)
         self._held: dict[int, np.ndarray] = {}
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        block, inside = divmod(number, self._block)
+    def __getitem__(self, index: int) -> np.ndarray:
+        block, inside = divmod(index, self._block)
         if block not in self._held:
             start = block * self._block
             while len(self._held) > 1:
                 del self._held[min(self._held)]
             self._held[block] = self._read(start, min(start + self._block, self._length))
-        one: np.ndarray = self._held[block][inside]
-        return one
+        return np.asarray(self._held[block][inside])
 
 
 class Hdf5Maps:
@@ -204,13 +194,13 @@ class Hdf5Maps:
     def __len__(self) -> int:
         return len(self.times_us)
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         """One map, as stored; a view.
 
         Raises:
             DataError: Damaged data.
         """
-        return self._reader[number]
+        return self._reader[index]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """The maps from index `start` up to `stop`.
@@ -283,11 +273,11 @@ def complete(
 
     Args:
         pairs: From `scaleevent.datasets.timed_labels.pair_labels`; `frame` in the provenance is the
-            number of the image, None for none.
+            index of the image, None for none.
         task: Name of the label, NaN where unknown.
         images: The grey images.
         lossless: Encode as PNG.
-        counts: Tally of the pairs, put right.
+        counts: Tally of the pairs, corrected for those left out.
 
     Raises:
         DataError: Not one label is left.

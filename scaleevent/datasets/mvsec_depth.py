@@ -1,6 +1,6 @@
 """`mvsec-depth`: MVSEC's driving scenes with LiDAR depth, in the raw view of the left camera.
 
-Labels are `depth_image_raw`, the depth of the distorted pixels, beside the events as the camera
+Labels are `depth_image_raw`, the depth of the distorted pixels, with the events as the camera
 gave them: whole pixels, and no calibration file is needed. `depth_image_rect` would need events
 moved to fractions of pixels. DepthAnyEvent feeds raw events too
 (Tesla-SHT/depthanyevent:dataset/mvsec_dataset/sbt/mvsec_sequence.py); which of the two maps
@@ -92,27 +92,27 @@ class DepthScene:
             yield from complete(pairs, "depth", images, self.lossless, counts)
 
     def _labels(self, depths: Hdf5Maps, images: Hdf5Maps) -> list[TimedLabel]:
-        """The maps, each with the number of the image nearest in time."""
+        """The maps, each with the index of the image nearest in time."""
         split, subset = SCENES[self.name]
         origin = {"sequence": self.name, "split": split, "subset": subset}
         frames = nearest_images(depths.times_us, images.times_us)
         labels = []
-        for number, (time, frame) in enumerate(zip(depths.times_us.tolist(), frames, strict=True)):
+        for index, (time, frame) in enumerate(zip(depths.times_us.tolist(), frames, strict=True)):
             seen = {} if frame is None else {"frame_us": int(images.times_us[frame])}
-            load = partial(valid_depth, depths, number)
-            provenance = {**origin, "map": number, "frame": frame, **seen}
+            load = partial(valid_depth, depths, index)
+            provenance = {**origin, "map": index, "frame": frame, **seen}
             labels.append(TimedLabel(time, time, load, provenance))
         return labels
 
 
-def valid_depth(depths: Hdf5Maps, number: int) -> np.ndarray:
+def valid_depth(depths: Hdf5Maps, index: int) -> np.ndarray:
     """(H, W) float32 metres, NaN wherever there is no positive finite depth."""
-    depth = np.asarray(depths[number], np.float32)
+    depth = np.asarray(depths[index], np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
 
 
 def nearest_images(times_us: np.ndarray, images_us: np.ndarray) -> list[int | None]:
-    """Number of the image nearest to each time, the earlier of two; None where none is near.
+    """Index of the image nearest to each time, the earlier of two; None where none is near.
 
     Args:
         times_us: (K,) times.
@@ -133,7 +133,7 @@ def sources(config: Settings) -> list[DepthScene]:
 
     Raises:
         ConfigError: No root, or a scene that is not of the benchmark.
-        DataError: No scene, a ground truth that is missing, files that cannot be used.
+        DataError: No scene, a ground truth that is missing, unusable files.
     """
     scenes = find_scenes(config, SCENES)
     truths = find_truths(config, scenes, (TRUTH,))

@@ -3,7 +3,7 @@
 A pair stands at an image at t0; the next image, or the fourth with `dt` 4, is at t1. The label is
 the flow from t0 to t1 (`datasets.flow_propagation`). Its windows are [t0, t1), the one every
 published protocol feeds, and before it one as long, [t0 - (t1 - t0), t0), which two-frame networks
-such as E-RAFT take beside it.
+such as E-RAFT take as well.
 
 Flow 0 in both components means unknown, here NaN. One component alone may be 0 where the
 propagation lost it: EV-FlowNet's evaluation counts such pixels, tub-rip's does not.
@@ -137,7 +137,7 @@ def flow_between(flow: Hdf5Maps | NpzFlow, start_us: int, end_us: int) -> np.nda
 
 
 def first_images(images_us: np.ndarray, truth_us: np.ndarray, part: slice, dt: int) -> np.ndarray:
-    """(n,) numbers of images in the part of the ground truth that counts, with their partners.
+    """(n,) indices of images in the part of the ground truth that counts, with their partners.
 
     Args:
         images_us: (F,) ascending image times.
@@ -153,7 +153,7 @@ def first_images(images_us: np.ndarray, truth_us: np.ndarray, part: slice, dt: i
 
 
 def open_flow(path: Path) -> Hdf5Maps | NpzFlow:
-    """The ground-truth flow of either file: `times_us`, and maps (2, 260, 346) by number."""
+    """The ground-truth flow of either file: `times_us`, and maps (2, 260, 346) by index."""
     if path.name.endswith(FLOW_TRUTH):
         return NpzFlow(path)
     return Hdf5Maps(path, FLOW, np.floating, planes=2)
@@ -193,9 +193,9 @@ class NpzFlow:
     def __len__(self) -> int:
         return len(self.times_us)
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         """(2, H, W) pixels right and down."""
-        return np.stack([maps[number] for maps in self._components])
+        return np.stack([maps[index] for maps in self._components])
 
     def _times(self) -> np.ndarray:
         file, shape, dtype = self._open("timestamps")
@@ -242,9 +242,9 @@ class NpzFlow:
         return file, shape, dtype
 
     def _read(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        number = int(np.prod(shape))
+        count = int(np.prod(shape))
         try:
-            return np.frombuffer(file.read(number * dtype.itemsize), dtype, number).reshape(shape)
+            return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(shape)
         except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise self._damaged(error) from None
 

@@ -1,4 +1,4 @@
-"""Every recording below a folder, for `voxelize`: with frames where there are any, else by time."""
+"""Every recording below a folder, for `voxelize`: windows end at frames, else at a fixed rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scaleevent.system.files import MARKER
 
 SUFFIXES = (*RECORDINGS, *TEXT_RECORDINGS)
 UNPAIRED = "recordings whose frames have no events before them"
-"""Tally of recordings that were cut at a fixed rate though they have frames."""
+"""Count of recordings with frames that were cut at a fixed rate nevertheless."""
 
 
 @dataclass(frozen=True)
@@ -106,51 +106,27 @@ class EventWindows:
 
 
 @dataclass(frozen=True)
-class FrameWindows:
+class FrameWindows(custom.CustomRecording):
     """Windows that end at frames; at a fixed rate where no frame has events before it.
 
     Args:
-        frames: The recording and its frames.
         period_us: Time between the ends of windows, at the fixed rate.
     """
 
-    frames: custom.CustomRecording
     period_us: int
-
-    @property
-    def name(self) -> str:
-        """Unique, safe as a file name."""
-        return self.frames.name
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        return self.frames.inputs
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return self.frames.expected
-
-    @property
-    def found(self) -> str:
-        """What was recognised, for people."""
-        return self.frames.found
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Pairs with an image, or all without."""
         before = counts.copy()
         try:
-            yield from self.frames.pairs(counts)
+            yield from super().pairs(counts)
         except UnpairedError:
             counts.clear()
             counts.update(before)
             counts[UNPAIRED] += 1
-            frames = self.frames
-            recording = open_recording(frames.recording, size=frames.size, **frames.options)
-            windows = _by_rate(recording, self.name, frames.options, frames.rule, self.period_us)
-            for segment in windows:
-                yield from segment.pairs(counts)
+            recording = open_recording(self.recording, size=self.size, **self.options)
+            for windows in _by_rate(recording, self.name, self.options, self.rule, self.period_us):
+                yield from windows.pairs(counts)
 
 
 def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[str]]:
@@ -204,11 +180,11 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
     names = custom.unique_names(
         [re.sub(r"[/\\]", "-", str(r.path.relative_to(base).with_suffix(""))) for r in found]
     )
-    beside = Counter(recording.path.parent for recording in found)
+    in_folder = Counter(recording.path.parent for recording in found)
     tasks: list[PairSource] = []
     unused: list[str] = []
     for name, recording in zip(names, found, strict=True):
-        made, why_not = _sources(name, recording, config, beside[recording.path.parent] == 1)
+        made, why_not = _sources(name, recording, config, in_folder[recording.path.parent] == 1)
         tasks += made
         unused += [f"frames of {recording.path}: {why_not}"] if why_not else []
     return tasks, passed, unused
@@ -222,12 +198,12 @@ def _files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
     below = [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not _beside(path) and ours.isdisjoint(path.resolve().parents)
+        if path.is_file() and not _skipped(path) and ours.isdisjoint(path.resolve().parents)
     ]
     return below, sorted(ours)
 
 
-def _beside(path: Path) -> bool:
+def _skipped(path: Path) -> bool:
     """Files to skip silently: frames, frame times, hidden files."""
     frames = path.parent.name in FRAME_FOLDERS
     return frames or path.name in TIMES or path.name.startswith(".")
@@ -239,12 +215,12 @@ def _sources(
     """One task, or one for every segment between clock resets; why frames are not used."""
     folder = recording.path.parent
     period_us = max(1, round(1e6 / config.rate))
-    beside = any((folder / frames).is_dir() for frames in FRAME_FOLDERS)
+    pictures = any((folder / frames).is_dir() for frames in FRAME_FOLDERS)
     why_not = None
-    if recording.has_frames or beside and alone:
+    if recording.has_frames or pictures and alone:
         try:
             frames = _with_frames(name, recording, config)
-            return [FrameWindows(frames, period_us)], None
+            return [FrameWindows(**vars(frames), period_us=period_us)], None
         except DataError as error:
             why_not = error.what
     options = custom.read_options(config)
@@ -255,7 +231,7 @@ def _with_frames(name: str, recording: Recording, config: VoxelizeConfig) -> cus
     """The recording with its frames.
 
     Raises:
-        DataError: The frames cannot be used, or the clock was reset: frames may not tell where.
+        DataError: The frames cannot be used, or the clock was reset, which frames may not show.
     """
     shared = {key: getattr(config, key) for key in StreamSettings.model_fields}
     source = custom.with_frames(name, recording, custom.Settings(name="custom", **shared))

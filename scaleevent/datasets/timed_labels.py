@@ -1,4 +1,4 @@
-"""An event stream and time-stamped labels to pairs, whatever the data set and the task.
+"""Pairs from an event stream and time-stamped labels, for any data set and task.
 
 A label lies on a grid of its own: the sensor's rows without a car's hood, or a rectified view. The
 events are brought onto it before windows are chosen, each to the nearest whole pixel; those that
@@ -146,7 +146,8 @@ def pair_labels(
                 found=f"follows a label at {previous.end_us} us",
             )
         previous = label
-        window, events, after, reason = (_before if rule else _around)(stream, label)
+        find = _windows_of_instant if rule else _windows_of_span
+        window, events, after, reason = find(stream, label)
         if reason is not None and label.load is not None:
             counts[f"labels dropped: {reason}"] += 1
             continue
@@ -179,17 +180,18 @@ def pair_labels(
         )
 
 
-_Found = tuple[Window, Events, tuple[Window, Events] | None, str | None]
+# window before with its events, window after with its events, why the label is unusable
+_LabelWindows = tuple[Window, Events, tuple[Window, Events] | None, str | None]
 
 
-def _before(stream: EventStream, label: TimedLabel) -> _Found:
-    """The window that ends at an instant, and why it cannot be used."""
+def _windows_of_instant(stream: EventStream, label: TimedLabel) -> _LabelWindows:
+    """The window that ends at an instant."""
     window, events = stream.window_before(label.start_us)
     return window, events, None, stream.why_unusable(label.start_us, events)
 
 
-def _around(stream: EventStream, label: TimedLabel) -> _Found:
-    """The window of a span and the one as long before it, and why they cannot be used."""
+def _windows_of_span(stream: EventStream, label: TimedLabel) -> _LabelWindows:
+    """The window of a span, and the one of the same length before it."""
     start, end = label.start_us, label.end_us
     before, after = Window(2 * start - end, start), Window(start, end)
     _, held = stream.window_before(end)
@@ -257,7 +259,7 @@ def check_size(values: np.ndarray, size: tuple[int, int], path: Path) -> None:
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its numbers.
+    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its indices.
 
     Args:
         path: The file.

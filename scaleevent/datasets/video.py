@@ -44,17 +44,17 @@ class VideoFile:
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames in the order of the video."""
         images = islice(video_frames(self.path), self.first, None)
-        for number, time in enumerate(self.times_us, self.first):
+        for index, time in enumerate(self.times_us, self.first):
             image = next(images, None)
             if image is None:
                 raise DataError(
                     "the video ends early",
                     where=self.path,
-                    found=f"{number} frames that can be decoded",
+                    found=f"{index} frames that can be decoded",
                     expected=f"{self.first + self.expected}, one for every time stamp",
                 )
-            load = partial(view.place, image, f"{self.path}, frame {number}")
-            yield TimedImage(time, load, {"frame": number})
+            load = partial(view.place, image, f"{self.path}, frame {index}")
+            yield TimedImage(time, load, {"frame": index})
 
 
 def video_length(path: Path) -> int:
