@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -79,6 +80,7 @@ def test_help_of_a_data_set_shows_its_flags_alone(name, capsys):
 def test_help_of_data_sets_does_without_torch():
     code = f"""
 import sys
+from collections import Counter
 from scaleevent.cli import main
 for name in {list(DATASETS)}:
     sys.argv = ["scaleevent", "prepare", name, "--help"]
@@ -158,3 +160,9 @@ def test_the_settings_are_those_of_the_data_set():
         PrepareConfig(name="strete")
     with pytest.raises(ValueError, match="scenes"):
         PrepareConfig(name="custom", scenes=4)
+
+
+def test_the_first_scenes_of_street_train():
+    (scenes,) = street.sources(PrepareConfig(name="street", scenes=4, size=(32, 48)))
+    splits = [pair.provenance["split"] for pair in scenes.pairs(Counter())]
+    assert splits == ["train", "train", "train", "test"]

@@ -37,8 +37,8 @@ def street_store(
         for path in sorted(package.glob(pattern))
     ]
     chosen = {"scenes": SCENES} | (settings or {})
-    identity = fingerprint([*code, *sorted(chosen.items())])
-    folder = cache_folder() / f"street-{height}x{width}-{identity}"
+    digest = fingerprint([*code, *sorted(chosen.items())])
+    folder = cache_folder() / f"street-{height}x{width}-{digest}"
     if not (folder / MANIFEST).exists():
         chosen |= {"out": folder, "size": (height, width), "jobs": os.cpu_count() or 1}
         prepare.run(PrepareConfig(name=EMBEDDED, resume=True, **chosen), quiet)
