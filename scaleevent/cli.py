@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -79,10 +80,13 @@ def _chosen(
     """
     name = _option(arguments, f"--{model.chooser}")
     if model.chooser in positional:
-        candidates = [a for a in arguments if a in model.parts]
-        name = next((c for c in candidates if _first_positional(model, arguments, c) == c), None)
-        plain = [a for a in arguments if not a.startswith("-")]
-        name = name or next((a for a in plain[:1] if not candidates), None)
+        fitting = (
+            a
+            for a in arguments
+            if a in model.parts
+            and _first_positional(model.of_part({model.chooser: a}), arguments) == a
+        )
+        name = next(fitting, None) or _first_positional(model, arguments)
     if name is None and (file := _option(arguments, "--config") or _option(arguments, "-c")):
         name = read_yaml(Path(file)).get(model.chooser)
     chosen = model.of_part({model.chooser: name} if name is not None else {})
@@ -96,7 +100,7 @@ def _chosen(
 
 def _option(arguments: list[str], flag: str) -> str | None:
     """The value of an option, given as ``--flag value`` or ``--flag=value``."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:]):
         if argument == flag:
             return following
         if argument.startswith(f"{flag}="):
@@ -104,17 +108,16 @@ def _option(arguments: list[str], flag: str) -> str | None:
     return None
 
 
-def _first_positional(
-    model: type[PartSettings], arguments: list[str], candidate: str
-) -> str | None:
-    """The first argument that is no option and no option's value, with a part's options."""
-    fields = model.of_part({model.chooser: candidate}).model_fields
+def _first_positional(model: type[Settings], arguments: list[str]) -> str | None:
+    """The first argument that is no option and no option's value, with these settings' options."""
+    fields = model.model_fields
     switches = {f"--{key.replace('_', '-')}" for key, f in fields.items() if f.annotation is bool}
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
             return argument
-        if argument not in {*switches, "--json"} and "=" not in argument:
+        joined = "=" in argument or argument[1:2] != "-" and len(argument) > 2  # such as -oFOLDER
+        if not joined and argument not in {*switches, "--json", "--help", "-h"}:
             next(rest, None)
     return None
 

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets import ddd17_seg, mvsec_depth, mvsec_flow
 from scaleevent.events import Events
 from tests.event_files import some_events
 
@@ -175,10 +175,7 @@ def write_drive(root: Path, name: str = "dir0", masks: dict | None = None) -> Pa
     return write_ddd17(root / name, drive_events(), DRIVE_US.tolist(), masks)
 
 
-MODULES = {"ddd17-seg": ddd17_seg, "mvsec-depth": mvsec_depth, "mvsec-flow": mvsec_flow}
-
-
 def sources(name: str, *roots: Path, **settings: object) -> list:
     """The tasks that `prepare` would run."""
     config = PrepareConfig(name=name, roots=list(roots), **settings)
-    return MODULES[name].sources(config)
+    return DATASETS[name].load().sources(config)

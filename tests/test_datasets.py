@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets import DATASETS, dsec
+from scaleevent.datasets import dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.pairs.pair import Pair, decode_image
 from tests import fakes
@@ -19,7 +20,7 @@ from tests.event_files import write_aedat4
 def prepare(name: str, *roots: Path, **settings: object) -> tuple[list[Pair], Counter]:
     """All pairs of a data set and the tally."""
     counts: Counter[str] = Counter()
-    sources = DATASETS[name].sources(PrepareConfig(name=name, roots=list(roots), **settings))
+    sources = DATASETS[name].load().sources(PrepareConfig(name=name, roots=list(roots), **settings))
     return [pair for source in sources for pair in source.pairs(counts)], counts
 
 
@@ -36,7 +37,7 @@ def content(pair: Pair) -> tuple:
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_keeps_the_contract(tmp_path, name):
     config = fakes.fake_configs(tmp_path)[name]
-    sources = DATASETS[name].sources(config)
+    sources = DATASETS[name].load().sources(config)
     assert sources and len({source.name for source in sources}) == len(sources)
     for source in sources:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", source.name)

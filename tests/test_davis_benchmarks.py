@@ -149,15 +149,15 @@ def test_maps_are_read_in_blocks(tmp_path, monkeypatch):
     write_depth(tmp_path / "d")
     whole, _ = prepare(tmp_path / "whole", "mvsec-depth", tmp_path / "d")
     read = []
-    reader = mvsec.Hdf5Maps._rows
+    reader = mvsec.Hdf5Maps.read
 
     def noted(maps: mvsec.Hdf5Maps, start: int, stop: int) -> np.ndarray:
         read.append((maps.name, start, stop))
         return reader(maps, start, stop)
 
-    monkeypatch.setattr(mvsec.Hdf5Maps, "_rows", noted)
-    monkeypatch.setattr(mvsec, "_BLOCK_MAPS", 1)
-    monkeypatch.setattr(mvsec, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(mvsec.Hdf5Maps, "read", noted)
+    monkeypatch.setattr(mvsec, "BLOCK_MAPS", 1)
+    monkeypatch.setattr(mvsec, "BLOCK_BYTES", 1)
     blocks, _ = prepare(tmp_path / "blocks", "mvsec-depth", tmp_path / "d")
     assert all(stop - start == 1 for _, start, stop in read)
     assert len(read) == len(set(read)) == 7  # four maps, three images, each once
@@ -172,7 +172,7 @@ def test_no_more_than_two_blocks_are_held():
         given.append(weakref.ref(block))
         return block
 
-    reader = mvsec.BlockReader(read, 100, mvsec._BLOCK_BYTES)  # eight a block
+    reader = mvsec.BlockReader(read, 100, mvsec.BLOCK_BYTES)  # eight a block
     for number in range(100):
         assert reader[number] == number and reader[max(number - 8, 0)] == max(number - 8, 0)
         assert sum(block() is not None for block in given) <= 2

@@ -103,7 +103,7 @@ def test_spoilt_mvsec_files_are_told(tmp_path, what):
 def test_nothing_to_prepare(tmp_path, name):
     with pytest.raises(ConfigError, match="folder"):
         sources(name)
-    with pytest.raises(ConfigError, match="in this benchmark"):
+    with pytest.raises(ConfigError, match="no such sequence"):
         sources(name, tmp_path, sequences=["motorcycle1"])
     with pytest.raises(DataError, match=str(tmp_path)):
         sources(name, tmp_path)

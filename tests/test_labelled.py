@@ -19,7 +19,7 @@ from scaleevent.tasks.flow import Flow
 SETTINGS = InputSettings(32, 48, patch=8, stretch=0.05)
 
 
-def write_store(folder, name="benchmark", label_size=(40, 48), splits=("train", "test")):
+def write_store(folder, label_size=(40, 48), splits=("train", "test"), **provenance):
     """Four pairs of two recordings, with depth, flow and the window after."""
     folder.mkdir()
     path = folder / "a.h5"
@@ -43,11 +43,11 @@ def write_store(folder, name="benchmark", label_size=(40, 48), splits=("train", 
                         "depth": Label(depth, 1000 * (number + 1), 1000 * (number + 1)),
                         "flow": Label(np.full((2, *label_size), number, np.float32), 0, 1),
                     },
-                    provenance={"split": splits[recording], "file_index": number},
+                    provenance=provenance or {"split": splits[recording], "file_index": number},
                 )
             )
     entry = finish_shard(path, 4, {}, "job")
-    manifest = {"format": FORMAT, "kind": "pairs", "settings": {"name": name}, "shards": [entry]}
+    manifest = {"format": FORMAT, "kind": "pairs", "settings": {}, "shards": [entry]}
     write_json(folder / MANIFEST, manifest)
     return PairStore(folder)
 
@@ -103,8 +103,15 @@ def test_the_split_is_the_recordings(tmp_path):
     lost = LabelledSamples([write_store(tmp_path / "t", splits=("train", ""))], Depth(), SETTINGS)
     with pytest.raises(DataError, match="recording1"):
         benchmark_split(lost)
-    street = LabelledSamples([write_store(tmp_path / "u", "street")], Depth(), SETTINGS)
-    assert benchmark_split(street).train.tolist() == [0, 1, 2]
+    lost = LabelledSamples([write_store(tmp_path / "u", splits=("", ""))], Depth(), SETTINGS)
+    with pytest.raises(DataError, match="recording0, recording1"):
+        benchmark_split(lost)
+
+
+def test_older_stores_of_scenes_are_split_in_order(tmp_path):
+    store = write_store(tmp_path / "s", seed=0, scene=7)
+    split = benchmark_split(LabelledSamples([store], Depth(), SETTINGS))
+    assert split.train.tolist() == [0, 1, 2] and split.test.tolist() == [3]
 
 
 def test_few_shot_subsets():

@@ -32,16 +32,18 @@ from tests.fakes import IMAGES_US, write_custom, write_times
 def windows(path: Path, t: np.ndarray, rule: WindowRule, period_us: int) -> EventWindows:
     """Windows over a file of events at these times."""
     np.savez(path, t=t, x=np.arange(len(t)) % 7, y=t % 5, p=t % 2)
-    told = {"time_unit": "us", "columns": None, "max_bad": None, "segment": None}
+    options = {"time_unit": "us", "columns": None, "max_bad": None, "segment": None}
     span = (int(t[0]), int(t[-1])) if len(t) else None
-    return EventWindows("a", path, (8, 8), told, rule, period_us, span, "")
+    return EventWindows("a", path, (8, 8), options, rule, period_us, span, "")
 
 
 def as_a_slow_loop(source: EventWindows) -> tuple[list, Counter]:
     """The pairs with no window left out."""
     made, counts = [], Counter()
-    stream = EventStream(open_recording(source.path, size=source.size, **source.told), source.rule)
-    for end in source._ends():
+    stream = EventStream(
+        open_recording(source.path, size=source.size, **source.options), source.rule
+    )
+    for end in source.ends:
         window, events = stream.window_before(end)
         counts["images"] += 1
         counts["pairs" if len(events) else "images dropped: empty window"] += 1
@@ -175,7 +177,7 @@ def test_frames_whose_clock_was_reset_another_number_of_times(tmp_path):
     path = tmp_path / "a.aedat4"
     two_stretches(path, [[110_000, 130_000]])
     config = PrepareConfig(name="custom", roots=[path], out=tmp_path / "p", segment=2)
-    with pytest.raises(DataError, match="1 stretches of frames, 2 of events"):
+    with pytest.raises(DataError, match="1 segments of frames, 2 of events"):
         prepare.run(config, quiet=True)
 
 
@@ -196,7 +198,7 @@ def test_pictures_of_a_segment_where_their_times_were_reset_too(tmp_path):
     store = PairStore(tmp_path / "p")
     assert store.windows_us[:, 1].tolist() == [5000, 15_000, 25_000]
     write_times(root / "timestamps.txt", [110_000, 140_000, 5000, 15_000, 2000])
-    with pytest.raises(DataError, match="3 stretches of frames, 2 of events"):
+    with pytest.raises(DataError, match="3 segments of frames, 2 of events"):
         prepare.run(PrepareConfig(**shared, out=tmp_path / "q", segment=2), quiet=True)
 
 

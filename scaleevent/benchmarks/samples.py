@@ -20,7 +20,7 @@ from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.tasks.task import Task, Truth, nearest
 
-STREET_TRAINING = 0.7  # of the scenes of `street`, which has no split of its own
+SCENES_FOR_TRAINING = 0.7  # the first ones, in stores of rendered scenes older than their split
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ class BenchmarkSplit:
 def benchmark_split(samples: LabelledSamples, scored: str = "test") -> BenchmarkSplit:
     """The published split, which `prepare` wrote beside every recording.
 
-    `street` has none: its first 70 % of scenes train.
+    Older stores of rendered scenes, which are numbered and each a recording, have none: there the
+    first 70 % train and the rest test, as in the newer ones.
 
     Args:
         samples: All of the benchmark.
@@ -201,14 +202,13 @@ def benchmark_split(samples: LabelledSamples, scored: str = "test") -> Benchmark
     labels: list[np.ndarray] = []
     for store in samples.pairs.stores:
         names, first, member = np.unique(store.recordings, return_index=True, return_inverse=True)
-        parts = []
-        for index in first:
-            shard, row = store.locate(int(index))
-            parts.append(shard.provenance(row).get("split", ""))
-        if store.manifest["settings"].get("name") == "street":
-            parts = np.where(np.arange(len(store)) < STREET_TRAINING * len(store), "train", "test")
-            labels.append(parts)
+        places = [store.locate(int(index)) for index in first]
+        origins = [shard.provenance(row) for shard, row in places]
+        if all("scene" in origin and "split" not in origin for origin in origins):
+            train = np.arange(len(store)) < SCENES_FOR_TRAINING * len(store)
+            labels.append(np.where(train, "train", "test"))
             continue
+        parts = [origin.get("split", "") for origin in origins]
         unknown = [name for name, part in zip(names, parts, strict=True) if not part]
         if unknown:
             raise DataError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.config.data import InfoConfig
-from scaleevent.datasets.custom import found_beside
+from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.formats import open_recording, recording_facts
 from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards

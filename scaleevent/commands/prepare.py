@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets import DATASETS
 from scaleevent.errors import DataError
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
@@ -26,7 +26,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     Returns:
         Counts by kind; every image and event is accounted for.
     """
-    sources = DATASETS[cfg.name].sources(cfg)
+    sources = DATASETS[cfg.name].load().sources(cfg)
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
     images = sum(source.expected for source in sources)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
 from scaleevent.pairs.store import MANIFEST
 from scaleevent.system.files import fingerprint
@@ -36,12 +37,9 @@ def street_store(
         for path in sorted(package.glob(pattern))
     ]
     chosen = {"scenes": SCENES} | (settings or {})
-    identity = fingerprint([*code, *sorted(chosen.items())])
-    folder = cache_folder() / f"street-{height}x{width}-{identity}"
+    digest = fingerprint([*code, *sorted(chosen.items())])
+    folder = cache_folder() / f"street-{height}x{width}-{digest}"
     if not (folder / MANIFEST).exists():
-        config = PrepareConfig(
-            name="street", out=folder, size=(height, width), jobs=os.cpu_count() or 1,
-            resume=True, **chosen,
-        )  # fmt: skip
-        prepare.run(config, quiet)
+        chosen |= {"out": folder, "size": (height, width), "jobs": os.cpu_count() or 1}
+        prepare.run(PrepareConfig(name=EMBEDDED, resume=True, **chosen), quiet)
     return folder

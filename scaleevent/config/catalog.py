@@ -44,6 +44,8 @@ DATASETS: dict[str, Part] = {
     "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
 }
 
+EMBEDDED = "street"  # the data set that needs no files: used where no data are named
+
 # Objectives of `pretrain`: modules with `Settings` (a subclass of `PretrainConfig`) and
 # `build(settings, run) -> Objective`.
 OBJECTIVES: dict[str, Part] = {

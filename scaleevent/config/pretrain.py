@@ -106,7 +106,7 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
         ConfigError: As `load_config`; or an unknown preset.
     """
     bare = load_config(PretrainConfig, flags, file)
-    name = bare.preset or ("demo" if data_source(bare.data)[1] == "street" else None)
+    name = bare.preset or (None if data_source(bare.data)[0] else "demo")
     if name is not None and name not in PRESETS:
         raise ConfigError(
             "unknown preset", where="--preset", found=name, expected=", ".join(PRESETS)

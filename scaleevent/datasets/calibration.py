@@ -1,6 +1,7 @@
 """Two cameras side by side: where a pixel of the event camera lies in the frame camera's picture.
 
-Parallax is left out: the map holds for points far away beside the distance between the cameras.
+Parallax is left out: the map holds for points far away, compared with the distance between
+the cameras.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Camera:
             (..., 2) column and row.
         """
         scale, shift = self._distortion(points)
-        return (points * scale + shift) * self._focal + self._centre
+        return np.asarray((points * scale + shift) * self._focal + self._centre)
 
     def undistort(self, pixels: np.ndarray) -> np.ndarray:
         """Rays of pixels: the inverse of `distort`, by fixed-point iteration.
@@ -153,12 +154,14 @@ def read_rig(path: Path) -> Rig:
         DataError: Not YAML, or a key that is missing, of the wrong shape, not finite or singular.
     """
     keys = _Keys.read(path)
-    cameras = []
-    for name in ("intrinsics.cam0", "intrinsics.cam1"):
+
+    def camera(name: str) -> Camera:
         keys.require_model(name)
         distortion = keys.numbers(f"{name}.distortion_coeffs", (4,))
-        cameras.append(Camera(keys.matrix(name), distortion, *keys.size(name)))
-    return Rig(*cameras, keys.rotation("extrinsics.T_10", (4, 4)))
+        return Camera(keys.matrix(name), distortion, *keys.size(name))
+
+    events, frames = camera("intrinsics.cam0"), camera("intrinsics.cam1")
+    return Rig(events, frames, keys.rotation("extrinsics.T_10", (4, 4)))
 
 
 def read_rectified_rig(path: Path) -> RectifiedRig:
@@ -189,7 +192,7 @@ def read_depth_scale(path: Path) -> float:
     focal, inverse_baseline = abs(matrix[2, 3]), abs(matrix[3, 2])
     if not focal or not inverse_baseline:
         raise DataError(
-            "calibration value cannot be used",
+            "invalid calibration value",
             where=f"{path}, key disparity_to_depth.cams_03",
             found=matrix.tolist(),
             expected="a focal length in row 2, an inverse baseline in row 3",
@@ -253,7 +256,7 @@ class _Keys:
         except (ValueError, TypeError):
             raise self._bad(key, "calibration value is not numeric", value, expected) from None
         if array.shape != shape or not np.isfinite(array).all():
-            raise self._bad(key, "calibration value cannot be used", value, expected)
+            raise self._bad(key, "invalid calibration value", value, expected)
         return array
 
     def matrix(self, camera: str) -> np.ndarray:
@@ -269,7 +272,7 @@ class _Keys:
         key = f"{camera}.resolution"
         values = self.numbers(key, (2,))
         if (values < 1).any() or (values % 1).any():
-            raise self._bad(key, "camera resolution cannot be", values, "[width, height]")
+            raise self._bad(key, "invalid camera resolution", values, "[width, height]")
         return int(values[1]), int(values[0])
 
     def rotation(self, key: str, shape: tuple[int, int]) -> np.ndarray:

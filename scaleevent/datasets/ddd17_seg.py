@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.labelled import (
+from scaleevent.config.data import SequencesConfig, WindowSettings
+from scaleevent.datasets.timed_labels import (
     LabelView,
     TimedLabel,
     pair_labels,
     seen_from,
 )
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import Recording
 from scaleevent.formats.columns import to_block, to_microseconds
 from scaleevent.formats.source import BLOCK, RawBlock, Source
@@ -59,6 +59,10 @@ INDEXES = tuple(f"index/index_{ms}ms.npy" for ms in (50, 10, 250))  # the same t
 _NUMBER = re.compile(r"(?:.*_)?([0-9]+)\.png")
 
 
+class Settings(SequencesConfig, WindowSettings):
+    """What `ddd17-seg` adds to the settings of `prepare`."""
+
+
 @dataclass(frozen=True)
 class DavisEvents(Source):
     """Decoder of `events.dat.t` and `events.dat.xyp`; the files are opened for each read.
@@ -84,9 +88,9 @@ class DavisEvents(Source):
         try:
             with (self.folder / TIMES).open("rb") as t, (self.folder / PIXELS).open("rb") as xyp:
                 for first in range(0, self.length, BLOCK):
-                    number = min(BLOCK, self.length - first)
-                    times = np.fromfile(t, "<i8", number)
-                    x, y, p = np.fromfile(xyp, "<i2", 3 * number).reshape(-1, 3).T
+                    count = min(BLOCK, self.length - first)
+                    times = np.fromfile(t, "<i8", count)
+                    x, y, p = np.fromfile(xyp, "<i2", 3 * count).reshape(-1, 3).T
                     yield to_block(first, {"t": times, "x": x, "y": y, "p": p}, "ns", where)
         except OSError as error:
             raise DataError("cannot read the events", where=where, found=error) from None
@@ -129,7 +133,7 @@ class Drive:
         return len(self.masks)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every label that knows a pixel and has events before it.
+        """A pair for every label with at least one valid pixel and events before it.
 
         Raises:
             DataError: Damage, or not one pair.
@@ -253,23 +257,15 @@ def read_mask(path: Path) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def sources(config: PrepareConfig) -> list[Drive]:
+def sources(config: Settings) -> list[Drive]:
     """The folders of the data set found under the roots.
 
     Raises:
         ConfigError: No root, or a folder that is not of the benchmark.
-        DataError: No folder, one that is found twice, files that are missing or cannot be used.
+        DataError: No folder, one that is found twice, missing or unusable files.
     """
-    if not config.roots:
-        raise ConfigError(
-            "ddd17-seg needs its folder", hint="scaleevent prepare ddd17-seg FOLDER -o PAIRS"
-        )
-    unknown = sorted(set(config.sequences) - set(SPLITS))
-    if unknown:
-        raise ConfigError(
-            "no such folder in this benchmark", where="--sequences", found=", ".join(unknown),
-            expected=", ".join(sorted(SPLITS)),
-        )  # fmt: skip
+    config.require_roots()
+    config.check_sequences(SPLITS)
     wanted = set(config.sequences) or {name for name, split in SPLITS.items() if split != "val"}
     folders = {name: path for name, path in find_folders(config.roots).items() if name in wanted}
     lost = sorted(set(config.sequences) - set(folders))
@@ -278,7 +274,7 @@ def sources(config: PrepareConfig) -> list[Drive]:
             "no such folder of DDD17",
             where=", ".join(map(str, config.roots)),
             expected=f"{', '.join(lost or sorted(wanted))}, each with {TIMES}",
-            hint="unpack ddd17_seg.tar.gz of ESS; the folders are looked for up to two below",
+            hint="unpack ddd17_seg.tar.gz of ESS; the folders may lie up to two levels below",
         )
     missing = {name: lacks for name, path in folders.items() if (lacks := _missing(path))}
     if missing:
@@ -319,7 +315,7 @@ def _missing(folder: Path) -> list[str]:
     return lacks
 
 
-def _source(name: str, folder: Path, config: PrepareConfig) -> Drive:
+def _source(name: str, folder: Path, config: Settings) -> Drive:
     times, pixels = ((folder / part).stat().st_size for part in (TIMES, PIXELS))
     if times % 8 or pixels * 8 != times * 6:
         raise DataError(
@@ -344,7 +340,7 @@ def _source(name: str, folder: Path, config: PrepareConfig) -> Drive:
 
 
 def numbered(folder: Path) -> dict[int, Path]:
-    """PNG files by the number at the end of their name, ascending; none where there is no folder.
+    """PNG files by the number at the end of their name, ascending; empty without the folder.
 
     Raises:
         DataError: A name without number, number 0, or a number twice.

@@ -1,10 +1,10 @@
-"""`dsec`: DSEC sequences as they lie on disk, left cameras, frames in the distorted event view.
+"""`dsec`: DSEC sequences as downloaded: left cameras, frames in the distorted event view.
 
 Events stay raw, on whole pixels. Frames are DSEC-Det's `images/left/distorted`, already in that
 view, or the rectified PNGs warped into it: rectify_map[y, x] gives the rectified event pixel, and
 an infinite-depth homography takes it to the rectified frame (`scaleevent.datasets.calibration`).
 
-Layouts seen in the wild, told apart by where `events.h5` lies:
+Layouts seen in the wild, recognised by where `events.h5` lies:
 
     A  [train|test]/SEQ/events/left/events.h5                  merged, as DSEC-Det
     B  train_events/SEQ/events/left/events.h5                  one folder a product
@@ -16,14 +16,14 @@ Layouts seen in the wild, told apart by where `events.h5` lies:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
 from scaleevent.datasets.frames import (
     EventView,
@@ -34,7 +34,7 @@ from scaleevent.datasets.frames import (
     picture_size,
     read_frame_times,
 )
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.grids.windows import WindowRule
@@ -64,6 +64,10 @@ TEST_SEQUENCES = {
 _MAP_BYTES = 64 << 20
 
 
+class Settings(SequencesConfig, WindowSettings, DamageSettings):
+    """What `dsec` adds to the settings of `prepare`."""
+
+
 @dataclass(frozen=True)
 class Sequence:
     """One sequence: one task of `prepare`.
@@ -78,7 +82,7 @@ class Sequence:
         rectify_map: rectify_map.h5; with distorted pictures it may be absent, like the next.
         calibration: cam_to_cam.yaml.
         rule: How windows are found.
-        max_bad: Share of the events that damage may cost; None: nothing.
+        max_bad: Fraction of the events that damage may cost; None: nothing.
         lossless: Encode as PNG what is warped.
         found: The layout and what was recognised, for people.
     """
@@ -171,41 +175,16 @@ def read_rectify_map(path: Path) -> np.ndarray:
     return values
 
 
-def sources(config: PrepareConfig) -> list[Sequence]:
+def sources(config: Settings) -> list[Sequence]:
     """The sequences found under the roots.
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    if not config.roots:
-        raise ConfigError("dsec needs its folder", hint="scaleevent prepare dsec FOLDER -o PAIRS")
-    found = [place for root in config.roots for place in find_sequences(root)]
-    names = sorted({place.name for place in found})
-    unknown = sorted(set(config.sequences) - set(names))
-    if unknown:
-        raise ConfigError(
-            "sequence not found", where="--sequences", found=", ".join(unknown),
-            expected=", ".join(names),
-        )  # fmt: skip
-    wanted = [place for place in found if place.name in (config.sequences or names)]
-    for name in names:
-        same = sorted({str(place.events.resolve()) for place in wanted if place.name == name})
-        if len(same) > 1:
-            raise DataError("sequence found twice", where=name, found=", ".join(same))
-    places = {place.name: place for place in wanted}
-    missing = {name: lacks for name, place in places.items() if (lacks := place.missing())}
-    if missing:
-        raise DataError(
-            f"files of {len(missing)} of {len(places)} sequences are missing",
-            where=", ".join(map(str, config.roots)),
-            found="; ".join(
-                f"{name} (layout {places[name].layout}) has no {', no '.join(lacks)}"
-                for name, lacks in list(missing.items())[:10]
-            ),
-            hint="download them, or name the sequences that are whole: --sequences",
-        )
-    return [_source(places[name], config) for name in sorted(places)]
+    places = find_places(config)
+    parts = require({place: place.needed() for place in places}, config.roots)
+    return [_source(place, parts[place], config) for place in places]
 
 
 @dataclass(frozen=True)
@@ -229,15 +208,78 @@ class Place:
         paths = (Path(prefix + name) for prefix in self.prefixes for name in names)
         return next((path for path in paths if path.exists()), None)
 
-    def missing(self) -> list[str]:
-        """Parts without which there are no pairs."""
-        lacks = [] if self.part(TIMES) else [TIMES[0]]
-        if self.part(DISTORTED):
-            return lacks
-        if not self.part(RECTIFIED):
-            return [*lacks, f"{RECTIFIED[0]} or {DISTORTED[0]}"]
-        needed = (RECTIFY, CALIBRATION)
-        return [*lacks, *(names[0] for names in needed if not self.part(names))]
+    def needed(self) -> dict[str, Path | None]:
+        """The parts without which there are no pairs; None for one that is missing."""
+        distorted = self.part(DISTORTED)
+        pictures = {f"{RECTIFIED[0]} or {DISTORTED[0]}": distorted or self.part(RECTIFIED)}
+        warp = () if distorted else (RECTIFY, CALIBRATION)
+        return pictures | {names[0]: self.part(names) for names in (TIMES, *warp)}
+
+
+def require(
+    parts: Mapping[Place, Mapping[str, Path | None]], roots: Iterable[Path]
+) -> dict[Place, tuple[Path, ...]]:
+    """The parts of every sequence, all of which are there.
+
+    Args:
+        parts: The parts of every sequence by name; None where one is missing.
+        roots: Where they were looked for.
+
+    Raises:
+        DataError: Which parts of which sequences are missing.
+    """
+    lacking = {
+        place: [part for part, path in found.items() if path is None]
+        for place, found in parts.items()
+        if None in found.values()
+    }
+    if lacking:
+        raise DataError(
+            f"files of {len(lacking)} of {len(parts)} sequences are missing",
+            where=", ".join(map(str, roots)),
+            found="; ".join(
+                f"{place.name} (layout {place.layout}) has no {', no '.join(lacks)}"
+                for place, lacks in list(lacking.items())[:10]
+            ),
+            hint="download them, or name the sequences that are whole: --sequences",
+        )
+    return {place: tuple(filter(None, found.values())) for place, found in parts.items()}
+
+
+def find_places(config: SequencesConfig, known: Collection[str] | None = None) -> dict[Place, Path]:
+    """The wanted sequences under the roots, by name, each with the root it lies under.
+
+    Args:
+        config: Roots and wanted sequences.
+        known: The sequences of a benchmark, where all others are passed over.
+
+    Raises:
+        ConfigError: No root, or a wanted sequence that is not there.
+        DataError: No sequence, or one that is found twice.
+    """
+    config.require_roots()
+    found = [(place, root) for root in config.roots for place in find_sequences(root)]
+    used = [(place, root) for place, root in found if known is None or place.name in known]
+    config.check_sequences({place.name for place, _ in used})
+    if not used:
+        raise DataError(
+            "no sequence of this benchmark in the folder",
+            where=", ".join(map(str, config.roots)),
+            found=", ".join(sorted({place.name for place, _ in found})),
+            expected=", ".join(sorted(known or ())),
+        )
+    wanted = {
+        place.events.resolve(): (place, root)
+        for place, root in used
+        if not config.sequences or place.name in config.sequences
+    }
+    files: dict[str, list[str]] = {}
+    for events, (place, _) in wanted.items():
+        files.setdefault(place.name, []).append(str(events))
+    for name, same in files.items():
+        if len(same) > 1:
+            raise DataError("sequence found twice", where=name, found=", ".join(sorted(same)))
+    return dict(sorted(wanted.values(), key=lambda item: item[0].name))
 
 
 def find_sequences(root: Path) -> list[Place]:
@@ -272,27 +314,24 @@ def find_sequences(root: Path) -> list[Place]:
     return places
 
 
-def _source(place: Place, config: PrepareConfig) -> Sequence:
-    distorted, rectified = place.part(DISTORTED), place.part(RECTIFIED)
-    folder = distorted or rectified
-    times = place.part(TIMES)
-    stamps = read_frame_times(times, "us", config.exposure_point)
+def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence:
+    folder, times = parts[:2]
+    stamps = read_frame_times(times, "us", "middle")
     paths = list_pictures(folder)
     check_count(len(paths), "pictures", folder, len(stamps.us), times)
     frames = PictureFiles.in_order(stamps.us, paths)
     rectify_map = place.part(RECTIFY)
-    size = config.size
-    if size is None and rectify_map is not None:
+    if rectify_map is None:  # then the pictures are distorted: on the event pixels
+        size = picture_size(frames.paths[0])
+    else:
         size = read_rectify_map(rectify_map).shape[:2]
-    elif size is None:
-        size = picture_size(frames.paths[0])  # distorted pictures are on the event pixels
     source = Sequence(
         name=place.name,
         events=place.events,
         frames=frames,
         times=times,
         size=size,
-        rectified=distorted is None,
+        rectified=place.part(DISTORTED) is None,
         rectify_map=rectify_map,
         calibration=place.part(CALIBRATION),
         rule=window_rule(config),

@@ -12,20 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import WindowSettings
 from scaleevent.datasets.calibration import read_depth_scale
-from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place
+from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place, require
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
-    chosen_labels,
+    LabelSettings,
     find_labelled,
     label_files,
     part_of,
-    require,
     sensor_size,
 )
 from scaleevent.datasets.flow_png import decode_grey
-from scaleevent.datasets.labelled import TimedLabel, check_size, read_bytes
+from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_bytes
 from scaleevent.pairs.pairing import window_rule
 
 DISPARITY = ("disparity/event", "disparity_event")
@@ -47,27 +46,30 @@ SPLITS = {
 (DepthAnyEvent) divides them: 31 train, 10 test."""
 
 
-def sources(config: PrepareConfig) -> list[LabelledSequence]:
+class Settings(LabelSettings, WindowSettings):
+    """What `dsec-depth` adds to the settings of `prepare`."""
+
+
+def sources(config: Settings) -> list[LabelledSequence]:
     """The benchmark's sequences found under the roots.
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    places = [place for place, _ in find_labelled(config, SPLITS)]
+    places = find_labelled(config, SPLITS)
     names = (DISPARITY, TIMES, RECTIFY, CALIBRATION)
-    require({p.name: {n[0]: part_of(p, n) for n in names} for p in places}, config.roots)
-    return [_source(place, config) for place in places]
+    parts = require({p: {n[0]: part_of(p, n) for n in names} for p in places}, config.roots)
+    return [_source(place, parts[place], config) for place in places]
 
 
-def _source(place: Place, config: PrepareConfig) -> LabelledSequence:
-    folder, times = part_of(place, DISPARITY), part_of(place, TIMES)
-    rectify_map, calibration = place.part(RECTIFY), place.part(CALIBRATION)
+def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
+    folder, times, rectify_map, calibration = parts
     stamps, paths = label_files(folder, times, 1)
     size = sensor_size(rectify_map)
     scale = read_depth_scale(calibration)
     split = SPLITS[place.name]
-    chosen = chosen_labels(config, FIRST, 1)
+    chosen = config.chosen(FIRST, 1)
     labels = tuple(
         TimedLabel(
             time,

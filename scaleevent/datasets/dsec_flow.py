@@ -15,25 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.dsec import RECTIFY, Place
+from scaleevent.datasets.dsec import RECTIFY, Place, require
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
-    chosen_labels,
+    LabelSettings,
     find_labelled,
     label_files,
     part_of,
-    require,
     sensor_size,
 )
 from scaleevent.datasets.flow_png import decode_flow
-from scaleevent.datasets.labelled import (
-    TimedLabel,
-    check_size,
-    read_bytes,
-    read_times,
-    refuse_window_rule,
-)
+from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_bytes, read_times
 
 FLOW = ("flow/forward", "optical_flow_forward_event")
 TIMES = ("flow/forward_timestamps.txt", "optical_flow_forward_timestamps.txt")
@@ -54,58 +46,60 @@ SPLITS = {
 J-Cuadrado/OF_EV_SNN:data/dataset/saved_flow_data/sequence_lists."""
 
 
-def sources(config: PrepareConfig) -> list[LabelledSequence]:
+class Settings(LabelSettings):
+    """What `dsec-flow` adds to the settings of `prepare`: windows are the spans of its labels."""
+
+
+def sources(config: Settings) -> list[LabelledSequence]:
     """The benchmark's sequences found under the roots.
 
     Raises:
-        ConfigError: No root, a sequence that is not there, or a rule for windows, which are given.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        ConfigError: No root, or a sequence that is not there.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    refuse_window_rule(config)
-    found = find_labelled(config, SPLITS)
-    require({place.name: _parts(place, root) for place, root in found}, config.roots)
-    return [_source(place, root, config) for place, root in found]
+    places = find_labelled(config, SPLITS)
+    needed = {place: _needed(place, root) for place, root in places.items()}
+    parts = require(needed, config.roots)
+    return [_source(place, parts[place], config) for place in places]
 
 
-def _parts(place: Place, root: Path) -> dict[str, Path | None]:
-    """What the sequence needs beside its events."""
+def _needed(place: Place, root: Path) -> dict[str, Path | None]:
+    """What a sequence needs besides its events: the map of their pixels, label times, labels."""
     rectify_map = {RECTIFY[0]: place.part(RECTIFY)}
     if SPLITS[place.name] == "test":
         return rectify_map | {TEST_TIMES[1].format(place.name): _test_times(place, root)}
-    return rectify_map | {names[0]: part_of(place, names) for names in (FLOW, TIMES)}
+    return rectify_map | {names[0]: part_of(place, names) for names in (TIMES, FLOW)}
 
 
 def _test_times(place: Place, root: Path) -> Path | None:
-    """The file of test spans: beside the events, or with those of all sequences."""
-    beside = part_of(place, TEST_TIMES)
+    """The file of test spans: next to the events, or with those of all sequences."""
+    own = part_of(place, TEST_TIMES)
     shared = (
         folder / part / TEST_TIMES[1].format(place.name)
         for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir()))
         for part in TEST_FOLDERS
     )
-    return beside or next((path for path in shared if path.is_file()), None)
+    return own or next((path for path in shared if path.is_file()), None)
 
 
-def _source(place: Place, root: Path, config: PrepareConfig) -> LabelledSequence:
-    rectify_map = place.part(RECTIFY)
+def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
+    rectify_map, times = parts[:2]
     size = sensor_size(rectify_map)
     split = SPLITS[place.name]
     origin = {"sequence": place.name, "split": split}
+    paths: list[Path] = []
     if split == "test":
-        times, paths = _test_times(place, root), []
-        rows = read_times(times, 3).tolist()
         labels = [
             TimedLabel(start, end, None, origin | {"file_index": index})
-            for start, end, index in rows
+            for start, end, index in read_times(times, 3).tolist()
         ]
     else:
-        times = part_of(place, TIMES)
-        stamps, paths = label_files(part_of(place, FLOW), times, 2)
+        stamps, paths = label_files(parts[2], times, 2)
         labels = [
             TimedLabel(start, end, partial(read_flow, path, size), origin | {"file": path.name})
             for (start, end), path in zip(stamps.tolist(), paths, strict=True)
-        ][chosen_labels(config, 0, 1)]
-    number = len(paths) or len(labels)
+        ][config.chosen(0, 1)]
+    spans = len(paths) or len(labels)
     return LabelledSequence(
         name=place.name,
         task="flow",
@@ -114,10 +108,10 @@ def _source(place: Place, root: Path, config: PrepareConfig) -> LabelledSequence
         size=size,
         rows=size[0],
         labels=tuple(labels),
-        unwanted=number - len(labels),
+        unwanted=spans - len(labels),
         files=(times, *paths),
         rule=None,
-        found=f"layout {place.layout}, {split}, {number} spans in {times}",
+        found=f"layout {place.layout}, {split}, {spans} spans in {times}",
     )
 
 

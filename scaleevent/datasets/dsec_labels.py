@@ -1,6 +1,6 @@
-"""What the label benchmarks on DSEC share: finding labels beside the events, and their pairs.
+"""What the label benchmarks on DSEC have in common: finding labels, and pairs of labels and events.
 
-Labels are found in the layouts of `scaleevent.datasets.dsec`, beside a sequence's events or in a
+Labels are found in the layouts of `scaleevent.datasets.dsec`, next to a sequence's events or in a
 folder of their own under the same root, as the archives unpack them:
 
     SEQ/PART...               merged, or as tonic and E-RAFT
@@ -14,25 +14,48 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.dsec import Place, find_sequences, read_rectify_map
+from scaleevent.config.data import SequencesConfig
+from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
 from scaleevent.datasets.frames import list_pictures
-from scaleevent.datasets.labelled import (
+from scaleevent.datasets.timed_labels import (
     LabelView,
     TimedLabel,
     pair_labels,
     read_times,
     seen_from,
 )
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
+
+
+class LabelSettings(SequencesConfig):
+    """What all label benchmarks on DSEC add to the settings of `prepare`."""
+
+    label_skip: Annotated[
+        int | None, Field(ge=0, description="labels left out at a sequence's start")
+    ] = None
+    label_stride: Annotated[
+        int | None, Field(ge=1, description="of the others every how many is taken")
+    ] = None
+
+    def chosen(self, skip: int, stride: int) -> slice:
+        """Which labels are taken.
+
+        Args:
+            skip: Labels left out at the start, unless `label_skip` is given.
+            stride: Every how many of the others is taken, unless `label_stride` is given.
+        """
+        first = skip if self.label_skip is None else self.label_skip
+        return slice(first, None, self.label_stride or stride)
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,7 @@ class LabelledSequence:
         size: (height, width) of the sensor.
         rows: Rows of it that the labels cover, from the top.
         labels: Those that are wanted, in order of time.
-        unwanted: How many the protocol leaves out.
+        unwanted: Number of labels that the protocol leaves out.
         files: All other files that are read.
         rule: How the window before a label is found; None for labels of a span.
         found: What was recognised, for people.
@@ -87,55 +110,22 @@ class LabelledSequence:
         yield from pair_labels(seen, self.labels, self.task, self.rule, self.name, counts)
 
 
-def find_labelled(config: PrepareConfig, splits: Mapping[str, str]) -> list[tuple[Place, Path]]:
+def find_labelled(config: LabelSettings, splits: Mapping[str, str]) -> dict[Place, Path]:
     """The benchmark's sequences under the roots, by name, each with the root it lies under.
-
-    Sequences of DSEC that the benchmark does not use are passed over.
 
     Args:
         config: Roots and wanted sequences.
         splits: The benchmark's sequences and their part of it.
 
     Raises:
-        ConfigError: No root, or a wanted sequence that is not there.
-        DataError: No sequence of the benchmark, or one that is found twice.
+        ConfigError, DataError: As `scaleevent.datasets.dsec.find_places`.
     """
-    if not config.roots:
-        raise ConfigError(
-            f"{config.name} needs the folder of DSEC",
-            hint=f"scaleevent prepare {config.name} FOLDER -o PAIRS",
-        )
-    found = [(place, root) for root in config.roots for place in find_sequences(root)]
-    used = [(place, root) for place, root in found if place.name in splits]
-    names = {place.name for place, _ in used}
-    unknown = sorted(set(config.sequences) - names)
-    if unknown:
-        raise ConfigError(
-            "sequence not found, or not of this benchmark", where="--sequences",
-            found=", ".join(unknown), expected=", ".join(sorted(names)),
-        )  # fmt: skip
-    if not used:
-        raise DataError(
-            "no sequence of this benchmark in the folder",
-            where=", ".join(map(str, config.roots)),
-            found=", ".join(sorted({place.name for place, _ in found})),
-            expected=", ".join(sorted(splits)),
-        )
-    wanted = {
-        place.events.resolve(): (_with_label_folders(place, root), root)
-        for place, root in used
-        if not config.sequences or place.name in config.sequences
-    }
-    numbers = Counter(place.name for place, _ in wanted.values())
-    for name, number in numbers.items():
-        if number > 1:
-            same = sorted(str(events) for events, (p, _) in wanted.items() if p.name == name)
-            raise DataError("sequence found twice", where=name, found=", ".join(same))
-    return sorted(wanted.values(), key=lambda item: item[0].name)
+    places = find_places(config, splits)
+    return {_with_label_folders(place, root): root for place, root in places.items()}
 
 
 def _with_label_folders(place: Place, root: Path) -> Place:
-    """The place, its parts also looked for where archives of labels put them."""
+    """The place, with the folders into which archives of labels unpack."""
     folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
     more = [
         f"{folder.absolute()}/{part}{place.name}{mark}"
@@ -149,44 +139,6 @@ def _with_label_folders(place: Place, root: Path) -> Place:
 def part_of(place: Place, names: Iterable[str]) -> Path | None:
     """The first of these files or folders that is there; `{0}` stands for the sequence."""
     return place.part(tuple(name.format(place.name) for name in names))
-
-
-def require(parts: Mapping[str, Mapping[str, Path | None]], roots: Iterable[Path]) -> None:
-    """Refuse sequences with missing parts.
-
-    Args:
-        parts: For every sequence its parts by name; None where one is missing.
-        roots: Where they were looked for.
-
-    Raises:
-        DataError: What is missing of which sequence.
-    """
-    lacking = {
-        name: [part for part, path in found.items() if path is None]
-        for name, found in parts.items()
-        if None in found.values()
-    }
-    if lacking:
-        raise DataError(
-            f"files of {len(lacking)} of {len(parts)} sequences are missing",
-            where=", ".join(map(str, roots)),
-            found="; ".join(
-                f"{name} has no {', no '.join(lacks)}" for name, lacks in list(lacking.items())[:10]
-            ),
-            hint="download them, or name the sequences that are whole: --sequences",
-        )
-
-
-def chosen_labels(config: PrepareConfig, skip: int, stride: int) -> slice:
-    """Which labels are taken: the given numbers unless the configuration has others.
-
-    Args:
-        config: May set `label_skip` and `label_stride`.
-        skip: Labels left out at the start.
-        stride: Every how many of the others is taken.
-    """
-    first = skip if config.label_skip is None else config.label_skip
-    return slice(first, None, config.label_stride or stride)
 
 
 def label_files(folder: Path, times: Path, columns: int) -> tuple[np.ndarray, list[Path]]:

@@ -14,21 +14,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
-from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.dsec import RECTIFY, Place
+from scaleevent.config.data import WindowSettings
+from scaleevent.datasets.dsec import RECTIFY, Place, require
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
-    chosen_labels,
+    LabelSettings,
     find_labelled,
     label_files,
     part_of,
-    require,
     sensor_size,
 )
-from scaleevent.datasets.labelled import TimedLabel, read_ids
+from scaleevent.datasets.timed_labels import TimedLabel, read_ids
 from scaleevent.errors import DataError
 from scaleevent.pairs.pairing import window_rule
 
@@ -64,35 +65,43 @@ second; the training takes every label.
 """
 
 
-def sources(config: PrepareConfig) -> list[LabelledSequence]:
+class Settings(LabelSettings, WindowSettings):
+    """What `dsec-semantic` adds to the settings of `prepare`."""
+
+    event_view: Annotated[
+        Literal["rectified", "raw"], Field(description="pixels of the events")
+    ] = "rectified"
+
+
+def sources(config: Settings) -> list[LabelledSequence]:
     """The benchmark's sequences found under the roots.
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, files that are missing or cannot be used.
+        DataError: No sequence, one that is found twice, missing or unusable files.
     """
     rectified = config.event_view == "rectified"
-    places = [place for place, _ in find_labelled(config, SPLITS)]
-    parts = {
-        place.name: {
+    places = find_labelled(config, SPLITS)
+    needed = {
+        place: {
             LABELS[0]: part_of(place, LABELS),
             TIMES[0].format(place.name): part_of(place, TIMES),
             **({RECTIFY[0]: place.part(RECTIFY)} if rectified else {}),
         }
         for place in places
     }
-    require(parts, config.roots)
-    return [_source(place, config, rectified) for place in places]
+    parts = require(needed, config.roots)
+    return [_source(place, parts[place], config) for place in places]
 
 
-def _source(place: Place, config: PrepareConfig, rectified: bool) -> LabelledSequence:
-    folder, times = part_of(place, LABELS), part_of(place, TIMES)
+def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
+    folder, times = parts[:2]
     stamps, paths = label_files(folder, times, 1)
     rectify_map = place.part(RECTIFY)
     size = sensor_size(rectify_map)
     rows = size[0] - CUT_ROWS
     split = SPLITS[place.name]
-    chosen = chosen_labels(config, *CHOICE[split])
+    chosen = config.chosen(*CHOICE[split])
     labels = tuple(
         TimedLabel(
             time,
@@ -106,7 +115,7 @@ def _source(place: Place, config: PrepareConfig, rectified: bool) -> LabelledSeq
         name=place.name,
         task="semantics",
         events=place.events,
-        rectify_map=rectify_map if rectified else None,
+        rectify_map=rectify_map if config.event_view == "rectified" else None,
         size=size,
         rows=rows,
         labels=labels,

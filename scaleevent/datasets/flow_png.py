@@ -23,7 +23,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3}  # by colour type: grey, RGB
 FILTER_UP = 2
 KNOWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # PLTE is but a suggestion in RGB files
-CRITICAL = 0x20  # clear in the first letter of chunks that cannot be passed over
+CRITICAL = 0x20  # clear in the first letter of chunks that must not be skipped
 MAX_PIXELS = 2**26  # a header that promises more is refused before memory is taken
 
 
@@ -87,7 +87,7 @@ def encode_flow(
             "flow that its 16-bit encoding cannot hold",
             where=where,
             found=f"{flow[channel, row, column]} px at row {row}, column {column}; "
-            f"{len(wrong)} values in all",
+            f"{len(wrong)} values in total",
             expected=f"{-ZERO_FLOW / scale} to {(0xFFFF - ZERO_FLOW) / scale}",
         )
     image = np.zeros((*written.shape, 3), np.uint16)
@@ -141,7 +141,7 @@ def read_png16(data: bytes, *, where: object = None) -> np.ndarray:
         )
     if not 0 < width * height <= MAX_PIXELS:
         raise DataError(
-            "a PNG file of a size that cannot be meant",
+            "a PNG file of an implausible size",
             where=where,
             found=f"{height} x {width}",
             expected=f"up to {MAX_PIXELS} pixels",
@@ -222,7 +222,7 @@ def _inflate(packed: bytes, size: int, where: object) -> np.ndarray:
 
 
 @nb.njit(nogil=True, cache=True)
-def _unfilter(lines, step, pixels):
+def _unfilter(lines: np.ndarray, step: int, pixels: np.ndarray) -> None:
     """Undo PNG's five filters (W3C PNG, section 9) into `pixels`, padded by a row and a pixel."""
     for y in range(lines.shape[0]):
         kind = lines[y, 0]
@@ -243,7 +243,7 @@ def _unfilter(lines, step, pixels):
 
 
 @nb.njit(nogil=True, cache=True)
-def _paeth(left, up, corner):
+def _paeth(left: np.int64, up: np.int64, corner: np.int64) -> np.int64:
     """Whichever of three neighbours is nearest to left + up - corner."""
     to_left, to_up = abs(up - corner), abs(left - corner)
     to_corner = abs(left + up - 2 * corner)

@@ -6,26 +6,32 @@ every published number rests on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from scaleevent.errors import DataError
 
 
-def propagate_flow(
-    maps: Sequence[np.ndarray], times: np.ndarray, start: float, end: float
-) -> np.ndarray:
+class FlowMaps(Protocol):
+    """K flow maps (2, H, W), of which only those that are asked for need to be read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+def propagate_flow(maps: FlowMaps, times: np.ndarray, start: float, end: float) -> np.ndarray:
     """Displacement of every pixel from `start` to `end`.
 
     Each pixel walks through the maps: it moves by the flow at the nearest pixel of where it is, the
-    first and last map taken by the share of their interval that is covered. A component that meets
-    flow 0 or leaves the image is set to 0. A window shorter than the interval it begins in takes
-    that one map, scaled, even where it reaches into the next.
+    first and last map scaled by the fraction of their interval that is covered. A component that
+    meets flow 0 or leaves the image is set to 0. A window shorter than the interval it begins in
+    takes that one map, scaled, even where it reaches into the next.
 
     Args:
         maps: K flow maps (2, H, W) in pixels right and down; the k-th holds from times[k] to
-            times[k+1]. An HDF5 dataset will do: only the maps in between are read.
+            times[k+1].
         times: (K,) ascending, in the unit of `start` and `end`.
         start: When the displacement begins.
         end: When it ends.
@@ -50,8 +56,8 @@ def propagate_flow(
         )
     first = int(np.searchsorted(times, start, side="right")) - 1
     if end - start < times[first + 1] - times[first]:
-        share = (end - start) / (times[first + 1] - times[first])
-        return _finite(np.asarray(maps[first], np.float64) * share)
+        fraction = (end - start) / (times[first + 1] - times[first])
+        return _finite(np.asarray(maps[first], np.float64) * fraction)
     last = int(np.searchsorted(times, end, side="left")) - 1
     origin = np.mgrid[: maps[first].shape[1], : maps[first].shape[2]][::-1].astype(np.float64)
     position, alive = origin.copy(), np.ones(origin.shape, bool)

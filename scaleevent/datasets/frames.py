@@ -1,4 +1,4 @@
-"""Frames beside events: their files, their times, and their way onto the event camera's pixels."""
+"""Frames next to events: their files, their times, and how they come onto the event pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STEP_US = (100, 10_000_000)
 """Median time between frames that a guessed unit may lead to: 10,000 a second to six a minute."""
 
 _LONGEST_EXPOSURE = 1.1
-"""Share of the time between frames that an exposure may take, jitter of the stamps included."""
+"""Fraction of the time between frames that an exposure may take, jitter of the stamps included."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -65,16 +65,18 @@ class EventView:
         image = decode_image(data, path)  # even where not needed: refuses files cut short
         if self.source is not None:
             return self.place(image, path)
-        self.check_size(*image.shape[:2], path)
+        height, width = image.shape[:2]
+        self.check_size(height, width, path)
         return data, self.valid
 
     def place(self, image: np.ndarray, where: object) -> tuple[bytes, np.ndarray | None]:
         """Encoded image and validity mask of (h, w) or (h, w, 3) uint8.
 
         Raises:
-            DataError: Of another size; `where` tells which.
+            DataError: Of another size; `where` names it.
         """
-        self.check_size(*image.shape[:2], where)
+        height, width = image.shape[:2]
+        self.check_size(height, width, where)
         if self.source is None:
             return encode_image(image, self.lossless), self.valid
         warped, valid = warp_image(image, self.source)
@@ -116,7 +118,7 @@ class EventView:
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Frames stored one a file, in order of time.
+    """Frames stored in one file each, in order of time.
 
     Args:
         times_us: Image times on the clock of the events.
@@ -161,23 +163,23 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise DataError("picture cannot be read", where=path, found=error) from None
 
 
-def check_count(number: int, what: str, frames: Path, stamps: int, times: Path) -> None:
+def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -> None:
     """Refuse frames and time stamps that differ in number.
 
     Raises:
         DataError: Both numbers.
     """
-    if number != stamps:
+    if count != stamps:
         raise DataError(
             "frames and time stamps differ in number",
             where=f"{frames} and {times}",
-            found=f"{number} {what}, {stamps} time stamps",
+            found=f"{count} {what}, {stamps} time stamps",
             hint="remove what has no partner, or write `time file` in each line",
         )
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """PNG and JPEG files of a folder, numbers in names in order of their value."""
+    """PNG and JPEG files of a folder, sorted by name with numbers in order of their value."""
 
     def natural(path: Path) -> list[tuple[int, str]]:
         parts = re.split(r"([0-9]+)", path.name)
@@ -189,7 +191,7 @@ def list_pictures(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, eq=False)
 class FrameTimes:
-    """What a file of frame times says.
+    """The content of a file of frame times.
 
     Args:
         us: (K,) int64 image times.
@@ -210,7 +212,7 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
 
     Args:
         path: The file.
-        unit: s, ms, us or ns; None to tell from the values: fractions are seconds, whole numbers
+        unit: s, ms, us or ns; None to find it from the values: fractions are seconds, whole numbers
             microseconds, or nanoseconds where only these make a date.
         point: start, middle or end: the moment of an exposure that counts.
 
@@ -249,14 +251,15 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("cannot read the frame times", where=path, found=error) from None
-    rows, numbers = [], []
+    rows: list[list[str]] = []
+    numbers: list[int] = []
     for number, line in enumerate(lines, 1):
         fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
         if fields == [""]:
             continue
         if rows and len(fields) != len(rows[0]):
             raise DataError(
-                "a line with another number of fields",
+                "a line with a different number of fields",
                 where=f"{path}, line {number}",
                 found=repr(line[:80]),
                 expected=f"{len(rows[0])} fields, as in line {numbers[0]}",
@@ -286,7 +289,7 @@ def _is_numeric(column: tuple[str, ...], path: Path, lines: list[int]) -> bool:
 def _times(
     column: tuple[str, ...], unit: str | None, path: Path, like: tuple[str, ...] | None = None
 ) -> np.ndarray:
-    """(K,) int64 microseconds; the unit is told from `like` where it is not given."""
+    """(K,) int64 microseconds; the unit is found from `like` where it is not given."""
     try:
         values = _numbers(column)
         found = find_time_unit(_numbers(like or column), unit, str(path))

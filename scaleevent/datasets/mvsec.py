@@ -23,8 +23,8 @@ from typing import Self
 import h5py
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.config.data import SequencesConfig
+from scaleevent.errors import DataError
 from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.columns import to_microseconds
@@ -37,29 +37,20 @@ DATA, TRUTH, FLOW_TRUTH = "_data.hdf5", "_gt.hdf5", "_gt_flow_dist.npz"
 DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError)
 """What the HDF5 library raises on files that are not whole."""
 
-_BLOCK_BYTES, _BLOCK_MAPS = 16 << 20, 8
-"""Maps read at once, whichever are more: neighbours share chunks of the file, and one flow between
-images goes back by a few."""
+BLOCK_BYTES, BLOCK_MAPS = 16 << 20, 8
+"""Maps read at once, whichever are more: neighbours lie in the same chunks of the file, and the
+flow between two images goes back by a few maps."""
 
 
-def find_scenes(config: PrepareConfig, known: Collection[str]) -> dict[str, Path]:
+def find_scenes(config: SequencesConfig, known: Collection[str]) -> dict[str, Path]:
     """The data file of every scene of a benchmark that is wanted and there, in order of name.
 
     Raises:
         ConfigError: No root, or a scene is asked for that is not one of them.
         DataError: No scene, or one that is asked for is not there.
     """
-    if not config.roots:
-        raise ConfigError(
-            f"{config.name} needs the folder of MVSEC's files",
-            hint=f"scaleevent prepare {config.name} FOLDER -o PAIRS",
-        )
-    unknown = sorted(set(config.sequences) - set(known))
-    if unknown:
-        raise ConfigError(
-            "no such sequence in this benchmark", where="--sequences", found=", ".join(unknown),
-            expected=", ".join(sorted(known)),
-        )  # fmt: skip
+    config.require_roots()
+    config.check_sequences(known)
     wanted = sorted(set(config.sequences or known))
     places = {name: find_file(config.roots, name + DATA) for name in wanted}
     found = {name: path for name, path in places.items() if path is not None}
@@ -69,7 +60,7 @@ def find_scenes(config: PrepareConfig, known: Collection[str]) -> dict[str, Path
             "files of MVSEC are missing",
             where=", ".join(map(str, config.roots)),
             expected=", ".join(name + DATA for name in lost or wanted),
-            hint="they are looked for up to two folders below",
+            hint="they may lie up to two folders below",
         )
     return found
 
@@ -90,7 +81,7 @@ def find_file(roots: list[Path], name: str) -> Path | None:
 
 
 def find_truths(
-    config: PrepareConfig, scenes: Collection[str], endings: tuple[str, ...]
+    config: SequencesConfig, scenes: Collection[str], endings: tuple[str, ...]
 ) -> dict[str, Path]:
     """The ground-truth file of every scene: the first of the endings that is there.
 
@@ -131,10 +122,10 @@ def open_left(path: Path) -> Recording:
 class BlockReader:
     """Numbered maps, read in blocks of neighbours; the last two blocks are held.
 
-    So who goes forward, and back by less than a block, reads everything once.
+    A reader that goes forward, and back by less than a block, reads everything once.
 
     Args:
-        read: Gives the maps from one number up to another.
+        read: Returns the maps from one index up to another.
         length: Number of maps.
         item_bytes: Size of one.
     """
@@ -143,17 +134,17 @@ class BlockReader:
         self, read: Callable[[int, int], np.ndarray], length: int, item_bytes: int
     ) -> None:
         self._read, self._length = read, length
-        self._block = max(_BLOCK_BYTES // item_bytes, _BLOCK_MAPS)
+        self._block = max(BLOCK_BYTES // item_bytes, BLOCK_MAPS)
         self._held: dict[int, np.ndarray] = {}
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        block, inside = divmod(number, self._block)
+    def __getitem__(self, index: int) -> np.ndarray:
+        block, inside = divmod(index, self._block)
         if block not in self._held:
             start = block * self._block
             while len(self._held) > 1:
                 del self._held[min(self._held)]
             self._held[block] = self._read(start, min(start + self._block, self._length))
-        return self._held[block][inside]
+        return np.asarray(self._held[block][inside])
 
 
 class Hdf5Maps:
@@ -192,7 +183,7 @@ class Hdf5Maps:
             self.times_us = ascending_times(seconds, f"{path}, dataset {name}_ts")
             opened.pop_all()
         item_bytes = prod(shape) * self._maps.dtype.itemsize
-        self._reader = BlockReader(self._rows, len(self._maps), item_bytes)
+        self._reader = BlockReader(self.read, len(self._maps), item_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -203,17 +194,22 @@ class Hdf5Maps:
     def __len__(self) -> int:
         return len(self.times_us)
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         """One map, as stored; a view.
 
         Raises:
             DataError: Damaged data.
         """
-        return self._reader[number]
+        return self._reader[index]
 
-    def _rows(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The maps from index `start` up to `stop`.
+
+        Raises:
+            DataError: Damaged data.
+        """
         try:
-            return self._maps[start:stop]
+            return np.asarray(self._maps[start:stop])
         except DAMAGE as error:
             raise self._damaged(error) from None
 
@@ -276,12 +272,12 @@ def complete(
     """The pairs with their grey image, those without a known label left out and counted.
 
     Args:
-        pairs: From `scaleevent.datasets.labelled.pair_labels`; `frame` in the provenance is the
-            number of the image, None for none.
+        pairs: From `scaleevent.datasets.timed_labels.pair_labels`; `frame` in the provenance is the
+            index of the image, None for none.
         task: Name of the label, NaN where unknown.
         images: The grey images.
         lossless: Encode as PNG.
-        counts: Tally of the pairs, put right.
+        counts: Tally of the pairs, corrected for those left out.
 
     Raises:
         DataError: Not one label is left.

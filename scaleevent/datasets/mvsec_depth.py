@@ -1,6 +1,6 @@
 """`mvsec-depth`: MVSEC's driving scenes with LiDAR depth, in the raw view of the left camera.
 
-Labels are `depth_image_raw`, the depth of the distorted pixels, beside the events as the camera
+Labels are `depth_image_raw`, the depth of the distorted pixels, with the events as the camera
 gave them: whole pixels, and no calibration file is needed. `depth_image_rect` would need events
 moved to fractions of pixels. DepthAnyEvent feeds raw events too
 (Tesla-SHT/depthanyevent:dataset/mvsec_dataset/sbt/mvsec_sequence.py); which of the two maps
@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets.labelled import TimedLabel, pair_labels
+from scaleevent.config.data import SequencesConfig, WindowSettings
 from scaleevent.datasets.mvsec import (
     CAMERA,
     TRUTH,
@@ -34,6 +33,7 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
+from scaleevent.datasets.timed_labels import TimedLabel, pair_labels
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import window_rule
@@ -51,6 +51,10 @@ SCENES = {
 
 NEAR_US = 50_000
 """A grey image this far from a map still shows its scene: the time between maps."""
+
+
+class Settings(SequencesConfig, WindowSettings):
+    """What `mvsec-depth` adds to the settings of `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -89,28 +93,27 @@ class DepthScene:
             yield from complete(pairs, "depth", images, self.lossless, counts)
 
     def _labels(self, depths: Hdf5Maps, images: Hdf5Maps) -> list[TimedLabel]:
-        """The maps, each with the number of the image nearest in time."""
+        """The maps, each with the index of the image nearest in time."""
         split, subset = SCENES[self.name]
         origin = {"sequence": self.name, "split": split, "subset": subset}
         frames = nearest_images(depths.times_us, images.times_us)
         labels = []
-        for number, (time, frame) in enumerate(zip(depths.times_us.tolist(), frames, strict=True)):
-            told = {"map": number, "frame": frame}
-            if frame is not None:
-                told["frame_us"] = int(images.times_us[frame])
-            load = partial(valid_depth, depths, number)
-            labels.append(TimedLabel(time, time, load, origin | told))
+        for index, (time, frame) in enumerate(zip(depths.times_us.tolist(), frames, strict=True)):
+            seen = {} if frame is None else {"frame_us": int(images.times_us[frame])}
+            load = partial(valid_depth, depths, index)
+            provenance = {**origin, "map": index, "frame": frame, **seen}
+            labels.append(TimedLabel(time, time, load, provenance))
         return labels
 
 
-def valid_depth(depths: Hdf5Maps, number: int) -> np.ndarray:
+def valid_depth(depths: Hdf5Maps, index: int) -> np.ndarray:
     """(H, W) float32 metres, NaN wherever there is no positive finite depth."""
-    depth = np.asarray(depths[number], np.float32)
+    depth = np.asarray(depths[index], np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
 
 
 def nearest_images(times_us: np.ndarray, images_us: np.ndarray) -> list[int | None]:
-    """Number of the image nearest to each time, the earlier of two; None where none is near.
+    """Index of the image nearest to each time, the earlier of two; None where none is near.
 
     Args:
         times_us: (K,) times.
@@ -126,19 +129,19 @@ def nearest_images(times_us: np.ndarray, images_us: np.ndarray) -> list[int | No
     return [int(k) if ok else None for k, ok in zip(nearest, near, strict=True)]
 
 
-def sources(config: PrepareConfig) -> list[DepthScene]:
+def sources(config: Settings) -> list[DepthScene]:
     """The scenes of the benchmark found under the roots.
 
     Raises:
         ConfigError: No root, or a scene that is not of the benchmark.
-        DataError: No scene, a ground truth that is missing, files that cannot be used.
+        DataError: No scene, a ground truth that is missing, unusable files.
     """
     scenes = find_scenes(config, SCENES)
     truths = find_truths(config, scenes, (TRUTH,))
     return [_source(name, scenes[name], truths[name], config) for name in scenes]
 
 
-def _source(name: str, data: Path, truth: Path, config: PrepareConfig) -> DepthScene:
+def _source(name: str, data: Path, truth: Path, config: Settings) -> DepthScene:
     with Hdf5Maps(truth, DEPTH, np.floating) as depths, open_images(data) as images:
         found = f"{len(depths)} depth maps, {len(images)} grey images"
         return DepthScene(

@@ -3,7 +3,7 @@
 A pair stands at an image at t0; the next image, or the fourth with `dt` 4, is at t1. The label is
 the flow from t0 to t1 (`datasets.flow_propagation`). Its windows are [t0, t1), the one every
 published protocol feeds, and before it one as long, [t0 - (t1 - t0), t0), which two-frame networks
-such as E-RAFT take beside it.
+such as E-RAFT take as well.
 
 Flow 0 in both components means unknown, here NaN. One component alone may be 0 where the
 propagation lost it: EV-FlowNet's evaluation counts such pixels, tub-rip's does not.
@@ -23,13 +23,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import IO, Annotated, Self
 
 import numpy as np
+from pydantic import Field
 
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.flow_propagation import propagate_flow
-from scaleevent.datasets.labelled import TimedLabel, pair_labels, refuse_window_rule
 from scaleevent.datasets.mvsec import (
     CAMERA,
     FLOW_TRUTH,
@@ -44,6 +44,7 @@ from scaleevent.datasets.mvsec import (
     open_images,
     open_left,
 )
+from scaleevent.datasets.timed_labels import TimedLabel, pair_labels
 from scaleevent.errors import DataError
 from scaleevent.pairs.pair import Pair
 
@@ -62,6 +63,15 @@ outdoor_day1 uzh-rpg/E-RAFT:config/mvsec_20.json."""
 
 LONGEST_US = 500_000
 """Longest time between the two images; more is a gap in the recording."""
+
+
+class Settings(SequencesConfig):
+    """What `mvsec-flow` adds to the settings of `prepare`: windows are the spans of its labels."""
+
+    dt: Annotated[int, Field(ge=1, le=16, description="image intervals that a flow spans")] = 1
+    all_frames: Annotated[
+        bool, Field(description="beyond the part that is usually scored, too")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ def flow_between(flow: Hdf5Maps | NpzFlow, start_us: int, end_us: int) -> np.nda
 
 
 def first_images(images_us: np.ndarray, truth_us: np.ndarray, part: slice, dt: int) -> np.ndarray:
-    """(n,) numbers of images in the part of the ground truth that counts, with their partners.
+    """(n,) indices of images in the part of the ground truth that counts, with their partners.
 
     Args:
         images_us: (F,) ascending image times.
@@ -143,7 +153,7 @@ def first_images(images_us: np.ndarray, truth_us: np.ndarray, part: slice, dt: i
 
 
 def open_flow(path: Path) -> Hdf5Maps | NpzFlow:
-    """The ground-truth flow of either file: `times_us`, and maps (2, 260, 346) by number."""
+    """The ground-truth flow of either file: `times_us`, and maps (2, 260, 346) by index."""
     if path.name.endswith(FLOW_TRUTH):
         return NpzFlow(path)
     return Hdf5Maps(path, FLOW, np.floating, planes=2)
@@ -183,9 +193,9 @@ class NpzFlow:
     def __len__(self) -> int:
         return len(self.times_us)
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         """(2, H, W) pixels right and down."""
-        return np.stack([maps[number] for maps in self._components])
+        return np.stack([maps[index] for maps in self._components])
 
     def _times(self) -> np.ndarray:
         file, shape, dtype = self._open("timestamps")
@@ -213,7 +223,7 @@ class NpzFlow:
 
         return BlockReader(read, shape[0], size)
 
-    def _open(self, name: str) -> tuple[zipfile.ZipExtFile, tuple[int, ...], np.dtype]:
+    def _open(self, name: str) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
         """An array's file behind its header, its shape and type."""
         try:
             file = self._opened.enter_context(self._archive.open(f"{name}.npy"))
@@ -231,12 +241,10 @@ class NpzFlow:
             )
         return file, shape, dtype
 
-    def _read(
-        self, file: zipfile.ZipExtFile, shape: tuple[int, ...], dtype: np.dtype
-    ) -> np.ndarray:
-        number = int(np.prod(shape))
+    def _read(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        count = int(np.prod(shape))
         try:
-            return np.frombuffer(file.read(number * dtype.itemsize), dtype, number).reshape(shape)
+            return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(shape)
         except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise self._damaged(error) from None
 
@@ -249,20 +257,19 @@ class NpzFlow:
         )
 
 
-def sources(config: PrepareConfig) -> list[FlowScene]:
+def sources(config: Settings) -> list[FlowScene]:
     """The scenes of the benchmark found under the roots.
 
     Raises:
-        ConfigError: No root, a scene that is not of the benchmark, or a rule for windows.
+        ConfigError: No root, or a scene that is not of the benchmark.
         DataError: No scene, a ground truth that is missing or too short, unusable files.
     """
-    refuse_window_rule(config)
     scenes = find_scenes(config, SCENES)
     truths = find_truths(config, scenes, (FLOW_TRUTH, TRUTH))
     return [_source(name, scenes[name], truths[name], config) for name in scenes]
 
 
-def _source(name: str, data: Path, truth: Path, config: PrepareConfig) -> FlowScene:
+def _source(name: str, data: Path, truth: Path, config: Settings) -> FlowScene:
     dt = config.dt
     part = slice(None) if config.all_frames else SCENES[name][1]
     with open_flow(truth) as flow, open_images(data) as images:

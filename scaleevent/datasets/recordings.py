@@ -1,22 +1,17 @@
-"""Every recording below a folder, for `voxelize`: with frames where there are any, else by time."""
+"""Every recording below a folder, for `voxelize`: windows end at frames, else at a fixed rate."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaleevent.config.data import (
-    DamageSettings,
-    PrepareConfig,
-    RecordingSettings,
-    VoxelizeConfig,
-    WindowSettings,
-)
+from scaleevent.config.data import StreamSettings, VoxelizeConfig
 from scaleevent.datasets import custom
+from scaleevent.datasets.custom_files import FRAME_FOLDERS, RECORDINGS, TEXT_RECORDINGS, TIMES
 from scaleevent.errors import DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.windows import WindowRule
@@ -25,16 +20,9 @@ from scaleevent.pairs.pairing import EventStream, window_rule
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
 
-SUFFIXES = (*custom.RECORDINGS, *custom.TEXT_RECORDINGS)
-SHARED = tuple(
-    key
-    for settings in (WindowSettings, DamageSettings, RecordingSettings)
-    for key in settings.model_fields
-)
-
-
+SUFFIXES = (*RECORDINGS, *TEXT_RECORDINGS)
 UNPAIRED = "recordings whose frames have no events before them"
-"""Tally of recordings that were cut at a fixed rate though they have frames."""
+"""Count of recordings with frames that were cut at a fixed rate nevertheless."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +33,7 @@ class EventWindows:
         name: Unique, safe as a file name.
         path: The recording.
         size: Sensor (height, width).
-        told: What else `open_recording` is told of it.
+        options: Further arguments of `open_recording`.
         rule: How a window's start is found.
         period_us: Time between the ends of windows; the first ends one period after the first
             event, the last after the last event.
@@ -56,7 +44,7 @@ class EventWindows:
     name: str
     path: Path
     size: tuple[int, int]
-    told: dict[str, Any]
+    options: dict[str, Any]
     rule: WindowRule
     period_us: int
     span_us: tuple[int, int] | None
@@ -70,9 +58,11 @@ class EventWindows:
     @property
     def expected(self) -> int:
         """Number of windows."""
-        return len(self._ends())
+        return len(self.ends)
 
-    def _ends(self) -> range:
+    @property
+    def ends(self) -> range:
+        """End of every window, in microseconds."""
         if self.span_us is None:
             return range(0)
         first, last = self.span_us
@@ -80,14 +70,14 @@ class EventWindows:
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Pairs without an image; an empty window is a dropped one."""
-        recording = open_recording(self.path, size=self.size, **self.told)
+        recording = open_recording(self.path, size=self.size, **self.options)
         stream = EventStream(recording, self.rule)
-        ends, number = self._ends(), 0
-        while number < len(ends):
-            end = ends[number]
+        ends, index = self.ends, 0
+        while index < len(ends):
+            end = ends[index]
             window, events = stream.window_before(end)
             if len(events):
-                number += 1
+                index += 1
                 counts["images"] += 1
                 counts["pairs"] += 1
                 yield Pair(self.name, end, b"", events, window, provenance={"file": self.path.name})
@@ -97,8 +87,8 @@ class EventWindows:
             past = len(ends)
             if later is not None:
                 past = (later - ends.start) // self.period_us + 1
-            empty = past - number
-            number = past
+            empty = past - index
+            index = past
             counts["images"] += empty
             counts["images dropped: empty window"] += empty
         tally: Counter[str] = Counter()
@@ -106,60 +96,37 @@ class EventWindows:
         counts.update(self._own(tally))
 
     def _own(self, tally: Counter[str]) -> Counter[str]:
-        """Of a file with several stretches, each counts its own events; the first, all damage."""
+        """Each segment of a file counts its own events; the first one counts all damage."""
         others = tally.pop("events dropped: in another segment", 0)
         tally["events decoded"] -= others
-        if not self.told["segment"]:
+        if not self.options["segment"]:
             return tally
         kept = tally["events kept"]
         return Counter({"events decoded": kept, "events kept": kept})
 
 
 @dataclass(frozen=True)
-class FrameWindows:
+class FrameWindows(custom.CustomRecording):
     """Windows that end at frames; at a fixed rate where no frame has events before it.
 
     Args:
-        frames: The recording and its frames.
         period_us: Time between the ends of windows, at the fixed rate.
     """
 
-    frames: custom.CustomRecording
     period_us: int
-
-    @property
-    def name(self) -> str:
-        """Unique, safe as a file name."""
-        return self.frames.name
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        return self.frames.inputs
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return self.frames.expected
-
-    @property
-    def found(self) -> str:
-        """What was recognised, for people."""
-        return self.frames.found
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Pairs with an image, or all without."""
         before = counts.copy()
         try:
-            yield from self.frames.pairs(counts)
+            yield from super().pairs(counts)
         except UnpairedError:
             counts.clear()
             counts.update(before)
             counts[UNPAIRED] += 1
-            frames = self.frames
-            recording = open_recording(frames.recording, size=frames.size, **frames.told)
-            for part in _stretches(recording, self.name, frames.told, frames.rule, self.period_us):
-                yield from part.pairs(counts)
+            recording = open_recording(self.recording, size=self.size, **self.options)
+            for windows in _by_rate(recording, self.name, self.options, self.rule, self.period_us):
+                yield from windows.pairs(counts)
 
 
 def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[str]]:
@@ -183,7 +150,7 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
     damaged: list[DataError] = []
     for path in files:
         try:
-            found.append(open_recording(path, size=config.size, **custom.told(config)))
+            found.append(open_recording(path, size=config.size, **custom.read_options(config)))
         except NotEventsError as error:
             if root.is_file():
                 raise
@@ -213,11 +180,11 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
     names = custom.unique_names(
         [re.sub(r"[/\\]", "-", str(r.path.relative_to(base).with_suffix(""))) for r in found]
     )
-    beside = Counter(recording.path.parent for recording in found)
+    in_folder = Counter(recording.path.parent for recording in found)
     tasks: list[PairSource] = []
     unused: list[str] = []
     for name, recording in zip(names, found, strict=True):
-        made, why_not = _sources(name, recording, config, beside[recording.path.parent] == 1)
+        made, why_not = _sources(name, recording, config, in_folder[recording.path.parent] == 1)
         tasks += made
         unused += [f"frames of {recording.path}: {why_not}"] if why_not else []
     return tasks, passed, unused
@@ -231,65 +198,64 @@ def _files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
     below = [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not _beside(path) and ours.isdisjoint(path.resolve().parents)
+        if path.is_file() and not _skipped(path) and ours.isdisjoint(path.resolve().parents)
     ]
     return below, sorted(ours)
 
 
-def _beside(path: Path) -> bool:
-    """Frames and their times, and hidden files: no recordings, and no news either."""
-    frames = path.parent.name in custom.FRAME_FOLDERS
-    return frames or path.name in custom.TIMES or path.name.startswith(".")
+def _skipped(path: Path) -> bool:
+    """Files to skip silently: frames, frame times, hidden files."""
+    frames = path.parent.name in FRAME_FOLDERS
+    return frames or path.name in TIMES or path.name.startswith(".")
 
 
 def _sources(
     name: str, recording: Recording, config: VoxelizeConfig, alone: bool
 ) -> tuple[list[PairSource], str | None]:
-    """One task, or one for every stretch between clock resets; why frames are not used."""
+    """One task, or one for every segment between clock resets; why frames are not used."""
     folder = recording.path.parent
     period_us = max(1, round(1e6 / config.rate))
-    beside = any((folder / frames).is_dir() for frames in custom.FRAME_FOLDERS)
+    pictures = any((folder / frames).is_dir() for frames in FRAME_FOLDERS)
     why_not = None
-    if recording.has_frames or beside and alone:
+    if recording.has_frames or pictures and alone:
         try:
             frames = _with_frames(name, recording, config)
-            return [FrameWindows(frames, period_us)], None
+            return [FrameWindows(**vars(frames), period_us=period_us)], None
         except DataError as error:
             why_not = error.what
-    parts = _stretches(recording, name, custom.told(config), window_rule(config), period_us)
-    return parts, why_not
+    options = custom.read_options(config)
+    return [*_by_rate(recording, name, options, window_rule(config), period_us)], why_not
 
 
 def _with_frames(name: str, recording: Recording, config: VoxelizeConfig) -> custom.CustomRecording:
     """The recording with its frames.
 
     Raises:
-        DataError: The frames cannot be used, or the clock was reset: frames may not tell where.
+        DataError: The frames cannot be used, or the clock was reset, which frames may not show.
     """
-    shared = {key: getattr(config, key) for key in SHARED}
-    options = PrepareConfig(name="custom", roots=[recording.path], **shared)
-    source = replace(custom.sources(options)[0], name=name)
+    shared = {key: getattr(config, key) for key in StreamSettings.model_fields}
+    source = custom.with_frames(name, recording, custom.Settings(name="custom", **shared))
     if config.tolerated is not None and len(recording.stretches()) > 1:
         raise DataError("the clock was reset", where=recording.path)
     return source
 
 
-def _stretches(
-    recording: Recording, name: str, told: dict[str, Any], rule: WindowRule, period_us: int
+def _by_rate(
+    recording: Recording, name: str, options: dict[str, Any], rule: WindowRule, period_us: int
 ) -> list[EventWindows]:
-    """Windows at a fixed rate over every stretch between clock resets."""
-    stretches = recording.stretches()
-    several = len(stretches) > 1
+    """Windows at a fixed rate over every segment between clock resets."""
+    segments = recording.stretches()
+    several = len(segments) > 1
     return [
         EventWindows(
-            name=f"{name}-{number + 1}" if several else name,
+            name=f"{name}-{index + 1}" if several else name,
             path=recording.path,
             size=(recording.height, recording.width),
-            told=told | {"segment": number if several else None},
+            options=options | {"segment": index if several else None},
             rule=rule,
             period_us=period_us,
-            span_us=stretch and (stretch.first_us, stretch.last_us),
+            span_us=(segment.first_us, segment.last_us) if segment else None,
             found=recording.format,
         )
-        for number, stretch in enumerate(stretches or [None])
+        for index, segment in enumerate(segments or [None])
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -43,17 +44,17 @@ class VideoFile:
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames in the order of the video."""
         images = islice(video_frames(self.path), self.first, None)
-        for number, time in enumerate(self.times_us, self.first):
+        for index, time in enumerate(self.times_us, self.first):
             image = next(images, None)
             if image is None:
                 raise DataError(
                     "the video ends early",
                     where=self.path,
-                    found=f"{number} frames that can be decoded",
+                    found=f"{index} frames that can be decoded",
                     expected=f"{self.first + self.expected}, one for every time stamp",
                 )
-            load = partial(view.place, image, f"{self.path}, frame {number}")
-            yield TimedImage(time, load, {"frame": number})
+            load = partial(view.place, image, f"{self.path}, frame {index}")
+            yield TimedImage(time, load, {"frame": index})
 
 
 def video_length(path: Path) -> int:
@@ -87,7 +88,7 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
         raise DataError("cannot read the video", where=path, found=error) from None
 
 
-def _av():  # noqa: ANN202  the package is optional, so is its type
+def _av() -> ModuleType:
     try:
         import av
     except ImportError:

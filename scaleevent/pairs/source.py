@@ -11,19 +11,23 @@ from scaleevent.pairs.pair import Pair
 
 
 class PairSource(Protocol):
-    """One task of `prepare`, written as one shard; picklable, and it opens nothing until asked.
+    """One task of `prepare`, written as one shard; picklable, and it opens nothing until asked."""
 
-    Attributes:
-        name: Unique in the data set and safe as a file name.
-        inputs: Files read; their sizes and times tell whether a finished shard is still true.
-        expected: Images or labels it will look at.
-        found: What was recognised, for people.
-    """
+    @property
+    def name(self) -> str:
+        """Unique in the data set and safe as a file name."""
 
-    name: str
-    inputs: tuple[Path, ...]
-    expected: int
-    found: str
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files read; their sizes and times decide whether a finished shard is up to date."""
+
+    @property
+    def expected(self) -> int:
+        """Number of images or labels it will look at."""
+
+    @property
+    def found(self) -> str:
+        """What was recognised, for people."""
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """All pairs, in a fixed order, adding to the tally (`pairs.pairing.pair_images`)."""

@@ -1,4 +1,4 @@
-"""An event stream and time-stamped labels to pairs, whatever the data set and the task.
+"""Pairs from an event stream and time-stamped labels, for any data set and task.
 
 A label lies on a grid of its own: the sensor's rows without a car's hood, or a rectified view. The
 events are brought onto it before windows are chosen, each to the nearest whole pixel; those that
@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scaleevent.config.data import PrepareConfig, WindowSettings
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.source import RawBlock, Source
@@ -87,24 +86,13 @@ class LabelView:
         return RawBlock(first, events.t[kept], x, y, events.p[kept], dropped)
 
 
-@dataclass(frozen=True)
-class _Seen(Source):
+class _ViewedSource(Source):
     """The decoder behind `seen_from`: reads another recording through a view."""
 
-    recording: Recording
-    view: LabelView
-
-    @property
-    def format(self) -> str:
-        return self.recording.format
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.view.height, self.view.width
-
-    @property
-    def notes(self) -> dict[str, str]:
-        return self.recording.notes
+    def __init__(self, recording: Recording, view: LabelView) -> None:
+        self.recording, self.view = recording, view
+        self.format, self.notes = recording.format, recording.notes
+        self.size = view.height, view.width
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         first = 0
@@ -118,7 +106,7 @@ class _Seen(Source):
 
 def seen_from(recording: Recording, view: LabelView) -> Recording:
     """The recording on the grid of its labels; its tally names the events that are not there."""
-    return Recording(recording.path, _Seen(recording, view), view.height, view.width)
+    return Recording(recording.path, _ViewedSource(recording, view), view.height, view.width)
 
 
 def pair_labels(
@@ -158,7 +146,8 @@ def pair_labels(
                 found=f"follows a label at {previous.end_us} us",
             )
         previous = label
-        window, events, after, reason = (_before if rule else _around)(stream, label)
+        find = _windows_of_instant if rule else _windows_of_span
+        window, events, after, reason = find(stream, label)
         if reason is not None and label.load is not None:
             counts[f"labels dropped: {reason}"] += 1
             continue
@@ -191,17 +180,18 @@ def pair_labels(
         )
 
 
-_Found = tuple[Window, Events, tuple[Window, Events] | None, str | None]
+# window before with its events, window after with its events, why the label is unusable
+_LabelWindows = tuple[Window, Events, tuple[Window, Events] | None, str | None]
 
 
-def _before(stream: EventStream, label: TimedLabel) -> _Found:
-    """The window that ends at an instant, and why it cannot be used."""
+def _windows_of_instant(stream: EventStream, label: TimedLabel) -> _LabelWindows:
+    """The window that ends at an instant."""
     window, events = stream.window_before(label.start_us)
     return window, events, None, stream.why_unusable(label.start_us, events)
 
 
-def _around(stream: EventStream, label: TimedLabel) -> _Found:
-    """The window of a span and the one as long before it, and why they cannot be used."""
+def _windows_of_span(stream: EventStream, label: TimedLabel) -> _LabelWindows:
+    """The window of a span, and the one of the same length before it."""
     start, end = label.start_us, label.end_us
     before, after = Window(2 * start - end, start), Window(start, end)
     _, held = stream.window_before(end)
@@ -209,20 +199,6 @@ def _around(stream: EventStream, label: TimedLabel) -> _Found:
     late = held.between(start, end)
     reason = stream.why_unusable(start, events) or stream.why_unusable(end, late)
     return before, events, (after, late), reason
-
-
-def refuse_window_rule(config: PrepareConfig) -> None:
-    """For labels of a span, whose windows are that span.
-
-    Raises:
-        ConfigError: A setting of `WindowSettings` is given.
-    """
-    for key, setting in WindowSettings.model_fields.items():
-        if getattr(config, key) != setting.default:
-            raise ConfigError(
-                f"{config.name} takes no rule for windows: they are the spans of its labels",
-                where=key,
-            )
 
 
 def read_times(path: Path, columns: int) -> np.ndarray:
@@ -283,7 +259,7 @@ def check_size(values: np.ndarray, size: tuple[int, int], path: Path) -> None:
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its numbers.
+    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its indices.
 
     Args:
         path: The file.

@@ -1,0 +1,175 @@
+"""The files that belong to a recording, by their names: events, frames, frame times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaleevent.datasets.frames import list_pictures
+from scaleevent.errors import DataError, NotEventsError
+from scaleevent.formats import Recording
+
+RECORDINGS = (
+    ".aedat4", ".aedat", ".raw", ".dat", ".h5", ".hdf5", ".es", ".bag", ".db3", ".mcap", ".bin",
+    ".mat", ".npz", ".npy",
+)  # fmt: skip
+TEXT_RECORDINGS = (".txt", ".csv")
+FRAME_FOLDERS = ("images", "frames", "rgb")
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+TIMES = ("timestamps.txt", "image_timestamps.txt", "images.txt", "exposure_timestamps.txt")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder holds, hidden files left out.
+
+    Args:
+        files: All files, by name.
+        frame_folders: Folders of pictures, in the order of `FRAME_FOLDERS`.
+        videos: Videos, by name.
+        times: Files of frame times, in the order of `TIMES`.
+    """
+
+    files: list[Path]
+    frame_folders: list[Path]
+    videos: list[Path]
+    times: list[Path]
+
+    @classmethod
+    def of(cls, folder: Path) -> Contents:
+        """List a folder."""
+        files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
+        return cls(
+            files,
+            [folder / name for name in FRAME_FOLDERS if (folder / name).is_dir()],
+            [path for path in files if path.suffix.lower() in VIDEOS],
+            [folder / name for name in TIMES if (folder / name).is_file()],
+        )
+
+
+def found_beside(recording: Path) -> dict[str, str]:
+    """Frames, videos and time stamps in the folder of a recording, by name."""
+    contents = Contents.of(recording.resolve().parent)
+    found = {path.name: f"{len(list_pictures(path))} pictures" for path in contents.frame_folders}
+    found |= {path.name: "video" for path in contents.videos}
+    found |= {path.name: "times of frames" for path in contents.times}
+    return dict(sorted(found.items()))
+
+
+def find_recordings(
+    root: Path, opened: Callable[[Path], Recording], others: Collection[str]
+) -> list[tuple[str, Recording]]:
+    """Proposed name and recording of everything in a root.
+
+    Args:
+        root: A recording, or a folder that holds one, or several AEDAT4 files.
+        opened: Opens a file; raises NotEventsError for one without events.
+        others: Names of files that are no recordings, besides `TIMES`.
+
+    Raises:
+        DataError: No recording, or several of other formats.
+    """
+    if root.is_file():
+        return [(root.stem, opened(root))]
+    if not root.is_dir():
+        raise DataError("no such file or folder", where=root)
+    files = [path for path in Contents.of(root).files if path.name not in {*TIMES, *others}]
+    found: list[Recording] = []
+    refused = []
+    for suffixes in (RECORDINGS, TEXT_RECORDINGS):
+        for path in files if not found else []:
+            if path.suffix.lower() in suffixes:
+                try:
+                    found.append(opened(path))
+                except NotEventsError as error:
+                    refused.append(f"{path.name}: {error.what}")
+    if not found:
+        raise DataError(
+            "no event recording in this folder",
+            where=root,
+            found="; ".join(refused[:5])
+            or ", ".join(path.name for path in files[:10])
+            or "no files",
+            expected="a file such as " + ", ".join((*RECORDINGS, *TEXT_RECORDINGS)),
+            hint="recordings in folders of their own are given one by one",
+        )
+    if len(found) > 1 and any(recording.format != "AEDAT4" for recording in found):
+        raise DataError(
+            "several recordings in one folder",
+            where=root,
+            found=", ".join(recording.path.name for recording in found),
+            expected="one, or AEDAT4 files with their frames inside",
+            hint="name the file instead of the folder",
+        )
+    if len(found) == 1:
+        return [(root.resolve().name, found[0])]
+    return [(recording.path.stem, recording) for recording in found]
+
+
+def find_frames(folder: Path, given: Path | None) -> Path:
+    """The folder of pictures, or the video, that belongs to the recording in `folder`.
+
+    Raises:
+        DataError: None, or several videos.
+    """
+    if given is not None:
+        return _given(folder, given)
+    contents = Contents.of(folder)
+    if contents.frame_folders:
+        return contents.frame_folders[0]
+    if len(contents.videos) == 1:
+        return contents.videos[0]
+    if not contents.videos and list_pictures(folder):
+        return folder
+    raise DataError(
+        "several videos" if contents.videos else "no frames for this recording",
+        where=folder,
+        found=", ".join(video.name for video in contents.videos) or None,
+        expected=f"a folder {', '.join(FRAME_FOLDERS)}, or one video ({', '.join(VIDEOS)})",
+        hint="name it: --frames; to use the events alone: scaleevent voxelize",
+    )
+
+
+def find_times(folder: Path, frames: Path, given: Path | None) -> Path:
+    """The file of frame times: in the recording's `folder`, or in that of the frames.
+
+    Raises:
+        DataError: There is none.
+    """
+    if given is not None:
+        return _given(folder, given)
+    places = [folder, frames] if frames.is_dir() else [folder]
+    times = [path for place in places for path in Contents.of(place).times]
+    if not times:
+        raise DataError(
+            "no time stamps for the frames",
+            where=folder,
+            expected=f"one of {', '.join(TIMES)}, there or in the folder of the frames",
+            hint="name the file: --timestamps",
+        )
+    return times[0]
+
+
+def listed_picture(name: str, places: tuple[Path, ...], times: Path) -> Path:
+    """The picture that a line of the time file names, inside one of the places.
+
+    Raises:
+        DataError: There is none.
+    """
+    for place in places:
+        path = place / name
+        if path.resolve().is_relative_to(place.resolve()) and path.is_file():
+            return path
+    raise DataError(
+        "a picture in the list of times is missing", where=times, found=name,
+        expected=f"a file below {' or '.join(map(str, dict.fromkeys(places)))}",
+    )  # fmt: skip
+
+
+def _given(folder: Path, given: Path) -> Path:
+    """A path the user gave, in the recording's folder or as it stands."""
+    for path in (folder / given, given):
+        if path.exists():
+            return path
+    raise DataError("no such file or folder", where=given, hint=f"looked in {folder} too")
