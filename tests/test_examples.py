@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import write_custom
 
+from scaleevent import PairStore
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TEACHING = ("own_camera.py", "own_objective.py")
+TEACHING = ("own_camera.py", "own_dataset.py", "own_objective.py")
 
 
 def run(name: str, *arguments: object) -> str:
@@ -38,3 +41,18 @@ def test_an_objective_of_ones_own(tmp_path):
     line = f"pretrain {pairs} --objective density --preset demo --size 48x64 --sharpness 2"
     printed = run("own_objective.py", *f"{line} --epochs 1 --draws 16 --batch 4 -o {out}".split())
     assert "held-out loss" in printed and (out / "encoder.safetensors").exists()
+
+
+def test_a_data_set_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "clips").mkdir()
+    columns = {"t": np.arange(0, 90_000, 30), "p": rng.integers(0, 2, 3000)}
+    columns |= {"x": rng.integers(0, 64, 3000), "y": rng.integers(0, 48, 3000)}
+    image = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"clips/{name}.npz", **columns, image=image, image_us=80_000)
+    arguments = f"prepare clips {tmp_path / 'clips'} --span-ms 30 -o {tmp_path / 'pairs'}"
+    assert "pairs" in run("own_dataset.py", *arguments.split())
+    store = PairStore(tmp_path / "pairs")
+    shard, row = store.locate(1)
+    assert len(store) == 2 and len(shard.events(row)[0]) == 1000
