@@ -14,24 +14,22 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from scaleevent.benchmarks.evaluation import (
-    Trivial,
-    comparison,
-    counting_notes,
-    draw_rows,
+    ConstantBaseline,
     evaluate,
     refuse_leaks,
 )
 from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS, Benchmark
+from scaleevent.benchmarks.report import counting_notes, draw_rows, result_table
 from scaleevent.benchmarks.samples import BenchmarkSplit, LabelledSamples, benchmark_split, few_shot
 from scaleevent.checkpoint import save_task
 from scaleevent.commands.benchmark_data import benchmark_samples
+from scaleevent.config import benchmarks
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.config.settings import Settings, dump_yaml
-from scaleevent.decoders import DECODERS, build_decoder
+from scaleevent.decoders import build_decoder, decoder_name
 from scaleevent.decoders.decoder import Decoder, Loaded
-from scaleevent.decoders.linear import Linear
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import read_tensors
 from scaleevent.errors import ConfigError, DataError
@@ -98,12 +96,14 @@ class TaskRun:
         encoder = self._encoder()
         encoder.input = self._input(encoder, benchmark)
         decoder, loaded = self._decoder(encoder, benchmark)
-        samples = benchmark_samples(cfg.benchmark, cfg.data, encoder.input, peers, quiet=self.quiet)
-        split = benchmark_split(samples, benchmark.scored)
+        samples = benchmark_samples(
+            cfg.benchmark, benchmark.task, cfg.data, encoder.input, peers, quiet=self.quiet
+        )
+        split = benchmark_split(samples, benchmark.eval_split)
         train_numbers = self._training_numbers(samples, split)
         seen = {"pretrained on": self.pretrained.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
-        trivial = Trivial.of(samples, train_numbers.tolist())
+        trivial = ConstantBaseline.of(samples, train_numbers.tolist())
         decoder.to(peers.device)
         optimizer = build_optimizer(
             decoder, lr=cfg.lr, encoder_lr=cfg.encoder_lr, lr_patch=cfg.lr_patch,
@@ -133,7 +133,7 @@ class TaskRun:
         cfg = self.cfg
         torch.manual_seed(cfg.seed)
         if cfg.checkpoint == "random":
-            arch = cfg.arch or ("tiny" if cfg.benchmark.startswith("street") else "vits")
+            arch = cfg.arch or ("tiny" if benchmarks.BENCHMARKS[cfg.benchmark].embedded else "vits")
             return Encoder(ARCHS[arch])
         self.pretrained = read_description(Path(cfg.checkpoint)) or {}
         kind = self.pretrained.get("kind", "encoder")
@@ -160,7 +160,7 @@ class TaskRun:
         """The decoder on the encoder, with published weights where given."""
         cfg = self.cfg
         torch.manual_seed(cfg.seed)
-        decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.eomt)
+        decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)
         if cfg.decoder_weights is None:
             return decoder, None
         tensors, _ = read_tensors(cfg.decoder_weights)
@@ -251,7 +251,7 @@ class TaskRun:
         self, decoder: Decoder, samples: LabelledSamples, numbers: np.ndarray
     ) -> CachedFeatures | None:
         """Features of all training samples, where nothing below the head is trained."""
-        frozen = self.cfg.freeze == "encoder" and isinstance(decoder, Linear)
+        frozen = self.cfg.freeze == "encoder" and decoder.head_only
         if not (frozen and self.cfg.cache and self.peers.world == 1):
             return None
         path = self.cfg.out / "features.npy"
@@ -272,7 +272,7 @@ class TaskRun:
         samples: LabelledSamples,
         split: BenchmarkSplit,
         train_numbers: np.ndarray,
-        trivial: Trivial,
+        trivial: ConstantBaseline,
         notes: list[str],
     ) -> Report:
         """Score on the test set; checkpoint, picture, report."""
@@ -298,7 +298,7 @@ class TaskRun:
                 "training_samples": len(train_numbers),
                 "test_samples": result.samples,
             },
-            "metrics": result.summary,
+            "metrics": result.result,
         }
         save_task(cfg.out / "task.safetensors", decoder, description)
         notes = [*notes, f"task model: {cfg.out / 'task.safetensors'}"]
@@ -308,7 +308,9 @@ class TaskRun:
         summaries = {}
         if result.samples:
             summaries = {trivial.name: trivial.score(samples, split.test.tolist())}
-        columns, rows = comparison(cfg.benchmark, benchmark.task, self._setting, result, summaries)
+        columns, rows = result_table(
+            cfg.benchmark, benchmark.task, self._setting, result, summaries
+        )
         if self.cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
         report = Report(
@@ -339,10 +341,10 @@ class TaskRun:
         if self.quiet:
             return
         cfg, settings = self.cfg, decoder.encoder.input
-        name = next(name for name, kind in DECODERS.items() if type(decoder) is kind)
         say(
             f"{cfg.benchmark}: {len(numbers):,} of {len(split.train):,} training samples, "
-            f"{len(split.test):,} test samples; encoder {cfg.checkpoint}, decoder {name} "
+            f"{len(split.test):,} test samples; encoder {cfg.checkpoint}, decoder "
+            f"{decoder_name(decoder)} "
             f"{decoder.settings}"
         )
         frozen = " (frozen)" if cfg.freeze == "encoder" else ""

@@ -108,9 +108,9 @@ class DPT(Decoder):
         Returns:
             (N, H, W): metres, or inverse depth of unknown scale and shift.
         """
-        return self.head(self.encoder.maps(voxel, self.layers))
+        return self.from_maps(self.encoder.maps(voxel, self.layers))
 
-    def head(self, maps_NDhw: Sequence[Tensor]) -> Tensor:
+    def from_maps(self, maps_NDhw: Sequence[Tensor]) -> Tensor:
         """`forward` from the encoder's maps on.
 
         Args:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from scaleevent.decoders.decoder import Decoder, Loaded
-from scaleevent.decoders.eomt_loss import POINTS, WEIGHTS, Rand, mask_classification_loss
+from scaleevent.decoders.eomt_loss import POINTS, WEIGHTS, Generator, mask_classification_loss
 from scaleevent.decoders.eomt_weights import fit_head, sort_published
-from scaleevent.decoders.eomt_windows import windowed_scores
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.training.terms import Terms
@@ -35,7 +35,7 @@ ANNEALING_POWER = 0.9
 
 
 class Prediction(NamedTuple):
-    """What the queries say, once for each prediction of a forward pass; the last one is final.
+    """The output of the queries, once for each prediction of a forward pass; the last one is final.
 
     Attributes:
         masks: (N, Q, h, w) float logits, four input pixels apart for patches of 8 or 16.
@@ -90,11 +90,18 @@ class EoMT(Decoder):
 
     Attributes:
         mask_probs: Probability by block that a query's attention is masked in training.
-        rand: Source of all random draws, `torch.rand` unless replaced.
+        generator: Source of all random numbers, `torch.rand` unless replaced.
     """
 
     task = "segmentation"
     weights: ClassVar[Mapping[str, float]] = WEIGHTS
+
+    class Options(Decoder.Options):
+        """See `Decoder.Options`."""
+
+        mode: Annotated[
+            Mode, Field(description="upstream (masked attention, deep supervision) or scaleevent")
+        ] = "scaleevent"
 
     def __init__(
         self,
@@ -119,7 +126,7 @@ class EoMT(Decoder):
         self.queries, self.blocks, self.masked_attention = queries, blocks, masked
         self.upsampled_loss = not upstream
         self.mask_probs = [1.0] * blocks
-        self.rand: Rand = torch.rand
+        self.generator: Generator = torch.rand
 
         self.q = nn.Embedding(queries, encoder.width)
         self.class_head = nn.Linear(width, classes + 1)
@@ -175,7 +182,7 @@ class EoMT(Decoder):
 
         Args:
             raw: From `forward`.
-            target: (N, H, W) int64 on the input's grid, 255 ignored.
+            target: (N, H, W) int64 on the input's grid, `IGNORE` not counted.
 
         Raises:
             DataError: Labels outside the classes.
@@ -183,7 +190,7 @@ class EoMT(Decoder):
         points = min(POINTS, target[0].numel() // PIXELS_PER_POINT)
         return mask_classification_loss(
             raw.masks, raw.classes, target,
-            upsampled=self.upsampled_loss, points=points, rand=self.rand,
+            upsampled=self.upsampled_loss, points=points, generator=self.generator,
         )  # fmt: skip
 
     def predict(self, raw: Prediction, size: tuple[int, int]) -> Tensor:
@@ -195,22 +202,6 @@ class EoMT(Decoder):
     def scores(self, raw: Prediction, size: tuple[int, int]) -> Tensor:
         """`pixel_scores` of the final prediction; their argmax is `predict`."""
         return pixel_scores(raw.masks[-1], raw.classes[-1], size)
-
-    def predict_windows(self, voxel: Tensor, size: tuple[int, int], side: int) -> Tensor:
-        """As `predict`, from overlapping square crops of the input, upstream's way to evaluate.
-
-        Args:
-            voxel: (N, 3, H, W) float network input.
-            size: Rows and columns of the prediction.
-            side: Of a crop, pixels; a multiple of the encoder's patch.
-        """
-
-        def score(crops: Tensor) -> Tensor:
-            return self.scores(self(crops), (side, side))
-
-        scores = (windowed_scores(score, image, side)[None] for image in voxel)
-        fine = (F.interpolate(one, size, mode="bilinear") for one in scores)
-        return torch.cat([one.argmax(1) for one in fine])
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Take the head of a published EoMT; `published_encoder` gives the encoder beside it.
@@ -263,7 +254,7 @@ class EoMT(Decoder):
             return None
         inside = F.interpolate(masks_NQhw, grid, mode="bilinear").flatten(2) > 0
         if probability < 1:
-            draws = self.rand(*inside.shape[:2], device=inside.device)
+            draws = self.generator(*inside.shape[:2], device=inside.device)
             inside |= (draws > probability)[..., None]
         allowed = inside.new_ones(len(inside), 1, length, length)
         allowed[:, 0, : self.queries, -inside.shape[2] :] = inside

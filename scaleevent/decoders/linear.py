@@ -6,7 +6,7 @@ The pixel-wise linear head of the paper's linear probe, section 4.2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from scaleevent.decoders.depth_loss import measured, silog
 from scaleevent.decoders.segment_loss import segment_terms
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError, ConfigError
+from scaleevent.tasks.task import Task
 from scaleevent.training.terms import Terms
 
 INIT_STD = 0.01  # facebookresearch/dinov2:dinov2/eval/linear.py
@@ -38,11 +39,12 @@ class Linear(Decoder):
     """
 
     weights: ClassVar[Mapping[str, float]] = {"ce": 1.0, "dice": 1.0, "silog": 1.0, "l1": 1.0}
+    head_only = True
 
     def __init__(
         self,
         encoder: Encoder,
-        task: Literal["segmentation", "depth", "flow"] = "segmentation",
+        task: str = "segmentation",
         classes: int | None = None,
         max_depth: float = 80.0,
     ) -> None:
@@ -63,6 +65,11 @@ class Linear(Decoder):
         self.linear = nn.Linear(frames * encoder.width, channels)
         nn.init.normal_(self.linear.weight, std=INIT_STD)
         nn.init.zeros_(self.linear.bias)
+
+    @classmethod
+    def for_task(cls, encoder: Encoder, task: Task, options: Decoder.Options) -> Self:
+        """See `Decoder.for_task`."""
+        return cls(encoder, task.name, **task.decoder_settings)
 
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> Tensor:
         """`head` on the encoder's tokens.

@@ -18,10 +18,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scaleevent.decoders.decoder import Decoder, Loaded
@@ -70,6 +71,8 @@ class Size:
     levels: int = 4
     normalised: bool = False
 
+
+BY_WIDTH = ((768, "M"), (384, "S"), (0, "tiny"))  # from this encoder width on
 
 # S and M: princeton-vl/SEA-RAFT:config/eval (L is M with 12 iterations). "tiny" is ours, for inputs
 # of about 100 pixels on a CPU: two levels already cover motions of 64 pixels.
@@ -138,7 +141,7 @@ class SeaRaft(Decoder):
 
     Args:
         encoder: Event encoder.
-        size: Key of `SIZES`.
+        size: Key of `SIZES`; None chooses by the width of the encoder.
         iters: Refinements, at least 1; the published models use 4, and 12 for "L".
         fuse: Whether the encoder takes part; without it this is the published network, for a
             comparison.
@@ -150,9 +153,18 @@ class SeaRaft(Decoder):
     task = "flow"
     weights: ClassVar[Mapping[str, float]] = {"flow": 1.0}
 
+    class Options(Decoder.Options):
+        """See `Decoder.Options`."""
+
+        size: Annotated[
+            Literal["tiny", "S", "M"] | None,
+            Field(description="tiny, S or M; default: by the width of the encoder"),
+        ] = None
+
     def __init__(
-        self, encoder: Encoder, size: str = "S", iters: int = 4, fuse: bool = True
+        self, encoder: Encoder, size: str | None = "S", iters: int = 4, fuse: bool = True
     ) -> None:
+        size = size or next(size for least, size in BY_WIDTH if encoder.width >= least)
         super().__init__(encoder, {"size": size, "iters": iters, "fuse": fuse})
         if size not in SIZES:
             raise ConfigError("unknown size of SEA-RAFT", found=size, expected=", ".join(SIZES))

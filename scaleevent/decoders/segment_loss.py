@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from scaleevent.decoders.decoder import IGNORE
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.training.terms import Terms
 
 
