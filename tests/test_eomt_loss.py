@@ -207,7 +207,7 @@ def test_queries_that_are_right_cost_little_in_any_order(upsampled):
     masks = torch.stack([(target == c).float() for c in range(4)], 1) * 8 - 4
     labels = (torch.eye(5)[:4] * 50).expand(2, -1, -1)
     order = [2, 0, 3, 1]
-    options = {"upsampled": upsampled, "points": 500, "rand": same_points}
+    options = {"upsampled": upsampled, "points": 500, "generator": same_points}
     right = mask_classification_loss([masks[:, order]], [labels[:, order]], target, **options)
     wrong = mask_classification_loss([mask], [label], target, **options)
     assert right["class"] < 1e-6
@@ -263,7 +263,7 @@ def test_half_precision_logits_are_compared_in_full():
 def test_mask_terms_are_divided_by_the_masks_of_all_ranks(monkeypatch):
     """Beside a rank that has none, 8 matched masks count as 4 a rank."""
     mask, label, target = random_case(9)
-    options = {"points": 64, "rand": same_points}
+    options = {"points": 64, "generator": same_points}
     alone = mask_classification_loss([mask], [label], target, **options)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count)

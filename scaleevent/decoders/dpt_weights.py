@@ -58,6 +58,7 @@ def convert_head(
         CheckpointError: No depth head, or one with values that are not finite.
     """
     names = {name.removeprefix("module."): name for name in tensors}
+    prefixes: tuple[str, ...]
     if any(name.startswith("depth_head.") for name in names):
         layout, prefixes = "depth-anything-v2", ("depth_head.",)
     elif any(name.startswith("neck.fusion_stage.") for name in names):

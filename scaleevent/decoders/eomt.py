@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,8 @@ class ScaleBlock(nn.Module):
     def forward(self, x_NDhw: Tensor) -> Tensor:
         """(N, D, h, w) to (N, D, 2h, 2w)."""
         x = self.conv2(F.gelu(self.conv1(x_NDhw)))
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
 
 
 class EoMT(Decoder):
@@ -142,8 +143,9 @@ class EoMT(Decoder):
         narrow = width != encoder.width
         self.transfer = nn.Linear(encoder.width, width) if narrow else nn.Identity()
         if not upstream:
-            for layer in [self.class_head, self.transfer] if narrow else [self.class_head]:
-                nn.init.normal_(layer.weight, std=SCALEEVENT_STD)
+            for layer in (self.class_head, self.transfer):
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=SCALEEVENT_STD)
 
     def begin_step(self, step: int, steps: int) -> None:
         """Anneal masked attention in equal phases, see `mask_probability`."""
@@ -158,16 +160,18 @@ class EoMT(Decoder):
             voxel: (N, 3, H, W) float network input.
             after: Unused.
         """
-        vit, grid = self.encoder.vit, self.encoder.grid(*voxel.shape[-2:])
+        grid = self.encoder.grid(*voxel.shape[-2:])
         tokens, rope = self.encoder.embed(voxel)
-        first = len(vit.blocks) - self.blocks
-        for block in vit.blocks[:first]:
+        assert rope is not None  # see _check
+        blocks = cast(nn.ModuleList, self.encoder.vit.blocks)
+        first = len(blocks) - self.blocks
+        for block in blocks[:first]:
             tokens = block(tokens, rope=rope)
 
         tokens = torch.cat([self.q.weight.expand(tokens.shape[0], -1, -1), tokens], 1)
         rope = self._unrotated_queries(rope)
         predictions = []
-        for block, probability in zip(vit.blocks[first:], self.mask_probs, strict=True):
+        for block, probability in zip(blocks[first:], self.mask_probs, strict=True):
             allowed = None
             if self.masked_attention and self.training:
                 predictions.append(self._predict(tokens, grid))
@@ -236,7 +240,7 @@ class EoMT(Decoder):
 
     def _predict(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Mask and class logits from the tokens as they are after some block."""
-        tokens = self.transfer(self.encoder.vit.norm(tokens))
+        tokens = self.transfer(self.encoder.vit.get_submodule("norm")(tokens))
         queries = tokens[:, : self.queries]
         patches = tokens[:, -grid[0] * grid[1] :].mT.unflatten(2, grid)
         masks = torch.einsum("nqd,ndhw->nqhw", self.mask_head(queries), self.upscale(patches))
@@ -297,7 +301,7 @@ def mask_probability(step: int, start: float, end: float) -> float:
         return 1.0
     if step >= end:
         return 0.0
-    return (1 - (step - start) / (end - start)) ** ANNEALING_POWER
+    return float((1 - (step - start) / (end - start)) ** ANNEALING_POWER)
 
 
 def _check(encoder: Encoder, classes: int, queries: int, blocks: int) -> None:

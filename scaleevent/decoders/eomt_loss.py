@@ -63,7 +63,7 @@ def mask_classification_loss(
     Raises:
         DataError: Labels outside the classes.
     """
-    through = tuple(target.shape[-2:]) if upsampled else None
+    through = (target.shape[-2], target.shape[-1]) if upsampled else None
     with torch.autocast(target.device.type, enabled=False):
         mask_logits = [logits.float() for logits in mask_logits]
         class_logits = [logits.float() for logits in class_logits]
@@ -125,7 +125,8 @@ def assign(costs_LNQK: Tensor, present_NK: Tensor) -> Tensor:
         for image, (cost, here) in enumerate(zip(costs, classes, strict=True)):
             query, column = map(torch.from_numpy, linear_sum_assignment(cost[:, here].numpy()))
             matches.append(torch.stack([torch.full_like(query, image), query, here[column]]))
-    return torch.cat(matches, 1).unflatten(1, (len(costs_LNQK), -1)).transpose(0, 1)
+    by_prediction: Tensor = torch.cat(matches, 1).unflatten(1, (len(costs_LNQK), -1))
+    return by_prediction.transpose(0, 1)
 
 
 def bordered(target: Tensor, classes: int) -> Tensor:

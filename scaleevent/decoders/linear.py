@@ -61,7 +61,7 @@ class Linear(Decoder):
         super().__init__(encoder, {"task": task, "classes": classes, "max_depth": max_depth})
         self.task, self.max_depth = task, max_depth
         frames = 2 if task == "flow" else 1
-        channels = {"segmentation": classes, "depth": 1, "flow": 2}[task]
+        channels = classes or {"depth": 1, "flow": 2}[task]
         self.linear = nn.Linear(frames * encoder.width, channels)
         nn.init.normal_(self.linear.weight, std=INIT_STD)
         nn.init.zeros_(self.linear.bias)
@@ -97,14 +97,14 @@ class Linear(Decoder):
             On the token grid. Segmentation: (N, C, h, w) logits. Depth: (N, 1, h, w) metres. Flow:
             (N, 2, h, w) input pixels.
         """
-        raw = self.linear(tokens_NLD).transpose(1, 2).unflatten(2, grid)
+        raw: Tensor = self.linear(tokens_NLD).transpose(1, 2).unflatten(2, grid)
         return raw.float().sigmoid() * self.max_depth if self.task == "depth" else raw
 
     def loss(self, raw: Tensor, target: Tensor) -> Terms:
         """`ce` and `dice`, `silog`, or `l1` in pixels, all over pixels with ground truth."""
         if self.task == "segmentation":
             return segment_terms(raw, target)
-        fine = _enlarged(raw, target.shape[-2:])
+        fine = _enlarged(raw, (target.shape[-2], target.shape[-1]))
         if self.task == "depth":
             return {"silog": silog(fine[:, 0], target, measured(target, self.max_depth))}
         known = target.isfinite().all(1)

@@ -117,7 +117,8 @@ class ConvNextBlock(nn.Module):
         """(N, inputs, h, w) to (N, outputs, h, w)."""
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return self.final(x + y.permute(0, 3, 1, 2))
+        fewer: Tensor = self.final(x + y.permute(0, 3, 1, 2))
+        return fewer
 
 
 class UpdateBlock(nn.Module):
@@ -228,23 +229,26 @@ class SeaRaft(Decoder):
         Returns:
             `iters + 1` estimates, or the last only.
         """
-        rows, columns = (-(-side // STRIDE) for side in frames.shape[-2:])
+        height, width = frames.shape[-2:]
+        rows, columns = -(-height // STRIDE), -(-width // STRIDE)
         least = 2**self.levels  # cells; the coarsest level has two then
         cells = centred_padding((rows, columns), (max(rows, least), max(columns, least)))
-        pixels = centred_padding(frames.shape[-2:], (STRIDE * rows, STRIDE * columns))
-        padding = tuple(p + STRIDE * c for p, c in zip(pixels, cells, strict=True))
+        pixels = centred_padding((height, width), (STRIDE * rows, STRIDE * columns))
+        left, right, top, bottom = (p + STRIDE * c for p, c in zip(pixels, cells, strict=True))
+        padding = left, right, top, bottom
         frames = F.pad(frames, padding, mode="replicate")
         first, second = frames.unflatten(0, (2, -1))
         # one by one: in training each frame has its own batch statistics, as published
         matching = torch.cat([self.fnet(first), self.fnet(second)])
         context = self.cnet(torch.cat([first, second], 1))
-        if tokens is not None:
+        if tokens is not None and self.fuse_match and self.fuse_context:
             grid = (rows, columns), cells
             matching = matching + _on_grid(self.fuse_match(tokens), *grid)
             context = context + _on_grid(self.fuse_context(tokens.unflatten(0, (2, -1))[0]), *grid)
         if self.normalised:
             matching = F.instance_norm(matching)
-        pyramid = CorrelationPyramid(*matching.unflatten(0, (2, -1)), self.levels)
+        first, second = matching.unflatten(0, (2, -1))
+        pyramid = CorrelationPyramid(first, second, self.levels)
         net, context = self.init_conv(context).chunk(2, 1)
 
         found = []
