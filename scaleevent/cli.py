@@ -162,7 +162,7 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
 def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     """Typer annotation of a setting; every flag defaults to "not given"."""
     kind, text = field.annotation, field.description
-    if field.default not in (None, ..., []) and not field.is_required():
+    if field.default not in (None, ..., [], {}) and not field.is_required():
         shown = (
             "x".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from scaleevent.benchmarks.evaluation import EvalInput, EvalInputs, Evaluation, 
 from scaleevent.benchmarks.published import comparable
 from scaleevent.benchmarks.registry import NATIVE, Benchmark
 from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.config.downstream import EvalConfig
 from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
@@ -88,51 +89,36 @@ def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
     return [f"{count:,} test samples {what}" for what, count in found.items() if count]
 
 
-def protocol_notes(
-    benchmark: Benchmark, at_input_size: bool, alignment: str, windows: int | None
-) -> list[str]:
-    """The benchmark's own notes, and what an evaluation changes of its protocol; see `EvalConfig`.
-
-    Args:
-        benchmark: With its notes.
-        at_input_size: Whether it was scored at the input's size.
-        alignment: How predictions were fitted to their ground truth.
-        windows: Side of the crops that were predicted in.
-    """
-    notes = [note for note in benchmark.notes if note != NATIVE or not at_input_size]
-    if at_input_size:
+def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
+    """The benchmark's own notes, and what the settings of an evaluation change of its protocol."""
+    notes = [note for note in benchmark.notes if note != NATIVE or not cfg.at_input_size]
+    if cfg.at_input_size:
         notes.append(
             "scored at the input's size against labels resized to it, as the released code"
         )
-    if alignment != "none":
-        notes.append(f"every prediction was first fitted to its ground truth: {alignment}")
-    if windows is not None:
-        notes.append(f"predicted in square crops of {windows} pixels")
+    if cfg.alignment != "none":
+        notes.append(f"every prediction was first fitted to its ground truth: {cfg.alignment}")
+    if cfg.windows is not None:
+        notes.append(f"predicted in square crops of {cfg.windows} pixels")
     return notes
 
 
 @dataclass
 class Submission:
-    """Writes flow predictions as the files that DSEC's server takes; for `keep` of `evaluate`.
+    """Writes flow predictions as the files that DSEC's server takes; `keep` of `evaluate`.
 
     Args:
-        folder: For the files, a folder a recording.
+        folder: For the files, a folder for each recording.
         samples: Of the benchmark.
-
-    Attributes:
         files: How many were written.
     """
 
     folder: Path
     samples: LabelledSamples
-    files: int = field(default=0, init=False)
+    files: int = 0
 
     def __call__(self, one: EvalInput, prediction: np.ndarray) -> None:
-        """Write a prediction, where the benchmark asks for this sample.
-
-        Raises:
-            ConfigError: The prediction leaves out pixels.
-        """
+        """Write a prediction where the benchmark asks for it; refuse one that leaves out pixels."""
         sample, sensor = one.sample, self.samples.sensor(one.index)
         if sample.file_index is None:
             return

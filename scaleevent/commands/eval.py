@@ -79,8 +79,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             baselines = {baseline.name: baseline.score(samples, split.test.tolist())}
         protocol = description.get("protocol", "full")
         columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
-        notes += protocol_notes(benchmark, cfg.at_input_size, cfg.alignment, cfg.windows)
-        notes += counting_notes(task, evaluation)
+        notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         if files:
             notes.append(f"{files:,} files to hand in: {cfg.submission}")
         if cfg.pictures and cfg.out is not None and evaluation.samples:

@@ -59,11 +59,6 @@ class BenchmarkEntry:
         """Whether its data are rendered and its networks small, for a CPU."""
         return bool(self.rendered)
 
-    @property
-    def preset(self) -> str:
-        """The preset that `finetune` takes where none is named."""
-        return "demo" if self.embedded else "paper"
-
 
 _FLOW = Recipe(1e-6, 2e-6, 24, 20)
 _SCENES = {"seed": 1, "scenes": 1000}

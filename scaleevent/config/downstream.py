@@ -44,10 +44,10 @@ class TaskSettings(RunSettings):
         Field(description="range of the voxel input; default: the encoder's, else minmax"),
     ] = None
     fraction: Annotated[
-        float, Field(gt=0, le=1, description="share of the training samples, such as 0.01")
+        float, Field(gt=0, le=1, description="fraction of the training samples, such as 0.01")
     ] = 1.0
     subset: Annotated[
-        Literal["interval", "random", "prefix"], Field(description="how a share is chosen")
+        Literal["interval", "random", "prefix"], Field(description="how a fraction is chosen")
     ] = "interval"
     transductive: Annotated[
         bool, Field(description="allow an encoder that was pretrained on test recordings")
@@ -67,7 +67,7 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
         Field(description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"),
     ] = None
     decoder_options: Annotated[
-        dict[str, str], Field(description="an option of the decoder, such as mode=upstream")
+        dict[str, str], Field(description="option of the decoder, NAME=VALUE; repeatable")
     ] = {}
     decoder_weights: Annotated[
         Path | None, Field(description="published weights of the decoder")
@@ -109,7 +109,7 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 
     @property
     def options(self) -> dict[str, str]:
-        """The options of the decoder, with what `eomt` says."""
+        """The options of the decoder, `eomt` among them where it is EoMT."""
         name = self.decoder or DEFAULT_DECODERS[BENCHMARKS[self.benchmark].task]
         return ({"mode": self.eomt} if name == "eomt" else {}) | self.decoder_options
 
@@ -150,11 +150,7 @@ class EvalConfig(ComputeSettings):
     ] = False
     windows: Annotated[
         int | None,
-        Field(
-            ge=8,
-            le=4096,
-            description="segmentation: predict in square crops of this side",
-        ),
+        Field(ge=8, le=4096, description="segmentation: predict in square crops of this side"),
     ] = None
     alignment: Annotated[
         Literal["none", "median", "least-squares"],
@@ -228,14 +224,14 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def finetune_config(flags: dict[str, Any], file: Path | None = None) -> FinetuneConfig:
-    """Settings of `finetune` with its preset: the one named, else that of the benchmark.
+    """Settings of `finetune` with its preset: the one named, else `demo` or `paper`.
 
     Raises:
         ConfigError: As `load_config`; or a preset that the benchmark does not have.
     """
     bare = load_config(FinetuneConfig, flags, file)
     benchmark = BENCHMARKS[bare.benchmark]
-    name = bare.preset or benchmark.preset
+    name = bare.preset or ("demo" if benchmark.embedded else "paper")
     found = FINETUNE_PRESETS.get(name, {})
     preset = found.get(bare.benchmark, found.get(benchmark.task))
     if preset is None:

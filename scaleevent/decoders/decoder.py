@@ -1,7 +1,7 @@
 """The contract of every decoder: an adapter that takes the encoder and owns its training loss.
 
 How many feature maps a decoder wants, whether it puts queries between the encoder's blocks or looks
-at two windows, is its own affair; commands only see what stands here.
+at two windows, is its own affair; commands use only what this module names.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class DPT(Decoder):
     """Depth from a pyramid that is made of four encoder layers and fused from coarse to fine.
 
     A metric decoder predicts metres up to `max_depth`. A relative one predicts inverse depth up to
-    an unknown scale and shift, as the relative checkpoints do; whoever measures it aligns it.
+    an unknown scale and shift, as the relative checkpoints do; align it before computing a metric.
 
     Args:
         encoder: Event encoder.

@@ -87,7 +87,7 @@ def convert_head(
 def origin_notes(where: object, kind: str, max_depth: float, patch: int) -> tuple[str, ...]:
     """What a user should know about a published head in a decoder with these settings.
 
-    The tensors do not say what a head was trained for; a released file's name does.
+    The tensors do not tell what a head was trained for; a released file's name does.
     """
     notes = []
     name = _FILE_NAME.search(str(where))

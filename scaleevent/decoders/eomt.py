@@ -87,7 +87,7 @@ class EoMT(Decoder):
         masked_attention: None is True upstream and False in the authors' mode.
 
     Raises:
-        ConfigError: Another kind of encoder, or numbers that do not fit it.
+        ConfigError: Another kind of encoder, or values that do not fit it.
 
     Attributes:
         mask_probs: Probability by block that a query's attention is masked in training.
@@ -305,7 +305,7 @@ def mask_probability(step: int, start: float, end: float) -> float:
 
 
 def _check(encoder: Encoder, classes: int, queries: int, blocks: int) -> None:
-    """Refuse what cannot be built."""
+    """Refuse an encoder or values that do not fit together."""
     if not isinstance(encoder.vit, Eva) or encoder.vit.rope is None or encoder.vit.rope_mixed:
         raise ConfigError(
             "EoMT puts queries between the blocks of a vision transformer with rotary positions",

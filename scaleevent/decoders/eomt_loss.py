@@ -26,7 +26,7 @@ WEIGHTS: dict[str, float] = {"mask": 5.0, "dice": 5.0, "class": 2.0}
 NO_OBJECT = 0.1  # weight of queries without a match in the class term
 POINTS = 12544  # 112 x 112 points a mask
 OVERSAMPLE = 3.0  # candidates for the uncertain points, in multiples of the points
-IMPORTANCE = 0.75  # share of the points that is chosen for its uncertainty
+IMPORTANCE = 0.75  # fraction of the points that is chosen for its uncertainty
 COST_LIMIT = 1e10
 
 Generator = Callable[..., Tensor]  # called as torch.rand: sizes and device in, uniform [0, 1) out
@@ -45,7 +45,7 @@ def mask_classification_loss(
     """Unweighted terms, each summed over the predictions.
 
     Every class present in an image is one target mask; ignored pixels belong to none of them. An
-    image without any labelled pixel has no targets: its queries should all say "no object".
+    image without any labelled pixel has no targets: its queries should all predict "no object".
 
     Args:
         mask_logits: (N, Q, h, w) float, one a prediction.

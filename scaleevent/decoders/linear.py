@@ -124,6 +124,8 @@ class Linear(Decoder):
 
     def scores(self, raw: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (N, C, h, w) on a grid of `size`; their argmax is `predict`."""
+        if self.task != "segmentation":
+            return super().scores(raw, size)
         return _enlarged(raw.float(), size)
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
