@@ -32,7 +32,6 @@ from bench_losses import memory_mib
 from decoder_references import CLASSES, REFERENCES, Contender, Data, NoReferenceError
 from torch import Tensor
 
-from scaleevent.decoders import SEA_RAFT_SIZES
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.dpt import DPT
 from scaleevent.decoders.eomt import EoMT
@@ -42,19 +41,12 @@ from scaleevent.decoders.waft import Waft
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.training.terms import total
 
-
-def sea_raft(encoder: Encoder, fuse: bool = True) -> SeaRaft:
-    """In the size that `finetune` chooses."""
-    size = next(size for least, size in SEA_RAFT_SIZES if encoder.width >= least)
-    return SeaRaft(encoder, size, fuse=fuse)
-
-
 DECODERS: dict[str, Callable[[Encoder], Decoder]] = {
     "eomt": lambda encoder: EoMT(encoder, CLASSES),
     "eomt-scaleevent": lambda encoder: EoMT(encoder, CLASSES, mode="scaleevent"),
     "dpt": DPT,
-    "sea_raft": sea_raft,
-    "sea_raft-alone": lambda encoder: sea_raft(encoder, fuse=False),
+    "sea_raft": lambda encoder: SeaRaft(encoder, None),  # in the size that `finetune` chooses
+    "sea_raft-alone": lambda encoder: SeaRaft(encoder, None, fuse=False),
     "waft": Waft,
     "linear": lambda encoder: Linear(encoder, classes=CLASSES),
 }

@@ -26,8 +26,8 @@ from bench_voxels import HEIGHT, WIDTH, make_events  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from scaleevent.benchmarks.features import CachedFeatures  # noqa: E402
-from scaleevent.benchmarks.registry import DSEC_CLASSES  # noqa: E402
 from scaleevent.benchmarks.samples import LabelledSamples  # noqa: E402
+from scaleevent.config.benchmarks import DSEC_CLASSES  # noqa: E402
 from scaleevent.decoders.linear import Linear  # noqa: E402
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
 from scaleevent.grids.inputs import InputSettings  # noqa: E402

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scaleevent.decoders.decoder import IGNORE, Decoder
+from scaleevent.config.benchmarks import IGNORE
+from scaleevent.decoders.decoder import Decoder
 from scaleevent.decoders.dpt import DPT
 from scaleevent.decoders.eomt import PIXELS_PER_POINT, EoMT
 from scaleevent.decoders.eomt_loss import IMPORTANCE, NO_OBJECT, OVERSAMPLE, POINTS, WEIGHTS

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.datasets.flow_png import KITTI_SCALE, decode_flow, read_png16
-from scaleevent.tasks.segmentation import IGNORE
 
 # alexgkendall/SegNet-Tutorial:Scripts/test_segmentation_camvid.py
 CAMVID_CLASSES = {

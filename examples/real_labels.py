@@ -45,16 +45,16 @@ from real_label_files import (
 )
 
 from scaleevent.benchmarks.evaluation import (
+    ConstantBaseline,
+    EvalInputs,
     Evaluation,
-    Examples,
-    Trivial,
-    draw_rows,
     evaluate,
     predict,
 )
+from scaleevent.benchmarks.report import draw_rows
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
 from scaleevent.checkpoint import load_task, save_task
-from scaleevent.decoders import DECODERS, DEFAULT_DECODER
+from scaleevent.config.catalog import DECODERS, DEFAULT_DECODERS
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
 from scaleevent.events import Events
@@ -264,11 +264,11 @@ def fit_and_score(
     encoder = Encoder(ARCHS["tiny"])
     encoder.input = samples.settings
     own = {
-        "segmentation": {"classes": len(CAMVID_CLASSES), "queries": 30},
-        "depth": {"max_depth": getattr(trial.task, "max_depth", None)},
+        "segmentation": trial.task.decoder_settings | {"queries": 30},
+        "depth": trial.task.decoder_settings,
         "flow": {"size": "tiny"},
     }[trial.task.name]
-    decoder = DECODERS[DEFAULT_DECODER[trial.task.name]](encoder, **own)
+    decoder = DECODERS[DEFAULT_DECODERS[trial.task.name]].load()(encoder, **own)
     plan = Plan(1, steps, schedule="cosine", clip=1.0, save_every=steps)
     batches = StepBatches(
         lambda epoch: draw_epoch(samples.pairs, split.train, steps * BATCH, 0, epoch, "uniform"),
@@ -292,28 +292,28 @@ def fit_and_score(
     shown = np.unique(split.test[np.linspace(0, len(split.test) - 1, 4).astype(int)]).tolist()
     draw_rows(decoder, samples, np.array(shown), len(shown), out / "panel.png")
     draw_overlays(decoder, samples, shown, out / "overlay.png")
-    trivial = Trivial.of(samples, split.train)
-    return result, (trivial.name, trivial.score(samples, split.test))
+    baseline = ConstantBaseline.of(samples, split.train)
+    return result, (baseline.name, baseline.score(samples, split.test))
 
 
 def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in batch.items() if name != "target"}
 
 
-def draw_overlays(decoder, samples: LabelledSamples, numbers: Sequence[int], path: Path) -> None:
+def draw_overlays(decoder, samples: LabelledSamples, indices: Sequence[int], path: Path) -> None:
     """PNG: last events and label over the picture, prediction, label and error, at input size."""
     columns = ("events over the image", "label over the image", "prediction", "label", "error")
-    examples, rows = Examples(samples, at_input_size=True), []
-    for number in numbers:
-        example, prediction = next(predict(decoder, [examples[number]]))
-        shard, row = samples.pairs.shard(number)
-        fit = samples.settings.fit(*samples.sensor(number))
+    inputs, rows = EvalInputs(samples, at_input_size=True), []
+    for index in indices:
+        one, prediction = next(predict(decoder, [inputs[index]]))
+        shard, row = samples.pairs.shard(index)
+        fit = samples.settings.fit(*samples.sensor(index))
         events, window = shard.events(row)
         recent = events.between(window.end_us - WINDOW_US // 20, None)
         image = decode_image(shard.image(row))
         drawn = overlay_events(image // 2, recent)
         cropped = fit.crop_array(drawn.transpose(2, 0, 1)).transpose(1, 2, 0)
-        pictures = samples.task.draw(prediction, example.item.truth.values)
+        pictures = samples.task.draw(prediction, one.sample.truth.values)
         view = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
         small = np.asarray(Image.fromarray(view).resize(pictures[1].shape[1::-1]))
         unknown = ~pictures[1].any(-1, keepdims=True)

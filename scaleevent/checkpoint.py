@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from scaleevent.decoders import DECODERS
+from scaleevent.config.catalog import DECODERS
+from scaleevent.decoders import decoder_name
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError
@@ -35,11 +36,10 @@ def save_encoder(path: Path, encoder: Encoder, description: dict[str, Any]) -> N
 def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None:
     """Write a task model with everything that is needed to rebuild it."""
     encoder = decoder.encoder
-    name = next(name for name, kind in DECODERS.items() if type(decoder) is kind)
     own = {
         "kind": "task",
         "task": decoder.task,
-        "decoder": {"name": name, "settings": decoder.settings},
+        "decoder": {"name": decoder_name(decoder), "settings": decoder.settings},
         "arch": dict(encoder.spec),
         "input": asdict(encoder.input) if encoder.input else None,
     }
@@ -58,15 +58,15 @@ def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
     encoder = Encoder.from_spec(description["arch"])
     encoder.load(floats(under(tensors, "encoder.")), path)
     encoder.input = _input_settings(description)
-    kind = DECODERS.get(description["decoder"]["name"])
-    if kind is None:
+    part = DECODERS.get(description["decoder"]["name"])
+    if part is None:
         raise CheckpointError(
             "a decoder that this version does not have",
             where=path,
             found=description["decoder"]["name"],
             expected=", ".join(DECODERS),
         )
-    decoder = kind(encoder, **description["decoder"]["settings"])
+    decoder: Decoder = part.load()(encoder, **description["decoder"]["settings"])
     decoder.load_own(floats(under(tensors, "decoder.")), path)
     return decoder.eval(), description
 

@@ -177,6 +177,8 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
             (list[Path] if many else _accepted(kind)) | None,
             typer.Argument(help=field.description, show_default=False),
         ]
+    if get_origin(kind) is dict:  # NAME=VALUE, one a flag
+        name, kind = name.removesuffix("s"), list[str]
     flag = f"--{name.replace('_', '-')}"
     flags = [f"{flag}/--no-{flag[2:]}"] if kind is bool and field.default else [flag]
     accepted = str if field.json_schema_extra == {"flag": "text"} else _accepted(kind)

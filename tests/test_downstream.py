@@ -12,6 +12,8 @@ from PIL import Image
 from test_end_to_end import call
 
 from scaleevent.checkpoint import load_encoder, load_task, save_encoder
+from scaleevent.config.catalog import DECODERS, DecoderPart
+from scaleevent.config.downstream import finetune_config
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import StoppedError
 from scaleevent.grids.inputs import InputSettings
@@ -227,7 +229,50 @@ def test_eomt_predicts_in_windows_as_well(place, capsys):
     call(f"{command} --windows 20", 2)
     call(f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
          "--windows 16", 2)  # fmt: skip
-    assert "only EoMT" in capsys.readouterr().err
+    assert "only for segmentation" in capsys.readouterr().err
+
+
+def test_a_decoder_is_one_file_and_one_line(place, monkeypatch, capsys):
+    part = DecoderPart("toy_decoder:Toy", "classes by average colour", ("segmentation",))
+    monkeypatch.setitem(DECODERS, "toy", part)
+    train = f"finetune street-semantic random --data {place / 'pairs'} {SMALL} --decoder toy"
+    call(f"{train} -o {place / 'toy'} --decoder-option x=2")
+    decoder, description = load_task(place / "toy/task.safetensors")
+    assert description["decoder"] == {"name": "toy", "settings": {"classes": 8, "x": 2}}
+    assert description["config"]["decoder_options"] == {"x": "2"}
+    again = f"-c {place / 'toy/config.yaml'} -o {place / 'toy-again'}"
+    call(f"finetune {again}")
+    other = load_task(place / "toy-again/task.safetensors")[0].own_state()
+    assert all(torch.equal(value, other[name]) for name, value in decoder.own_state().items())
+    told = []
+    for windows in ("", "--windows 32"):
+        capsys.readouterr()
+        call(f"eval street-semantic {place / 'toy/task.safetensors'} --data {place / 'pairs'} "
+             f"--json {windows}")  # fmt: skip
+        told.append(json.loads(capsys.readouterr().out)["metrics"]["miou"])
+    assert told[0] != told[1]  # its windows are all of the first class
+    for wrong, message in (("y=3", "y=3"), ("x=two", "x=two"), ("x", "NAME=VALUE")):
+        call(f"{train} -o {place / 'refused'} --decoder-option {wrong}", 2)
+        told = capsys.readouterr().err
+        assert message in told and ("how many layers" in told or wrong == "x")
+    call(f"finetune street-depth random --data {place / 'pairs'} -o {place / 'refused'} {SMALL} "
+         "--decoder toy", 2)  # fmt: skip
+    assert "toy: segmentation" in capsys.readouterr().err
+
+
+def test_the_mode_of_eomt_is_an_option_with_an_old_name(tmp_path):
+    flags = {"benchmark": "street-semantic", "checkpoint": "random"}
+    assert finetune_config(flags).options == {"mode": "upstream"}  # of its preset
+    assert finetune_config(flags | {"preset": "demo", "decoder": "linear"}).options == {}
+    assert finetune_config(flags | {"eomt": "scaleevent"}).options == {"mode": "scaleevent"}
+    option = {"decoder_options": ["mode=scaleevent"]}
+    assert finetune_config(flags | option).options == {"mode": "scaleevent"}
+    old = tmp_path / "config.yaml"  # as recorded before there were options
+    old.write_text("benchmark: street-depth\ncheckpoint: random\neomt: upstream\ndecoder: dpt\n")
+    assert finetune_config({}, old).options == {}
+    old.write_text("decoder_options: {mode: upstream, queries: 3}\n")
+    cfg = finetune_config({"benchmark": "dsec-semantic", "checkpoint": "random"}, old)
+    assert cfg.options == {"mode": "upstream", "queries": "3"}
 
 
 @pytest.mark.parametrize("decoder", ["dpt", "eomt", "sea_raft"])

@@ -65,7 +65,7 @@ def test_depth_equals_the_original(golden, head, kind, patch, max_depth, name, t
     decoder = small(patch, kind=kind, max_depth=max_depth)
     decoder.load_published(head)
     with torch.set_grad_enabled(training):
-        depth = decoder.head(golden_maps(golden))
+        depth = decoder.from_maps(golden_maps(golden))
     assert close(depth, golden[f"out/{name}"].reshape(depth.shape))
 
 
@@ -78,7 +78,7 @@ def test_fused_maps_and_gradients_equal_the_original(golden, head):
             lambda module, given, out, level=level: paths.update({level: out})
         )
     maps = golden_maps(golden)
-    (decoder.head(maps) * golden["in/cotangent"][:, 0]).sum().backward()
+    (decoder.from_maps(maps) * golden["in/cotangent"][:, 0]).sum().backward()
     for level, path in paths.items():
         assert close(path[:1], golden[f"out/scaleevent_metric_patch16/path_{level}"])
     gradients = {f"tokens/{i}": each.grad.flatten(2).mT for i, each in enumerate(maps)}
@@ -126,7 +126,7 @@ def test_every_encoder_gives_depth_at_the_inputs_size(arch):
         decoder = DPT(Encoder(ARCHS[arch]))
         maps = [torch.empty(2, decoder.encoder.width, 3, 5) for _ in range(4)]
         patch = decoder.encoder.patch
-        assert decoder.head(maps).shape == (2, 3 * patch, 5 * patch)
+        assert decoder.from_maps(maps).shape == (2, 3 * patch, 5 * patch)
     assert len(decoder.layers) == 4 and max(decoder.layers) == decoder.encoder.depth - 1
 
 
@@ -152,7 +152,7 @@ def test_tiny_trains_and_predicts(kind):
 
 def test_a_metric_depth_is_between_zero_and_max_depth():
     decoder = small(max_depth=20.0)
-    depth = decoder.head([100 * torch.randn(1, 48, 2, 3) for _ in range(4)])
+    depth = decoder.from_maps([100 * torch.randn(1, 48, 2, 3) for _ in range(4)])
     assert 0 <= depth.min() and depth.max() <= 20
 
 
@@ -262,7 +262,7 @@ def test_every_layout_loads_and_says_what_it_left(golden, head, tmp_path, layout
     report = decoder.load_published(read_tensors(path)[0], path)
     assert set(report.loaded) == set(head) and not report.fresh
     assert set(report.unused) == unused
-    depth = decoder.head(golden_maps(golden))
+    depth = decoder.from_maps(golden_maps(golden))
     assert close(depth, golden["out/scaleevent_metric_patch16/head"][:, 0])
 
 

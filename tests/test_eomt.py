@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from scaleevent.decoders.crops import Crops, windowed_scores
 from scaleevent.decoders.eomt import (
     EoMT,
     annealing_phases,
@@ -19,7 +20,6 @@ from scaleevent.decoders.eomt import (
     pixel_scores,
 )
 from scaleevent.decoders.eomt_weights import published_encoder
-from scaleevent.decoders.eomt_windows import Crops, windowed_scores
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import ConfigError
@@ -88,7 +88,7 @@ def test_masked_attention_equals_upstream(upstream, case, probabilities):
     decoder = rebuild(upstream, "network.").train()
     decoder.mask_probs = probabilities
     draws = [upstream["in/rand_attn/0"], upstream["in/rand_attn/1"]]
-    decoder.rand = lambda *size, device: draws.pop(0)
+    decoder.generator = lambda *size, device: draws.pop(0)
     with torch.no_grad():
         raw = decoder(picture(upstream))
     assert len(raw.masks) == len(raw.classes) == 3

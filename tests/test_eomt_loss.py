@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scaleevent.decoders.decoder import IGNORE
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.decoders.eomt_loss import (
     WEIGHTS,
     assign,
@@ -76,7 +76,7 @@ def test_values_and_gradients_equal_the_reference(golden, criterion):
         golden["in/seg"].long(),
         upsampled=criterion != "eomt",
         points=POINTS,
-        rand=golden_draws(golden),
+        generator=golden_draws(golden),
     )
     names = {"mask": "loss_mask", "dice": "loss_dice", "class": "loss_cross_entropy"}
     for ours, theirs in names.items():
@@ -156,7 +156,7 @@ def test_matching_cost_and_assignment_equal_slow_ones():
 def test_terms_equal_slow_ones():
     """One query, one class: the match is known and the points are all of equal weight."""
     mask, label, target = random_case(0, images=1, queries=1, classes=1)
-    terms = mask_classification_loss([mask], [label], target, points=20, rand=same_points)
+    terms = mask_classification_loss([mask], [label], target, points=20, generator=same_points)
     candidates, others = same_points(1, 60, 2)[0], same_points(1, 5, 2)[0]
 
     def value(point: Tensor) -> float:
@@ -180,9 +180,9 @@ def test_terms_equal_slow_ones():
 def test_order_of_queries_does_not_matter():
     mask, label, target = random_case(1)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(5))
-    straight = mask_classification_loss([mask], [label], target, points=64, rand=same_points)
+    straight = mask_classification_loss([mask], [label], target, points=64, generator=same_points)
     shuffled = mask_classification_loss(
-        [mask[:, order]], [label[:, order]], target, points=64, rand=same_points
+        [mask[:, order]], [label[:, order]], target, points=64, generator=same_points
     )
     for name in WEIGHTS:
         assert straight[name].item() == pytest.approx(shuffled[name].item(), rel=1e-5)
@@ -191,10 +191,10 @@ def test_order_of_queries_does_not_matter():
 def test_predictions_add_up():
     (mask, label, target), (mask2, label2, _) = random_case(2), random_case(3)
     both = mask_classification_loss(
-        [mask, mask2], [label, label2], target, points=64, rand=same_points
+        [mask, mask2], [label, label2], target, points=64, generator=same_points
     )
     alone = [
-        mask_classification_loss([m], [c], target, points=64, rand=same_points)
+        mask_classification_loss([m], [c], target, points=64, generator=same_points)
         for m, c in ((mask, label), (mask2, label2))
     ]
     for name in WEIGHTS:
@@ -207,7 +207,7 @@ def test_queries_that_are_right_cost_little_in_any_order(upsampled):
     masks = torch.stack([(target == c).float() for c in range(4)], 1) * 8 - 4
     labels = (torch.eye(5)[:4] * 50).expand(2, -1, -1)
     order = [2, 0, 3, 1]
-    options = {"upsampled": upsampled, "points": 500, "rand": same_points}
+    options = {"upsampled": upsampled, "points": 500, "generator": same_points}
     right = mask_classification_loss([masks[:, order]], [labels[:, order]], target, **options)
     wrong = mask_classification_loss([mask], [label], target, **options)
     assert right["class"] < 1e-6
@@ -252,10 +252,10 @@ def test_half_precision_logits_are_compared_in_full():
     mask, label, target = random_case(8)
     mask, label = mask.bfloat16(), label.bfloat16()
     full = mask_classification_loss(
-        [mask.float()], [label.float()], target, points=64, rand=same_points
+        [mask.float()], [label.float()], target, points=64, generator=same_points
     )
     with torch.autocast("cpu"):
-        half = mask_classification_loss([mask], [label], target, points=64, rand=same_points)
+        half = mask_classification_loss([mask], [label], target, points=64, generator=same_points)
     for name in WEIGHTS:
         assert half[name].dtype == torch.float32 and half[name] == full[name]
 
@@ -263,7 +263,7 @@ def test_half_precision_logits_are_compared_in_full():
 def test_mask_terms_are_divided_by_the_masks_of_all_ranks(monkeypatch):
     """Beside a rank that has none, 8 matched masks count as 4 a rank."""
     mask, label, target = random_case(9)
-    options = {"points": 64, "rand": same_points}
+    options = {"points": 64, "generator": same_points}
     alone = mask_classification_loss([mask], [label], target, **options)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count)

@@ -69,7 +69,7 @@ PLUGINS = {
         "mvsec",
     },
     "tasks": {"task"},
-    "decoders": {"decoder", "dpt_blocks", "depth_loss", "segment_loss", "flow_parts"},
+    "decoders": {"crops", "decoder", "dpt_blocks", "depth_loss", "segment_loss", "flow_parts"},
     "commands": {"benchmark_data", "launching", "prepare", "street_store", "task_run"},
 }
 

@@ -63,17 +63,17 @@ def test_input_and_target_of_a_sample(tmp_path):
     assert "after" not in LabelledSamples(samples.pairs.stores, Depth(), SETTINGS)[1]
 
 
-def test_an_item_is_the_label_in_the_inputs_view(tmp_path):
+def test_the_ground_truth_is_the_label_in_the_inputs_view(tmp_path):
     samples = LabelledSamples([write_store(tmp_path / "s")], Depth(), SETTINGS)
-    item = samples.item(2)
+    sample = samples.eval_sample(2)
     rows, columns = SETTINGS.fit(40, 48).crop[2:]
-    assert item.truth.values.shape == samples.size(2) == (rows, columns) == (32, 48)
-    assert item.recording == "recording1" and item.file_index == 2
+    assert sample.truth.values.shape == samples.size(2) == (rows, columns) == (32, 48)
+    assert sample.recording == "recording1" and sample.file_index == 2
     events = random_events(500, 40, 48, 1000, 2, 2000)
     seen = np.zeros((40, 48), bool)
     seen[events.y, events.x] = True
-    assert np.array_equal(item.truth.events, seen[4:36])
-    at_input = samples.item(2, at_input_size=True)
+    assert np.array_equal(sample.truth.events, seen[4:36])
+    at_input = samples.eval_sample(2, at_input_size=True)
     assert at_input.truth.values.shape == (32, 48)
     assert np.array_equal(at_input.truth.values, samples.target(2).numpy(), equal_nan=True)
     assert samples.identity(3)["image_us"] == 4000
@@ -92,7 +92,7 @@ def test_missing_labels_are_named(tmp_path):
     object.__setattr__(task, "label", "semantics")
     with pytest.raises(DataError, match="without semantics"):
         LabelledSamples([store], task, SETTINGS)[0]
-    assert LabelledSamples([store], task, SETTINGS).item(0).truth is None
+    assert LabelledSamples([store], task, SETTINGS).eval_sample(0).truth is None
 
 
 def test_the_split_is_the_recordings(tmp_path):
@@ -115,18 +115,18 @@ def test_older_stores_of_scenes_are_split_in_order(tmp_path):
 
 
 def test_few_shot_subsets():
-    numbers = np.arange(100, 350)
-    assert few_shot(numbers, 0.01, "interval", 0).tolist() == [100, 200, 300]
-    assert few_shot(numbers, 0.2, "interval", 0).tolist() == list(range(100, 350, 5))
-    assert few_shot(numbers, 0.05, "prefix", 0).tolist() == list(range(100, 113))
-    drawn = few_shot(numbers, 0.1, "random", 1)
-    for law in ("interval", "prefix"):
+    indices = np.arange(100, 350)
+    assert few_shot(indices, 0.01, "interval", 0).tolist() == [100, 200, 300]
+    assert few_shot(indices, 0.2, "interval", 0).tolist() == list(range(100, 350, 5))
+    assert few_shot(indices, 0.05, "prefix", 0).tolist() == list(range(100, 113))
+    drawn = few_shot(indices, 0.1, "random", 1)
+    for strategy in ("interval", "prefix"):
         with pytest.raises(ConfigError, match="every k-th"):
-            few_shot(numbers, 0.7, law, 0)
-    assert len(few_shot(numbers, 0.7, "random", 0)) == 175
-    assert len(drawn) == 25 and (np.diff(drawn) > 0).all() and set(drawn) <= set(numbers)
-    assert np.array_equal(drawn, few_shot(numbers, 0.1, "random", 1))
-    assert not np.array_equal(drawn, few_shot(numbers, 0.1, "random", 2))
-    for law in ("interval", "prefix", "random"):
-        assert np.array_equal(few_shot(numbers, 1.0, law, 0), numbers)
-        assert len(few_shot(numbers[:2], 0.01, law, 0)) >= 1
+            few_shot(indices, 0.7, strategy, 0)
+    assert len(few_shot(indices, 0.7, "random", 0)) == 175
+    assert len(drawn) == 25 and (np.diff(drawn) > 0).all() and set(drawn) <= set(indices)
+    assert np.array_equal(drawn, few_shot(indices, 0.1, "random", 1))
+    assert not np.array_equal(drawn, few_shot(indices, 0.1, "random", 2))
+    for strategy in ("interval", "prefix", "random"):
+        assert np.array_equal(few_shot(indices, 1.0, strategy, 0), indices)
+        assert len(few_shot(indices[:2], 0.01, strategy, 0)) >= 1

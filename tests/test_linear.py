@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scaleevent.decoders.decoder import IGNORE
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.segment_loss import segment_terms
 from scaleevent.encoders.encoder import ARCHS, Encoder

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaleevent.benchmarks.evaluation import Trivial, draw_rows, evaluate
+from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate
+from scaleevent.benchmarks.report import draw_rows
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.decoders.linear import Linear
@@ -193,8 +194,8 @@ def test_depth_and_segmentation_go_through_to_metrics_and_pictures(tmp_path):
         after = score(decoder, samples)
         assert np.isfinite([after, before]).all()
         assert (after > before) == task.higher_is_better, (task.name, before, after)
-        trivial = Trivial.of(samples, split.train).score(samples, split.test)
-        assert np.isfinite(trivial[task.headline])
+        baseline = ConstantBaseline.of(samples, split.train).score(samples, split.test)
+        assert np.isfinite(baseline[task.headline])
         draw_rows(decoder, samples, np.array([1]), 1, folder / "panel.png")
         real_labels.draw_overlays(decoder, samples, [1], folder / "overlay.png")
         assert (folder / "panel.png").stat().st_size > 10_000
@@ -204,7 +205,7 @@ def test_depth_and_segmentation_go_through_to_metrics_and_pictures(tmp_path):
 def score(decoder: Linear, samples: LabelledSamples) -> float:
     """The task's headline on the last pair."""
     with ranks("cpu") as peers:
-        return evaluate(decoder, samples, [1], peers).summary[samples.task.headline]
+        return evaluate(decoder, samples, [1], peers).result[samples.task.headline]
 
 
 def fit(decoder: Linear, samples: LabelledSamples, steps: int = 12) -> None:

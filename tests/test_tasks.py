@@ -1,4 +1,4 @@
-"""Targets on the input's grid, trivial predictions, and what the pictures show."""
+"""Targets on the input's grid, constant baselines, and what the pictures show."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from scaleevent.grids.geometry import Fit
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
-from scaleevent.tasks.task import Truth, nearest
+from scaleevent.tasks.task import GroundTruth, nearest
 
 PALETTE = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
 CLASSES = Segmentation(("a", "b", "c"), PALETTE)
 
 
 def truth(values):
-    return Truth(values, np.ones(values.shape[-2:], bool), "sample")
+    return GroundTruth(values, np.ones(values.shape[-2:], bool), "sample")
 
 
 @pytest.mark.parametrize("target", [(6, 8), (12, 16), (9, 12), (4, 4)])
@@ -63,38 +63,38 @@ def test_depth_is_scored_in_the_middle():
     values[1:5, 2:6] = 10.0
     values[1, 2] = 20.0
     prediction = np.full((6, 8), 10.0)
-    whole = Depth(80.0).measure(prediction, truth(values))
-    middle = Depth(80.0, crop=(4, 4)).measure(prediction, truth(values))
+    whole = Depth(80.0).update(prediction, truth(values))
+    middle = Depth(80.0, crop=(4, 4)).update(prediction, truth(values))
     assert middle["dav2_pixels"] == whole["dav2_pixels"] == 16
-    inner = Depth(80.0, crop=(2, 2)).measure(prediction, truth(values))
+    inner = Depth(80.0, crop=(2, 2)).update(prediction, truth(values))
     assert inner["dav2_pixels"] == 4 and inner["dav2_rmse"] == 0
 
 
-def test_trivial_predictions():
+def test_constant_baselines():
     labels = [np.array([[0, 1, 1]], np.uint8), np.array([[255, 255, 2]], np.uint8)]
-    name, best = CLASSES.trivial(labels)
+    name, best = CLASSES.constant_baseline(labels)
     assert best == 1 and name == "b everywhere"
-    assert (CLASSES.fill(best, (2, 3)) == 1).all()
-    _, median = Depth(80.0).trivial([np.array([1.0, np.nan, 90.0, 3.0, 8.0])])
+    assert (CLASSES.constant_prediction(best, (2, 3)) == 1).all()
+    _, median = Depth(80.0).constant_baseline([np.array([1.0, np.nan, 90.0, 3.0, 8.0])])
     assert median == 3
-    name, zero = Flow().trivial([])
-    assert name == "zero flow" and not Flow().fill(zero, (2, 3)).any()
+    name, zero = Flow().constant_baseline([])
+    assert name == "zero flow" and not Flow().constant_prediction(zero, (2, 3)).any()
 
 
-def test_flow_errors_of_recordings_told_apart():
+def test_flow_errors_of_single_recordings():
     task, flow = Flow(("a", "c")), np.ones((2, 3, 4), np.float32)
-    records = [task.measure(flow * k, truth(flow)) for k in (1, 2, 4)]
-    summary = task.summarise(records, ["b", "a", "a"])
-    assert summary["epe a"] == pytest.approx(np.sqrt(2) * (1 + 3) / 2)
-    assert "epe b" not in summary and "epe c" not in summary
-    assert task.rows(summary)["sparse"]["epe a"] == summary["epe a"]
+    states = [task.update(flow * k, truth(flow)) for k in (1, 2, 4)]
+    result = task.compute(states, ["b", "a", "a"])
+    assert result["epe a"] == pytest.approx(np.sqrt(2) * (1 + 3) / 2)
+    assert "epe b" not in result and "epe c" not in result
+    assert task.rows(result)["sparse"]["epe a"] == result["epe a"]
 
 
-def test_labels_that_say_nothing_give_no_trivial_prediction():
+def test_labels_without_a_pixel_that_counts_give_no_baseline():
     with pytest.raises(DataError, match="no training label"):
-        Depth(80.0).trivial([np.full((2, 2), np.nan)])
+        Depth(80.0).constant_baseline([np.full((2, 2), np.nan)])
     with pytest.raises(DataError, match="no training label"):
-        CLASSES.trivial([np.full((2, 2), 255, np.uint8)])
+        CLASSES.constant_baseline([np.full((2, 2), 255, np.uint8)])
 
 
 def test_pictures_show_errors_and_leave_the_unknown_black():

@@ -17,7 +17,7 @@ from scaleevent.errors import EnvironmentProblem
 BATCH = 8  # samples encoded together
 
 
-class CachedFeatures(Dataset):
+class CachedFeatures(Dataset[dict[str, Tensor]]):
     """Tokens and target of labelled samples; the encoder has run before.
 
     Tokens lie in one file as float16: after the final norm they are of order one, so rounding is
@@ -25,10 +25,10 @@ class CachedFeatures(Dataset):
 
     Args:
         samples: Where inputs and targets come from.
-        numbers: Which of them; items are addressed by the same numbers.
+        indices: Which of them; items are addressed by the same indices.
         encoder: Frozen, in evaluation mode.
         path: File for the tokens; removed by `close`.
-        advance: Told how many samples were encoded since the last call.
+        advance: Called with the number of samples encoded since the last call.
 
     Raises:
         EnvironmentProblem: No room for the file.
@@ -37,16 +37,16 @@ class CachedFeatures(Dataset):
     def __init__(
         self,
         samples: LabelledSamples,
-        numbers: Sequence[int],
+        indices: Sequence[int],
         encoder: Encoder,
         path: Path,
         advance: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.samples, self.path = samples, path
-        self._place = {int(number): place for place, number in enumerate(numbers)}
+        self._place = {int(index): place for place, index in enumerate(indices)}
         settings = samples.settings
-        h, w = encoder.grid(settings.height, settings.width)
-        self.shape = (len(numbers), samples.task.frames, h * w, encoder.width)
+        self.grid = h, w = encoder.grid(settings.height, settings.width)
+        self.shape = (len(indices), samples.task.frames, h * w, encoder.width)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             tokens = np.lib.format.open_memmap(path, "w+", np.float16, self.shape)
@@ -64,24 +64,24 @@ class CachedFeatures(Dataset):
         with torch.inference_mode():
             for first in range(0, len(order), BATCH):
                 group = order[first : first + BATCH]
-                inputs = [samples.inputs(number) for number in group]
+                inputs = [samples.inputs(index) for index in group]
                 for frame, name in enumerate(("voxel", "after")[: samples.task.frames]):
                     x = torch.stack([one[name] for one in inputs]).to(device)
                     encoded = encoder.tokens(x).half().cpu().numpy()
-                    for number, value in zip(group, encoded, strict=True):
-                        tokens[self._place[number], frame] = value
+                    for index, value in zip(group, encoded, strict=True):
+                        tokens[self._place[index], frame] = value
                 advance(len(group))
         tokens.flush()
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         """`tokens`: (frames, L, D) float32; `target` as `LabelledSamples` has it."""
-        tokens = np.load(self.path, mmap_mode="r")[self._place[number]]
+        tokens = np.load(self.path, mmap_mode="r")[self._place[index]]
         return {
             "tokens": torch.from_numpy(tokens.astype(np.float32)),
-            "target": self.samples.target(number),
+            "target": self.samples.target(index),
         }
 
     def close(self) -> None:

@@ -18,32 +18,32 @@ from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
-from scaleevent.tasks.task import Task, Truth, nearest
+from scaleevent.tasks.task import GroundTruth, Task, nearest
 
 SCENES_FOR_TRAINING = 0.7  # the first ones, in stores of rendered scenes older than their split
 
 
 @dataclass(frozen=True)
-class Item:
-    """One pair, for what is not training.
+class EvalSample:
+    """The ground truth of one pair, and where it is from.
 
     Args:
-        truth: Label on its own pixels, or None where the benchmark keeps it to itself.
+        truth: Label on its own pixels, or None where it is not public.
         recording: Its recording.
-        subset: Its part of the test set that is told on its own, such as day and night.
+        subset: Its part of the test set that is also reported on its own, such as day and night.
         file_index: Name of its prediction in a submission, where the benchmark wants one.
         where: For messages.
     """
 
-    truth: Truth | None
+    truth: GroundTruth | None
     recording: str
     subset: str
     file_index: int | None
     where: str
 
 
-class LabelledSamples(Dataset):
-    """Input and target of a task for every pair of some stores, under a running number.
+class LabelledSamples(Dataset[dict[str, Tensor]]):
+    """Input and target of a task for every pair of some stores, under a running index.
 
     Args:
         stores: Pair stores that hold the task's label.
@@ -96,48 +96,49 @@ class LabelledSamples(Dataset):
             for name, voxel in found.items()
         }
 
-    def item(self, index: int, at_input_size: bool = False) -> Item:
-        """Everything about a pair that an evaluation needs beside the network's input.
+    def eval_sample(self, index: int, at_input_size: bool = False) -> EvalSample:
+        """Everything about a pair that an evaluation needs except the network's input.
 
         Args:
-            index: Running number.
+            index: Running index.
             at_input_size: Give the truth on the input's grid, as in training.
         """
         shard, row = self.pairs.shard(index)
         label = shard.label(self.task.label, row)
         where = f"{shard.path}, pair {row}"
-        number, inside = self.pairs.locate(index)
-        recording = str(self.pairs.stores[number].recordings[inside])
+        store, row_of_store = self.pairs.locate(index)
+        recording = str(self.pairs.stores[store].recordings[row_of_store])
         origin = shard.provenance(row)
         named = recording, origin.get("subset", ""), origin.get("file_index"), where
         if label is None:
-            return Item(None, *named)
+            return EvalSample(None, *named)
         fit = self.settings.fit(*self._sensor(shard, row))
         values = self._on_sensor(label.values, shard, row, where)
         seen = self._event_pixels(shard, row)
         if at_input_size:
-            truth = Truth(self.task.target(values, fit, where), nearest(seen, fit), where)
+            truth = GroundTruth(self.task.target(values, fit, where), nearest(seen, fit), where)
         else:
-            truth = Truth(fit.crop_array(values), fit.crop_array(seen), where)
-        return Item(truth, *named)
+            truth = GroundTruth(fit.crop_array(values), fit.crop_array(seen), where)
+        return EvalSample(truth, *named)
 
     def size(self, index: int) -> tuple[int, int]:
         """Rows and columns of a pair's native pixels that the input shows."""
         shard, row = self.pairs.shard(index)
         return self.settings.fit(*self._sensor(shard, row)).crop[2:]
 
-    def recordings(self, numbers: np.ndarray) -> set[str]:
-        """The recordings that samples are of."""
+    def recordings(self, indices: np.ndarray) -> set[str]:
+        """The recordings that samples are from."""
         names = np.concatenate([store.recordings.astype(str) for store in self.pairs.stores])
-        return set(names[numbers].tolist())
+        return set(names[indices].tolist())
 
     def identity(self, index: int) -> dict[str, Any]:
         """Which pair this is, for the list of a subset."""
         shard, row = self.pairs.shard(index)
-        number, inside = self.pairs.locate(index)
+        number, row_of_store = self.pairs.locate(index)
+        store = self.pairs.stores[number]
         return {
-            "store": self.pairs.stores[number].fingerprint,
-            "recording": str(self.pairs.stores[number].recordings[inside]),
+            "store": store.fingerprint,
+            "recording": str(store.recordings[row_of_store]),
             "image_us": int(shard.rows("image_us")[row]),
         }
 
@@ -180,7 +181,7 @@ class LabelledSamples(Dataset):
 
 @dataclass(frozen=True)
 class BenchmarkSplit:
-    """Sample numbers of a benchmark, in the stores' order: to train on, and to be scored."""
+    """Sample indices of a benchmark, in the stores' order: to train on, and to be scored."""
 
     train: np.ndarray
     test: np.ndarray
@@ -222,38 +223,38 @@ def benchmark_split(samples: LabelledSamples, scored: str = "test") -> Benchmark
     return BenchmarkSplit(np.flatnonzero(part == "train"), np.flatnonzero(part == scored))
 
 
-def few_shot(numbers: np.ndarray, fraction: float, law: str, seed: int) -> np.ndarray:
+def few_shot(indices: np.ndarray, fraction: float, strategy: str, seed: int) -> np.ndarray:
     """A subset of training samples.
 
     Args:
-        numbers: All of them, in order.
-        fraction: Share to keep, 0 to 1.
-        law: `interval`: every k-th, k = 1 / fraction (paper section 4.2). `random`: drawn from the
-            seed. `prefix`: the first n // k + 1 (ldkong1205/OpenESS), of the whole list.
+        indices: All of them, in order.
+        fraction: How much to keep, above 0 and at most 1.
+        strategy: `interval`: every k-th, k = 1 / fraction (paper section 4.2). `random`: drawn
+            from the seed. `prefix`: the first n // k + 1 (ldkong1205/OpenESS), of the whole list.
         seed: Of `random`.
 
     Returns:
-        Ascending sample numbers; never none.
+        Ascending sample indices, at least one.
 
     Raises:
-        ConfigError: A share that `interval` or `prefix` cannot take.
+        ConfigError: A fraction that `interval` or `prefix` cannot take.
     """
     every = max(1, round(1 / fraction))
-    if law != "random" and abs(every * fraction - 1) > 0.01:
+    if strategy != "random" and abs(every * fraction - 1) > 0.01:
         raise ConfigError(
-            f"a subset by {law} takes every k-th sample",
+            f"a subset by {strategy} takes every k-th sample",
             where="--fraction",
             found=fraction,
             expected="1/k, such as 0.5, 0.2, 0.1, 0.05, 0.01",
-            hint="--subset random takes any share",
+            hint="--subset random takes any fraction",
         )
-    if law == "interval":
-        return numbers[::every]
-    if law == "prefix":
-        return numbers[: len(numbers) // every + 1]
-    count = max(1, round(fraction * len(numbers)))
-    chosen = np.random.default_rng([seed, len(numbers)]).permutation(len(numbers))[:count]
-    return numbers[np.sort(chosen)]
+    if strategy == "interval":
+        return indices[::every]
+    if strategy == "prefix":
+        return indices[: len(indices) // every + 1]
+    count = max(1, round(fraction * len(indices)))
+    chosen = np.random.default_rng([seed, len(indices)]).permutation(len(indices))[:count]
+    return indices[np.sort(chosen)]
 
 
 def training_subset(

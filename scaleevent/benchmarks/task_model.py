@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.config import benchmarks
+from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.config.downstream import FinetuneConfig
-from scaleevent.decoders import DECODERS, build_decoder
+from scaleevent.decoders import build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import read_tensors
@@ -66,7 +68,7 @@ def task_model(cfg: FinetuneConfig) -> Start:
     )
     encoder.input = settings
     torch.manual_seed(cfg.seed)
-    decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.eomt)
+    decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)
     if cfg.decoder_weights is None:
         return Start(decoder, settings, None, pretraining)
     tensors, _ = read_tensors(cfg.decoder_weights)
@@ -74,15 +76,11 @@ def task_model(cfg: FinetuneConfig) -> Start:
     return Start(decoder, settings, loaded, pretraining)
 
 
-def decoder_name(decoder: Decoder) -> str:
-    """The name that the decoder is chosen by."""
-    return next(name for name, kind in DECODERS.items() if type(decoder) is kind)
-
-
 def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
     """The encoder, and what its checkpoint says of itself."""
     if cfg.checkpoint == "random":
-        arch = cfg.arch or ("tiny" if cfg.benchmark.startswith("street") else "vits")
+        small = benchmarks.BENCHMARKS[cfg.benchmark].embedded
+        arch = cfg.arch or ("tiny" if small else DEFAULT_ARCHITECTURE)
         return Encoder(ARCHS[arch]), {}
     description = read_description(Path(cfg.checkpoint)) or {}
     kind = description.get("kind", "encoder")

@@ -15,10 +15,10 @@ class TaskObjective(Trainable):
     Args:
         decoder: On the run's device.
         frozen: Whether the encoder is; it stays in evaluation mode then.
-        cached: Whether batches hold the encoder's `tokens` instead of its inputs.
+        cached: The encoder's grid, where batches hold its `tokens` instead of its inputs.
     """
 
-    def __init__(self, decoder: Decoder, frozen: bool, cached: bool) -> None:
+    def __init__(self, decoder: Decoder, frozen: bool, cached: tuple[int, int] | None) -> None:
         self.decoder, self.frozen, self.cached = decoder, frozen, cached
         self.weights = decoder.weights
 
@@ -40,9 +40,7 @@ class TaskObjective(Trainable):
     def step(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Terms, Metrics]:
         """The decoder's terms."""
         target = batch.pop("target")
-        if not self.cached:
+        if self.cached is None:
             return self.decoder.loss(model(**batch), target), {}
-        settings = self.decoder.encoder.input
-        grid = self.decoder.encoder.grid(settings.height, settings.width)
         side_by_side = batch["tokens"].transpose(1, 2).flatten(2)  # (N, L, frames x D)
-        return self.decoder.loss(self.decoder.head(side_by_side, grid), target), {}
+        return self.decoder.loss(self.decoder.head(side_by_side, self.cached), target), {}

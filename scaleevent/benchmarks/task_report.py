@@ -8,15 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.benchmarks.evaluation import (
-    Evaluation,
-    Trivial,
-    comparison,
-    counting_notes,
-    draw_rows,
-)
+from scaleevent.benchmarks.evaluation import ConstantBaseline, Evaluation
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.report import counting_notes, draw_rows, result_table
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
@@ -45,7 +40,7 @@ class TaskResult:
     samples: LabelledSamples
     train: np.ndarray
     test: np.ndarray
-    constant: Trivial
+    constant: ConstantBaseline
     evaluation: Evaluation
 
     @property
@@ -75,7 +70,7 @@ class TaskResult:
                 "training_samples": len(self.train),
                 "test_samples": self.evaluation.samples,
             },
-            "metrics": self.evaluation.summary,
+            "metrics": self.evaluation.result,
         }
 
     def write(self, out: Path, notes: list[str]) -> Report:
@@ -90,7 +85,7 @@ class TaskResult:
         baselines = {}
         if scored:
             baselines = {self.constant.name: self.constant.score(self.samples, self.test.tolist())}
-        columns, rows = comparison(
+        columns, rows = result_table(
             cfg.benchmark, benchmark.task, self.protocol, self.evaluation, baselines
         )
         if cfg.fraction < 1:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.commands.street_store import street_store
+from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.locations import named_store
 from scaleevent.system.ranks import Ranks
+from scaleevent.tasks.task import Task
 
 
 def benchmark_samples(
-    name: str, data: list[Path], settings: InputSettings, peers: Ranks, *, quiet: bool
+    name: str, task: Task, data: list[Path], settings: InputSettings, ranks: Ranks, *, quiet: bool
 ) -> LabelledSamples:
     """The labelled samples of a benchmark.
 
     Args:
         name: Key of `BENCHMARKS`.
-        data: Pair stores; where there are none, $SCALEEVENT_DATA/DATASET, or `street` for its own.
+        task: Of the benchmark.
+        data: Pair stores; where there are none, $SCALEEVENT_DATA/DATASET, or the embedded data.
         settings: The network's input.
-        peers: The main one renders `street`.
+        ranks: The main one renders embedded data.
         quiet: No progress on stderr.
 
     Raises:
@@ -31,11 +33,12 @@ def benchmark_samples(
         DataError: A store of another data set.
     """
     benchmark = BENCHMARKS[name]
-    if benchmark.data == "street" and not data:
-        if peers.main:
-            street_store((settings.height, settings.width), quiet, benchmark.street)
-        peers.wait()
-        folders = [street_store((settings.height, settings.width), True, benchmark.street)]
+    if benchmark.embedded and not data:
+        size, rendered = (settings.height, settings.width), dict(benchmark.rendered)
+        if ranks.main:
+            street_store(size, quiet, rendered)
+        ranks.wait()
+        folders = [street_store(size, True, rendered)]
     else:
         folders = data or [named_store(benchmark.data, name)]
     stores = [PairStore(folder) for folder in folders]
@@ -49,4 +52,4 @@ def benchmark_samples(
                 expected=benchmark.data,
                 hint=f"`scaleevent prepare {benchmark.data} ...` makes one",
             )
-    return LabelledSamples(stores, benchmark.task, settings)
+    return LabelledSamples(stores, task, settings)

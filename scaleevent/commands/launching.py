@@ -8,11 +8,12 @@ import torch
 
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.config.pretrain import PretrainConfig
-from scaleevent.config.settings import Settings, dump_yaml
+from scaleevent.config.run import ComputeSettings
+from scaleevent.config.settings import dump_yaml
 from scaleevent.system.ranks import launch, launched
 
 
-def launch_ranks(command: str, cfg: Settings, as_json: bool) -> int | None:
+def launch_ranks(command: str, cfg: ComputeSettings, as_json: bool) -> int | None:
     """Run `--gpus` ranks of a command if that takes a launch; their exit code."""
     processes = getattr(cfg, "gpus", 1)
     if processes == 1 or launched():
@@ -24,7 +25,7 @@ def launch_ranks(command: str, cfg: Settings, as_json: bool) -> int | None:
         return launch(processes, cfg.device, arguments, runs_here(command, cfg))
 
 
-def runs_here(command: str, cfg: Settings) -> str:
+def runs_here(command: str, cfg: ComputeSettings) -> str:
     """A command that needs no more GPUs than there are."""
     found = torch.cuda.device_count()
     if not isinstance(cfg, PretrainConfig):

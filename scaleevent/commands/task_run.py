@@ -6,17 +6,17 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from scaleevent.benchmarks.evaluation import Trivial, evaluate, refuse_leaks
+from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split, training_subset
-from scaleevent.benchmarks.task_model import Start, decoder_name, task_model
+from scaleevent.benchmarks.task_model import Start, task_model
 from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.benchmarks.task_report import TaskResult
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.config.run import RunSettings
-from scaleevent.decoders.linear import Linear
+from scaleevent.decoders import decoder_name
 from scaleevent.pairs.samples import draw_epoch
 from scaleevent.system.files import write_json
 from scaleevent.system.reports import Report, progress
@@ -42,17 +42,18 @@ def run_task(
     """
     with Run.open(cfg, command, quiet, record) as run:
         run.local_batch(cfg.batch)
+        benchmark = BENCHMARKS[cfg.benchmark]
         start = task_model(cfg)
         decoder, encoder = start.decoder, start.decoder.encoder
         samples = benchmark_samples(
-            cfg.benchmark, cfg.data, start.settings, run.ranks, quiet=run.quiet
+            cfg.benchmark, benchmark.task, cfg.data, start.settings, run.ranks, quiet=run.quiet
         )
-        split = benchmark_split(samples, BENCHMARKS[cfg.benchmark].scored)
+        split = benchmark_split(samples, benchmark.eval_split)
         test = split.test
         train = training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed)
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
-        constant = Trivial.of(samples, train.tolist())
+        constant = ConstantBaseline.of(samples, train.tolist())
         fingerprint = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.pairs.stores],
             "encoder weights": content_hash(encoder.vit.state_dict()),
@@ -78,7 +79,7 @@ def run_task(
                 per_epoch,
                 cfg.batch,
             )
-            objective = TaskObjective(decoder, cfg.freeze == "encoder", cached is not None)
+            objective = TaskObjective(decoder, cfg.freeze == "encoder", cached and cached.grid)
             run.train(objective, optimizer, drawn, first, fingerprint)
             after_training.close()
             with progress("test", len(test), "samples", not run.quiet) as ticker:
@@ -98,7 +99,7 @@ def _cached(
     cfg: FinetuneConfig, run: Run, start: Start, samples: LabelledSamples, train: np.ndarray
 ) -> CachedFeatures | None:
     """Features of all training samples, where nothing below the head is trained."""
-    frozen = cfg.freeze == "encoder" and isinstance(start.decoder, Linear)
+    frozen = cfg.freeze == "encoder" and start.decoder.head_only
     if not (frozen and cfg.cache and run.ranks.world == 1):
         return None
     encoder = start.decoder.encoder.eval()

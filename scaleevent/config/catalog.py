@@ -56,6 +56,34 @@ OBJECTIVES: dict[str, Part] = {
 
 
 @dataclass(frozen=True)
+class DecoderPart(Part):
+    """A decoder: a subclass of `Decoder`.
+
+    Args:
+        tasks: The tasks it serves.
+    """
+
+    tasks: tuple[str, ...]
+
+
+DEFAULT_DECODERS = {"segmentation": "eomt", "depth": "dpt", "flow": "sea_raft"}  # by task
+DECODERS: dict[str, DecoderPart] = {
+    "linear": DecoderPart(
+        "scaleevent.decoders.linear:Linear", "one linear layer on the tokens",
+        tuple(DEFAULT_DECODERS),
+    ),
+    "eomt": DecoderPart(
+        "scaleevent.decoders.eomt:EoMT", "queries in the encoder's last blocks", ("segmentation",)
+    ),
+    "dpt": DecoderPart("scaleevent.decoders.dpt:DPT", "Depth Anything V2's", ("depth",)),
+    "sea_raft": DecoderPart(
+        "scaleevent.decoders.sea_raft:SeaRaft", "recurrent, with correlations", ("flow",)
+    ),
+    "waft": DecoderPart("scaleevent.decoders.waft:Waft", "recurrent, by warping", ("flow",)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Architecture:
     """An encoder of a known size.
 

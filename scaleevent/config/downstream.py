@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from scaleevent.config.catalog import ARCHITECTURES
+from scaleevent.config.benchmarks import BENCHMARKS
+from scaleevent.config.catalog import ARCHITECTURES, DECODERS, DEFAULT_DECODERS
 from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSettings
 from scaleevent.config.settings import OneOf, load_config, parse_size
 from scaleevent.errors import ConfigError
 
-Benchmark = Literal[
-    "dsec-semantic", "ddd17-seg", "dsec-depth", "mvsec-depth", "mvsec-flow", "dsec-flow",
-    "street-semantic", "street-depth", "street-flow",
-]  # fmt: skip
-TASKS = {
-    **dict.fromkeys(("dsec-semantic", "ddd17-seg", "street-semantic"), "segmentation"),
-    **dict.fromkeys(("dsec-depth", "mvsec-depth", "street-depth"), "depth"),
-    **dict.fromkeys(("mvsec-flow", "dsec-flow", "street-flow"), "flow"),
-}
+_SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
 _WHERE = "pair stores; default: $SCALEEVENT_DATA/NAME; street-*: rendered"
 
 
@@ -32,7 +25,9 @@ class TaskSettings(RunSettings):
         "pictures", "transductive", "cache"
     }  # fmt: skip
 
-    benchmark: Annotated[Benchmark, Field(description=f"one of {', '.join(TASKS)}")]
+    benchmark: Annotated[
+        str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")
+    ]
     checkpoint: Annotated[
         str, Field(description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)")
     ]
@@ -49,10 +44,10 @@ class TaskSettings(RunSettings):
         Field(description="range of the voxel input; default: the encoder's, else minmax"),
     ] = None
     fraction: Annotated[
-        float, Field(gt=0, le=1, description="share of the training samples, such as 0.01")
+        float, Field(gt=0, le=1, description="fraction of the training samples, such as 0.01")
     ] = 1.0
     subset: Annotated[
-        Literal["interval", "random", "prefix"], Field(description="how a share is chosen")
+        Literal["interval", "random", "prefix"], Field(description="how a fraction is chosen")
     ] = "interval"
     transductive: Annotated[
         bool, Field(description="allow an encoder that was pretrained on test recordings")
@@ -68,15 +63,18 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
     out: Annotated[Path, Field(description="run folder")] = Path("runs/finetune")
     preset: Annotated[str | None, Field(description="paper, released, origin, demo")] = None
     decoder: Annotated[
-        Literal["linear", "eomt", "dpt", "sea_raft", "waft"] | None,
-        Field(description="default: eomt, dpt, sea_raft by task"),
+        Annotated[str, OneOf(DECODERS)] | None,
+        Field(description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"),
     ] = None
+    decoder_options: Annotated[
+        dict[str, str], Field(description="option of the decoder, NAME=VALUE; repeatable")
+    ] = {}
     decoder_weights: Annotated[
         Path | None, Field(description="published weights of the decoder")
     ] = None
     eomt: Annotated[
         Literal["upstream", "scaleevent"],
-        Field(description="EoMT with masked attention and deep supervision, or as the authors'"),
+        Field(description="the same as --decoder-option mode=..., where the decoder is EoMT"),
     ] = "scaleevent"
     freeze: Annotated[
         Literal["none", "released", "encoder"],
@@ -99,6 +97,22 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
         int, Field(ge=0, le=10**9, description="two-stage-poly: the encoder's, after the decoder's")
     ] = 0
 
+    @field_validator("decoder_options", mode="before")
+    @classmethod
+    def _parse_options(cls, value: object) -> object:
+        """The texts `NAME=VALUE` of the command line, or a mapping of plain values, as text."""
+        if isinstance(value, list):
+            if not all(isinstance(one, str) and "=" in one for one in value):
+                raise ValueError("expected NAME=VALUE")
+            value = dict(one.split("=", 1) for one in value)
+        return {k: str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of the decoder, `eomt` among them where it is EoMT."""
+        name = self.decoder or DEFAULT_DECODERS[BENCHMARKS[self.benchmark].task]
+        return ({"mode": self.eomt} if name == "eomt" else {}) | self.decoder_options
+
 
 class ProbeConfig(TaskSettings):
     """Settings of `scaleevent probe`: a linear head on the frozen encoder, as the paper's."""
@@ -120,21 +134,23 @@ class ProbeConfig(TaskSettings):
 class EvalConfig(ComputeSettings):
     """Settings of `scaleevent eval`."""
 
-    benchmark: Annotated[Benchmark, Field(description=f"one of {', '.join(TASKS)}")]
+    benchmark: Annotated[
+        str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")
+    ]
     checkpoint: Annotated[Path, Field(description="task checkpoint of probe or finetune")]
     data: Annotated[list[Path], Field(description=_WHERE)] = []
     out: Annotated[Path | None, Field(description="folder for report and pictures")] = None
     batch: Annotated[int, Field(ge=1, le=65_536, description="samples at once")] = 4
     pictures: Annotated[int, Field(ge=0, le=64, description="test samples to draw")] = 0
     submission: Annotated[
-        Path | None, Field(description="dsec-flow: folder for the files to hand in")
+        Path | None, Field(description=f"{', '.join(_SUBMITTED)}: folder for files to hand in")
     ] = None
     at_input_size: Annotated[
         bool, Field(description="segmentation: score at the input's size, as the released code")
     ] = False
     windows: Annotated[
         int | None,
-        Field(ge=8, le=4096, description="eomt: predict in square crops of this side, as upstream"),
+        Field(ge=8, le=4096, description="segmentation: predict in square crops of this side"),
     ] = None
     alignment: Annotated[
         Literal["none", "median", "least-squares"],
@@ -145,15 +161,21 @@ class EvalConfig(ComputeSettings):
     ] = False
     gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
 
+    @model_validator(mode="after")
+    def _fit_benchmark(self) -> Self:
+        """Refuse settings that another task or benchmark has."""
+        task = BENCHMARKS[self.benchmark].task
+        only = {"alignment": "depth", "at_input_size": "segmentation", "windows": "segmentation"}
+        for key, owner in only.items():
+            if task != owner and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"--{key.replace('_', '-')} is only for {owner}")
+        if self.submission is not None and self.benchmark not in _SUBMITTED:
+            raise ValueError(f"only {', '.join(_SUBMITTED)} takes submissions")
+        if self.pictures and self.out is None:
+            raise ValueError("pictures need a folder: add --out FOLDER")
+        return self
 
-_TABLE_9 = {  # paper table 9, ViT-L: encoder lr, decoder lr, batch, epochs
-    "ddd17-seg": (2e-6, 5e-6, 40, 20),
-    "dsec-semantic": (2e-6, 4e-6, 12, 30),
-    "mvsec-depth": (2e-6, 4e-6, 40, 30),
-    "dsec-depth": (1e-6, 2e-6, 12, 30),
-    "mvsec-flow": (1e-6, 2e-6, 24, 20),
-}
-_TABLE_9["dsec-flow"] = _TABLE_9["mvsec-flow"]  # the paper has no such experiment
+
 _RELEASED = {"schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released"}
 
 _DEMO = {
@@ -164,8 +186,9 @@ _DEMO = {
 # name: benchmark or task: settings
 FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
-        name: {"encoder_lr": encoder, "lr": lr, "batch": batch, "epochs": epochs}
-        for name, (encoder, lr, batch, epochs) in _TABLE_9.items()
+        name: benchmark.recipe._asdict()
+        for name, benchmark in BENCHMARKS.items()
+        if benchmark.recipe is not None
     },
     # zhiwen-xdu/ScaleEvent:scale_event/downstream/transfer_*_eomt.py, ViT-L on four GPUs
     "released": {
@@ -201,21 +224,19 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def finetune_config(flags: dict[str, Any], file: Path | None = None) -> FinetuneConfig:
-    """Settings of `finetune` with its preset: the one named, else `demo` on street, else `paper`.
+    """Settings of `finetune` with its preset: the one named, else `demo` or `paper`.
 
     Raises:
         ConfigError: As `load_config`; or a preset that the benchmark does not have.
     """
     bare = load_config(FinetuneConfig, flags, file)
-    name = bare.preset or ("demo" if bare.benchmark.startswith("street") else "paper")
+    benchmark = BENCHMARKS[bare.benchmark]
+    name = bare.preset or ("demo" if benchmark.embedded else "paper")
     found = FINETUNE_PRESETS.get(name, {})
-    preset = found.get(bare.benchmark, found.get(TASKS[bare.benchmark]))
+    preset = found.get(bare.benchmark, found.get(benchmark.task))
     if preset is None:
-        has = [
-            n
-            for n, p in FINETUNE_PRESETS.items()
-            if {bare.benchmark, TASKS[bare.benchmark]} & p.keys()
-        ]
+        keys = {bare.benchmark, benchmark.task}
+        has = [one for one, settings in FINETUNE_PRESETS.items() if keys & settings.keys()]
         raise ConfigError(
             f"no such preset for {bare.benchmark}", where="--preset", found=name,
             expected=", ".join(has),

@@ -8,7 +8,7 @@
 
 Layout: uzh-rpg/ess:datasets/extract_data_tools/example_loader_ddd17.py. Labels are without the
 car's hood, the lowest 60 rows, so events and images are too; a class id is its place in
-`benchmarks.registry`. A pair stands at a labelled image, its window follows the common rule. ESS
+`config.benchmarks`. A pair stands at a labelled image, its window follows the common rule. ESS
 takes the last 640,000 events, counted before the hood is cut.
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from scaleevent.config.benchmarks import DDD17_CLASSES, IGNORE
 from scaleevent.config.data import SequencesConfig, WindowSettings
 from scaleevent.datasets.timed_labels import (
     LabelView,
@@ -42,8 +43,7 @@ from scaleevent.pairs.pairing import window_rule
 
 SENSOR = (260, 346)
 SIZE = (200, 346)
-CLASSES = 6
-NO_CLASS = 255
+CLASSES = len(DDD17_CLASSES)
 
 SPLITS = {
     **dict.fromkeys(("dir0", "dir3", "dir4", "dir6", "dir7"), "train"),
@@ -144,7 +144,7 @@ class Drive:
         labels = self._labels()
         made = False
         for pair in pair_labels(upper, labels, "semantics", self.rule, self.name, counts):
-            if (pair.labels["semantics"].values == NO_CLASS).all():
+            if (pair.labels["semantics"].values == IGNORE).all():
                 counts["pairs"] -= 1
                 counts["labels dropped: no pixel with a class"] += 1
                 continue
@@ -245,14 +245,14 @@ def read_mask(path: Path) -> np.ndarray:
         raise DataError(
             "label is no picture of class ids", where=path, found=f"{values.dtype} {values.shape}"
         )
-    wrong = np.argwhere((values >= CLASSES) & (values != NO_CLASS))
+    wrong = np.argwhere((values >= CLASSES) & (values != IGNORE))
     if len(wrong):
         row, column = wrong[0]
         raise DataError(
             "label id outside the classes",
             where=f"{path}, row {row}, column {column}",
             found=f"{values[row, column]}; {len(wrong)} such pixels",
-            expected=f"0 .. {CLASSES - 1}, or {NO_CLASS}",
+            expected=f"0 .. {CLASSES - 1}, or {IGNORE}",
         )
     return np.ascontiguousarray(values)
 

@@ -1,7 +1,7 @@
 """`dsec-semantic`: DSEC-Semantic, class ids of 11 classes on the upper 440 rows of the event view.
 
 Labels are one-channel PNGs of 640x440 and a text file with the time of each, at the 20 Hz of the
-frames. Parts and classes: uzh-rpg/ess. A class id is its place in `benchmarks.registry`; 255 is
+frames. Parts and classes: uzh-rpg/ess. A class id is its place in `config.benchmarks`; 255 is
 no class.
 
 Loaders differ in the events they lay under the labels: uzh-rpg/ess:DSEC/dataset/sequence.py, by the
@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from scaleevent.config.benchmarks import DSEC_CLASSES, IGNORE
 from scaleevent.config.data import WindowSettings
 from scaleevent.datasets.dsec import RECTIFY, Place, require
 from scaleevent.datasets.dsec_labels import (
@@ -33,8 +34,7 @@ from scaleevent.datasets.timed_labels import TimedLabel, read_ids
 from scaleevent.errors import DataError
 from scaleevent.pairs.pairing import window_rule
 
-CLASSES = 11
-NO_CLASS = 255
+CLASSES = len(DSEC_CLASSES)
 CUT_ROWS = 40
 """Lowest rows of the event view, where the frames show nothing: no labels there."""
 
@@ -133,14 +133,14 @@ def read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
         DataError: Not such a file, another size, or an id that is no class.
     """
     ids = read_ids(path, size)
-    wrong = (ids >= CLASSES) & (ids != NO_CLASS)
+    wrong = (ids >= CLASSES) & (ids != IGNORE)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
             "a class id that the benchmark does not have",
             where=f"{path}, row {row}, column {column}",
             found=f"{ids[row, column]}; {np.count_nonzero(wrong)} such pixels",
-            expected=f"0 .. {CLASSES - 1}, or {NO_CLASS} for no class",
+            expected=f"0 .. {CLASSES - 1}, or {IGNORE} for no class",
             hint="these may be the labels of 19 classes: the folder 11classes is wanted",
         )
     return ids

@@ -2,57 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
+from pydantic import ValidationError
+
+from scaleevent.config.catalog import DECODERS, DEFAULT_DECODERS
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.decoders.dpt import DPT
-from scaleevent.decoders.eomt import EoMT
-from scaleevent.decoders.linear import Linear
-from scaleevent.decoders.sea_raft import SeaRaft
-from scaleevent.decoders.waft import Waft
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.tasks.task import Task
 
-DECODERS: dict[str, type[Decoder]] = {
-    "linear": Linear,
-    "eomt": EoMT,
-    "dpt": DPT,
-    "sea_raft": SeaRaft,
-    "waft": Waft,
-}
-DEFAULT_DECODER = {"segmentation": "eomt", "depth": "dpt", "flow": "sea_raft"}
-SEA_RAFT_SIZES = ((768, "M"), (384, "S"), (0, "tiny"))  # from this encoder width on
 
-
-def build_decoder(name: str | None, encoder: Encoder, task: Task, eomt: str) -> Decoder:
+def build_decoder(
+    name: str | None, encoder: Encoder, task: Task, options: Mapping[str, str] | None = None
+) -> Decoder:
     """A fresh decoder for a task.
 
     Args:
         name: Key of `DECODERS`; None takes the task's default.
         encoder: It sits on.
         task: With its classes or largest depth.
-        eomt: Mode of EoMT, "upstream" or "scaleevent".
+        options: Of the decoder, see its `Options`.
 
     Raises:
-        ConfigError: A decoder of another task, or one that cannot sit on this encoder.
+        ConfigError: A decoder of another task, one that cannot sit on this encoder, or an option
+            that it does not have.
     """
-    name = name or DEFAULT_DECODER[task.name]
-    kind = DECODERS[name]
-    if kind is not Linear and kind.task != task.name:
+    name = name or DEFAULT_DECODERS[task.name]
+    part = DECODERS[name]
+    if task.name not in part.tasks:
         raise ConfigError(
             "this decoder is for another task",
             where="--decoder",
-            found=f"{name}: {kind.task}",
+            found=f"{name}: {', '.join(part.tasks)}",
             expected=task.name,
         )
-    own: dict[str, Any] = {"task": task.name} if kind is Linear else {}
-    if task.name == "segmentation":
-        own["classes"] = len(task.classes)
-    if task.name == "depth":
-        own["max_depth"] = task.max_depth
-    if kind is EoMT:
-        own["mode"] = eomt
-    if kind is SeaRaft:
-        own["size"] = next(size for least, size in SEA_RAFT_SIZES if encoder.width >= least)
-    return kind(encoder, **own)
+    kind: type[Decoder] = part.load()
+    try:
+        chosen = kind.Options.model_validate(options or {})
+    except ValidationError as error:
+        wrong = ", ".join(f"{one['loc'][0]}={one['input']}" for one in error.errors())
+        has = [f"{key}: {field.description}" for key, field in kind.Options.model_fields.items()]
+        raise ConfigError(
+            f"the decoder {name} has no such option or value",
+            where="--decoder-option",
+            found=wrong,
+            expected="; ".join(has) or "no options",
+        ) from None
+    return kind.for_task(encoder, task, chosen)
+
+
+def decoder_name(decoder: Decoder) -> str:
+    """The key of `DECODERS` under which a decoder is found."""
+    where = f"{type(decoder).__module__}:{type(decoder).__qualname__}"
+    return next(name for name, part in DECODERS.items() if part.where == where)

@@ -1,7 +1,7 @@
 """The contract of every decoder: an adapter that takes the encoder and owns its training loss.
 
 How many feature maps a decoder wants, whether it puts queries between the encoder's blocks or looks
-at two windows, is its own affair; a task only sees `forward`, `loss` and `predict`.
+at two windows, is its own affair; commands use only what this module names.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scaleevent.config.settings import Settings
+from scaleevent.decoders.crops import windowed_scores
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
-from scaleevent.metrics.segmentation import IGNORE
+from scaleevent.errors import ConfigError
+from scaleevent.tasks.task import Task
 from scaleevent.training.terms import Terms
-
-__all__ = ["IGNORE", "Decoder", "Loaded"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Loaded:
     Attributes:
         layout: Whose names the file uses.
         loaded: Own keys that took a value from the file.
-        fresh: Own keys that keep their random start, such as a class head for other classes.
+        fresh: Own keys that keep their random values, such as a class head for other classes.
         unused: Keys of the file that have no place here, such as its image encoder.
         notes: What a user should know, such as "class head re-initialised: 150 -> 11 classes".
     """
@@ -43,25 +46,42 @@ class Loaded:
 class Decoder(nn.Module, ABC):
     """An encoder with what turns its features into a task's prediction.
 
-    Own parameters lie beside `encoder` under the names that the decoder's origin published. For
-    segmentation there is also `scores(raw, size)`: (N, C, h, w) float32 whose argmax is `predict`.
+    Own parameters lie beside `encoder` under the names that the decoder's origin published.
 
     Args:
         encoder: Event encoder; trained or frozen by whoever builds the optimiser.
+        settings: See below.
 
     Attributes:
         task: `segmentation`, `depth` or `flow`.
         settings: The own keyword arguments that rebuild this decoder on another encoder; JSON-able.
         weights: Factor of each loss term in the total.
+        head_only: Whether `head` makes the raw output from the encoder's final tokens alone, so
+            that the tokens of a frozen encoder can be computed once.
     """
 
     task: str
     weights: ClassVar[Mapping[str, float]]
+    head_only: ClassVar[bool] = False
+
+    class Options(Settings):
+        """What a user can choose with `--decoder-option`: keyword arguments of the class."""
 
     def __init__(self, encoder: Encoder, settings: dict[str, Any]) -> None:
         super().__init__()
         self.encoder = encoder
         self.settings = settings
+
+    @classmethod
+    def for_task(cls, encoder: Encoder, task: Task, options: Options) -> Self:
+        """A fresh decoder for a task.
+
+        Args:
+            encoder: It sits on.
+            task: One of those it serves.
+            options: An instance of the class's own `Options`.
+        """
+        return cls(encoder, **task.decoder_settings, **options.model_dump())
 
     @abstractmethod
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> Any:
@@ -78,7 +98,7 @@ class Decoder(nn.Module, ABC):
 
         Args:
             raw: From `forward`.
-            target: On the input's grid. Segmentation: (N, H, W) int64, 255 ignored. Depth:
+            target: On the input's grid. Segmentation: (N, H, W) int64, `IGNORE` not counted. Depth:
                 (N, H, W) float32 metres, NaN unknown. Flow: (N, 2, H, W) float32 input pixels
                 right and down, NaN unknown.
         """
@@ -92,6 +112,46 @@ class Decoder(nn.Module, ABC):
             (N, 2, h, w) float32 pixels of that grid.
         """
 
+    def scores(self, raw: Any, size: tuple[int, int]) -> Tensor:
+        """Segmentation: (N, K, h, w) float32 scores on a grid of `size`; argmax is `predict`.
+
+        Raises:
+            ConfigError: A decoder that predicts no classes.
+        """
+        raise ConfigError(f"{type(self).__name__} gives no scores of classes")
+
+    def predict_windows(self, voxel: Tensor, size: tuple[int, int], side: int) -> Tensor:
+        """As `predict`, from overlapping square crops of the input, as EoMT evaluates.
+
+        Args:
+            voxel: (N, 3, H, W) float network input.
+            size: Rows and columns of the prediction.
+            side: Of a crop, pixels; a multiple of the encoder's patch.
+
+        Raises:
+            ConfigError: See `scores`.
+        """
+
+        def score(crops: Tensor) -> Tensor:
+            return self.scores(self(crops), (side, side))
+
+        scores = (windowed_scores(score, image, side)[None] for image in voxel)
+        fine = (F.interpolate(one, size, mode="bilinear") for one in scores)
+        return torch.cat([one.argmax(1) for one in fine])
+
+    def head(self, tokens_NLD: Tensor, grid: tuple[int, int]) -> Any:
+        """`forward` from tokens that were computed before; where `head_only`.
+
+        Args:
+            tokens_NLD: (N, L, D) from `Encoder.tokens`; with two windows (N, L, 2 D), those of the
+                window before and then those of the window after.
+            grid: Rows and columns of tokens, see `Encoder.grid`.
+
+        Raises:
+            ConfigError: A decoder that needs more of the encoder than its tokens.
+        """
+        raise ConfigError(f"{type(self).__name__} needs more than the encoder's tokens")
+
     @abstractmethod
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Take decoder weights from a published file's tensors; the layout is detected.
@@ -102,7 +162,7 @@ class Decoder(nn.Module, ABC):
         """
 
     def begin_step(self, step: int, steps: int) -> None:
-        """Told before every training step, from 0; for decoders that anneal something."""
+        """Called before every training step, from 0; for decoders that anneal something."""
 
     def dead_parameters(self) -> tuple[str, ...]:
         """Own parameters that no output depends on: kept for strict loading, never trained."""

@@ -14,7 +14,7 @@ MIN_DEPTH = 0.001  # metres; DepthAnything/Depth-Anything-V2:metric_depth/train.
 # that a network would keep is touched, and 1 / FLOOR is far from float32's overflow.
 FLOOR = 1e-12
 GRADIENT_SCALES = 4  # Ranftl et al., TPAMI 2022, section 5
-SPREAD_EPS = 1e-12  # share of a float32 map's power below which its variance is rounding error
+SPREAD_EPS = 1e-12  # fraction of a float32 map's power below which its variance is rounding error
 
 
 def measured(target: Tensor, max_depth: float) -> Tensor:

@@ -48,7 +48,7 @@ class DPT(Decoder):
     """Depth from a pyramid that is made of four encoder layers and fused from coarse to fine.
 
     A metric decoder predicts metres up to `max_depth`. A relative one predicts inverse depth up to
-    an unknown scale and shift, as the relative checkpoints do; whoever measures it aligns it.
+    an unknown scale and shift, as the relative checkpoints do; align it before computing a metric.
 
     Args:
         encoder: Event encoder.
@@ -82,9 +82,9 @@ class DPT(Decoder):
         if not max_depth > 0:
             raise ConfigError("max_depth must be positive", found=max_depth, expected="metres > 0")
         size = _size(encoder, features, out_channels, layers)
-        settings = {"max_depth": max_depth, "kind": kind, "features": size.features}
-        settings |= {"out_channels": list(size.out_channels), "layers": list(size.layers)}
-        super().__init__(encoder, settings)
+        own = {"max_depth": max_depth, "kind": kind, "features": size.features}
+        lists = {"out_channels": list(size.out_channels), "layers": list(size.layers)}
+        super().__init__(encoder, {**own, **lists})
         self.max_depth, self.kind, self.layers = max_depth, kind, size.layers
         channels = size.out_channels
         self.projects = nn.ModuleList(nn.Conv2d(encoder.width, each, 1) for each in channels)
@@ -108,9 +108,9 @@ class DPT(Decoder):
         Returns:
             (N, H, W): metres, or inverse depth of unknown scale and shift.
         """
-        return self.head(self.encoder.maps(voxel, self.layers))
+        return self.from_maps(self.encoder.maps(voxel, self.layers))
 
-    def head(self, maps_NDhw: Sequence[Tensor]) -> Tensor:
+    def from_maps(self, maps_NDhw: Sequence[Tensor]) -> Tensor:
         """`forward` from the encoder's maps on.
 
         Args:
@@ -139,7 +139,7 @@ class DPT(Decoder):
             mode="bilinear",
             align_corners=True,
         )
-        out = self.scratch["output_conv2"](fine).squeeze(1)
+        out: Tensor = self.scratch["output_conv2"](fine).squeeze(1)
         return out.float().sigmoid() * self.max_depth if self.kind == "metric" else out.relu()
 
     def loss(self, raw: Tensor, target: Tensor) -> Terms:
@@ -177,8 +177,8 @@ class DPT(Decoder):
 
     def dead_parameters(self) -> tuple[str, ...]:
         """The deepest fusion block has nothing to fuse: its first unit never runs."""
-        unit = self.scratch["refinenet4"].resConfUnit1
-        return tuple(f"scratch.refinenet4.resConfUnit1.{name}" for name in unit.state_dict())
+        unit = "scratch.refinenet4.resConfUnit1"
+        return tuple(f"{unit}.{name}" for name in self.get_submodule(unit).state_dict())
 
 
 def _scratch(features: int, out_channels: Sequence[int]) -> nn.ModuleDict:
@@ -203,17 +203,18 @@ def _size(
     layers: Sequence[int] | None,
 ) -> Size:
     """The given size, completed by the published one for the encoder, and checked."""
-    known = SIZES.get((encoder.width, encoder.depth), (None, None, None))
-    given = (features, out_channels, layers)
-    chosen = [known[i] if value is None else value for i, value in enumerate(given)]
-    if None in chosen:
+    if (known := SIZES.get((encoder.width, encoder.depth))) is not None:
+        features = known.features if features is None else features
+        out_channels = known.out_channels if out_channels is None else out_channels
+        layers = known.layers if layers is None else layers
+    if features is None or out_channels is None or layers is None:
         raise ConfigError(
             "no published depth decoder for an encoder of this size",
             found=f"width {encoder.width}, depth {encoder.depth}",
             expected=", ".join(f"width {width}, depth {depth}" for width, depth in SIZES),
             hint="give features, out_channels and layers",
         )
-    size = Size(chosen[0], tuple(chosen[1]), tuple(chosen[2]))
+    size = Size(features, tuple(out_channels), tuple(layers))
     if size.features < 2 or len(size.out_channels) != LEVELS or min(size.out_channels) < 1:
         raise ConfigError(
             "not the size of a depth decoder",

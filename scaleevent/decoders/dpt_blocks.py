@@ -27,7 +27,8 @@ class ResidualConvUnit(nn.Module):
         """(N, features, H, W) to the same; the input stays as it is."""
         # The convolutions' outputs are needed by no gradient, so they may be overwritten.
         hidden = F.relu(self.conv1(F.relu(x_NCHW)), inplace=True)
-        return self.conv2(hidden).add_(x_NCHW)
+        change: Tensor = self.conv2(hidden)
+        return change.add_(x_NCHW)
 
 
 class FusionBlock(nn.Module):
@@ -66,4 +67,5 @@ class FusionBlock(nn.Module):
             mode="bilinear",
             align_corners=True,
         )
-        return self.out_conv(fine)
+        mixed: Tensor = self.out_conv(fine)
+        return mixed

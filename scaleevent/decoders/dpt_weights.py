@@ -58,6 +58,7 @@ def convert_head(
         CheckpointError: No depth head, or one with values that are not finite.
     """
     names = {name.removeprefix("module."): name for name in tensors}
+    prefixes: tuple[str, ...]
     if any(name.startswith("depth_head.") for name in names):
         layout, prefixes = "depth-anything-v2", ("depth_head.",)
     elif any(name.startswith("neck.fusion_stage.") for name in names):
@@ -86,7 +87,7 @@ def convert_head(
 def origin_notes(where: object, kind: str, max_depth: float, patch: int) -> tuple[str, ...]:
     """What a user should know about a published head in a decoder with these settings.
 
-    The tensors do not say what a head was trained for; a released file's name does.
+    The tensors do not tell what a head was trained for; a released file's name does.
     """
     notes = []
     name = _FILE_NAME.search(str(where))

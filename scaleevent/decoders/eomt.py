@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from scaleevent.decoders.decoder import Decoder, Loaded
-from scaleevent.decoders.eomt_loss import POINTS, WEIGHTS, Rand, mask_classification_loss
+from scaleevent.decoders.eomt_loss import POINTS, WEIGHTS, Generator, mask_classification_loss
 from scaleevent.decoders.eomt_weights import fit_head, sort_published
-from scaleevent.decoders.eomt_windows import windowed_scores
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.training.terms import Terms
@@ -35,7 +35,7 @@ ANNEALING_POWER = 0.9
 
 
 class Prediction(NamedTuple):
-    """What the queries say, once for each prediction of a forward pass; the last one is final.
+    """The output of the queries, once for each prediction of a forward pass; the last one is final.
 
     Attributes:
         masks: (N, Q, h, w) float logits, four input pixels apart for patches of 8 or 16.
@@ -62,7 +62,8 @@ class ScaleBlock(nn.Module):
     def forward(self, x_NDhw: Tensor) -> Tensor:
         """(N, D, h, w) to (N, D, 2h, 2w)."""
         x = self.conv2(F.gelu(self.conv1(x_NDhw)))
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
 
 
 class EoMT(Decoder):
@@ -86,15 +87,22 @@ class EoMT(Decoder):
         masked_attention: None is True upstream and False in the authors' mode.
 
     Raises:
-        ConfigError: Another kind of encoder, or numbers that do not fit it.
+        ConfigError: Another kind of encoder, or values that do not fit it.
 
     Attributes:
         mask_probs: Probability by block that a query's attention is masked in training.
-        rand: Source of all random draws, `torch.rand` unless replaced.
+        generator: Source of all random numbers, `torch.rand` unless replaced.
     """
 
     task = "segmentation"
     weights: ClassVar[Mapping[str, float]] = WEIGHTS
+
+    class Options(Decoder.Options):
+        """See `Decoder.Options`."""
+
+        mode: Annotated[
+            Mode, Field(description="upstream (masked attention, deep supervision) or scaleevent")
+        ] = "scaleevent"
 
     def __init__(
         self,
@@ -119,7 +127,7 @@ class EoMT(Decoder):
         self.queries, self.blocks, self.masked_attention = queries, blocks, masked
         self.upsampled_loss = not upstream
         self.mask_probs = [1.0] * blocks
-        self.rand: Rand = torch.rand
+        self.generator: Generator = torch.rand
 
         self.q = nn.Embedding(queries, encoder.width)
         self.class_head = nn.Linear(width, classes + 1)
@@ -135,8 +143,9 @@ class EoMT(Decoder):
         narrow = width != encoder.width
         self.transfer = nn.Linear(encoder.width, width) if narrow else nn.Identity()
         if not upstream:
-            for layer in [self.class_head, self.transfer] if narrow else [self.class_head]:
-                nn.init.normal_(layer.weight, std=SCALEEVENT_STD)
+            for layer in (self.class_head, self.transfer):
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=SCALEEVENT_STD)
 
     def begin_step(self, step: int, steps: int) -> None:
         """Anneal masked attention in equal phases, see `mask_probability`."""
@@ -151,16 +160,18 @@ class EoMT(Decoder):
             voxel: (N, 3, H, W) float network input.
             after: Unused.
         """
-        vit, grid = self.encoder.vit, self.encoder.grid(*voxel.shape[-2:])
+        grid = self.encoder.grid(*voxel.shape[-2:])
         tokens, rope = self.encoder.embed(voxel)
-        first = len(vit.blocks) - self.blocks
-        for block in vit.blocks[:first]:
+        assert rope is not None  # see _check
+        blocks = cast(nn.ModuleList, self.encoder.vit.blocks)
+        first = len(blocks) - self.blocks
+        for block in blocks[:first]:
             tokens = block(tokens, rope=rope)
 
         tokens = torch.cat([self.q.weight.expand(tokens.shape[0], -1, -1), tokens], 1)
         rope = self._unrotated_queries(rope)
         predictions = []
-        for block, probability in zip(vit.blocks[first:], self.mask_probs, strict=True):
+        for block, probability in zip(blocks[first:], self.mask_probs, strict=True):
             allowed = None
             if self.masked_attention and self.training:
                 predictions.append(self._predict(tokens, grid))
@@ -175,7 +186,7 @@ class EoMT(Decoder):
 
         Args:
             raw: From `forward`.
-            target: (N, H, W) int64 on the input's grid, 255 ignored.
+            target: (N, H, W) int64 on the input's grid, `IGNORE` not counted.
 
         Raises:
             DataError: Labels outside the classes.
@@ -183,7 +194,7 @@ class EoMT(Decoder):
         points = min(POINTS, target[0].numel() // PIXELS_PER_POINT)
         return mask_classification_loss(
             raw.masks, raw.classes, target,
-            upsampled=self.upsampled_loss, points=points, rand=self.rand,
+            upsampled=self.upsampled_loss, points=points, generator=self.generator,
         )  # fmt: skip
 
     def predict(self, raw: Prediction, size: tuple[int, int]) -> Tensor:
@@ -195,22 +206,6 @@ class EoMT(Decoder):
     def scores(self, raw: Prediction, size: tuple[int, int]) -> Tensor:
         """`pixel_scores` of the final prediction; their argmax is `predict`."""
         return pixel_scores(raw.masks[-1], raw.classes[-1], size)
-
-    def predict_windows(self, voxel: Tensor, size: tuple[int, int], side: int) -> Tensor:
-        """As `predict`, from overlapping square crops of the input, upstream's way to evaluate.
-
-        Args:
-            voxel: (N, 3, H, W) float network input.
-            size: Rows and columns of the prediction.
-            side: Of a crop, pixels; a multiple of the encoder's patch.
-        """
-
-        def score(crops: Tensor) -> Tensor:
-            return self.scores(self(crops), (side, side))
-
-        scores = (windowed_scores(score, image, side)[None] for image in voxel)
-        fine = (F.interpolate(one, size, mode="bilinear") for one in scores)
-        return torch.cat([one.argmax(1) for one in fine])
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Take the head of a published EoMT; `published_encoder` gives the encoder beside it.
@@ -245,7 +240,7 @@ class EoMT(Decoder):
 
     def _predict(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Mask and class logits from the tokens as they are after some block."""
-        tokens = self.transfer(self.encoder.vit.norm(tokens))
+        tokens = self.transfer(self.encoder.vit.get_submodule("norm")(tokens))
         queries = tokens[:, : self.queries]
         patches = tokens[:, -grid[0] * grid[1] :].mT.unflatten(2, grid)
         masks = torch.einsum("nqd,ndhw->nqhw", self.mask_head(queries), self.upscale(patches))
@@ -263,7 +258,7 @@ class EoMT(Decoder):
             return None
         inside = F.interpolate(masks_NQhw, grid, mode="bilinear").flatten(2) > 0
         if probability < 1:
-            draws = self.rand(*inside.shape[:2], device=inside.device)
+            draws = self.generator(*inside.shape[:2], device=inside.device)
             inside |= (draws > probability)[..., None]
         allowed = inside.new_ones(len(inside), 1, length, length)
         allowed[:, 0, : self.queries, -inside.shape[2] :] = inside
@@ -306,11 +301,11 @@ def mask_probability(step: int, start: float, end: float) -> float:
         return 1.0
     if step >= end:
         return 0.0
-    return (1 - (step - start) / (end - start)) ** ANNEALING_POWER
+    return float((1 - (step - start) / (end - start)) ** ANNEALING_POWER)
 
 
 def _check(encoder: Encoder, classes: int, queries: int, blocks: int) -> None:
-    """Refuse what cannot be built."""
+    """Refuse an encoder or values that do not fit together."""
     if not isinstance(encoder.vit, Eva) or encoder.vit.rope is None or encoder.vit.rope_mixed:
         raise ConfigError(
             "EoMT puts queries between the blocks of a vision transformer with rotary positions",

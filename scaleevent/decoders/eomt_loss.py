@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from scaleevent.decoders.decoder import IGNORE
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.errors import DataError
 from scaleevent.training.terms import Terms
 
@@ -26,10 +26,10 @@ WEIGHTS: dict[str, float] = {"mask": 5.0, "dice": 5.0, "class": 2.0}
 NO_OBJECT = 0.1  # weight of queries without a match in the class term
 POINTS = 12544  # 112 x 112 points a mask
 OVERSAMPLE = 3.0  # candidates for the uncertain points, in multiples of the points
-IMPORTANCE = 0.75  # share of the points that is chosen for its uncertainty
+IMPORTANCE = 0.75  # fraction of the points that is chosen for its uncertainty
 COST_LIMIT = 1e10
 
-Rand = Callable[..., Tensor]  # called as torch.rand: sizes and device in, uniform [0, 1) out
+Generator = Callable[..., Tensor]  # called as torch.rand: sizes and device in, uniform [0, 1) out
 Size = tuple[int, int]
 
 
@@ -40,22 +40,22 @@ def mask_classification_loss(
     *,
     upsampled: bool = False,
     points: int = POINTS,
-    rand: Rand = torch.rand,
+    generator: Generator = torch.rand,
 ) -> Terms:
     """Unweighted terms, each summed over the predictions.
 
     Every class present in an image is one target mask; ignored pixels belong to none of them. An
-    image without any labelled pixel has no targets: its queries should all say "no object".
+    image without any labelled pixel has no targets: its queries should all predict "no object".
 
     Args:
         mask_logits: (N, Q, h, w) float, one a prediction.
         class_logits: (N, Q, K + 1) float, one a prediction; the last class means no object.
-        target: (N, H, W) int64 classes, 255 ignored.
+        target: (N, H, W) int64 classes, `IGNORE` not counted.
         upsampled: Take the mask logits as if resized to (H, W) first, as the authors of
             ScaleEvent do (zhiwen-xdu/ScaleEvent:scale_event/downstream/criterion.py); without
             forming the large maps.
         points: Where masks are compared, for the matching and for each matched mask.
-        rand: Source of the random points.
+        generator: Source of the random points.
 
     Returns:
         Scalars "mask" (binary cross entropy), "dice" and "class".
@@ -63,12 +63,12 @@ def mask_classification_loss(
     Raises:
         DataError: Labels outside the classes.
     """
-    through = tuple(target.shape[-2:]) if upsampled else None
+    through = (target.shape[-2], target.shape[-1]) if upsampled else None
     with torch.autocast(target.device.type, enabled=False):
         mask_logits = [logits.float() for logits in mask_logits]
         class_logits = [logits.float() for logits in class_logits]
         labels = bordered(target, class_logits[0].shape[-1] - 1)
-        matches = _match(mask_logits, class_logits, labels, through, points, rand)
+        matches = _match(mask_logits, class_logits, labels, through, points, generator)
         _check_labels(target, class_logits[0].shape[-1] - 1)
         masks = _masks_per_rank(matches.shape[-1], target.device)
         terms = []
@@ -76,7 +76,7 @@ def mask_classification_loss(
             mask_logits, class_logits, matches, strict=True
         ):
             matched = mask[image, query]
-            where = _uncertain_points(matched, through, points, rand)
+            where = _uncertain_points(matched, through, points, generator)
             values = _at_points(matched[:, None], where, through)[:, 0]
             inside = mask_at_points(labels, image, wanted, where)
             bce, dice = _mask_terms(values, inside)
@@ -125,7 +125,8 @@ def assign(costs_LNQK: Tensor, present_NK: Tensor) -> Tensor:
         for image, (cost, here) in enumerate(zip(costs, classes, strict=True)):
             query, column = map(torch.from_numpy, linear_sum_assignment(cost[:, here].numpy()))
             matches.append(torch.stack([torch.full_like(query, image), query, here[column]]))
-    return torch.cat(matches, 1).unflatten(1, (len(costs_LNQK), -1)).transpose(0, 1)
+    by_prediction: Tensor = torch.cat(matches, 1).unflatten(1, (len(costs_LNQK), -1))
+    return by_prediction.transpose(0, 1)
 
 
 def bordered(target: Tensor, classes: int) -> Tensor:
@@ -160,7 +161,7 @@ def _match(
     labels: Tensor,
     through: Size | None,
     points: int,
-    rand: Rand,
+    generator: Generator,
 ) -> Tensor:
     """Matches of all predictions on the labels' device, see `assign`.
 
@@ -171,7 +172,7 @@ def _match(
     present = labels.new_zeros(images, bins, dtype=torch.bool)
     present = present.scatter_(1, labels.flatten(1), True)[:, :-1]
 
-    where = rand(images, points, 2, device=labels.device)
+    where = generator(images, points, 2, device=labels.device)
     every = torch.arange(images, device=labels.device)
     around, weights = _labels_at_points(labels, every, where)
     masks = weights.new_zeros(images, points, bins).scatter_add_(2, around, weights)
@@ -195,15 +196,17 @@ def _check_labels(target: Tensor, classes: int) -> None:
 
 
 @torch.no_grad()
-def _uncertain_points(logits_Mhw: Tensor, through: Size | None, points: int, rand: Rand) -> Tensor:
+def _uncertain_points(
+    logits_Mhw: Tensor, through: Size | None, points: int, generator: Generator
+) -> Tensor:
     """Points (M, P, 2) for the mask terms: most where the logits are near 0, the rest anywhere."""
     count, device = len(logits_Mhw), logits_Mhw.device
     chosen = int(IMPORTANCE * points)
-    candidates = rand(count, int(OVERSAMPLE * points), 2, device=device)
+    candidates = generator(count, int(OVERSAMPLE * points), 2, device=device)
     doubt = -_at_points(logits_Mhw[:, None], candidates, through)[:, 0].abs()
     best = doubt.topk(chosen, dim=1, sorted=False).indices
     near = candidates.gather(1, best[..., None].expand(-1, -1, 2))
-    return torch.cat([near, rand(count, points - chosen, 2, device=device)], 1)
+    return torch.cat([near, generator(count, points - chosen, 2, device=device)], 1)
 
 
 def _mask_terms(values_MP: Tensor, inside_MP: Tensor) -> tuple[Tensor, Tensor]:

@@ -99,9 +99,9 @@ def sort_published(tensors: Mapping[str, Tensor], where: object = None) -> Publi
             expected="the queries of one model, under one of " + ", ".join(_QUERIES),
         )
     layout = layouts.pop()
-    names = {name: _own_name(_uncompiled(name), layout) for name in tensors}
-    strange = sorted(name for name, own in names.items() if own is None)
-    if strange:
+    found = {name: _own_name(_uncompiled(name), layout) for name in tensors}
+    names = {name: own for name, own in found.items() if own is not None}
+    if strange := sorted(found.keys() - names.keys()):
         raise CheckpointError(
             f"keys that the layout {layout} does not have", where=where, found=", ".join(strange)
         )
@@ -196,10 +196,8 @@ def published_encoder(
         raise CheckpointError(
             "the differences belong to another encoder", where=where, found=", ".join(sorted(wrong))
         )
-    return {
-        name: difference.get(name, 0) + start.get(name, 0)
-        for name in difference.keys() | start.keys()
-    }
+    common = difference.keys() & start.keys()
+    return difference | start | {name: difference[name] + start[name] for name in common}
 
 
 def _is_delta(
@@ -208,7 +206,8 @@ def _is_delta(
     """Whether an encoder's tensors are differences."""
     if base is None:
         norms = [tensor for name, tensor in encoder.items() if re.search(r"norm\d?\.weight$", name)]
-        return bool(norms) and sum(n.float().abs().mean() for n in norms) / len(norms) < _DELTA_NORM
+        sizes = [norm.float().abs().mean().item() for norm in norms]
+        return bool(norms) and sum(sizes) / len(norms) < _DELTA_NORM
     found, start = convert_weights(encoder, where).state, convert_weights(base).state
     common = [name for name in found if name in start and found[name].shape == start[name].shape]
     size = sum(found[name].square().sum() for name in common)

@@ -173,4 +173,5 @@ def sequence_loss(estimates: Sequence[Estimate], target: Tensor, gamma: float = 
     means = [
         torch.where(valid, mixture_nll(estimate, target), 0).sum() / count for estimate in estimates
     ]
-    return sum(gamma**age * mean for age, mean in enumerate(reversed(means)))
+    loss: Tensor = sum(gamma**age * mean for age, mean in enumerate(reversed(means)))
+    return loss

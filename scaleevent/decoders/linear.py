@@ -6,7 +6,7 @@ The pixel-wise linear head of the paper's linear probe, section 4.2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from scaleevent.decoders.depth_loss import measured, silog
 from scaleevent.decoders.segment_loss import segment_terms
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import CheckpointError, ConfigError
+from scaleevent.tasks.task import Task
 from scaleevent.training.terms import Terms
 
 INIT_STD = 0.01  # facebookresearch/dinov2:dinov2/eval/linear.py
@@ -38,11 +39,12 @@ class Linear(Decoder):
     """
 
     weights: ClassVar[Mapping[str, float]] = {"ce": 1.0, "dice": 1.0, "silog": 1.0, "l1": 1.0}
+    head_only = True
 
     def __init__(
         self,
         encoder: Encoder,
-        task: Literal["segmentation", "depth", "flow"] = "segmentation",
+        task: str = "segmentation",
         classes: int | None = None,
         max_depth: float = 80.0,
     ) -> None:
@@ -59,10 +61,15 @@ class Linear(Decoder):
         super().__init__(encoder, {"task": task, "classes": classes, "max_depth": max_depth})
         self.task, self.max_depth = task, max_depth
         frames = 2 if task == "flow" else 1
-        channels = {"segmentation": classes, "depth": 1, "flow": 2}[task]
+        channels = classes or {"depth": 1, "flow": 2}[task]
         self.linear = nn.Linear(frames * encoder.width, channels)
         nn.init.normal_(self.linear.weight, std=INIT_STD)
         nn.init.zeros_(self.linear.bias)
+
+    @classmethod
+    def for_task(cls, encoder: Encoder, task: Task, options: Decoder.Options) -> Self:
+        """See `Decoder.for_task`."""
+        return cls(encoder, task.name, **task.decoder_settings)
 
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> Tensor:
         """`head` on the encoder's tokens.
@@ -90,14 +97,14 @@ class Linear(Decoder):
             On the token grid. Segmentation: (N, C, h, w) logits. Depth: (N, 1, h, w) metres. Flow:
             (N, 2, h, w) input pixels.
         """
-        raw = self.linear(tokens_NLD).transpose(1, 2).unflatten(2, grid)
+        raw: Tensor = self.linear(tokens_NLD).transpose(1, 2).unflatten(2, grid)
         return raw.float().sigmoid() * self.max_depth if self.task == "depth" else raw
 
     def loss(self, raw: Tensor, target: Tensor) -> Terms:
         """`ce` and `dice`, `silog`, or `l1` in pixels, all over pixels with ground truth."""
         if self.task == "segmentation":
             return segment_terms(raw, target)
-        fine = _enlarged(raw, target.shape[-2:])
+        fine = _enlarged(raw, (target.shape[-2], target.shape[-1]))
         if self.task == "depth":
             return {"silog": silog(fine[:, 0], target, measured(target, self.max_depth))}
         known = target.isfinite().all(1)
@@ -117,6 +124,8 @@ class Linear(Decoder):
 
     def scores(self, raw: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (N, C, h, w) on a grid of `size`; their argmax is `predict`."""
+        if self.task != "segmentation":
+            return super().scores(raw, size)
         return _enlarged(raw.float(), size)
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:

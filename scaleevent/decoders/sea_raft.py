@@ -18,10 +18,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from scaleevent.decoders.decoder import Decoder, Loaded
@@ -71,6 +72,8 @@ class Size:
     normalised: bool = False
 
 
+BY_WIDTH = ((768, "M"), (384, "S"), (0, "tiny"))  # from this encoder width on
+
 # S and M: princeton-vl/SEA-RAFT:config/eval (L is M with 12 iterations). "tiny" is ours, for inputs
 # of about 100 pixels on a CPU: two levels already cover motions of 64 pixels.
 SIZES: dict[str, Size] = {
@@ -114,7 +117,8 @@ class ConvNextBlock(nn.Module):
         """(N, inputs, h, w) to (N, outputs, h, w)."""
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return self.final(x + y.permute(0, 3, 1, 2))
+        fewer: Tensor = self.final(x + y.permute(0, 3, 1, 2))
+        return fewer
 
 
 class UpdateBlock(nn.Module):
@@ -138,7 +142,7 @@ class SeaRaft(Decoder):
 
     Args:
         encoder: Event encoder.
-        size: Key of `SIZES`.
+        size: Key of `SIZES`; None chooses by the width of the encoder.
         iters: Refinements, at least 1; the published models use 4, and 12 for "L".
         fuse: Whether the encoder takes part; without it this is the published network, for a
             comparison.
@@ -150,9 +154,18 @@ class SeaRaft(Decoder):
     task = "flow"
     weights: ClassVar[Mapping[str, float]] = {"flow": 1.0}
 
+    class Options(Decoder.Options):
+        """See `Decoder.Options`."""
+
+        size: Annotated[
+            Literal["tiny", "S", "M"] | None,
+            Field(description="tiny, S or M; default: by the width of the encoder"),
+        ] = None
+
     def __init__(
-        self, encoder: Encoder, size: str = "S", iters: int = 4, fuse: bool = True
+        self, encoder: Encoder, size: str | None = "S", iters: int = 4, fuse: bool = True
     ) -> None:
+        size = size or next(size for least, size in BY_WIDTH if encoder.width >= least)
         super().__init__(encoder, {"size": size, "iters": iters, "fuse": fuse})
         if size not in SIZES:
             raise ConfigError("unknown size of SEA-RAFT", found=size, expected=", ".join(SIZES))
@@ -216,23 +229,26 @@ class SeaRaft(Decoder):
         Returns:
             `iters + 1` estimates, or the last only.
         """
-        rows, columns = (-(-side // STRIDE) for side in frames.shape[-2:])
+        height, width = frames.shape[-2:]
+        rows, columns = -(-height // STRIDE), -(-width // STRIDE)
         least = 2**self.levels  # cells; the coarsest level has two then
         cells = centred_padding((rows, columns), (max(rows, least), max(columns, least)))
-        pixels = centred_padding(frames.shape[-2:], (STRIDE * rows, STRIDE * columns))
-        padding = tuple(p + STRIDE * c for p, c in zip(pixels, cells, strict=True))
+        pixels = centred_padding((height, width), (STRIDE * rows, STRIDE * columns))
+        left, right, top, bottom = (p + STRIDE * c for p, c in zip(pixels, cells, strict=True))
+        padding = left, right, top, bottom
         frames = F.pad(frames, padding, mode="replicate")
         first, second = frames.unflatten(0, (2, -1))
         # one by one: in training each frame has its own batch statistics, as published
         matching = torch.cat([self.fnet(first), self.fnet(second)])
         context = self.cnet(torch.cat([first, second], 1))
-        if tokens is not None:
+        if tokens is not None and self.fuse_match and self.fuse_context:
             grid = (rows, columns), cells
             matching = matching + _on_grid(self.fuse_match(tokens), *grid)
             context = context + _on_grid(self.fuse_context(tokens.unflatten(0, (2, -1))[0]), *grid)
         if self.normalised:
             matching = F.instance_norm(matching)
-        pyramid = CorrelationPyramid(*matching.unflatten(0, (2, -1)), self.levels)
+        first, second = matching.unflatten(0, (2, -1))
+        pyramid = CorrelationPyramid(first, second, self.levels)
         net, context = self.init_conv(context).chunk(2, 1)
 
         found = []

@@ -34,9 +34,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        y = self.bn1(self.conv1(x)).relu_()
+        y: Tensor = self.bn1(self.conv1(x)).relu_()
         y = self.bn2(self.conv2(y)).relu_()  # ReLU before the sum too, unlike a plain ResNet
-        shortcut = x if self.downsample is None else self.bn3(self.downsample(x))
+        shortcut: Tensor = x if self.downsample is None else self.bn3(self.downsample(x))
         return (shortcut + y).relu_()
 
 
@@ -72,9 +72,11 @@ class ResNetFPN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W), sides multiples of 8, to (N, outputs, H / 8, W / 8)."""
         x = self.bn1(self.conv1(x)).relu_()
-        return self.final_conv(self.layer3(self.layer2(self.layer1(x))))
+        features: Tensor = self.final_conv(self.layer3(self.layer2(self.layer1(x))))
+        return features

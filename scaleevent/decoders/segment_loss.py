@@ -8,13 +8,15 @@ interpolation, cross entropy and dice one after the other, in a fifth of the mem
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
-from scaleevent.decoders.decoder import IGNORE
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.training.terms import Terms
 
 
@@ -52,7 +54,7 @@ class _PixelSums(Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         coarse = logits if logits.dtype == torch.float64 else logits.float()
         images, classes = coarse.shape[:2]
         rows, columns = (
@@ -76,12 +78,13 @@ class _PixelSums(Function):
                 mass += p.sum(1)
         ctx.save_for_backward(probabilities, target, rows, columns)
         ctx.dtype = logits.dtype
-        return tuple(value.to(coarse.dtype) for value in (surprise, overlap, mass))
+        dtype = coarse.dtype
+        return surprise.to(dtype), overlap.to(dtype), mass.to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, d_surprise: Tensor, d_overlap: Tensor, d_mass: Tensor
+        ctx: Any, d_surprise: Tensor, d_overlap: Tensor, d_mass: Tensor
     ) -> tuple[Tensor, None]:
         probabilities, target, rows, columns = ctx.saved_tensors
         lines = rows.new_empty(*probabilities.shape[:3], columns.shape[1])

@@ -145,8 +145,9 @@ class Waft(Decoder):
             DataError: No second window.
         """
         after = second_window(after)
-        target = tuple(padded_side(side, self.factor) for side in voxel.shape[-2:])
-        padding = centred_padding(voxel.shape[-2:], target)
+        height, width = voxel.shape[-2:]
+        target = padded_side(height, self.factor), padded_side(width, self.factor)
+        padding = centred_padding((height, width), target)
         # one by one: together they would need the memory of both at once
         first, second = (self._features(F.pad(window, padding)) for window in (voxel, after))
         net = self.hidden_conv(torch.cat([first, second], 1))
@@ -171,7 +172,8 @@ class Waft(Decoder):
         fine = self.fnet(frame)
         tokens = self.dpt_head(self.encoder.maps(frame, self.layers))
         tokens = F.interpolate(tokens, fine.shape[-2:], mode="bilinear", align_corners=True)
-        return self.fmap_conv(torch.cat([tokens, fine], 1))
+        features: Tensor = self.fmap_conv(torch.cat([tokens, fine], 1))
+        return features
 
     def loss(self, raw: list[Estimate], target: Tensor) -> Terms:
         """The likelihood of the true flow, over all estimates; see `sequence_loss`."""

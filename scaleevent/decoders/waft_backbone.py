@@ -38,13 +38,14 @@ class TokenPyramid(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """One (N, width, h, w) map a level, shallow first, to (N, features, h', w')."""
-        fused = None
+        fused: Tensor | None = None
         for level in reversed(range(len(maps))):
             lateral = self.projects[level](maps[level])
             lateral = self.scratch[level](self.resize_layers[level](lateral))
             if fused is not None:
                 fused = F.interpolate(fused, scale_factor=2, mode="bilinear", align_corners=True)
             fused = self.refine[level](lateral, fused, size=lateral.shape[-2:])
+        assert fused is not None  # there is at least one level
         return fused
 
 
@@ -71,7 +72,8 @@ class ResidualConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        return self.conv(x) + self.skip_conv(x)
+        changed: Tensor = self.conv(x) + self.skip_conv(x)
+        return changed
 
 
 class ResNet18Deconv(nn.Module):
@@ -104,4 +106,5 @@ class ResNet18Deconv(nn.Module):
         eighth = self.conv3(quarter)
         eighth = self.proj_3(eighth + self.up_4(self.conv4(eighth)))
         quarter = self.proj_2(quarter + self.up_3(eighth))
-        return self.proj_1(half + self.up_2(quarter))
+        features: Tensor = self.proj_1(half + self.up_2(quarter))
+        return features

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ class Refiner(nn.Module):
     def __init__(self, size: RefinerSize) -> None:
         super().__init__()
         self.layers = size.layers
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm = cast(type[nn.Module], partial(nn.LayerNorm, eps=1e-6))
         # the blocks of timm's vit_small_patch16_224, which the published weights started from
         self.blks = nn.ModuleList(
             Block(size.width, size.heads, qkv_bias=True, norm_layer=norm)
@@ -125,7 +126,7 @@ class Refiner(nn.Module):
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         """The position embedding (1, width, h, w) of a grid of tokens."""
-        stored = self.pos_embed.transpose(1, 2).unflatten(2, (GRID, GRID))
+        stored: Tensor = self.pos_embed.transpose(1, 2).unflatten(2, (GRID, GRID))
         if tuple(grid) == (GRID, GRID):
             return stored
         return F.interpolate(stored, grid, mode="bicubic", align_corners=False)

@@ -1,1 +1,1 @@
-"""Tasks: targets, metrics, trivial predictions and pictures of each kind of dense prediction."""
+"""Tasks: targets, metrics, constant baselines and pictures of each kind of dense prediction."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
 from scaleevent.metrics import depth as depth_metrics
 from scaleevent.pictures import draw_amount, draw_depth
-from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
+from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
 
 TABLE = ("d1", "d2", "d3", "abs_rel", "rmse", "rmse_log")
 WORST_ERROR = 0.5  # relative error that is drawn brightest
@@ -35,12 +36,21 @@ class Depth(Task):
     headline = "dav2_rmse"
     higher_is_better = False
 
+    @property
+    def decoder_settings(self) -> dict[str, Any]:
+        """`max_depth`."""
+        return {"max_depth": self.max_depth}
+
+    def aligned(self, alignment: depth_metrics.Alignment) -> Depth:
+        """The same task with another `alignment`."""
+        return replace(self, alignment=alignment)
+
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
         """(H, W) float32, NaN where unknown or beyond `max_depth`."""
         known = (label > 0) & (label <= self.max_depth)
         return nearest(np.where(known, label, np.nan).astype(np.float32), fit)
 
-    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+    def update(self, prediction: np.ndarray, truth: GroundTruth) -> State:
         """Both published variants."""
         return depth_metrics.update(
             self._middle(prediction),
@@ -50,23 +60,23 @@ class Depth(Task):
             where=truth.where,
         )
 
-    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
+    def compute(self, states: Sequence[State], groups: Sequence[str]) -> Result:
         """See `scaleevent.metrics.depth.compute`."""
-        return depth_metrics.compute(records, groups)
+        return depth_metrics.compute(states, groups)
 
-    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+    def rows(self, result: Result) -> dict[str, dict[str, float]]:
         """Both variants."""
         return {
-            variant: {name: summary[f"{variant}_{name}"] for name in TABLE}
+            variant: {name: result[f"{variant}_{name}"] for name in TABLE}
             for variant in ("dav2", "dae")
-            if f"{variant}_rmse" in summary
+            if f"{variant}_rmse" in result
         }
 
-    def empty(self, summary: Summary) -> int:
+    def empty(self, result: Result) -> int:
         """Samples without a pixel that counts."""
-        return summary["dav2_empty"]
+        return int(result["dav2_empty"])
 
-    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
         """The median depth."""
         known = [v[(v > 0) & (v <= self.max_depth)] for v in labels]
         pixels = np.concatenate([np.empty(0), *known])
@@ -75,7 +85,7 @@ class Depth(Task):
         median = float(np.median(pixels))
         return f"{median:.1f} m everywhere", median
 
-    def fill(self, constant: float, size: tuple[int, int]) -> np.ndarray:
+    def constant_prediction(self, constant: float, size: tuple[int, int]) -> np.ndarray:
         """(h, w) float32."""
         return np.full(size, constant, np.float32)
 

@@ -10,7 +10,7 @@ import numpy as np
 from scaleevent.grids.geometry import Fit
 from scaleevent.metrics import flow as flow_metrics
 from scaleevent.pictures import draw_amount, draw_flow
-from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
+from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
 
 TABLE = ("epe", "1pe", "2pe", "3pe", "fl_all", "ae")
 
@@ -20,7 +20,7 @@ class Flow(Task):
     """Pixels right and down; NaN where unknown.
 
     Args:
-        recordings: Those whose end-point error is told on its own.
+        recordings: Those whose end-point error is also reported on its own.
     """
 
     recordings: tuple[str, ...] = ()
@@ -37,38 +37,38 @@ class Flow(Task):
         scaled = np.where(known, label * np.array([across, down])[:, None, None], np.nan)
         return nearest(scaled.astype(np.float32), fit)
 
-    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+    def update(self, prediction: np.ndarray, truth: GroundTruth) -> State:
         """All published variants."""
         return flow_metrics.update(prediction, truth.values, truth.events, where=truth.where)
 
-    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
-        """See `scaleevent.metrics.flow.compute`; `epe NAME` of the recordings told apart."""
-        summary = flow_metrics.compute(records, groups)
+    def compute(self, states: Sequence[State], groups: Sequence[str]) -> Result:
+        """See `scaleevent.metrics.flow.compute`; and `epe NAME` of each of `recordings`."""
+        result: Result = flow_metrics.compute(states, groups)
         for name in self.recordings:
-            own = [r for r, group in zip(records, groups, strict=True) if group == name]
-            values = [r["sparse_epe"] for r in own if "sparse_epe" in r]
+            own = [state for state, group in zip(states, groups, strict=True) if group == name]
+            values = [state["sparse_epe"] for state in own if "sparse_epe" in state]
             if values:
-                summary[f"epe {name}"] = float(np.mean(values))
-        return summary
+                result[f"epe {name}"] = float(np.mean(values))
+        return result
 
-    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+    def rows(self, result: Result) -> dict[str, dict[str, float]]:
         """On pixels with events, and on all; per recording as the paper."""
-        by_recording = {name: value for name, value in summary.items() if name.startswith("epe ")}
+        by_recording = {name: value for name, value in result.items() if name.startswith("epe ")}
         return {
-            variant: {name: summary[f"{variant}_{name}"] for name in TABLE} | extra
+            variant: {name: result[f"{variant}_{name}"] for name in TABLE} | extra
             for variant, extra in (("sparse", by_recording), ("dense", {}))
-            if f"{variant}_epe" in summary
+            if f"{variant}_epe" in result
         }
 
-    def empty(self, summary: Summary) -> int:
+    def empty(self, result: Result) -> int:
         """Samples without a pixel that counts."""
-        return summary["dense_empty"]
+        return int(result["dense_empty"])
 
-    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
         """No motion."""
         return "zero flow", 0.0
 
-    def fill(self, constant: float, size: tuple[int, int]) -> np.ndarray:
+    def constant_prediction(self, constant: float, size: tuple[int, int]) -> np.ndarray:
         """(2, h, w) float32."""
         return np.full((2, *size), constant, np.float32)
 

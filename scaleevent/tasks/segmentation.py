@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
 from scaleevent.metrics import segmentation as segmentation_metrics
-from scaleevent.metrics.segmentation import IGNORE
 from scaleevent.pictures import draw_classes
-from scaleevent.tasks.task import Record, Summary, Task, Truth, nearest
+from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
 
 WRONG, RIGHT = (215, 38, 30), (235, 235, 235)
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation(Task):
-    """One of some classes a pixel; 255 does not count.
+    """One of some classes a pixel; `IGNORE` does not count.
 
     Args:
         classes: Names by id.
-        palette: (C, 3) uint8.
+        palette: Colours of the classes, (K, 3) uint8.
     """
 
     classes: tuple[str, ...]
@@ -32,6 +33,16 @@ class Segmentation(Task):
     label = "semantics"
     headline = "miou"
     higher_is_better = True
+
+    @classmethod
+    def of(cls, colours: Mapping[str, tuple[int, int, int]]) -> Segmentation:
+        """The task of classes with their colours, in the order of their ids."""
+        return cls(tuple(colours), np.array(list(colours.values()), np.uint8))
+
+    @property
+    def decoder_settings(self) -> dict[str, Any]:
+        """`classes`, their number."""
+        return {"classes": len(self.classes)}
 
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
         """(H, W) int64.
@@ -49,37 +60,37 @@ class Segmentation(Task):
             )
         return nearest(label, fit).astype(np.int64)
 
-    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+    def update(self, prediction: np.ndarray, truth: GroundTruth) -> State:
         """Confusion counts."""
         return segmentation_metrics.update(
             prediction, truth.values, len(self.classes), where=truth.where
         )
 
-    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
+    def compute(self, states: Sequence[State], groups: Sequence[str]) -> Result:
         """See `scaleevent.metrics.segmentation.compute`; the overlaps by class name."""
-        summary = segmentation_metrics.compute(records, groups)
-        by_class = dict(zip(self.classes, summary.pop("iou"), strict=True))
-        return summary | {f"iou {name}": value for name, value in by_class.items()}
+        result: Result = segmentation_metrics.compute(states, groups)
+        by_class = dict(zip(self.classes, result.pop("iou"), strict=True))
+        return result | {f"iou {name}": value for name, value in by_class.items()}
 
-    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+    def rows(self, result: Result) -> dict[str, dict[str, float]]:
         """Overlap and accuracy in percent."""
-        return {"all classes": {name: summary[name] for name in ("miou", "acc", "miou_present")}}
+        return {"all classes": {name: result[name] for name in ("miou", "acc", "miou_present")}}
 
-    def empty(self, summary: Summary) -> int:
+    def empty(self, result: Result) -> int:
         """Samples without a pixel that counts."""
-        return summary["empty"]
+        return int(result["empty"])
 
-    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, int]:
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, int]:
         """The class of most pixels."""
-        counts = np.zeros(256, np.int64)
+        counts = np.zeros(IGNORE + 1, np.int64)
         for label in labels:
-            counts += np.bincount(label[label != IGNORE].ravel(), minlength=256)
+            counts += np.bincount(label[label != IGNORE].ravel(), minlength=IGNORE + 1)
         if not counts.any():
             raise DataError("no training label has a class")
         best = int(np.argmax(counts[: len(self.classes)]))
         return f"{self.classes[best]} everywhere", best
 
-    def fill(self, constant: int, size: tuple[int, int]) -> np.ndarray:
+    def constant_prediction(self, constant: int, size: tuple[int, int]) -> np.ndarray:
         """(h, w) int64."""
         return np.full(size, constant, np.int64)
 

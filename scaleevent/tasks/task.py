@@ -1,4 +1,4 @@
-"""What a task is: its target, its metric, its trivial prediction and its pictures."""
+"""What a task is: its target, its metric, its constant baseline and its pictures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from scaleevent.errors import ConfigError
 from scaleevent.grids.geometry import Fit
 
-Record = Any  # what one sample adds to a metric; JSON-able parts, made and read by the task alone
-Summary = dict[str, Any]  # metric names to numbers or lists of them
+State = Any  # what one sample adds to a metric; JSON-able parts, made and read by the task alone
+Result = dict[str, Any]  # metric names to numbers or lists of them
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A label on its own pixels, within the input's field of view.
 
     Args:
@@ -33,14 +34,14 @@ class Truth:
 class Task(ABC):
     """A kind of dense prediction.
 
-    Metrics are made of one record a sample, summarised in the order of the samples: results do not
-    depend on batches or processes.
+    A metric is computed from one state a sample, in the order of the samples: results do not depend
+    on batches or processes.
 
     Attributes:
         name: `segmentation`, `depth` or `flow`.
         label: Name of its label in a pair store.
-        frames: Windows of events its default decoder looks at.
-        headline: The number of `summarise` that stands for all.
+        frames: Number of event windows that its decoders take.
+        headline: The one number of a result that stands for all.
         higher_is_better: How the headline is read.
     """
 
@@ -50,33 +51,46 @@ class Task(ABC):
     headline: str
     higher_is_better: bool
 
+    @property
+    def decoder_settings(self) -> dict[str, Any]:
+        """Keyword arguments of a decoder that follow from the task."""
+        return {}
+
+    def aligned(self, alignment: Any) -> Task:
+        """The same task, where each prediction is first fitted to its ground truth.
+
+        Raises:
+            ConfigError: A task whose predictions cannot be fitted.
+        """
+        raise ConfigError(f"{self.name} cannot be aligned, only depth", where="--alignment")
+
     @abstractmethod
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
         """The label on the input's grid, as `Decoder.loss` takes it."""
 
     @abstractmethod
-    def measure(self, prediction: np.ndarray, truth: Truth) -> Record:
+    def update(self, prediction: np.ndarray, truth: GroundTruth) -> State:
         """What one prediction, on the truth's pixels, adds to the metric."""
 
     @abstractmethod
-    def summarise(self, records: Sequence[Record], groups: Sequence[str]) -> Summary:
+    def compute(self, states: Sequence[State], groups: Sequence[str]) -> Result:
         """The metric of all samples; `groups` are their recordings."""
 
     @abstractmethod
-    def rows(self, summary: Summary) -> dict[str, dict[str, float]]:
+    def rows(self, result: Result) -> dict[str, dict[str, float]]:
         """The numbers of a result table, named as published, by variant of the metric."""
 
     @abstractmethod
-    def empty(self, summary: Summary) -> int:
+    def empty(self, result: Result) -> int:
         """Samples without a pixel that counts."""
 
     @abstractmethod
-    def trivial(self, labels: Iterable[np.ndarray]) -> tuple[str, Any]:
-        """The best prediction without looking: its name, and the constant for `fill`."""
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, Any]:
+        """The best constant prediction for these labels: its name, and the constant."""
 
     @abstractmethod
-    def fill(self, constant: Any, size: tuple[int, int]) -> np.ndarray:
-        """The trivial prediction on a grid."""
+    def constant_prediction(self, constant: Any, size: tuple[int, int]) -> np.ndarray:
+        """The prediction of a constant baseline on a grid of `size`."""
 
     @abstractmethod
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:

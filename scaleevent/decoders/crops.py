@@ -65,10 +65,10 @@ def windowed_scores(score: Callable[[Tensor], Tensor], image_CHW: Tensor, side: 
             8-bit images is within one grey level of the reference's Pillow.
         side: Side of a crop, pixels.
     """
-    size = tuple(image_CHW.shape[-2:])
-    crops = Crops.over(*size, side)
+    height, width = image_CHW.shape[-2:]
+    crops = Crops.over(height, width, side)
     resized = F.interpolate(
         image_CHW[None], (crops.height, crops.width), mode="bilinear", antialias=True
     )[0]
     merged = crops.merge(score(crops.cut(resized)))
-    return F.interpolate(merged[None], size, mode="bilinear")[0]
+    return F.interpolate(merged[None], (height, width), mode="bilinear")[0]

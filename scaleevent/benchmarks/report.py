@@ -1,0 +1,135 @@
+"""What is shown of an evaluation: the result table, notes, pictures, and files to hand in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaleevent.benchmarks.evaluation import EvalInput, EvalInputs, Evaluation, predict
+from scaleevent.benchmarks.published import comparable
+from scaleevent.benchmarks.registry import NATIVE, Benchmark
+from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.config.downstream import EvalConfig
+from scaleevent.datasets.flow_png import encode_flow
+from scaleevent.decoders.decoder import Decoder
+from scaleevent.errors import ConfigError
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.samples import spread
+from scaleevent.pictures import draw_voxel, panel, save_picture
+from scaleevent.system.files import write_bytes
+from scaleevent.tasks.task import Result, Task
+
+COLUMNS = ("image", "events", "prediction", "ground truth", "error")
+
+
+def draw_rows(
+    decoder: Decoder, samples: LabelledSamples, indices: np.ndarray, most: int, path: Path
+) -> None:
+    """PNG of at most `most` samples, evenly spaced: image, events, prediction, truth, error."""
+    rows = []
+    for index in spread(indices, most):
+        one, prediction = next(predict(decoder, [EvalInputs(samples)[int(index)]]))
+        if one.sample.truth is None:
+            continue
+        shard, row = samples.pairs.shard(one.index)
+        voxel = shard.voxel(row, samples.settings.bins)
+        fit = samples.settings.fit(*voxel.shape[1:])
+        events = draw_voxel(fit.crop_array(voxel))
+        encoded = shard.image(row)
+        image = np.full_like(events, 255)
+        if encoded:
+            decoded = decode_image(encoded).transpose(2, 0, 1)
+            image = fit.crop_array(decoded).transpose(1, 2, 0)
+        rows.append([image, events, *samples.task.draw(prediction, one.sample.truth.values)])
+    if rows:
+        save_picture(path, panel(COLUMNS, rows))
+
+
+def result_table(
+    benchmark: str,
+    task: Task,
+    setting: str,
+    evaluation: Evaluation,
+    baselines: dict[str, Result],
+) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+    """Columns and rows of a result table: ours by variant, constant baselines, and published ones.
+
+    Args:
+        benchmark: Name.
+        task: Of the benchmark.
+        setting: Protocol, see `scaleevent.benchmarks.published`.
+        evaluation: Ours.
+        baselines: Results of constant baselines, by name.
+    """
+    rows: list[tuple[str, dict[str, float]]] = []
+    if evaluation.samples:
+        rows += [(f"ours, {name}", own) for name, own in task.rows(evaluation.result).items()]
+    for subset, result in evaluation.subsets.items():
+        rows += [(f"ours, {subset}, {name}", own) for name, own in task.rows(result).items()]
+    for name, result in baselines.items():
+        rows.append((name, next(iter(task.rows(result).values()))))
+    for row in comparable(benchmark, setting):
+        note = f" ({row.note})" if row.note else ""
+        rows.append((f"{row.method}, as published{note}", row.numbers))
+    keys = list(dict.fromkeys(key for _, numbers in rows for key in numbers))
+    table = tuple((name, *(numbers.get(key) for key in keys)) for name, numbers in rows)
+    return ("", *keys), table
+
+
+def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
+    """What did not count, for the report."""
+    empty = task.empty(evaluation.result) if evaluation.samples else 0
+    found = {
+        "without a public label": evaluation.unlabelled,
+        "without a pixel that counts": empty,
+    }
+    return [f"{count:,} test samples {what}" for what, count in found.items() if count]
+
+
+def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
+    """The benchmark's own notes, and what the settings of an evaluation change of its protocol."""
+    notes = [note for note in benchmark.notes if note != NATIVE or not cfg.at_input_size]
+    if cfg.at_input_size:
+        notes.append(
+            "scored at the input's size against labels resized to it, as the released code"
+        )
+    if cfg.alignment != "none":
+        notes.append(f"every prediction was first fitted to its ground truth: {cfg.alignment}")
+    if cfg.windows is not None:
+        notes.append(f"predicted in square crops of {cfg.windows} pixels")
+    return notes
+
+
+@dataclass
+class Submission:
+    """Writes flow predictions as the files that DSEC's server takes; `keep` of `evaluate`.
+
+    Args:
+        folder: For the files, a folder for each recording.
+        samples: Of the benchmark.
+        files: How many were written.
+    """
+
+    folder: Path
+    samples: LabelledSamples
+    files: int = 0
+
+    def __call__(self, one: EvalInput, prediction: np.ndarray) -> None:
+        """Write a prediction where the benchmark asks for it; refuse one that leaves out pixels."""
+        sample, sensor = one.sample, self.samples.sensor(one.index)
+        if sample.file_index is None:
+            return
+        if prediction.shape[-2:] != sensor:
+            raise ConfigError(
+                "a submission needs every pixel, but the network's input is cropped",
+                where=sample.where,
+                found=f"{prediction.shape[-2]}x{prediction.shape[-1]}",
+                expected=f"{sensor[0]}x{sensor[1]}",
+                hint="train it with an input --size of the sensor's aspect ratio",
+            )
+        path = self.folder / sample.recording / f"{sample.file_index:06d}.png"
+        write_bytes(path, encode_flow(prediction))
+        self.files += 1
