@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import torch
 
 from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.pretrain_data import pretraining_data
-from scaleevent.config.catalog import ARCHITECTURES, OBJECTIVES
+from scaleevent.config.catalog import OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Objective
 from scaleevent.pairs.samples import PairSamples, draw_epoch, in_order, spread
@@ -44,14 +44,8 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         encoder.grid(*cfg.size)
         settings = InputSettings(*cfg.size, patch=encoder.patch, normaliser=cfg.normaliser)
         encoder.input = settings
-        sizes = {a.width: a.batch for a in ARCHITECTURES.values()}
-        batch = cfg.batch or sizes.get(encoder.width, ARCHITECTURES["tiny"].batch)
+        batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
-        if cfg.draws < batch:
-            raise ConfigError(
-                "an epoch is shorter than a batch",
-                where="--draws", found=cfg.draws, expected=f"at least {batch}",
-            )  # fmt: skip
         samples, split, origin = pretraining_data(cfg, settings, objective.inputs, this)
         objective.calibrate(in_order(samples, spread(split.train, CALIBRATION_SAMPLES), local))
         this.say(
@@ -75,14 +69,8 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
-        drawn = Drawn(
-            samples,
-            lambda epoch: draw_epoch(
-                samples, split.train, cfg.draws, cfg.seed, epoch, cfg.sampling
-            ),
-            cfg.draws,
-            batch,
-        )
+        order = partial(draw_epoch, samples, split.train, cfg.draws, cfg.seed, law=cfg.sampling)
+        drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             if first == 0 and this.ranks.main:
                 append_json_line(cfg.out / LOG, {"step": 0, "epoch": 0} | validate(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 
@@ -49,8 +50,10 @@ def run_task(
             cfg.benchmark, benchmark.task, cfg.data, start.settings, run.ranks, quiet=run.quiet
         )
         split = benchmark_split(samples, benchmark.eval_split)
-        test = split.test
-        train = training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed)
+        train, test = (
+            training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed),
+            split.test,
+        )
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
         constant = ConstantBaseline.of(samples, train.tolist())
@@ -73,13 +76,10 @@ def run_task(
             if cached is not None:
                 after_training.callback(cached.close)
             per_epoch = max(len(train), cfg.batch)
-            drawn = Drawn(
-                cached or samples,
-                lambda n: draw_epoch(samples.pairs, train, per_epoch, cfg.seed, n, "uniform"),
-                per_epoch,
-                cfg.batch,
-            )
-            objective = TaskObjective(decoder, cfg.freeze == "encoder", cached and cached.grid)
+            order = partial(draw_epoch, samples.pairs, train, per_epoch, cfg.seed, law="uniform")
+            drawn = Drawn(cached or samples, order, per_epoch, cfg.batch)
+            grid = cached.grid if cached else None
+            objective = TaskObjective(decoder, cfg.freeze == "encoder", grid)
             run.train(objective, optimizer, drawn, first, fingerprint)
             after_training.close()
             with progress("test", len(test), "samples", not run.quiet) as ticker:
@@ -102,9 +102,8 @@ def _cached(
     frozen = cfg.freeze == "encoder" and start.decoder.head_only
     if not (frozen and cfg.cache and run.ranks.world == 1):
         return None
-    encoder = start.decoder.encoder.eval()
+    encoder, path = start.decoder.encoder.eval(), cfg.out / "features.npy"
     with progress("features", len(train), "samples", not run.quiet) as ticker:
-        path = cfg.out / "features.npy"
         return CachedFeatures(samples, train.tolist(), encoder, path, ticker.advance)
 
 

@@ -69,6 +69,23 @@ class PretrainConfig(PartSettings, ScheduledSettings):
         """Whether weights that were named decide on the architecture."""
         return False
 
+    def global_batch(self, width: int) -> int:
+        """Samples of a step over all ranks: as asked, else by the width of the encoder's tokens.
+
+        Raises:
+            ConfigError: An epoch is shorter than that.
+        """
+        usual = {one.width: one.batch for one in ARCHITECTURES.values()}
+        batch = self.batch or usual.get(width, ARCHITECTURES["tiny"].batch)
+        if self.draws < batch:
+            raise ConfigError(
+                "an epoch is shorter than a batch",
+                where="--draws",
+                found=self.draws,
+                expected=f"at least {batch}",
+            )
+        return batch
+
     def command(self, options: str = "--preset demo") -> str:
         """The command line on the same data that needs no download, or has the options given."""
         return " ".join(["scaleevent pretrain", *map(str, self.data), options])
