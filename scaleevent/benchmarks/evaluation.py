@@ -17,7 +17,7 @@ from scaleevent.benchmarks.samples import Item, LabelledSamples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.pair import decode_image
-from scaleevent.pairs.samples import load_batches, spread
+from scaleevent.pairs.samples import evenly_spaced, load_batches
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Record, Summary, Task
@@ -179,7 +179,7 @@ class Trivial:
         Raises:
             DataError: None of them says anything.
         """
-        numbers = spread(np.asarray(train), TRIVIAL_LABELS)
+        numbers = evenly_spaced(np.asarray(train), TRIVIAL_LABELS)
         items = (samples.item(int(index)) for index in numbers)
         labels = (item.truth.values for item in items if item.truth is not None)
         return cls(*samples.task.trivial(labels))
@@ -238,7 +238,7 @@ def draw_rows(
 ) -> None:
     """PNG with rows of samples spread over all: image, events, prediction, truth, error."""
     rows = []
-    for number in spread(numbers, most):
+    for number in evenly_spaced(numbers, most):
         example, prediction = next(predict(decoder, [Examples(samples)[int(number)]]))
         if example.item.truth is None:
             continue

@@ -30,9 +30,9 @@ from scaleevent.pairs.samples import (
     Split,
     StepBatches,
     draw_epoch,
+    evenly_spaced,
     load_batches,
     split_samples,
-    spread,
 )
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import (
@@ -213,7 +213,7 @@ class _Run:
             return self.cfg.token_scale
         if teacher.spec["name"] in DINOV3 and "embed_dim" not in teacher.spec["kwargs"]:
             return 1.0
-        numbers = spread(split.train, CALIBRATION_SAMPLES)
+        numbers = evenly_spaced(split.train, CALIBRATION_SAMPLES)
         return token_scale(teacher, in_order(samples, numbers, self._local_batch))
 
     def _parallel(self, student: Encoder) -> DistributedDataParallel:
@@ -232,7 +232,7 @@ class _Run:
     def _checker(
         self, distillation: Distillation, samples: PairSamples, split: Split
     ) -> Callable[[int], dict[str, float]]:
-        numbers = spread(split.validation, VALIDATION_SAMPLES)
+        numbers = evenly_spaced(split.validation, VALIDATION_SAMPLES)
 
         def check(epoch: int) -> dict[str, float]:
             if not len(numbers) or not self.peers.main:
