@@ -25,6 +25,7 @@ from scaleevent.system.allocator import keep_freed_memory
 from scaleevent.system.signals import held_stop_signals
 from scaleevent.system.workers import describe, end_with_parent, kill
 
+PRELOAD = (__name__, "scipy.linalg")  # the latter is imported by the first call of a numba kernel
 DEATH_SECONDS = 1  # until a worker's death is known here
 
 
@@ -261,7 +262,7 @@ class StepBatches:
 
 
 def load_batches(
-    samples: Dataset[Any],
+    samples: Dataset[object],
     batches: Collection[list[int]],
     workers: int,
     collate: Callable[[list[Any]], Any] = default_collate,
@@ -285,7 +286,7 @@ def load_batches(
     """
     workers = min(workers, len(batches))
     if workers:
-        forkserver.set_forkserver_preload([__name__, type(samples).__module__])
+        forkserver.set_forkserver_preload([*PRELOAD, type(samples).__module__])
         with held_stop_signals():
             forkserver.ensure_running()
     else:
@@ -331,12 +332,12 @@ def _next_batch(loaded: Iterator[Any], processes: list[BaseProcess]) -> Any:
 
 
 @dataclass(frozen=True)
-class _ErrorsReturned(Dataset[Any]):
+class _ErrorsReturned(Dataset[object]):
     """Returns a sample's exception instead of raising it: a loader would wrap its traceback."""
 
-    samples: Dataset[Any]
+    samples: Dataset[object]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         try:
             return self.samples[index]
         except ScaleEventError as error:

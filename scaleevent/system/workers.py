@@ -76,10 +76,12 @@ class ProcessExecutor(Executor):
             del self._own.worker
             process.join()
             raise BrokenExecutor(describe(process)) from None
-        succeeded, result = pickle.loads(answer)
-        if not succeeded:
-            raise result
-        return result  # type: ignore[no-any-return]
+        error: Exception | None
+        result: T
+        error, result = pickle.loads(answer)
+        if error is not None:
+            raise error
+        return result
 
     def _start(self) -> tuple[BaseProcess, Connection]:
         ours, theirs = multiprocessing.Pipe()
@@ -121,10 +123,10 @@ def _serve(connection: Connection) -> None:
         except EOFError:
             return
         try:
-            answer = pickle.dumps((True, pickle.loads(message)()))
+            answer = pickle.dumps((None, pickle.loads(message)()))
         except Exception as error:
             error.add_note(f"in a worker process:\n{traceback.format_exc()}")
-            answer = pickle.dumps((False, error))
+            answer = pickle.dumps((error, None))
         connection.send_bytes(answer)
 
 
