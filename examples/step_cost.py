@@ -33,6 +33,7 @@ from scaleevent.objectives.structure_loss import LAMBDAS, distillation_terms
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.store import PairStore
+from scaleevent.system.workers import ProcessExecutor
 from scaleevent.training.terms import total
 
 
@@ -62,7 +63,8 @@ def models(arch: str, folder: Path, device: str) -> tuple[Encoder, Encoder, Batc
     teacher = as_teacher(build_encoder(None, weights, keep_periods=True))
     student = build_encoder(None, weights).train()
     scenes = street.sources(PrepareConfig(name="street", scenes=1, size=(480, 640)))
-    write_store(scenes, folder / "pairs", {})
+    with ProcessExecutor(1) as executor:
+        write_store(scenes, folder / "pairs", {}, executor=executor)
     sample = PairSamples([PairStore(folder / "pairs")], InputSettings(480, 640, student.patch))[0]
     batch = {key: value[None].to(device) for key, value in sample.items()}
     return teacher.to(device), student.to(device), batch

@@ -1,11 +1,6 @@
 """`voxelize`'s tasks: which files, with frames or at a rate, every event in a window, stops."""
 
-import os
-import signal
-import threading
-import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +12,11 @@ from PIL import Image
 from scaleevent.commands import prepare, voxelize
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED, EventWindows
-from scaleevent.errors import DataError, StoppedError
+from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pairing import EventStream
-from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.store import MANIFEST, PairStore
 from tests import event_files
 from tests.event_files import some_events
@@ -239,38 +233,6 @@ def test_its_own_output_is_no_input(tmp_path):
     assert report.facts["passed_over"] == [f"{root / 'vox'}: an output folder of scaleevent"]
     run(root, tmp_path / "elsewhere", **options)
     assert len(PairStore(tmp_path / "elsewhere").shards) == 1
-
-
-@dataclass(frozen=True)
-class Endless:
-    """A task that looks at images for ever and yields no pair, once it has begun."""
-
-    begun: Path
-    name: str = "endless"
-    inputs: tuple[Path, ...] = ()
-    expected: int = 1
-    found: str = ""
-
-    def pairs(self, counts):
-        while True:
-            self.begun.touch()
-            counts["images"] += 1
-            yield from ()
-
-
-def test_a_stop_is_heard_where_no_pair_comes(tmp_path):
-    begun = tmp_path / "begun"
-
-    def stop():
-        while not begun.exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    (tmp_path / "out").mkdir()
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(StoppedError):
-        write_store([Endless(begun)], tmp_path / "out", {})
-    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_manifest_does_not_outlive_the_shards_it_describes(tmp_path):

@@ -1,12 +1,18 @@
 """Draws, splits and batches: closed forms and frequencies."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, EnvironmentProblem
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches, split_samples
 
 
@@ -32,26 +38,26 @@ class Samples:
 
 def test_uniform_draws_are_whole_passes():
     samples = Samples(["a"] * 10)
-    numbers = np.array([1, 3, 5, 7])
-    drawn = draw_epoch(samples, numbers, 10, seed=1, epoch=0, law="uniform")
+    indices = np.array([1, 3, 5, 7])
+    drawn = draw_epoch(samples, indices, 10, seed=1, epoch=0, sampling="uniform")
     for start in (0, 4):
         assert sorted(drawn[start : start + 4]) == [1, 3, 5, 7]
     assert len(drawn) == 10
-    again = draw_epoch(samples, numbers, 10, seed=1, epoch=0, law="uniform")
-    other = draw_epoch(samples, numbers, 10, seed=1, epoch=1, law="uniform")
+    again = draw_epoch(samples, indices, 10, seed=1, epoch=0, sampling="uniform")
+    other = draw_epoch(samples, indices, 10, seed=1, epoch=1, sampling="uniform")
     assert np.array_equal(drawn, again) and not np.array_equal(drawn, other)
 
 
-def test_released_draws_follow_the_law():
+def test_released_draws_have_the_stated_frequencies():
     """Store by its pairs, then recording uniformly: short recordings are over-sampled."""
     samples = Samples(["a"] * 6 + ["b"] * 2, ["c"] * 4)
     draws = 60_000
-    drawn = draw_epoch(samples, np.arange(12), draws, seed=0, epoch=0, law="released")
-    share = np.bincount(drawn, minlength=12) / draws
+    drawn = draw_epoch(samples, np.arange(12), draws, seed=0, epoch=0, sampling="released")
+    fraction = np.bincount(drawn, minlength=12) / draws
     expected = np.array([8 / 12 / 2 / 6] * 6 + [8 / 12 / 2 / 2] * 2 + [4 / 12 / 4] * 4)
-    chi_square = draws * ((share - expected) ** 2 / expected).sum()
+    chi_square = draws * ((fraction - expected) ** 2 / expected).sum()
     assert chi_square < 31.3  # 0.1 % point of 11 degrees of freedom
-    part = draw_epoch(samples, np.array([1, 6, 9]), 500, seed=0, epoch=0, law="released")
+    part = draw_epoch(samples, np.array([1, 6, 9]), 500, seed=0, epoch=0, sampling="released")
     assert set(part) == {1, 6, 9}
 
 
@@ -79,7 +85,7 @@ def test_a_single_recording_is_cut_in_time_with_a_gap():
     windows = np.stack([ends - 150, ends], 1)
     split = split_samples(Samples(["a"] * 10, windows=windows), 0.3)
     assert split.validation.tolist() == [7, 8, 9]
-    assert split.train.tolist() == [0, 1, 2, 3, 4, 5]  # number 6 ends inside window 7
+    assert split.train.tolist() == [0, 1, 2, 3, 4, 5]  # sample 6 ends inside window 7
     assert split.dropped == 1
     assert windows[split.train, 1].max() <= windows[split.validation, 0].min()
 
@@ -90,7 +96,7 @@ def test_nothing_held_out():
 
 
 class Damaged(Dataset):
-    """Numbers, and an error in place of 3."""
+    """Indices, and an error in place of 3."""
 
     def __getitem__(self, index):
         if index == 3:
@@ -99,10 +105,82 @@ class Damaged(Dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_a_sample_is_told_as_it_is(workers):
+def test_an_error_of_a_sample_arrives_unchanged(workers):
     batches = load_batches(Damaged(), [[0, 1], [2, 3], [4, 5]], workers)
     assert next(batches).tolist() == [0, 1]
     with pytest.raises(DataError) as caught:
         next(batches)
-    told = DataError("shard is damaged", where="pair 3", hint="prepare it again")
-    assert str(caught.value) == str(told)
+    raised = DataError("shard is damaged", where="pair 3", hint="prepare it again")
+    assert str(caught.value) == str(raised)
+
+
+class Processes(Dataset):
+    """The process that makes a sample."""
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+def test_a_killed_worker_is_one_error():
+    batches = load_batches(Processes(), [[0]] * 20, 2)
+    worker = int(next(batches))
+    assert worker != os.getpid()
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(EnvironmentProblem) as caught:
+        list(batches)
+    assert f"process {worker}, killed by SIGKILL" in str(caught.value)
+    assert "1 of 2 worker processes" in str(caught.value) and "--workers" in str(caught.value)
+
+
+class Slow(Processes):
+    """Takes its time, so that there is always a worker at work."""
+
+    def __getitem__(self, index):
+        time.sleep(0.1)
+        return index
+
+
+LOAD = """
+import sys
+from scaleevent.pairs.samples import load_batches
+from test_samples import Slow
+
+if __name__ == "__main__":
+    for batch in load_batches(Slow(), [[index] for index in range(1000)], 2):
+        print(int(batch), flush=True)
+        if sys.argv[1] == "fail":
+            raise ValueError("the consumer fails")
+"""
+
+
+def started(tmp_path, how):
+    """A process that loads with two workers and has had a first batch."""
+    script = tmp_path / "load.py"
+    script.write_text(LOAD)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, script, how], env=os.environ | {"PYTHONPATH": path}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "0\n"
+    return process
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    process = started(tmp_path, "run")
+    process.kill()
+    process.communicate(timeout=5)  # returns when no process holds its output any more
+
+
+def test_an_interrupt_from_the_terminal_reaches_only_the_run(tmp_path):
+    """^C goes to all processes of a group; one of them answers, with one traceback."""
+    process = started(tmp_path, "run")
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=20)[1]
+    assert error.count("Traceback") == 1 and "worker" not in error
+
+
+def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
+    process = started(tmp_path, "fail")
+    error = process.communicate(timeout=20)[1]
+    assert process.returncode == 1 and "the consumer fails" in error

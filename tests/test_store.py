@@ -4,8 +4,14 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +21,12 @@ import pytest
 from conftest import random_events
 from PIL import Image
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
+from scaleevent.pairs import preparing
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
-from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.shard import Shard, ShardWriter
 from scaleevent.pairs.store import (
     MANIFEST,
@@ -30,6 +36,7 @@ from scaleevent.pairs.store import (
     verify_shards,
 )
 from scaleevent.system.files import read_json
+from scaleevent.system.workers import ProcessExecutor
 
 HEIGHT, WIDTH = 24, 32
 
@@ -349,6 +356,12 @@ class Source:
 SOURCES = [Source("alpha", (0, 1, 2)), Source("nothing", ()), Source("beta", (3, 4))]
 
 
+def write_store(sources, folder: Path, settings, executor: Executor | None = None, **options):
+    """On one process, unless another executor is given."""
+    with executor or ProcessExecutor(1) as running:
+        return preparing.write_store(sources, folder, settings, executor=running, **options)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -357,7 +370,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("store") / "pairs"
     folder.mkdir()
-    write_store(SOURCES, folder, {"seed": 1}, jobs=1)
+    write_store(SOURCES, folder, {"seed": 1})
     return folder
 
 
@@ -414,11 +427,18 @@ def _image_of(job: tuple[PairStore, int]) -> bytes:
     return shard.image(row)
 
 
-def test_number_of_workers_changes_no_byte(finished, tmp_path):
-    folder = tmp_path / "two"
-    folder.mkdir()
-    write_store(SOURCES, folder, {"seed": 1}, jobs=2)
-    assert content(folder) == content(finished)
+def spawned_pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize(
+    "executor", [lambda: ProcessExecutor(2), lambda: ThreadPoolExecutor(2), spawned_pool]
+)
+def test_no_executor_changes_a_byte(finished, tmp_path, executor):
+    advanced = []
+    write_store(SOURCES, tmp_path, {"seed": 1}, executor(), advance=advanced.append)
+    assert content(tmp_path) == content(finished)
+    assert sum(advanced) == 5
 
 
 def test_resume_remakes_only_what_is_missing(finished, copied):
@@ -450,15 +470,110 @@ def test_shard_of_another_job_or_size_is_not_taken_as_done(tmp_path):
     assert shard_done(path, "job") is None
 
 
+@pytest.mark.parametrize("executor", [ProcessExecutor, ThreadPoolExecutor])
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_failing_source_leaves_no_manifest_and_no_half_shard(tmp_path, jobs):
+def test_failing_source_leaves_no_manifest_and_no_half_shard(tmp_path, executor, jobs):
     sources = [Source("good", (0,)), Source("bad", (1, 2), fails=True)]
     with pytest.raises(DataError, match=r"a damaged recording[\s\S]*where: bad"):
-        write_store(sources, tmp_path, {}, jobs=jobs)
+        write_store(sources, tmp_path, {}, executor(jobs))
     assert not {"00001-bad.h5", MANIFEST} & set(os.listdir(tmp_path))
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(DataError, match="not a prepared pair store"):
         PairStore(tmp_path)
+
+
+@dataclass
+class Killer(Source):
+    """A task whose process dies after a pair, leaving the time in a file, unless that is there."""
+
+    died: Path = Path()
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        for number, pair in enumerate(super().pairs(counts)):
+            if number and not self.died.exists():
+                self.died.write_text(str(time.monotonic()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield pair
+
+
+@dataclass
+class Endless(Source):
+    """A task that looks at images for ever and yields no pair."""
+
+    begun: Path = Path()
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        self.begun.touch()
+        while True:
+            counts["images"] += 1
+            time.sleep(0.001)
+            yield from ()
+
+
+def when_there(path: Path) -> float:
+    """Wait for a file, and return the time."""
+    while not path.exists():
+        time.sleep(0.02)
+    return time.monotonic()
+
+
+def test_a_killed_worker_is_one_error_and_resume_completes(tmp_path):
+    """Even if the other worker is at a task that would never end."""
+    folder, straight, died = tmp_path / "pairs", tmp_path / "straight", tmp_path / "died"
+    folder.mkdir()
+    straight.mkdir()
+    killer = Killer("alpha", (0, 1, 2), died=died)
+    endless = Endless("endless", (), begun=tmp_path / "begun")
+    with pytest.raises(EnvironmentProblem) as caught:
+        write_store([killer, endless], folder, {}, ProcessExecutor(2))
+    assert time.monotonic() - float(died.read_text()) < 5
+    assert caught.value.where == folder / "00000-alpha.h5"
+    assert "killed by SIGKILL" in str(caught.value) and "--resume" in str(caught.value)
+    assert not list(folder.iterdir())
+    assert not multiprocessing.active_children()
+    write_store([killer, *SOURCES[1:]], folder, {})
+    write_store(SOURCES, straight, {})
+    assert content(folder) == content(straight)
+
+
+def test_a_stop_is_heard_where_no_pair_comes(tmp_path):
+    folder, begun = tmp_path / "pairs", tmp_path / "begun"
+    folder.mkdir()
+    stopped = []
+
+    def stop():
+        stopped.append(when_there(begun))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(StoppedError):
+        write_store([Endless("endless", (), begun=begun)], folder, {})
+    assert time.monotonic() - stopped[0] < 2
+    assert not list(folder.iterdir())
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from test_store import Endless, write_store
+
+if __name__ == "__main__":
+    write_store([Endless("endless", (), begun=Path(sys.argv[1]))], Path(sys.argv[2]), {})
+"""
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    folder, begun, script = tmp_path / "pairs", tmp_path / "begun", tmp_path / "parent.py"
+    folder.mkdir()
+    script.write_text(PARENT)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, script, begun, folder],
+        env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    when_there(begun)
+    parent.kill()
+    parent.communicate(timeout=2)  # returns when no process holds its output any more
 
 
 def test_recordings_of_one_name_are_refused(tmp_path):

@@ -15,7 +15,7 @@ from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pairs.samples import load_batches, spread
+from scaleevent.pairs.samples import evenly_spaced, load_batches
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Result, State, Task
 
@@ -177,7 +177,7 @@ class ConstantBaseline:
         Raises:
             DataError: No label has a pixel that counts.
         """
-        chosen = spread(np.asarray(train), BASELINE_LABELS)
+        chosen = evenly_spaced(np.asarray(train), BASELINE_LABELS)
         truths = (samples.eval_sample(int(index)).truth for index in chosen)
         labels = (truth.values for truth in truths if truth is not None)
         return cls(*samples.task.constant_baseline(labels))

@@ -17,7 +17,7 @@ from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.pair import decode_image
-from scaleevent.pairs.samples import spread
+from scaleevent.pairs.samples import evenly_spaced
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.system.files import write_bytes
 from scaleevent.tasks.task import Result, Task
@@ -30,7 +30,7 @@ def draw_rows(
 ) -> None:
     """PNG of at most `most` samples, evenly spaced: image, events, prediction, truth, error."""
     rows = []
-    for index in spread(indices, most):
+    for index in evenly_spaced(indices, most):
         one, prediction = next(predict(decoder, [EvalInputs(samples)[int(index)]]))
         if one.sample.truth is None:
             continue

@@ -12,6 +12,7 @@ from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import claimed_folder
 from scaleevent.system.reports import Report, progress, say
+from scaleevent.system.workers import ProcessExecutor
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
 
@@ -34,8 +35,14 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
         return _plan(cfg, sources, images)
     claim = claimed_folder(cfg.out, "pairs", resume=cfg.resume, overwrite=cfg.overwrite)
     settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
-    with claim, progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker:
-        manifest = write_store(sources, cfg.out, settings, jobs=cfg.jobs, advance=ticker.advance)
+    with (
+        claim,
+        progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker,
+        ProcessExecutor(cfg.jobs) as executor,
+    ):
+        manifest = write_store(
+            sources, cfg.out, settings, executor=executor, advance=ticker.advance
+        )
     report = store_report("prepare", cfg.out, manifest)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")

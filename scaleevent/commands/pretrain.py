@@ -16,7 +16,7 @@ from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Objective
-from scaleevent.pairs.samples import PairSamples, draw_epoch, in_order, spread
+from scaleevent.pairs.samples import PairSamples, draw_epoch, evenly_spaced, in_order
 from scaleevent.system.files import append_json_line, read_json_lines
 from scaleevent.system.reports import Report
 from scaleevent.training.optimizer import build_optimizer
@@ -47,7 +47,9 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
         samples, split, origin = pretraining_data(cfg, settings, objective.inputs, this)
-        objective.calibrate(in_order(samples, spread(split.train, CALIBRATION_SAMPLES), local))
+        objective.calibrate(
+            in_order(samples, evenly_spaced(split.train, CALIBRATION_SAMPLES), local)
+        )
         this.say(
             f"preset {cfg.preset or 'paper defaults'}, {objective.source}, "
             f"input {cfg.size[0]}x{cfg.size[1]}, global batch {batch}, {cfg.epochs} epochs x "
@@ -59,7 +61,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
             objective.model, lr=cfg.lr, lr_patch=cfg.lr_patch, weight_decay=cfg.weight_decay,
             freeze=cfg.freeze,
         )  # fmt: skip
-        held_out = spread(split.validation, VALIDATION_SAMPLES)
+        held_out = evenly_spaced(split.validation, VALIDATION_SAMPLES)
 
         @torch.no_grad()
         def validate(epoch: int) -> dict[str, float]:
@@ -69,7 +71,9 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
-        order = partial(draw_epoch, samples, split.train, cfg.draws, cfg.seed, law=cfg.sampling)
+        order = partial(
+            draw_epoch, samples, split.train, cfg.draws, cfg.seed, sampling=cfg.sampling
+        )
         drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             if first == 0 and this.ranks.main:

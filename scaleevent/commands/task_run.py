@@ -76,7 +76,9 @@ def run_task(
             if cached is not None:
                 after_training.callback(cached.close)
             per_epoch = max(len(train), cfg.batch)
-            order = partial(draw_epoch, samples.pairs, train, per_epoch, cfg.seed, law="uniform")
+            order = partial(
+                draw_epoch, samples.pairs, train, per_epoch, cfg.seed, sampling="uniform"
+            )
             drawn = Drawn(cached or samples, order, per_epoch, cfg.batch)
             grid = cached.grid if cached else None
             objective = TaskObjective(decoder, cfg.freeze == "encoder", grid)

@@ -16,6 +16,7 @@ from scaleevent.pairs.store import PairStore
 from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.system.files import claimed_folder
 from scaleevent.system.reports import Report, progress
+from scaleevent.system.workers import ProcessExecutor
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "root"}
 PREVIEW_ROWS = 4
@@ -35,12 +36,16 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     sources, passed, unused = find_sources(cfg)
     claim = claimed_folder(cfg.out, "voxels", resume=cfg.resume, overwrite=cfg.overwrite)
     windows = sum(source.expected for source in sources)
-    with claim, progress("voxelize", windows, "windows", not quiet) as ticker:
+    with (
+        claim,
+        progress("voxelize", windows, "windows", not quiet) as ticker,
+        ProcessExecutor(cfg.jobs) as executor,
+    ):
         manifest = write_store(
             sources,
             cfg.out,
             cfg.model_dump(mode="json", exclude=NOT_CONTENT),
-            jobs=cfg.jobs,
+            executor=executor,
             voxels={
                 "bins": cfg.bins,
                 "tau": cfg.tau,

@@ -13,7 +13,7 @@ from torch import Tensor
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.objectives.probing import ridge_probe
 from scaleevent.pairs.pair import decode_image
-from scaleevent.pairs.samples import PairSamples, Split, in_order, spread
+from scaleevent.pairs.samples import PairSamples, Split, evenly_spaced, in_order
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
@@ -60,8 +60,8 @@ class Comparison:
 
     def probe(self) -> Probe | None:
         """Ridge probes for the semantics in the stores; None where there are none."""
-        train = self._labelled(spread(self.split.train, PROBE_TRAINING))
-        held = self._labelled(spread(self.split.validation, PROBE_HELD_OUT))
+        train = self._labelled(evenly_spaced(self.split.train, PROBE_TRAINING))
+        held = self._labelled(evenly_spaced(self.split.validation, PROBE_HELD_OUT))
         if not len(train[0]) or not len(held[0]):
             return None
         classes = int(max(label[label < 255].max() for label in train[1])) + 1
@@ -86,7 +86,7 @@ class Comparison:
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""
         pool = self.split.validation if len(self.split.validation) else self.split.train
-        indices = spread(pool, min(PANEL_ROWS, self.batch))
+        indices = evenly_spaced(pool, min(PANEL_ROWS, self.batch))
         batch = next(self._batches(indices))
         tokens = [
             encode_all(encoder, [batch[key]]).numpy()

@@ -1,41 +1,42 @@
 """Runs the tasks of `prepare` and `voxelize`: sources in, shards and a manifest out.
 
 Every source is one task with an atomic output, whose bytes depend on the source and the settings
-alone: not on the number of workers, nor on what an interrupted run had finished.
+alone: not on the executor, nor on what an interrupted run had finished.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
-import signal
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import numpy as np
 
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
+from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
 from scaleevent.pairs.store import MANIFEST, finish_shard, shard_done
-from scaleevent.system.files import clean_leftovers, fingerprint, write_json
-from scaleevent.system.signals import STOP_SIGNALS, stop_requested
+from scaleevent.system.files import (
+    clean_leftovers,
+    fingerprint,
+    temporary_path,
+    write_json,
+    writing,
+)
+from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 2  # for a worker to leave at its next pair
-_told: Any = None  # queue to the parent, set in every worker
-_ending: Any = None  # event by which the parent ends all workers
-_writing = False  # whether this worker is at a task
+GRACE_SECONDS = 1  # for running tasks to leave at their next pair
 
 
 def write_store(
@@ -43,20 +44,21 @@ def write_store(
     out: Path,
     settings: dict[str, Any],
     *,
-    jobs: int = 1,
+    executor: Executor,
     voxels: dict[str, Any] | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Write one shard a source, then the manifest.
+    """Write one shard per source, then the manifest.
 
     Args:
         sources: The tasks.
-        out: Folder of the store, claimed before.
-        settings: What shapes the bytes; recorded, and part of every task's identity.
-        jobs: Worker processes. HDF5 is written only in these: it may crash on a full disk.
+        out: Folder of the store, claimed before; all workers of the executor must see it.
+        settings: What shapes the bytes; recorded, and part of every task's fingerprint.
+        executor: Runs the tasks. It is shut down if one fails; otherwise that is up to the caller.
+            Prefer processes to threads: HDF5 may crash on a full disk.
         voxels: `representation`, `bins`, `tau` and `patch` to store grids instead of events; None
             stores events. Activity is counted on the voxel grid, whatever is stored.
-        advance: Told how many images or labels were looked at since the last call.
+        advance: Callback(count): images or labels processed since the last call.
 
     Returns:
         The manifest.
@@ -66,34 +68,26 @@ def write_store(
         StoppedError: A stop signal came; finished shards are kept.
     """
     clean_leftovers(out)
-    (out / MANIFEST).unlink(missing_ok=True)  # of a run before: it does not describe what follows
+    (out / MANIFEST).unlink(missing_ok=True)  # of an earlier run: it does not describe what follows
     names = Counter(source.name for source in sources)
-    twice = [name for name, number in names.items() if number > 1]
+    twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
-    context = multiprocessing.get_context("spawn")
-    told, ending = context.Queue(), context.Event()
-    pool = ProcessPoolExecutor(
-        jobs, context, initializer=_start_worker, initargs=(told, ending)
-    )  # fmt: skip
-    with stop_requested() as stop:
+    with stop_requested() as stop, _run_file(out) as (run, progress):
+        tasks: dict[Future[dict[str, Any]], ShardTask] = {}
         try:
-            tasks = [
-                pool.submit(_write_shard, source, out, settings, voxels, number)
-                for number, source in enumerate(sources)
-            ]
-            _wait_for(tasks, told, advance, stop)
-            shards = [task.result() for task in tasks]
-        except BrokenProcessPool:
-            raise EnvironmentProblem(
-                "a worker process died while writing",
-                where=out,
-                hint="usually a full disk or memory; free some, then run again with --resume",
-            ) from None
-        finally:
-            ending.set()
-            pool.shutdown(cancel_futures=True)
+            for index, source in enumerate(sources):
+                path = out / f"{index:05d}-{source.name}.h5"
+                task = ShardTask(source, path, settings, voxels, run)
+                tasks[executor.submit(task)] = task
+            _wait_for(tasks, progress, advance, stop)
+        except BaseException:
+            run.end()
+            wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
+            executor.shutdown(cancel_futures=True)
             clean_leftovers(out)
+            raise
+    shards = [future.result() for future in tasks]
     counts: Counter[str] = Counter()
     for shard in shards:
         counts.update(shard["counts"])
@@ -109,41 +103,27 @@ def write_store(
     return manifest
 
 
-def _start_worker(told: Any, ending: Any) -> None:
-    """Set up a worker: the parent answers signals, and a worker does not outlive it."""
-    global _told, _ending
-    _told, _ending = told, ending
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-    def leave_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    def end_with_others() -> None:
-        ending.wait()
-        time.sleep(GRACE_SECONDS)
-        if _writing:  # no pair came meanwhile; what is half-written goes with the process
-            os._exit(1)
-
-    for watch in (leave_with_parent, end_with_others):
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def _wait_for(
-    tasks: list[Future], told: Any, advance: Callable[[int], None], stop: Callable[[], bool]
+    tasks: dict[Future[dict[str, Any]], ShardTask],
+    progress: TextIO,
+    advance: Callable[[int], None],
+    stop: Callable[[], bool],
 ) -> None:
-    """Until all tasks are done, one has failed or a stop is asked for, passing progress on."""
+    """Pass progress on until all tasks are done, one has failed or a stop is requested."""
     pending = set(tasks)
     while pending:
         done, pending = wait(pending, POLL_SECONDS)
-        while True:
+        advance(sum(map(int, progress.read().split())))
+        for future in done:
             try:
-                advance(told.get_nowait())
-            except queue.Empty:
-                break
-        for task in done:
-            task.result()
+                future.result()
+            except BrokenExecutor as error:
+                raise EnvironmentProblem(
+                    "a worker process died while writing",
+                    where=tasks[future].path,
+                    found=error,
+                    hint="usually a full disk or memory; free some, then run again with --resume",
+                ) from None
         if stop() and pending:
             raise StoppedError(
                 "stopped on request, finished shards are kept",
@@ -152,58 +132,103 @@ def _wait_for(
             )
 
 
-def _write_shard(
-    source: PairSource,
-    out: Path,
-    settings: dict[str, Any],
-    voxels: dict[str, Any] | None,
-    number: int,
-) -> dict[str, Any]:
-    """One task, in a worker: write the shard unless it is there already."""
-    path = out / f"{number:05d}-{source.name}.h5"
-    inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
-    job = fingerprint([__version__, settings, voxels, source.name, inputs])
-    entry = shard_done(path, job)
-    if entry is not None:
-        _told.put(source.expected)
-        return entry
-    counts: Counter[str] = Counter()
-    seen = 0
-    with _at_work(), ShardWriter(path) as writer:
-        for pair in source.pairs(counts):
-            if _ending.is_set():
-                raise StoppedError("stopped with another task", where=path)
-            if voxels is None:
-                writer.add(pair)
-            else:
-                voxel = voxelize(pair.events, pair.window, voxels["bins"])
-                _count_activity(voxel, voxels["patch"], voxels["tau"], counts)
-                if voxels["representation"] != "zhu":
-                    voxel = represent(
-                        voxels["representation"], pair.events, pair.window, voxels["bins"]
-                    )
-                writer.add(pair, voxel)
-            counts[f"windows ended by {pair.window.stop}"] += 1
-            counts["events in windows"] += len(pair.events)
-            looked = counts["images"] + counts["labels"]
-            _told.put(looked - seen)
-            seen = looked
-    _told.put(source.expected - seen)
-    return finish_shard(path, writer.pairs, dict(sorted(counts.items())), job)
+@dataclass(frozen=True)
+class RunFile:
+    """A file that exists while a run goes on, with a line for every count of images processed.
+
+    Progress and stop requests travel through it because the store's folder is what the workers of
+    any executor share. Unlike a queue or an event, it has no lock that a dead worker could hold.
+    """
+
+    path: Path
+
+    def advance(self, count: int) -> None:
+        """In a task: report progress.
+
+        Raises:
+            StoppedError: The run has ended.
+        """
+        try:
+            with writing(self.path), open(self.path, "ab", opener=_open_existing) as file:
+                file.write(b"%d\n" % count)
+        except FileNotFoundError:
+            raise StoppedError("stopped together with its run", where=self.path.parent) from None
+
+    def end(self) -> None:
+        """Have all tasks leave at their next pair."""
+        self.path.unlink(missing_ok=True)
+
+
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 @contextmanager
-def _at_work() -> Iterator[None]:
-    """While this lasts, the end of all work may end this process."""
-    global _writing
-    _writing = True
+def _run_file(out: Path) -> Iterator[tuple[RunFile, TextIO]]:
+    """A new run in a folder, and its file to read."""
+    run = RunFile(temporary_path(out / "run"))
+    with writing(run.path):
+        progress = run.path.open("x+")
     try:
-        yield
+        with progress:
+            yield run, progress
     finally:
-        _writing = False
+        run.end()
 
 
-def _count_activity(voxel: Any, patch: int, tau: float, counts: Counter[str]) -> None:
+@dataclass(frozen=True)
+class ShardTask:
+    """Writes one shard, unless it is there already; picklable, so that any executor can run it.
+
+    Args:
+        source: Of the pairs.
+        path: The shard to write.
+        settings: See `write_store`.
+        voxels: See `write_store`.
+        run: The run it belongs to.
+    """
+
+    source: PairSource
+    path: Path
+    settings: dict[str, Any]
+    voxels: dict[str, Any] | None
+    run: RunFile
+
+    def __call__(self) -> dict[str, Any]:
+        """Write the shard and return its entry in the manifest."""
+        source = self.source
+        inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
+        job = fingerprint([__version__, self.settings, self.voxels, source.name, inputs])
+        entry = shard_done(self.path, job)
+        if entry is not None:
+            self.run.advance(source.expected)
+            return entry
+        counts: Counter[str] = Counter()
+        reported = 0
+        with ShardWriter(self.path) as writer:
+            for pair in source.pairs(counts):
+                processed = counts["images"] + counts["labels"]
+                self.run.advance(processed - reported)
+                reported = processed
+                writer.add(pair, self._voxel(pair, counts))
+                counts[f"windows ended by {pair.window.stop}"] += 1
+                counts["events in windows"] += len(pair.events)
+        self.run.advance(source.expected - reported)
+        return finish_shard(self.path, writer.pairs, dict(sorted(counts.items())), job)
+
+    def _voxel(self, pair: Pair, counts: Counter[str]) -> np.ndarray | None:
+        """The grid to store, if any, with its activity counted."""
+        if self.voxels is None:
+            return None
+        representation, bins = self.voxels["representation"], self.voxels["bins"]
+        voxel = voxelize(pair.events, pair.window, bins)
+        _count_activity(voxel, self.voxels["patch"], self.voxels["tau"], counts)
+        if representation == "zhu":
+            return voxel
+        return represent(representation, pair.events, pair.window, bins)
+
+
+def _count_activity(voxel: np.ndarray, patch: int, tau: float, counts: Counter[str]) -> None:
     rows, columns = (size // patch * patch for size in voxel.shape[1:])
     if not rows or not columns:  # a sensor smaller than a patch
         return

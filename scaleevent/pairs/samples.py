@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import active_children, connection, forkserver
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from scaleevent.errors import DataError, ScaleEventError
+from scaleevent.errors import DataError, EnvironmentProblem, ScaleEventError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.sample_inputs import INPUTS, Input, StoredPair
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
+from scaleevent.system.signals import held_stop_signals
+from scaleevent.system.workers import describe, end_with_parent, kill
+
+PRELOAD = (__name__, "scipy.linalg")  # the latter is imported by the first call of a numba kernel
+DEATH_SECONDS = 1  # until a worker's death is known here
 
 
-class PairSamples(Dataset):
+class PairSamples(Dataset[dict[str, Tensor]]):
     """Samples of one or more stores under a running index.
 
     Args:
@@ -53,20 +61,20 @@ class PairSamples(Dataset):
         return int(self._ends[-1])
 
     def locate(self, index: int) -> tuple[int, int]:
-        """The store of a sample and its number in there."""
-        number = int(np.searchsorted(self._ends, index, "right"))
-        return number, int(index - self._ends[number] + len(self.stores[number]))
+        """Index of the store that holds a sample, and the sample's index in that store."""
+        store = int(np.searchsorted(self._ends, index, "right"))
+        return store, int(index - self._ends[store] + len(self.stores[store]))
 
     def shard(self, index: int) -> tuple[Shard, int]:
-        """The shard of a sample and its row in there."""
-        number, inside = self.locate(index)
-        return self.stores[number].locate(inside)
+        """The shard that holds a sample, and the sample's row in it."""
+        store, inside = self.locate(index)
+        return self.stores[store].locate(inside)
 
     def check_images(self) -> None:
-        """Distillation needs an image in every pair.
+        """Check that every pair has an image, which distillation needs.
 
         Raises:
-            DataError: Pairs without one, as `voxelize` makes them of recordings without frames.
+            DataError: Some have none, as when `voxelize` read recordings without frames.
         """
         for store in self.stores:
             missing = int((store.image_bytes == 0).sum())
@@ -84,13 +92,13 @@ class PairSamples(Dataset):
 
 @dataclass(frozen=True)
 class Split:
-    """Sample numbers for training and validation.
+    """Sample indices for training and validation.
 
     Args:
-        train: To draw from.
-        validation: Held out.
-        dropped: How many neither may use.
-        shared: Whether events are on both sides, because every window overlaps.
+        train: Indices to train on.
+        validation: Indices held out.
+        dropped: How many samples belong to neither.
+        shared: Whether some events are on both sides, because every window overlaps.
     """
 
     train: np.ndarray
@@ -99,20 +107,20 @@ class Split:
     shared: bool = False
 
 
-def split_samples(samples: PairSamples, share: float) -> Split:
+def split_samples(samples: PairSamples, fraction: float) -> Split:
     """Hold out whole recordings, or the end of the only one.
 
-    The last recordings (in the store's order) are held out until they make up `share` of the
-    pairs. In a single recording the last pairs in time are, and training pairs whose image lies
+    The last recordings (in the store's order) are held out until they make up `fraction` of
+    the pairs. In a single recording the last pairs in time are, and training pairs whose image lies
     inside a held-out window are dropped, so that no event is on both sides; where that would
     leave none, all stay and the split says so.
 
     Args:
         samples: All samples.
-        share: Share of pairs to hold out, 0 to 1.
+        fraction: How much to hold out, 0 to 1.
     """
     everything = np.arange(len(samples))
-    held = int(np.ceil(share * len(samples)))
+    held = int(np.ceil(fraction * len(samples)))
     if held == 0:
         return Split(everything, everything[:0])
     names = np.concatenate(
@@ -138,65 +146,66 @@ def split_samples(samples: PairSamples, share: float) -> Split:
 
 
 def draw_epoch(
-    samples: PairSamples, numbers: np.ndarray, draws: int, seed: int, epoch: int, law: str
+    samples: PairSamples, indices: np.ndarray, draws: int, seed: int, epoch: int, sampling: str
 ) -> np.ndarray:
     """The samples of one epoch, in order; depends on its arguments alone.
 
     Args:
         samples: All samples.
-        numbers: Those to draw from.
-        draws: How many.
-        seed: Of the run.
+        indices: The samples to draw from.
+        draws: Samples per epoch.
+        seed: Random seed of the run.
         epoch: From 0.
-        law: `uniform`: repeated random passes over all pairs. `released`: with replacement, store
-            in proportion to its pairs, then recording uniformly, then pair uniformly, as
+        sampling: `uniform`: repeated random passes over all pairs. `released`: with replacement,
+            store in proportion to its pairs, then recording uniformly, then pair uniformly, as
             zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py.
 
     Returns:
         (draws,) int64.
     """
     rng = np.random.default_rng([seed, epoch])
-    if law == "uniform":
-        passes = -(-draws // len(numbers))
-        return np.concatenate([rng.permutation(numbers) for _ in range(passes)])[:draws]
-    located = [samples.locate(int(number)) for number in numbers]
+    if sampling == "uniform":
+        passes = -(-draws // len(indices))
+        return np.concatenate([rng.permutation(indices) for _ in range(passes)])[:draws]
+    located = [samples.locate(int(index)) for index in indices]
     stores = np.array([store for store, _ in located])
     recordings = np.array(
         [f"{store}/{samples.stores[store].recordings[inside]}" for store, inside in located]
     )
-    chosen_stores = stores[rng.integers(0, len(stores), draws)]
-    picks, within = rng.random(draws), rng.random(draws)
-    out = np.empty(draws, np.int64)
-    for store in np.unique(chosen_stores):
-        at = np.flatnonzero(chosen_stores == store)
-        own = numbers[stores == store]
-        order = np.argsort(recordings[stores == store], kind="stable")
+    drawn_stores = stores[rng.integers(0, len(stores), draws)]
+    recording_draws, pair_draws = rng.random(draws), rng.random(draws)  # in [0, 1)
+    drawn = np.empty(draws, np.int64)
+    for store in np.unique(drawn_stores):
+        here = drawn_stores == store
+        by_recording = np.argsort(recordings[stores == store], kind="stable")
+        candidates = indices[stores == store][by_recording]  # a recording's pairs are neighbours
         _, first, size = np.unique(
-            recordings[stores == store][order], return_index=True, return_counts=True
+            recordings[stores == store][by_recording], return_index=True, return_counts=True
         )
-        recording = (picks[at] * len(first)).astype(np.int64)
-        out[at] = own[order[first[recording] + (within[at] * size[recording]).astype(np.int64)]]
-    return out
+        recording = (recording_draws[here] * len(first)).astype(np.int64)
+        pair = (pair_draws[here] * size[recording]).astype(np.int64)
+        drawn[here] = candidates[first[recording] + pair]
+    return drawn
 
 
-def spread(numbers: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly over all."""
-    if len(numbers) <= most:
-        return numbers
-    return numbers[np.linspace(0, len(numbers) - 1, most).round().astype(np.int64)]
+def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the indices, evenly spaced."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
 
 
 @dataclass(frozen=True)
 class StepBatches:
-    """Sample numbers of every step of one rank, from any step on: the loader's batch sampler.
+    """Sample indices of every step of one rank, from any step on: the loader's batch sampler.
 
     Args:
-        draw: Epoch number to the samples of that epoch, in order, over all ranks.
+        draw: Maps an epoch to its samples, in order, over all ranks.
         epochs: Number of epochs.
-        steps_per_epoch: Steps in each; what is left of an epoch's draws is not used.
-        batch: Samples of a step over all ranks.
+        steps_per_epoch: Steps in each; what is left of an epoch's samples is not used.
+        batch: Samples per step over all ranks.
         first_step: Steps already done.
-        rank: Number of this rank.
+        rank: Rank of this process.
         world: Number of ranks.
     """
 
@@ -215,46 +224,57 @@ class StepBatches:
         local = self.batch // self.world
         skipped = self.first_step % self.steps_per_epoch
         for epoch in range(self.first_step // self.steps_per_epoch, self.epochs):
-            numbers = self.draw(epoch)
+            indices = self.draw(epoch)
             for step in range(skipped, self.steps_per_epoch):
                 first = step * self.batch + self.rank * local
-                yield numbers[first : first + local].tolist()
+                yield indices[first : first + local].tolist()
             skipped = 0
 
 
 def load_batches(
-    samples: Dataset,
-    batches: Sequence[list[int]] | StepBatches,
+    samples: Dataset[object],
+    batches: Collection[list[int]] | StepBatches,
     workers: int,
     collate: Callable[[list[Any]], Any] = default_collate,
     pin: bool = False,
 ) -> Iterator[Any]:
-    """Given batches of samples; the worker count changes nothing but speed.
+    """Load given batches of samples; the worker count changes nothing but speed.
+
+    Worker processes are forked from a server that has imported torch once. They never receive stop
+    signals, and they end with this process.
 
     Args:
-        samples: By number.
-        batches: Numbers of the samples of each.
-        workers: Processes that make them ahead of time; 0 makes them here.
+        samples: Samples by index.
+        batches: Sample indices of each batch.
+        workers: Processes that load batches ahead of time; 0 loads them in this process.
         collate: Makes a batch of a list of samples.
-        pin: Put tensors into pinned memory, from which a GPU copies without being waited for.
+        pin: Put tensors into pinned memory, from which a GPU copies asynchronously.
 
     Raises:
         ScaleEventError: What a sample raised, in a worker too.
+        EnvironmentProblem: A worker died.
     """
     workers = min(workers, len(batches))
-    if not workers:
+    if workers:
+        forkserver.set_forkserver_preload([*PRELOAD, type(samples).__module__])
+        with held_stop_signals():
+            forkserver.ensure_running()
+    else:
         keep_freed_memory()
     loader = DataLoader(
-        _Told(samples),
+        _ErrorsReturned(samples),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_collate, collate),
-        worker_init_fn=keep_freed_memory,
-        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_start_worker,
+        multiprocessing_context="forkserver" if workers else None,
         pin_memory=pin,
-        persistent_workers=False,
     )
-    for batch in loader:
+    others = active_children()
+    loaded = iter(loader)
+    processes = [process for process in active_children() if process not in others]
+    Finalize(loaded, kill, (processes,), exitpriority=0)  # they do not hear torch's SIGTERM
+    while (batch := _next_batch(loaded, processes)) is not None:
         if isinstance(batch, ScaleEventError):
             raise batch
         yield batch
@@ -266,13 +286,34 @@ def in_order(samples: PairSamples, indices: np.ndarray, batch: int) -> Iterator[
     return load_batches(samples, groups, workers=0)
 
 
+def _start_worker(number: int) -> None:
+    keep_freed_memory()
+    end_with_parent()
+
+
+def _next_batch(loaded: Iterator[Any], processes: list[BaseProcess]) -> Any:
+    """The next batch, or None after the last one."""
+    try:
+        return next(loaded, None)
+    except (RuntimeError, OSError, EOFError):  # what torch raises depends on where a worker died
+        connection.wait([process.sentinel for process in processes], DEATH_SECONDS)
+        dead = [process for process in processes if not process.is_alive()]
+        if not dead:
+            raise
+        raise EnvironmentProblem(
+            f"{len(dead)} of {len(processes)} worker processes died while loading samples",
+            found="; ".join(map(describe, dead)),
+            hint="usually memory; use fewer --workers or a smaller --batch, then --resume",
+        ) from None
+
+
 @dataclass(frozen=True)
-class _Told(Dataset):
-    """Samples, or why there is none: a loader hands on a worker's traceback, not its error."""
+class _ErrorsReturned(Dataset[object]):
+    """Returns a sample's exception instead of raising it: a loader would wrap its traceback."""
 
-    samples: Dataset
+    samples: Dataset[object]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         try:
             return self.samples[index]
         except ScaleEventError as error:

@@ -11,14 +11,11 @@ import numpy as np
 HUGE_PAGE = 2 << 20
 
 
-def keep_freed_memory(worker: int = 0) -> None:
+def keep_freed_memory() -> None:
     """Let the allocator hand the large arrays of one sample to the next, where it is glibc.
 
     By default it returns them to the system, and faulting in fresh pages takes a third of the time
     that a sample of 480x640 takes.
-
-    Args:
-        worker: Unused; a loader passes its index.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

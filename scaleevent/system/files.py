@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         EnvironmentProblem: The disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = temporary_path(path)
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name beside `path`, which `clean_leftovers` removes once this process is dead."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 STOP_SIGNALS = tuple(
@@ -40,3 +41,17 @@ def on_stop(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     finally:
         for number, handled in old.items():
             signal.signal(number, handled)
+
+
+@contextmanager
+def held_stop_signals() -> Iterator[None]:
+    """Hold back stop signals from this thread; processes started meanwhile never receive any.
+
+    A terminal sends ^C to all processes of a run: only the main one answers it.
+    """
+    resource_tracker.ensure_running()  # else it starts with the process and lifts the mask again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
