@@ -42,14 +42,13 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         objective: Objective = OBJECTIVES[cfg.objective].load().build(cfg, this)
         encoder = objective.encoder
         encoder.grid(*cfg.size)
-        settings = InputSettings(*cfg.size, patch=encoder.patch, normaliser=cfg.normaliser)
+        settings = InputSettings(*cfg.size, encoder.patch, normaliser=cfg.normaliser)
         encoder.input = settings
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
         samples, split, origin = pretraining_data(cfg, settings, objective.inputs, this)
-        objective.calibrate(
-            in_order(samples, evenly_spaced(split.train, CALIBRATION_SAMPLES), local)
-        )
+        seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
+        objective.calibrate(in_order(samples, evenly_spaced(seen, CALIBRATION_SAMPLES), local))
         this.say(
             f"preset {cfg.preset or 'paper defaults'}, {objective.source}, "
             f"input {cfg.size[0]}x{cfg.size[1]}, global batch {batch}, {cfg.epochs} epochs x "
@@ -61,7 +60,6 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
             objective.model, lr=cfg.lr, lr_patch=cfg.lr_patch, weight_decay=cfg.weight_decay,
             freeze=cfg.freeze,
         )  # fmt: skip
-        held_out = evenly_spaced(split.validation, VALIDATION_SAMPLES)
 
         @torch.no_grad()
         def validate(epoch: int) -> dict[str, float]:
@@ -71,9 +69,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
-        order = partial(
-            draw_epoch, samples, split.train, cfg.draws, cfg.seed, sampling=cfg.sampling
-        )
+        order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed, sampling=cfg.sampling)
         drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             if first == 0 and this.ranks.main:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-import numpy as np
-
 from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split, training_subset
+from scaleevent.benchmarks.samples import benchmark_split, training_subset
 from scaleevent.benchmarks.task_model import Start, task_model
 from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.benchmarks.task_report import TaskResult
@@ -72,8 +70,13 @@ def run_task(
             if first == 0 and run.ranks.main:
                 chosen = [samples.identity(int(index)) for index in train]
                 write_json(cfg.out / "subset.json", chosen)
-            cached = _cached(cfg, run, start, samples, train)
-            if cached is not None:
+            cached = None
+            if cfg.freeze == "encoder" and cfg.cache and decoder.head_only and run.ranks.world == 1:
+                with progress("features", len(train), "samples", not run.quiet) as ticker:
+                    cached = CachedFeatures(
+                        samples, train.tolist(), encoder.eval(), cfg.out / "features.npy",
+                        ticker.advance,
+                    )  # fmt: skip
                 after_training.callback(cached.close)
             per_epoch = max(len(train), cfg.batch)
             order = partial(
@@ -95,18 +98,6 @@ def run_task(
                 return Report(command, "", (), ())
             done = TaskResult(cfg, command, start, samples, train, test, constant, result)
             return run.finish(done.write(cfg.out, notes))
-
-
-def _cached(
-    cfg: FinetuneConfig, run: Run, start: Start, samples: LabelledSamples, train: np.ndarray
-) -> CachedFeatures | None:
-    """Features of all training samples, where nothing below the head is trained."""
-    frozen = cfg.freeze == "encoder" and start.decoder.head_only
-    if not (frozen and cfg.cache and run.ranks.world == 1):
-        return None
-    encoder, path = start.decoder.encoder.eval(), cfg.out / "features.npy"
-    with progress("features", len(train), "samples", not run.quiet) as ticker:
-        return CachedFeatures(samples, train.tolist(), encoder, path, ticker.advance)
 
 
 def _say_plan(
