@@ -167,12 +167,7 @@ def read_events(
         MissingPackageError: The format needs a package that is not installed.
     """
     recording = open_recording(
-        path,
-        size=size,
-        time_unit=time_unit,
-        columns=columns,
-        max_bad=max_bad,
-        segment=segment,
+        path, size=size, time_unit=time_unit, columns=columns, max_bad=max_bad, segment=segment
     )
     blocks = list(recording.blocks(start_us, end_us))
     stretches = recording.counts.segments

@@ -17,13 +17,7 @@ from typing import IO
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.columns import (
-    SAMPLE,
-    column_order,
-    find_columns,
-    find_time_unit,
-    to_block,
-)
+from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source, TimeIndex
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")

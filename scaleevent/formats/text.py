@@ -13,13 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
-from scaleevent.formats.columns import (
-    ALIASES,
-    column_order,
-    find_columns,
-    find_time_unit,
-    to_block,
-)
+from scaleevent.formats.columns import ALIASES, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.source import RawBlock, ReadOptions, Source, TimeIndex
 from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
 
