@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, ReadOptions, Source
+from scaleevent.formats.source import BLOCK, FileSource, Flaw, Frame, RawBlock, ReadOptions
 
 if TYPE_CHECKING:
     import aedat
@@ -45,29 +45,23 @@ def open_source(path: Path, options: ReadOptions) -> Aedat4Source:
         notes["read"] = f"events {events[0]}" + (f", frames {frames[0]}" if frames else "")
     height, width = streams[events[0]]["height"], streams[events[0]]["width"]
     size = (height, width) if height and width else None
-    return Aedat4Source(path, size, notes, events[0], frames[0] if frames else None, cut)
+    images = frames[0] if frames else None
+    return Aedat4Source(path, "AEDAT4", size, notes, events[0], images, cut)
 
 
 @dataclass(frozen=True)
-class Aedat4Source(Source):
+class Aedat4Source(FileSource):
     """Decoder of one AEDAT4 file.
 
     Args:
-        path: The file.
-        size: (height, width) of the event stream.
-        notes: The streams in the file.
         events: Id of the event stream.
         images: Id of the frame stream, or None.
         cut: The damage if the file is shorter than its header states.
     """
 
-    path: Path
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     events: int
     images: int | None
     cut: Flaw | None
-    format = "AEDAT4"
 
     @property
     def has_frames(self) -> bool:

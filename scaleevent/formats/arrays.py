@@ -18,7 +18,7 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source, TimeIndex
+from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions, TimeIndex
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
@@ -85,21 +85,17 @@ def open_source(path: Path, options: ReadOptions) -> ArraySource:
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
         unit = find_time_unit(sample["t"] if sample else np.empty(0), options.time_unit, str(path))
     kind = "npz" if any(array.member for array in arrays) else "npy"
-    return ArraySource(path, kind, {"time unit": unit}, columns, length, unit)
+    return ArraySource(path, kind, None, {"time unit": unit}, columns, length, unit)
 
 
 @dataclass(frozen=True)
-class ArraySource(Source):
+class ArraySource(FileSource):
     """Decoder of one NumPy file."""
 
-    path: Path
-    format: str
-    notes: dict[str, str]
     columns: dict[str, Place]
     length: int
     unit: str
     index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
-    size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning."""

@@ -62,15 +62,12 @@ def decode(
     return at, n
 
 
-def _first_state() -> np.ndarray:
-    return np.zeros(1, np.int64)  # us added by overflow records
-
-
-RECORDS = Machine(np.dtype("u1"), _first_state, decode)
+RECORDS = Machine(np.dtype("u1"), (0,), decode)
+"""The state is the time in us that overflow records have added."""
 
 
 def _decoded(data: np.ndarray) -> Columns:
     """The events in some bytes."""
     t, x, y, p = empty_columns(len(data) // _RECORD)
-    _, n = decode(data, _first_state(), np.zeros(0, np.int64), t, x, y, p)
+    _, n = decode(data, np.zeros(1, np.int64), np.zeros(0, np.int64), t, x, y, p)
     return t[:n], x[:n], y[:n], p[:n]

@@ -138,12 +138,8 @@ def decode_atis(
     return at, n
 
 
-def _at_zero() -> np.ndarray:
-    return np.zeros(1, np.int64)  # time of the last event
-
-
 MACHINES = {
-    1: Machine(np.dtype("u1"), _at_zero, decode_dvs, others="reset marks"),
-    2: Machine(np.dtype("u1"), _at_zero, decode_atis, others="exposure measurements"),
+    1: Machine(np.dtype("u1"), (0,), decode_dvs, others="reset marks"),
+    2: Machine(np.dtype("u1"), (0,), decode_atis, others="exposure measurements"),
 }
-"""Decoders by the type of the stream."""
+"""Decoders by the type of the stream; the state is the time of the last event."""

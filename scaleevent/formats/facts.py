@@ -96,8 +96,6 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
         extent = recording.source.extent()
         if extent is None or extent.events <= SAMPLED_ABOVE:
             return None
-        if extent.first_us is None or extent.last_us is None:
-            return None
         sample = [part for part in recording.source.sample(SAMPLE_PARTS) if len(part)]
     except DataError:
         if recording.max_bad is None:

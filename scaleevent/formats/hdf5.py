@@ -24,7 +24,15 @@ from scaleevent.formats.hdf5_datasets import (
     time_index,
     values,
 )
-from scaleevent.formats.source import BLOCK, JITTER_US, Extent, Flaw, RawBlock, ReadOptions, Source
+from scaleevent.formats.source import (
+    BLOCK,
+    JITTER_US,
+    FileSource,
+    Flaw,
+    RawBlock,
+    ReadOptions,
+    Segment,
+)
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
@@ -91,14 +99,10 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
 
 
 @dataclass(frozen=True)
-class Hdf5Source(Source):
+class Hdf5Source(FileSource):
     """Decoder of the events of one HDF5 file.
 
     Args:
-        path: The file.
-        format: "DSEC HDF5", "HDF5, ECF codec" or "HDF5".
-        size: (height, width) if the file states it.
-        notes: Facts to display, by name.
         columns: Location of t, x, y and p.
         length: Number of events.
         unit: Unit of the stored time stamps.
@@ -109,10 +113,6 @@ class Hdf5Source(Source):
         file: The file, which stays open between reads.
     """
 
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     columns: Places
     length: int
     unit: str
@@ -153,17 +153,15 @@ class Hdf5Source(Source):
         """Number of events."""
         return self.length
 
-    def extent(self) -> Extent | None:
+    def extent(self) -> Segment | None:
         """Number of events, and the earliest and latest of the first and last 65,536 times."""
-        if not self.length:
-            return Extent(0, None, None)
         with self.file.opened():
             data = self._data()
             first = self._block(data, 0, min(_ENDS, self.length)).t
             last = self._block(data, max(self.length - _ENDS, 0), self.length).t
-        if not len(first) or not len(last):  # only invalid events
+        if not len(first) or not len(last):  # no events, or only invalid ones
             return None
-        return Extent(self.length, int(first.min()), int(last.max()))
+        return Segment(int(first.min()), int(last.max()), self.length)
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """Short blocks, evenly spaced over the file; fewer if its chunks are large."""

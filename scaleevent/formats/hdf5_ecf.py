@@ -33,13 +33,13 @@ def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
     out = np.empty(last - first, EVENT)
     size = data.chunks[0]
     for start in range(first // size * size, last, size):
-        rows = _chunk(data, start)
+        rows = read_chunk(data, start)
         begin, end = max(first, start), min(last, start + len(rows))
         out[begin - first : end - first] = rows[begin - start : end - start]
     return out
 
 
-def _chunk(data: h5py.Dataset, start: int) -> np.ndarray:
+def read_chunk(data: h5py.Dataset, start: int) -> np.ndarray:
     """The records of the chunk that begins with row `start`.
 
     HDF5 pads the last chunk before it encodes it; a program that writes chunks directly may not.

@@ -16,7 +16,7 @@ import numpy as np
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
-from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source
+from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 _MAX_BYTES = 256 << 20
@@ -61,7 +61,7 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
     unit = find_time_unit(columns["t"].part(0, SAMPLE), options.time_unit, str(path))
-    return MatlabSource(path, {"time unit": unit}, columns, unit)
+    return MatlabSource(path, "MATLAB 5", None, {"time unit": unit}, columns, unit)
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class MatlabSource(Source):
+class MatlabSource(FileSource):
     """The four columns of one MATLAB file, in memory."""
 
-    path: Path
-    notes: dict[str, str]
     columns: dict[str, Column]
     unit: str
-    format = "MATLAB 5"
-    size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning."""

@@ -27,15 +27,13 @@ GENERATIONS = (
 _RAW_KEYS = {"evt", "format", "integrator_name", "camera_integrator_name", "plugin_name"}
 
 ENCODINGS = {
-    "EVT2": Machine(np.dtype("<u4"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt2),
+    "EVT2": Machine(np.dtype("<u4"), evt.EVT2_STATE, evt.decode_evt2),
     "EVT2.1": Machine(
-        np.dtype("<u8"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt21, evt.WIDE_VECTOR
+        np.dtype("<u8"), evt.EVT2_STATE, partial(evt.decode_evt21, False), evt.WIDE_VECTOR
     ),
-    "EVT3": Machine(
-        np.dtype("<u2"), partial(evt.first_state, evt.EVT3_STATE), evt.decode_evt3, evt.VECTOR
-    ),
+    "EVT3": Machine(np.dtype("<u2"), evt.EVT3_STATE, evt.decode_evt3, evt.VECTOR),
 }
-HALVES_SWAPPED = replace(ENCODINGS["EVT2.1"], decode=evt.decode_evt21_halves_swapped)
+HALVES_SWAPPED = replace(ENCODINGS["EVT2.1"], decode=partial(evt.decode_evt21, True))
 """EVT2.1 with "endianness legacy": the high half of each word is stored first."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events, first_backward_step
-from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Source
+from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Segment, Source
 
 MAX_SEGMENTS = 1000
 """Maximum number of stretches between clock resets; with more, events are not in time order."""
@@ -20,21 +20,6 @@ MAX_SIMULTANEOUS = 1 << 22
 """Maximum number of events within `JITTER_US`, over four times what any camera delivers."""
 
 _MAX_US = 1 << 61  # so that differences of times stay within 64 bits
-
-
-@dataclass
-class Segment:
-    """Events between two resets of the clock.
-
-    Args:
-        first_us: Time of the first event.
-        last_us: Time of the last event.
-        events: Number of events.
-    """
-
-    first_us: int
-    last_us: int
-    events: int = 0
 
 
 @dataclass
@@ -185,9 +170,7 @@ class Recording:
             for _ in self.blocks():
                 pass
             return self.counts.segments
-        if extent.first_us is None or extent.last_us is None:
-            return []
-        return [Segment(extent.first_us, extent.last_us, extent.events)]
+        return [extent]
 
     def _check_totals(self, latest: int) -> None:
         """Check what is known only after the whole read; `latest` is the last segment."""

@@ -24,11 +24,11 @@ from scaleevent.formats.ros_messages import (
 from scaleevent.formats.source import (
     BLOCK,
     Columns,
+    FileSource,
     Flaw,
     Frame,
     RawBlock,
     ReadOptions,
-    Source,
     TimeIndex,
     empty_columns,
 )
@@ -113,14 +113,10 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
 
 
 @dataclass(frozen=True)
-class RosSource(Source):
+class RosSource(FileSource):
     """Decoder of the events of one bag.
 
     Args:
-        path: The file.
-        format: "ROS 1 bag" or "ROS 2 bag".
-        size: (height, width) of the first message.
-        notes: Topics and encoding.
         cdr: Whether messages are encoded as in ROS 2.
         topic: Topic of the events.
         encoding: "evt3", "mono", or None for arrays of events.
@@ -130,10 +126,6 @@ class RosSource(Source):
             time at which they were recorded.
     """
 
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     cdr: bool
     topic: str
     encoding: str | None
@@ -154,7 +146,7 @@ class RosSource(Source):
         Small messages are joined to blocks.
         """
         recorded, skipped, first, state = self.index.before(
-            start_us, (None, 0, 0, evt.first_state(evt.EVT3_STATE))
+            start_us, (None, 0, 0, np.array(evt.EVT3_STATE))
         )
         state = state.copy()
         tally = np.zeros(TALLY, np.int64)

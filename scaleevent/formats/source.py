@@ -129,19 +129,19 @@ class Frame:
     end_us: int
 
 
-@dataclass(frozen=True)
-class Extent:
-    """Exact facts about all events, from a header or an index, without reading the events.
+@dataclass
+class Segment:
+    """Events between two resets of the clock.
 
     Args:
+        first_us: Time of the first event.
+        last_us: Time of the last event.
         events: Number of events.
-        first_us: Time of the first event; None if there are no events.
-        last_us: Time of the last event; None if there are no events.
     """
 
-    events: int
-    first_us: int | None
-    last_us: int | None
+    first_us: int
+    last_us: int
+    events: int = 0
 
 
 class Source:
@@ -177,13 +177,23 @@ class Source:
         """Number of events, if the file states it before they are read."""
         return None
 
-    def extent(self) -> Extent | None:
-        """Number and times of all events, if a header or an index contains them."""
+    def extent(self) -> Segment | None:
+        """Exact number and times of all events, if known without reading them; None if empty."""
         return None
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """`parts` short blocks, evenly spaced over the file; only if `extent` is known."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """A source that reads the file `path`; the other fields are those of `Source`."""
+
+    path: Path
+    format: str
+    size: tuple[int, int] | None
+    notes: dict[str, str]
 
 
 class Format(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.formats.columns import ALIASES, column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.source import RawBlock, ReadOptions, Source, TimeIndex
+from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex
 from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
 
 _CHUNK_BYTES = 4 << 20
@@ -69,7 +69,8 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
     first = events.partition(b"\n")[0].partition(b"#")[0]
     layout = Layout(start.skip, start.line, find_delimiter(first), (0, 1, 2, 3), whole=False)
     if not events:
-        return TextSource(path, start.size, {"time unit": unit or "us"}, layout, unit or "us")
+        unit = unit or "us"
+        return TextSource(path, "text", start.size, {"time unit": unit}, layout, unit)
     if start.names:
         layout = replace(layout, places=start.names.places)
         _check_names(start.names, layout, events, path)
@@ -81,7 +82,7 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
         layout = replace(layout, whole=t.dtype.kind == "i")
     found = find_time_unit(t, unit, str(path))
     guessed = unit is None and found != "s"
-    return TextSource(path, start.size, {"time unit": found}, layout, found, guessed)
+    return TextSource(path, "text", start.size, {"time unit": found}, layout, found, guessed)
 
 
 @dataclass(frozen=True)
@@ -213,29 +214,22 @@ def _places_by_value(
 
 
 @dataclass(frozen=True)
-class TextSource(Source):
+class TextSource(FileSource):
     """Decoder of one text file.
 
     Args:
-        path: The file.
-        size: (height, width) if a line states it.
-        notes: Header facts to display, by name.
         layout: Layout of the lines.
         unit: Time unit.
         guessed: Whether the unit was inferred from time stamps that are whole numbers.
         index: Positions where a read may start, by time.
     """
 
-    path: Path
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     layout: Layout
     unit: str
     guessed: bool = False
     index: TimeIndex[tuple[int, int, int]] = field(
         default_factory=TimeIndex, compare=False, repr=False
     )
-    format = "text"
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning.

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numba as nb
 import numpy as np
 from numpy import ndarray
 
-from scaleevent.formats.source import BLOCK, Flaw, RawBlock, Source, TimeIndex, empty_columns
+from scaleevent.formats.source import BLOCK, FileSource, Flaw, RawBlock, TimeIndex, empty_columns
 
 DROPPED, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
 """Entries of the tally that a decoder fills: unusable events, words that are triggers, other words,
 undecodable words, and the index of the first undecodable word (-1: none). `TALLY` is its length."""
+
+CLOCK = (0, 0)
+"""State of `unwrap` before the first word: latest time, number of wraps."""
 
 _HALF = 1 << 31
 
@@ -30,7 +32,7 @@ class Machine:
 
     Args:
         word: Type of a stored word.
-        state: Makes the int64 state before the first word.
+        state: The state before the first word.
         decode: (words, state, tally, t, x, y, p) -> number of words used and of events written. It
             stops if fewer than `max_events` places are left in the outputs or if the words end
             inside a unit, such as a record.
@@ -42,7 +44,7 @@ class Machine:
     """
 
     word: np.dtype
-    state: Callable[[], np.ndarray]
+    state: tuple[int, ...]
     decode: Callable[..., tuple[int, int]]
     max_events: int = 1
     dropped: str = "before the first time and row"
@@ -52,14 +54,10 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class WordSource(Source):
+class WordSource(FileSource):
     """Decoder of one file of words.
 
     Args:
-        path: The file.
-        format: Name of the format.
-        size: (height, width) from the header, or None.
-        notes: Header facts.
         start: Position of the first word in bytes.
         machine: The decoder of the words.
         upside_down: Rows are counted from the bottom; needs `size`.
@@ -67,10 +65,6 @@ class WordSource(Source):
         index: Positions recorded by earlier passes.
     """
 
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     start: int
     machine: Machine
     upside_down: bool = False
@@ -82,7 +76,8 @@ class WordSource(Source):
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning."""
         machine, size = self.machine, self.machine.word.itemsize
-        first, byte, state = self.index.before(start_us, (0, self.start, machine.state()))
+        begin = (0, self.start, np.array(machine.state, np.int64))
+        first, byte, state = self.index.before(start_us, begin)
         state = state.copy()
         left = np.empty(0, machine.word)
         with self.path.open("rb") as file:
