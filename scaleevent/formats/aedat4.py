@@ -5,18 +5,28 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.source import BLOCK, FileSource, Flaw, Frame, RawBlock, ReadOptions
+from scaleevent.formats.source import (
+    BLOCK,
+    FileSource,
+    Flaw,
+    Frame,
+    RawBlock,
+    ReadOptions,
+    errors_as_damage,
+)
 
 if TYPE_CHECKING:
     import aedat
 
 MAGIC = b"#!AER-DAT4.0\r\n"
+_damage = partial(errors_as_damage, "or truncated AEDAT4 file")
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -108,15 +118,14 @@ class Aedat4Source(FileSource):
         index = 0
         while True:
             try:
-                packet = next(decoder)
-            except StopIteration:
-                return
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # a panic of the decoder is not an Exception
+                with _damage(f"{self.path}, packet {index}"):
+                    packet = next(decoder, None)
+            except DataError as error:
                 if self.cut is not None:
                     raise self.cut.error(self.path, self.cut.hint) from error
-                raise _damage(self.path, f"packet {index}", error) from error
+                raise
+            if packet is None:
+                return
             index += 1
             if packet["stream_id"] == stream:
                 yield packet
@@ -140,22 +149,8 @@ def _decoder(path: Path) -> aedat.Decoder:
         import aedat
     except ImportError as error:
         raise MissingPackageError("aedat", "aedat", "reading AEDAT4 files") from error
-    try:
+    with _damage(f"{path}, header"):
         return aedat.Decoder(path)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the decoder is not an Exception
-        raise _damage(path, "header", error) from error
-
-
-def _damage(path: Path, where: str, error: BaseException) -> DataError:
-    """The DataError for an error of the decoder."""
-    return DataError(
-        "damaged or truncated AEDAT4 file",
-        where=f"{path}, {where}",
-        found=str(error).split("\n")[0],
-        hint="copy the file again; a recording cut short looks like this",
-    )
 
 
 def _check_header(path: Path) -> Flaw | None:
@@ -171,7 +166,7 @@ def _check_header(path: Path) -> Flaw | None:
         prefix = file.read(4)
         length = int.from_bytes(prefix, "little")
         buffer = file.read(min(length, 1 << 24))
-    try:
+    with _damage(f"{path}, header at byte {len(MAGIC)}"):
         if len(prefix) < 4 or len(buffer) < length:
             raise ValueError(f"header of {length} bytes in a file of {size}")
         at = _table_field(buffer, 0)
@@ -184,8 +179,6 @@ def _check_header(path: Path) -> Flaw | None:
         if not 0 <= compression <= 4 or not at or text + 4 + text_length > length:
             raise ValueError(f"compression {compression}, description of {text_length} bytes")
         buffer[text + 4 : text + 4 + text_length].decode("utf-8")
-    except (ValueError, struct.error) as error:
-        raise _damage(path, f"header at byte {len(MAGIC)}", error) from error
     if table_position > size:
         return Flaw(
             "truncated file",

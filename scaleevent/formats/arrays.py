@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions, TimeIndex
+from scaleevent.formats.source import (
+    BLOCK,
+    FileSource,
+    RawBlock,
+    ReadOptions,
+    TimeIndex,
+    errors_as_damage,
+)
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -65,8 +72,8 @@ class Array:
         return Rows(self.member, self.end + index * length * self.dtype.itemsize, self.dtype)
 
 
-Place = tuple[Rows, str | int | None]
-"""Rows, and the field or index of the column if a row is a record or has several values."""
+Place = tuple[Rows, Any]
+"""Rows, and the index of the column in them: (), the name of a field, or (:, column)."""
 
 
 def open_source(path: Path, options: ReadOptions) -> ArraySource:
@@ -79,7 +86,7 @@ def open_source(path: Path, options: ReadOptions) -> ArraySource:
         DataError: No events, Python objects instead of numbers, a truncated or damaged file, or an
             ambiguous column order or time unit.
     """
-    with _damage_as_data_error(path):
+    with errors_as_damage("NumPy file", path):
         arrays = _headers(path)
         columns, length = _find(path, arrays, options.columns)
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
@@ -100,7 +107,7 @@ class ArraySource(FileSource):
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning."""
         first = self.index.before(start_us, 0)
-        with _damage_as_data_error(self.path):
+        with errors_as_damage("NumPy file", self.path):
             for stored in _stored(self.path, self.columns, self.length, first):
                 block = to_block(first, stored, self.unit, str(self.path))
                 yield block
@@ -113,33 +120,14 @@ class ArraySource(FileSource):
 
 
 @contextmanager
-def _damage_as_data_error(path: Path) -> Iterator[None]:
-    """Convert every error of the zip and npy readers to a DataError."""
-    damage = (
-        OSError, EOFError, KeyError, ValueError, TypeError, OverflowError, RuntimeError,
-        SyntaxError, MemoryError, struct.error, tokenize.TokenError, zlib.error, lzma.LZMAError,
-        zipfile.BadZipFile,
-    )  # fmt: skip
-    try:
-        yield
-    except damage as error:
-        raise DataError(
-            "damaged NumPy file",
-            where=path,
-            found=str(error).split("\n")[0] or type(error).__name__,
-            hint="copy the file again; a download cut short looks like this",
-        ) from error
-
-
-@contextmanager
 def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
     """An archive member, or the plain file for an empty name."""
-    with ExitStack() as stack:
-        if name:
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            yield stack.enter_context(archive.open(name))
-        else:
-            yield stack.enter_context(path.open("rb"))
+    if name:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+            yield file
+    else:
+        with path.open("rb") as file:
+            yield file
 
 
 def _headers(path: Path) -> list[Array]:
@@ -149,22 +137,15 @@ def _headers(path: Path) -> list[Array]:
             sizes = {"": path.stat().st_size}
         else:
             with zipfile.ZipFile(file) as archive:
-                sizes = {
-                    info.filename: info.file_size
-                    for info in archive.infolist()
-                    if info.filename.endswith(".npy")
-                }
+                members = archive.infolist()
+            sizes = {m.filename: m.file_size for m in members if m.filename.endswith(".npy")}
     arrays = []
     for name, size in sizes.items():
         with _member(path, name) as file:
             version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read is None:
+            if version not in _HEADER_READERS:
                 raise ValueError(f"npy version {version}")
-            shape, fortran, dtype = read(file)
+            shape, fortran, dtype = _HEADER_READERS[version](file)
             end = file.tell()
         where = f"{path}, array {name}" if name else str(path)
         if dtype.hasobject:
@@ -195,7 +176,7 @@ def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[dict[str,
         lengths = {name: flat[name].shape[0] for name in names.values()}
         if len(set(lengths.values())) > 1:
             raise DataError("event columns differ in length", where=path, found=lengths)
-        columns: dict[str, Place] = {key: (flat[name].rows(), None) for key, name in names.items()}
+        columns: dict[str, Place] = {key: (flat[name].rows(), ()) for key, name in names.items()}
         return columns, flat[names["t"]].shape[0]
     for array in flat.values():
         names = find_columns(array.dtype.names or ())
@@ -219,9 +200,9 @@ def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[dict[
     by_row = matrix.shape[1] == 4
     length = matrix.shape[0] if by_row else matrix.shape[1]
     if by_row != matrix.fortran:
-        places: list[Place] = [(matrix.rows(4), index) for index in range(4)]
+        places: list[Place] = [(matrix.rows(4), np.s_[:, index]) for index in range(4)]
     else:
-        places = [(matrix.column(index, length), None) for index in range(4)]
+        places = [(matrix.column(index, length), ()) for index in range(4)]
     columns = dict(zip("txyp", places, strict=True))
     sample = next(_stored(path, columns, min(length, SAMPLE)), None)
     if sample:
@@ -251,12 +232,7 @@ def _stored(
                 rows: np.frombuffer(_read(file, count * rows.row.itemsize), rows.row)
                 for rows, file in files.items()
             }
-            yield {
-                name: read[rows] if part is None
-                else read[rows][part] if isinstance(part, str)
-                else read[rows][:, part]
-                for name, (rows, part) in columns.items()
-            }  # fmt: skip
+            yield {name: read[rows][part] for name, (rows, part) in columns.items()}
 
 
 def _read(file: IO[bytes], size: int) -> bytes:

@@ -16,7 +16,6 @@ from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_micr
 from scaleevent.formats.hdf5_datasets import (
     KeptFile,
     Places,
-    damage,
     dataset_names,
     is_dataset,
     stored_size,
@@ -32,6 +31,7 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     Segment,
+    errors_as_damage,
 )
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -180,10 +180,12 @@ class Hdf5Source(FileSource):
     def _readable(self, data: dict[str, h5py.Dataset], first: int, last: int) -> Iterator[RawBlock]:
         """The events first .. last - 1; for an unreadable chunk, a block reporting the damage."""
         try:
-            yield self._block(data, first, last)
+            with errors_as_damage("HDF5 file", self.path):
+                block = self._block(data, first, last)
+            yield block
             return
-        except (OSError, DataError) as error:
-            problem = error if isinstance(error, DataError) else damage(self.path, error)
+        except DataError as error:
+            problem = error
         chunk = self.chunk or self.length
         if first // chunk < (last - 1) // chunk:
             middle = ((first // chunk + (last - 1) // chunk) // 2 + 1) * chunk

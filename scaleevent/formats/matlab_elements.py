@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.formats.source import errors_as_damage
 
 _HEADER = 128
 _TAG = 8
@@ -25,16 +25,9 @@ _PREFIX = 1 << 12  # bytes that certainly contain flags, sizes and name
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT = 2
 _COMPLEX = 0x800
-_NUMBERS = {
-    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
-}  # fmt: skip
-_CLASSES = {
-    6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8",
-}  # fmt: skip
-
-
-class _BrokenError(Exception):
-    """Bytes that are not a valid element."""
+_STORED = (1, 2, 3, 4, 5, 6, 7, 9, 12, 13)
+_NUMBERS = dict(zip(_STORED, "i1 u1 i2 u2 i4 u4 f4 f8 i8 u8".split(), strict=True))
+_CLASSES = dict(enumerate("f8 f4 i1 u1 i2 u2 i4 u4 i8 u8".split(), start=6))
 
 
 @dataclass(frozen=True)
@@ -88,14 +81,11 @@ class Variable:
         Raises:
             DataError: Damage.
         """
-        try:
+        with errors_as_damage("MATLAB file", f"{self.path}, variable {self.name}"):
             data = _unpacked(self.path, self.start, self.stored, self.compressed, self.length)
-            found = (
-                _fields(data, self.order) if self.is_struct else [_array(data, _TAG, self.order)]
-            )
-        except _BrokenError as error:
-            raise _damaged(self.path, f"variable {self.name}", error) from error
-        return {numbers.name: numbers for numbers in found if numbers is not None}
+            order = self.order
+            found = _fields(data, order) if self.is_struct else [_array(data, _TAG, order)]
+            return {numbers.name: numbers for numbers in found if numbers is not None}
 
 
 def variables(path: Path) -> Iterator[Variable]:
@@ -106,20 +96,19 @@ def variables(path: Path) -> Iterator[Variable]:
     """
     at, size = _HEADER, path.stat().st_size
     with path.open("rb") as file:
-        order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[126:])
-        if order is None:
-            raise _damaged(path, "byte 126", "no mark of the byte order")
+        with errors_as_damage("MATLAB file", f"{path}, byte 126"):
+            order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[126:])
+            if order is None:
+                raise ValueError("no mark of the byte order")
         while at < size:
             file.seek(at)
-            try:
+            with errors_as_damage("MATLAB file", f"{path}, byte {at}"):
                 kind, stored = _tag(file.read(_TAG), order)
                 if kind not in (_MATRIX, _COMPRESSED):
-                    raise _BrokenError(f"an element of type {kind}")
+                    raise ValueError(f"an element of type {kind}")
                 if at + _TAG + stored > size:
-                    raise _BrokenError(f"{stored} bytes declared, {size - at - _TAG} there")
+                    raise ValueError(f"{stored} bytes declared, {size - at - _TAG} there")
                 yield _described(path, at, stored, kind == _COMPRESSED, order)
-            except _BrokenError as error:
-                raise _damaged(path, f"byte {at}", error) from error
             at += _TAG + stored
 
 
@@ -129,7 +118,7 @@ def _described(path: Path, at: int, stored: int, compressed: bool, order: str) -
     data = _unpacked(path, start, stored, compressed, _PREFIX)
     kind, length = _tag(data[:_TAG], order)
     if kind != _MATRIX:
-        raise _BrokenError(f"a compressed element of type {kind}")
+        raise ValueError(f"a compressed element of type {kind}")
     kind, flags, shape, name, _ = _heading(data, _TAG, order)
     numeric = kind in _CLASSES and not flags & _COMPLEX
     is_struct = kind == _STRUCT and prod(shape) == 1
@@ -148,14 +137,11 @@ def _unpacked(path: Path, start: int, stored: int, compressed: bool, limit: int)
         while stored and len(data) <= limit and not stream.eof:
             piece = file.read(min(stored, _PIECE))
             stored -= len(piece)
-            try:
-                data += stream.decompress(piece, limit + 1 - len(data))
-            except zlib.error as error:
-                raise _BrokenError(str(error)) from error
+            data += stream.decompress(piece, limit + 1 - len(data))
             if not piece:
                 break
     if len(data) <= limit and not stream.eof:
-        raise _BrokenError(f"a compressed stream that ends after {len(data)} bytes")
+        raise ValueError(f"a compressed stream that ends after {len(data)} bytes")
     return memoryview(data)[:limit]
 
 
@@ -166,12 +152,12 @@ def _fields(data: memoryview, order: str) -> Iterator[Numbers | None]:
     width = int.from_bytes(data[begin:end], "little" if order == "<" else "big")
     _, begin, end, at = _element(data, at, order)
     if not 0 < width <= end - begin or (end - begin) % width:
-        raise _BrokenError(f"field names of {width} bytes in {end - begin}")
+        raise ValueError(f"field names of {width} bytes in {end - begin}")
     for place in range(begin, end, width):
         name = bytes(data[place : place + width]).split(b"\0")[0].decode("latin-1")
         kind, begin, end, at = _element(data, at, order)
         if kind != _MATRIX:
-            raise _BrokenError(f"a field of type {kind}")
+            raise ValueError(f"a field of type {kind}")
         if end > begin:
             yield _array(data[begin:end], 0, order, name)
 
@@ -183,10 +169,10 @@ def _array(data: memoryview, at: int, order: str, field: str | None = None) -> N
         return None
     stored, begin, end, _ = _element(data, at, order)
     if stored not in _NUMBERS:
-        raise _BrokenError(f"numbers of type {stored}")
+        raise ValueError(f"numbers of type {stored}")
     dtype = np.dtype(order + _NUMBERS[stored])
     if end - begin != prod(shape) * dtype.itemsize:
-        raise _BrokenError(f"{end - begin} bytes for an array {shape} of {dtype}")
+        raise ValueError(f"{end - begin} bytes for an array {shape} of {dtype}")
     values = np.frombuffer(data[begin:end], dtype)
     return Numbers(field or name, shape, values, np.dtype(_CLASSES[kind]))
 
@@ -195,12 +181,12 @@ def _heading(data: memoryview, at: int, order: str) -> tuple[int, int, tuple[int
     """Class, flags, sizes and name of a variable, and the position after them."""
     _, begin, end, at = _element(data, at, order)
     if end - begin != 8:
-        raise _BrokenError(f"array flags of {end - begin} bytes")
+        raise ValueError(f"array flags of {end - begin} bytes")
     flags = struct.unpack_from(f"{order}I", data, begin)[0]
     _, begin, end, at = _element(data, at, order)
     shape = struct.unpack_from(f"{order}{(end - begin) // 4}i", data, begin)
     if len(shape) < 2 or min(shape) < 0:
-        raise _BrokenError(f"array sizes {shape}")
+        raise ValueError(f"array sizes {shape}")
     _, begin, end, at = _element(data, at, order)
     return flags & 0xFF, flags, shape, bytes(data[begin:end]).decode("latin-1"), at
 
@@ -211,27 +197,18 @@ def _element(data: memoryview, at: int, order: str) -> tuple[int, int, int, int]
     if kind >> 16:  # content of up to four bytes is stored in the tag itself
         kind, length, begin = kind & 0xFFFF, kind >> 16, at + 4
         if length > 4:
-            raise _BrokenError(f"a short element of {length} bytes")
+            raise ValueError(f"a short element of {length} bytes")
         after = at + _TAG
     else:
         begin = at + _TAG
         after = begin + length + -length % 8
     if begin + length > len(data):
-        raise _BrokenError(f"{length} bytes declared, {max(0, len(data) - begin)} there")
+        raise ValueError(f"{length} bytes declared, {max(0, len(data) - begin)} there")
     return kind, begin, begin + length, after
 
 
 def _tag(data: bytes | memoryview, order: str) -> tuple[int, int]:
     """Type and byte count from a tag."""
     if len(data) < _TAG:
-        raise _BrokenError("the end of the data")
+        raise ValueError("the end of the data")
     return struct.unpack(f"{order}II", data)
-
-
-def _damaged(path: Path, where: str, found: object) -> DataError:
-    return DataError(
-        "damaged MATLAB file",
-        where=f"{path}, {where}",
-        found=found,
-        hint="copy the file again; a download cut short looks like this",
-    )

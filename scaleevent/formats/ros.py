@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.errors import DataError, MissingPackageError, NotEventsError, ScaleEventError
+from scaleevent.errors import DataError, MissingPackageError, NotEventsError
 from scaleevent.formats import evt
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.formats.ros_messages import (
@@ -31,6 +31,7 @@ from scaleevent.formats.source import (
     ReadOptions,
     TimeIndex,
     empty_columns,
+    errors_as_damage,
 )
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
@@ -253,15 +254,7 @@ def _opened(path: Path) -> Iterator[Any]:
         from rosbags.rosbag2 import Reader as Reader2
     except ImportError as error:
         raise MissingPackageError("rosbags", "ros", "reading ROS bags") from error
-    try:
+    hint = "copy it again; ros tools can reindex a recording that was cut short"
+    with errors_as_damage("bag", path, hint):
         with (Reader1 if _starts_with(path, ROS1) else Reader2)(path) as bag:
             yield bag
-    except ScaleEventError:
-        raise
-    except Exception as error:  # the package may raise anything on a broken bag
-        raise DataError(
-            "damaged bag",
-            where=path,
-            found=str(error).split("\n")[0] or type(error).__name__,
-            hint="copy it again; ros tools can reindex a recording that was cut short",
-        ) from error

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, ScaleEventError
 
 BLOCK = 1 << 18
 """Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
 JITTER_US = 1000
 """Backward steps in time up to this are sorted and counted; larger ones are damage."""
+
+COPY_AGAIN = "copy the file again; a download or recording cut short looks like this"
 
 Position = TypeVar("Position")
 
@@ -142,6 +145,18 @@ class Segment:
     first_us: int
     last_us: int
     events: int = 0
+
+
+@contextmanager
+def errors_as_damage(kind: str, where: object, hint: str = COPY_AGAIN) -> Iterator[None]:
+    """Convert every error of a library that decodes a file to a DataError."""
+    try:
+        yield
+    except (ScaleEventError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # on broken files anything; panics of Rust are no Exception
+        found = str(error).split("\n")[0].strip("'\"") or type(error).__name__
+        raise DataError(f"damaged {kind}", where=where, found=found, hint=hint) from error
 
 
 class Source:
