@@ -73,11 +73,9 @@ def _encoding(header: dict[str, str], path: Path) -> str:
         header.get("evt", "2.0").strip(), f"evt {header.get('evt')}"
     )
     if named not in ENCODINGS:
+        where, expected = f"{path}, header", " or ".join(ENCODINGS)
         raise DataError(
-            "RAW encoding is not supported",
-            where=f"{path}, header",
-            found=named,
-            expected=" or ".join(ENCODINGS),
+            "RAW encoding is not supported", where=where, found=named, expected=expected
         )
     return named
 
@@ -86,9 +84,8 @@ def _endianness(header: dict[str, str], details: dict[str, str], path: Path) -> 
     """Order of the halves of a 64-bit word: little (low half first) or legacy."""
     stated = header.get("endianness", details.get("endianness", "little")).strip().lower()
     if stated not in ("little", "legacy"):
-        raise DataError(
-            "unknown endianness", where=f"{path}, header", found=stated, expected="little or legacy"
-        )
+        where, expected = f"{path}, header", "little or legacy"
+        raise DataError("unknown endianness", where=where, found=stated, expected=expected)
     return stated
 
 

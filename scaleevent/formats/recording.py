@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,29 +40,25 @@ class Counts:
     decoded: int = 0
     kept: int = 0
     reordered: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    ignored: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     flaws: dict[str, Flaw] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
 
     def clear(self) -> None:
         """Reset all counts before a read."""
         self.decoded = self.kept = self.reordered = 0
-        self.dropped, self.ignored, self.flaws, self.segments = {}, {}, {}, []
+        self.dropped, self.ignored, self.flaws, self.segments = Counter(), Counter(), {}, []
 
     def add(self, block: RawBlock) -> None:
         """Count the events and other items of a raw block."""
         self.decoded += len(block) + sum(block.dropped.values())
-        for reason, count in block.dropped.items():
-            self.drop(reason, count)
-        for kind, count in block.ignored.items():
-            if count:
-                self.ignored[kind] = self.ignored.get(kind, 0) + count
+        self.dropped += Counter(block.dropped)  # leaves out zeros
+        self.ignored += Counter(block.ignored)
 
     def drop(self, reason: str, count: int) -> None:
         """Count events that are not delivered."""
-        if count:
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.dropped += Counter({reason: count})
 
     def add_flaw(self, flaw: Flaw) -> None:
         """Count damage."""

@@ -153,9 +153,7 @@ def read_event_array(
 def _records(fields: list[tuple[str, int, str]], size: int) -> np.dtype:
     """Record type of `size` bytes from names, offsets and types of its fields."""
     names, offsets, formats = zip(*fields, strict=True)
-    return np.dtype(
-        {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
-    )  # fmt: skip
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
 
 def read_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:

@@ -82,37 +82,26 @@ class WordSource(FileSource):
         left = np.empty(0, machine.word)
         with self.path.open("rb") as file:
             file.seek(byte)
-            while data := file.read(BLOCK * size):
-                whole = len(data) // size
-                words = np.frombuffer(data, machine.word, whole)
+            while len(words := np.fromfile(file, machine.word, BLOCK)):
                 if len(left):
                     words = np.concatenate([left, words])
-                while True:
+                used = 1
+                while used and len(words):
                     used, block = self._decode(words, state, first, byte)
                     words, byte = words[used:], byte + used * size
                     first += len(block) + sum(block.dropped.values())
                     yield block
-                    if used:
-                        self.index.note(block.t, first, (first, byte, state.copy()))
-                    if not used or not len(words):
-                        break
+                    self.index.note(block.t, first, (first, byte, state.copy()))
                 left = words
-                if len(data) % size:
-                    break
-        end = self.path.stat().st_size
-        if byte != end or machine.unfinished(state):
-            yield RawBlock.empty(
-                first,
-                Flaw(
-                    "truncated file",
-                    f"byte {byte}",
-                    f"{end - byte} bytes after the last whole one"
-                    if byte != end
-                    else "the end of the file inside a packet",
-                    f"{self.format} words of {size} bytes" if size > 1 else "a whole record",
-                    "copy the file again; a recording cut short loses its last events",
-                ),
-            )
+        left_over = self.path.stat().st_size - byte
+        if left_over or machine.unfinished(state):
+            found = "the end of the file inside a packet"
+            if left_over:
+                found = f"{left_over} bytes after the last whole one"
+            expected = f"{self.format} words of {size} bytes" if size > 1 else "a whole record"
+            hint = "copy the file again; a recording cut short loses its last events"
+            flaw = Flaw("truncated file", f"byte {byte}", found, expected, hint)
+            yield RawBlock.empty(first, flaw)
 
     def _decode(
         self, words: np.ndarray, state: np.ndarray, first: int, byte: int
@@ -125,18 +114,11 @@ class WordSource(FileSource):
         used, n = machine.decode(words, state, tally, t, x, y, p)
         flaws: tuple[Flaw, ...] = ()
         if tally[UNKNOWN]:
-            at = int(tally[FIRST_UNKNOWN])
-            size = machine.word.itemsize
-            flaws = (
-                Flaw(
-                    "unknown words",
-                    f"byte {byte + at * size}",
-                    f"{int(words[at]):#0{2 * size + 2}x}",
-                    f"{self.format} words",
-                    "the file is damaged or of a newer format",
-                    int(tally[UNKNOWN]),
-                ),
-            )
+            at, size = int(tally[FIRST_UNKNOWN]), machine.word.itemsize
+            where, found = f"byte {byte + at * size}", f"{int(words[at]):#0{2 * size + 2}x}"
+            expected, hint = f"{self.format} words", "the file is damaged or of a newer format"
+            count = int(tally[UNKNOWN])
+            flaws = (Flaw("unknown words", where, found, expected, hint, count),)
         t, x, y, p = t[:n], x[:n], y[:n], p[:n]
         if self.size is not None:
             y = _mirror(y, self.size[0]) if self.upside_down else y
