@@ -70,7 +70,9 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
             what = "AEDAT 2.0 of a camera whose addresses are not known"
             raise refuse(what, found=chip or "no line AEChip", expected=known)
         notes = {"camera": chip}
-        return WordSource(path, "AEDAT 2.0", size, notes, start, machine, True, mirrored=True)
+        return WordSource(
+            path, "AEDAT 2.0", size, notes, start, machine, upside_down=True, mirrored=True
+        )
     if any(re.match(r"Format:.*SerializedTS", line) for line in lines):
         raise refuse(
             "compressed AEDAT 3 packets are not supported",
@@ -85,7 +87,8 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
         what = "AEDAT 3.0 counts rows from the bottom of a camera that is not known"
         raise refuse(what, found=", ".join(cameras) or "no line Source", expected=known)
     notes = {"camera": ", ".join(cameras)} if cameras else {}
-    return WordSource(path, f"AEDAT {version}", size, notes, start, PACKETS, version == "3.0")
+    upside_down = version == "3.0"
+    return WordSource(path, f"AEDAT {version}", size, notes, start, PACKETS, upside_down)
 
 
 def _size(camera: str) -> tuple[int, int] | None:

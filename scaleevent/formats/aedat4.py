@@ -134,13 +134,8 @@ class Aedat4Source(FileSource):
 def _to_block(first: int, packets: list[np.ndarray]) -> RawBlock:
     """Join packets to one block."""
     events = np.concatenate(packets)
-    return RawBlock(
-        first,
-        events["t"].astype(np.int64),
-        np.ascontiguousarray(events["x"]),
-        np.ascontiguousarray(events["y"]),
-        events["on"].astype(np.uint8),
-    )
+    x, y = (np.ascontiguousarray(events[name]) for name in "xy")
+    return RawBlock(first, events["t"].astype(np.int64), x, y, events["on"].astype(np.uint8))
 
 
 def _decoder(path: Path) -> aedat.Decoder:
@@ -180,13 +175,9 @@ def _check_header(path: Path) -> Flaw | None:
             raise ValueError(f"compression {compression}, description of {text_length} bytes")
         buffer[text + 4 : text + 4 + text_length].decode("utf-8")
     if table_position > size:
-        return Flaw(
-            "truncated file",
-            f"byte {size}",
-            "the end of the file",
-            f"data up to byte {table_position}",
-            "copy the file again; a recording cut short loses its last events",
-        )
+        expected = f"data up to byte {table_position}"
+        hint = "copy the file again; a recording cut short loses its last events"
+        return Flaw("truncated file", f"byte {size}", "the end of the file", expected, hint)
     return None
 
 

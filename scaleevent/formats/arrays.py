@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -37,23 +37,15 @@ def matches(head: bytes, path: Path) -> bool:
     return zipped or head.startswith(NPY_MAGIC)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A place in the file where rows of one type follow each other without gaps.
+class Rows(NamedTuple):
+    """A place in the file where rows of one type follow each other without gaps."""
 
-    Args:
-        member: Name in the archive; empty for a plain .npy file.
-        skip: Number of bytes in the member before the first row.
-        row: Type of a row: a number, a record, or a few numbers.
-    """
-
-    member: str
-    skip: int
-    row: np.dtype
+    member: str  # name in the archive; empty for a plain .npy file
+    skip: int  # bytes in the member before the first row
+    row: np.dtype  # a number, a record, or a few numbers
 
 
-@dataclass(frozen=True)
-class Array:
+class Array(NamedTuple):
     """Header of one stored array; its data begin at byte `end`."""
 
     member: str

@@ -23,8 +23,7 @@ MICROSECONDS_PER = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 
 _FACTORS = {"s": 1_000_000, "ms": 1000}  # the same as integers, where that is exact
 
-SAMPLE = 1 << 16
-"""Number of events that are examined to find the column order and the time unit."""
+SAMPLE = 1 << 16  # number of events that are examined to find the column order and the time unit
 
 _MAX_BACKWARD = 0.05  # fraction of backward steps in time that jitter may explain
 

@@ -76,11 +76,8 @@ def _size(header: dict[str, str], path: Path) -> tuple[int, int] | None:
     if not any(stated):
         return None
     if not all(side.isdigit() and 0 < int(side) < 1 << 15 for side in stated):
-        raise DataError(
-            "the header's sensor size is broken",
-            where=f"{path}, header",
-            found=f"Width {stated[1]!r}, Height {stated[0]!r}",
-        )
+        where, found = f"{path}, header", f"Width {stated[1]!r}, Height {stated[0]!r}"
+        raise DataError("the header's sensor size is broken", where=where, found=found)
     return int(stated[0]), int(stated[1])
 
 

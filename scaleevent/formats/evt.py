@@ -28,12 +28,8 @@ EVT2_STATE = (-1, 0)
 EVT3_STATE = (-1, 0, 0, -1, -1)
 """For EVT3: TIME_HIGH (-1: none), number of wraps, TIME_LOW, row, next column (-1: unknown)."""
 
-VECTOR = 12
-"""Maximum number of events in one EVT3 word; output arrays need this many spare places."""
-
-WIDE_VECTOR = 32
-"""The same for an EVT2.1 word."""
-
+VECTOR = 12  # maximum number of events in one EVT3 word; output arrays need this many spare places
+WIDE_VECTOR = 32  # the same for an EVT2.1 word
 _COLUMN_LIMIT = 0x7FFF  # a vector that continues beyond any sensor stays here instead of wrapping
 
 

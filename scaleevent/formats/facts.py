@@ -12,14 +12,9 @@ from scaleevent.errors import DataError
 from scaleevent.formats.recording import Recording
 from scaleevent.formats.source import JITTER_US
 
-RATE_BIN_US = 10_000
-"""Width of the time bins from which the peak rate is computed."""
-
-SAMPLED_ABOVE = 4_000_000
-"""Longer recordings are sampled if a header or an index has the number and times of events."""
-
-SAMPLE_PARTS = 64
-"""Number of short blocks in such a sample."""
+RATE_BIN_US = 10_000  # width of the time bins from which the peak rate is computed
+SAMPLED_ABOVE = 4_000_000  # longer recordings are sampled if their source has an `extent`
+SAMPLE_PARTS = 64  # number of short blocks in such a sample
 
 
 def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:

@@ -208,12 +208,6 @@ class Hdf5Source(FileSource):
         where = f"{self.path}, dataset {self.columns['t'].dataset}"
         return to_block(first, stored, self.unit, where, self.offset)
 
-    def _time(self, data: dict[str, h5py.Dataset], at: int) -> int:
-        """Time of one event in microseconds."""
-        place = self.columns["t"]
-        stored = place.read(data[place.dataset], at, at + 1, {})
-        return int(to_microseconds(stored, self.unit, at, str(self.path), self.offset)[0])
-
     def _bisect(
         self, data: dict[str, h5py.Dataset], start_us: int | None, end_us: int | None
     ) -> tuple[int, int]:
@@ -228,7 +222,10 @@ class Hdf5Source(FileSource):
 
         def time(chunk: int) -> int:
             if chunk not in times:
-                times[chunk] = self._time(data, chunk * step)
+                at, place = chunk * step, self.columns["t"]
+                stored = place.read(data[place.dataset], at, at + 1, {})
+                us = to_microseconds(stored, self.unit, at, str(self.path), self.offset)
+                times[chunk] = int(us[0])
             return times[chunk]
 
         if len(chunks) < 2:

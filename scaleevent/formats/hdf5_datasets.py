@@ -176,7 +176,10 @@ def streams(
     for item in _walk(file, set()):
         if isinstance(item, h5py.Group):
             vectors = {name: item[name] for name in item if is_dataset(item, name)}
-            vectors = {name: data for name, data in vectors.items() if _vector(data)}
+            # (K,), or (K, 1) or (1, K) as MATLAB stores it
+            vectors = {
+                n: d for n, d in vectors.items() if d.ndim == 1 or d.ndim == 2 and 1 in d.shape
+            }
             names = find_columns(vectors)
             if names:
                 yield item.name, _columns(item, {key: vectors[name] for key, name in names.items()})
@@ -191,11 +194,6 @@ def streams(
                 yield item.name, _table(checked(item, path), order, path)
 
 
-def _vector(data: h5py.Dataset) -> bool:
-    """Whether the shape is (K,), or (K, 1) or (1, K) as MATLAB stores it."""
-    return data.ndim == 1 or data.ndim == 2 and 1 in data.shape
-
-
 def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Places, int]:
     """Location of four vectors, and their length."""
     path = Path(group.file.filename)
@@ -207,9 +205,8 @@ def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Place
         else:
             (places[key],), lengths[key] = _lines(data, 1)
     if len(set(lengths.values())) > 1:
-        raise DataError(
-            "event columns differ in length", where=f"{path}, {group.name}", found=lengths
-        )
+        where = f"{path}, {group.name}"
+        raise DataError("event columns differ in length", where=where, found=lengths)
     return places, lengths["t"]
 
 
@@ -239,12 +236,8 @@ def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
 def values(data: h5py.Dataset, count: int, path: Path) -> np.ndarray:
     """All values of a small dataset, flat; a DataError unless there are `count` of them."""
     if checked(data, path).size != count:
-        raise DataError(
-            "wrong number of values",
-            where=f"{path}, dataset {data.name}",
-            found=data.shape,
-            expected=count,
-        )
+        where = f"{path}, dataset {data.name}"
+        raise DataError("wrong number of values", where=where, found=data.shape, expected=count)
     return np.ravel(data[()])
 
 

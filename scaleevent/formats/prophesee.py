@@ -61,8 +61,12 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
     )
     encoding = _encoding(header, path)
     machine = ENCODINGS[encoding]
-    if encoding == "EVT2.1" and _endianness(header, details, path) == "legacy":
-        machine = HALVES_SWAPPED
+    if encoding == "EVT2.1":
+        order = header.get("endianness", details.get("endianness", "little")).strip().lower()
+        if order not in ("little", "legacy"):
+            where, expected = f"{path}, header", "little or legacy"
+            raise DataError("unknown endianness", where=where, found=order, expected=expected)
+        machine = HALVES_SWAPPED if order == "legacy" else machine
     return WordSource(path, encoding, _size(header, details, path), header, start, machine)
 
 
@@ -78,15 +82,6 @@ def _encoding(header: dict[str, str], path: Path) -> str:
             "RAW encoding is not supported", where=where, found=named, expected=expected
         )
     return named
-
-
-def _endianness(header: dict[str, str], details: dict[str, str], path: Path) -> str:
-    """Order of the halves of a 64-bit word: little (low half first) or legacy."""
-    stated = header.get("endianness", details.get("endianness", "little")).strip().lower()
-    if stated not in ("little", "legacy"):
-        where, expected = f"{path}, header", "little or legacy"
-        raise DataError("unknown endianness", where=where, found=stated, expected=expected)
-    return stated
 
 
 def _size(header: dict[str, str], details: dict[str, str], path: Path) -> tuple[int, int] | None:

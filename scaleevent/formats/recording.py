@@ -146,14 +146,9 @@ class Recording:
             if self.segment not in (None, latest):
                 counts.drop("in another segment", len(block))
                 continue
-            events = Events.unchecked(
-                block.t,
-                block.x.astype(np.uint16, copy=False),
-                block.y.astype(np.uint16, copy=False),
-                block.p,
-                self.height,
-                self.width,
-            ).between(start_us, end_us)
+            x, y = (column.astype(np.uint16, copy=False) for column in (block.x, block.y))
+            events = Events.unchecked(block.t, x, y, block.p, self.height, self.width)
+            events = events.between(start_us, end_us)
             counts.drop("outside the time range", len(block) - len(events))
             if len(events):
                 counts.add_events(events, latest if self.segment is None else 0)
@@ -339,17 +334,11 @@ class Recording:
             return block
         off = (x < 0) | (x >= self.width) | (y < 0) | (y >= self.height)
         first, count = int(np.argmax(off)), int(np.count_nonzero(off))
-        self._raise_or_count(
-            Flaw(
-                "events off the sensor",
-                f"event {block.first + first}",
-                f"x = {x[first]}, y = {y[first]}; {count} such events in the "
-                f"{len(block)} from event {block.first}",
-                f"0 <= x < {self.width}, 0 <= y < {self.height}",
-                "give the true sensor size, or the file is damaged",
-                count,
-            )
-        )
+        where, pixel = f"event {block.first + first}", f"x = {x[first]}, y = {y[first]}"
+        found = f"{pixel}; {count} such events in the {len(block)} from event {block.first}"
+        expected = f"0 <= x < {self.width}, 0 <= y < {self.height}"
+        hint = "give the true sensor size, or the file is damaged"
+        self._raise_or_count(Flaw("events off the sensor", where, found, expected, hint, count))
         self.counts.drop("off the sensor", count)
         return block.take(~off)
 

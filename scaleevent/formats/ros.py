@@ -193,12 +193,8 @@ class RosSource(FileSource):
             try:
                 stamp, image = IMAGES[kind](data, self.cdr)
             except DataError as error:
-                raise DataError(
-                    error.what,
-                    where=f"{self.path}, topic {self.images}, message {index}",
-                    found=error.found,
-                    expected=error.expected,
-                ) from error
+                error.where = f"{self.path}, topic {self.images}, message {index}"
+                raise
             yield Frame(image, stamp // 1000, stamp // 1000)
 
     def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[int, bytes]]:

@@ -10,8 +10,7 @@ from scaleevent.formats.source import Source
 SENSORS = ((128, 128), (180, 240), (240, 304), (260, 346), (320, 320), (480, 640), (720, 1280))
 """(height, width) of common event cameras."""
 
-LARGEST = 2048
-"""Maximum number of rows or columns of a sensor that is estimated from its events."""
+LARGEST = 2048  # maximum number of rows or columns of a sensor that is estimated from its events
 
 
 def measured_size(

@@ -15,8 +15,7 @@ from scaleevent.errors import DataError, ScaleEventError
 BLOCK = 1 << 18
 """Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
-JITTER_US = 1000
-"""Backward steps in time up to this are sorted and counted; larger ones are damage."""
+JITTER_US = 1000  # backward steps in time up to this are sorted and counted; larger ones are damage
 
 COPY_AGAIN = "copy the file again; a download or recording cut short looks like this"
 

@@ -20,8 +20,7 @@ DROPPED, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
 """Entries of the tally that a decoder fills: unusable events, words that are triggers, other words,
 undecodable words, and the index of the first undecodable word (-1: none). `TALLY` is its length."""
 
-CLOCK = (0, 0)
-"""State of `unwrap` before the first word: latest time, number of wraps."""
+CLOCK = (0, 0)  # state of `unwrap` before the first word: latest time, number of wraps
 
 _HALF = 1 << 31
 
