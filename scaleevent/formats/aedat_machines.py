@@ -156,10 +156,6 @@ def decode_packets(
     return at, n
 
 
-def _inside_a_packet(state: np.ndarray) -> bool:
-    return bool(state[_EVENTS_LEFT] or state[_SKIP])
-
-
 PACKETS = Machine(
     np.dtype("u1"),
     (0, 0, 0, -1, 0),
@@ -167,5 +163,5 @@ PACKETS = Machine(
     dropped="marked invalid",
     triggers="packets of other cameras",
     others="packets of frames, IMU samples and others",
-    unfinished=_inside_a_packet,
+    unfinished=(_EVENTS_LEFT, _SKIP),
 )

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -139,23 +140,19 @@ def _headers(path: Path) -> list[Array]:
                 raise ValueError(f"npy version {version}")
             shape, fortran, dtype = _HEADER_READERS[version](file)
             end = file.tell()
-        where = f"{path}, array {name}" if name else str(path)
+        refuse = partial(DataError, where=f"{path}, array {name}" if name else path)
         if dtype.hasobject:
-            raise DataError(
+            raise refuse(
                 "Python objects instead of numbers",
-                where=where,
                 found=f"dtype {dtype}",
                 expected="numeric arrays; objects would run code when read",
                 hint="save the columns as plain arrays: np.savez(path, t=t, x=x, y=y, p=p)",
             )
         declared = prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or end + declared > size:
-            raise DataError(
-                "truncated file",
-                where=where,
-                found=f"{max(size - end, 0)} bytes of data",
-                expected=f"{declared} bytes for shape {shape} {dtype}",
-            )
+            found = f"{max(size - end, 0)} bytes of data"
+            expected = f"{declared} bytes for shape {shape} {dtype}"
+            raise refuse("truncated file", found=found, expected=expected)
         arrays.append(Array(name, shape, fortran, dtype, end))
     return arrays
 
@@ -168,8 +165,7 @@ def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[dict[str,
         lengths = {name: flat[name].shape[0] for name in names.values()}
         if len(set(lengths.values())) > 1:
             raise DataError("event columns differ in length", where=path, found=lengths)
-        columns: dict[str, Place] = {key: (flat[name].rows(), ()) for key, name in names.items()}
-        return columns, flat[names["t"]].shape[0]
+        return {key: (flat[name].rows(), ()) for key, name in names.items()}, lengths[names["t"]]
     for array in flat.values():
         names = find_columns(array.dtype.names or ())
         if names:

@@ -99,11 +99,10 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
     firsts = [extent.first_us, *(int(part.t.min()) for part in sample), extent.last_us]
     if any(later < earlier - JITTER_US for earlier, later in pairwise(firsts)):
         return None
-    seen = positive = 0
+    seen = sum(len(block) for block in sample)
+    positive = sum(int(np.count_nonzero(block.p)) for block in sample)
     peak = 0.0
     for block in sample:
-        seen += len(block)
-        positive += int(np.count_nonzero(block.p))
         rates = Rates()
         rates.add(np.sort(block.t))
         span = int(block.t.max() - block.t.min())

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
@@ -54,9 +52,7 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
         where = f"{path}, variable {names['matrix']}"
         columns = _columns(stored[names["matrix"]], options.columns, where)
     else:
-        columns = {
-            key: Column(stored[name].values, stored[name].kind) for key, name in names.items()
-        }
+        columns = {key: stored[name] for key, name in names.items()}
     lengths = {name: len(column.values) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
@@ -65,22 +61,10 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column as stored, and the type that its values have in MATLAB."""
-
-    values: np.ndarray
-    kind: np.dtype
-
-    def part(self, first: int, count: int) -> np.ndarray:
-        """`count` values from `first` on, in their MATLAB type."""
-        return self.values[first : first + count].astype(self.kind, copy=False)
-
-
-@dataclass(frozen=True)
 class MatlabSource(FileSource):
     """The four columns of one MATLAB file, in memory."""
 
-    columns: dict[str, Column]
+    columns: dict[str, Numbers]
     unit: str
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
@@ -115,11 +99,12 @@ def _load(path: Path, chosen: list[Variable]) -> dict[str, Numbers]:
     return {name: array for variable in chosen for name, array in variable.load().items()}
 
 
-def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Column]:
+def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Numbers]:
     """The columns t, x, y, p of a matrix of four columns or four rows."""
     rows, columns = matrix.shape
     table = matrix.values.reshape(columns, rows)
     table = table.T if columns == 4 else table
     head = table[:SAMPLE].astype(matrix.kind, copy=False)
     order = column_order(head, given, where) if len(table) else "xypt"
-    return {name: Column(table[:, order.index(name)], matrix.kind) for name in "txyp"}
+    parts = {name: table[:, order.index(name)] for name in "txyp"}
+    return {name: Numbers(name, part.shape, part, matrix.kind) for name, part in parts.items()}

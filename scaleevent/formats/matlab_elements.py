@@ -38,6 +38,10 @@ class Numbers(NamedTuple):
     values: np.ndarray  # first index fastest, in the type in which they are stored
     kind: np.dtype  # their type in MATLAB, which stores whole doubles in fewer bytes
 
+    def part(self, first: int, count: int) -> np.ndarray:
+        """`count` values from `first` on, in their MATLAB type."""
+        return self.values[first : first + count].astype(self.kind, copy=False)
+
 
 class Variable(NamedTuple):
     """A variable of a file, not yet loaded."""

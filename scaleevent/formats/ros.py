@@ -161,7 +161,7 @@ class RosSource(FileSource):
         flaws: list[Flaw] = []
         gathered = 0
         done: RawBlock | None = None
-        for index, (stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
+        for index, (_, stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
             if done is not None:
                 # of several messages recorded at one time, the bag's index finds only the first
                 place = (stamp, index, first, state.copy()) if stamp != recorded else None
@@ -187,9 +187,7 @@ class RosSource(FileSource):
         """The images, at the stamps of their headers; ROS does not state the exposure."""
         if self.images is None:
             return
-        with _opened(self.path) as bag:
-            kind = next(link.msgtype for link in bag.connections if link.topic == self.images)
-        for index, (_, data) in enumerate(self._messages(self.images)):
+        for index, (kind, _, data) in enumerate(self._messages(self.images)):
             try:
                 stamp, image = IMAGES[kind](data, self.cdr)
             except DataError as error:
@@ -197,12 +195,12 @@ class RosSource(FileSource):
                 raise
             yield Frame(image, stamp // 1000, stamp // 1000)
 
-    def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Time of recording in ns and content of the messages of a topic, from time `start` on."""
+    def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[str, int, bytes]]:
+        """Type, time of recording in ns and content of a topic's messages, from `start` on."""
         with _opened(self.path) as bag:
             links = [link for link in bag.connections if link.topic == topic]
-            for _, stamp, data in bag.messages(links, start=start):
-                yield stamp, data
+            for link, stamp, data in bag.messages(links, start=start):
+                yield link.msgtype, stamp, data
 
     def _decode_array(self, data: bytes) -> Columns:
         """The events of a message that is an array of events."""

@@ -39,7 +39,7 @@ class Machine:
         dropped: Why the events counted as `DROPPED` cannot be used.
         triggers: Name of the words counted as `TRIGGERS`.
         others: Name of the words counted as `OTHER`.
-        unfinished: Whether a state is inside a packet, where a complete file does not end.
+        unfinished: Entries of the state that are not 0 inside a packet, where no whole file ends.
     """
 
     word: np.dtype
@@ -49,7 +49,7 @@ class Machine:
     dropped: str = "before the first time and row"
     triggers: str = "external triggers"
     others: str = "other words"
-    unfinished: Callable[[np.ndarray], bool] = lambda state: False
+    unfinished: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class WordSource(FileSource):
                     self.index.note(block.t, first, (first, byte, state.copy()))
                 left = words
         left_over = self.path.stat().st_size - byte
-        if left_over or machine.unfinished(state):
+        if left_over or any(state[entry] for entry in machine.unfinished):
             found = "the end of the file inside a packet"
             if left_over:
                 found = f"{left_over} bytes after the last whole one"
