@@ -13,7 +13,7 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts
 from scaleevent.formats.recording import MAX_SEGMENTS, Recording
-from scaleevent.formats.source import JITTER_US, Extent, Flaw, RawBlock, Source
+from scaleevent.formats.source import JITTER_US, Flaw, RawBlock, Segment, Source
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pairing import EventStream
 from scaleevent.pairs.store import PairStore
@@ -375,7 +375,7 @@ class Indexed(Blocks):
     """A source whose index tells how much there is."""
 
     def extent(self):
-        return Extent(10_000_000, 5, 10_000_004)
+        return Segment(5, 10_000_004, 10_000_000)
 
     def sample(self, parts):
         for number in range(parts):

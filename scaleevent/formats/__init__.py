@@ -105,20 +105,16 @@ def open_recording(
     """
     path = Path(path)
     if size is not None and not all(0 < side <= _MAX_SIDE for side in size):
-        raise ConfigError(
-            "invalid sensor size",
-            found=f"height {size[0]}, width {size[1]}",
-            expected=f"1 .. {_MAX_SIDE} each",
-        )
+        found = f"height {size[0]}, width {size[1]}"
+        raise ConfigError("invalid sensor size", found=found, expected=f"1 .. {_MAX_SIDE} each")
     if time_unit is not None and time_unit not in MICROSECONDS_PER:
-        raise ConfigError(
-            "unknown time unit", found=time_unit, expected=", ".join(MICROSECONDS_PER)
-        )
+        units = ", ".join(MICROSECONDS_PER)
+        raise ConfigError("unknown time unit", found=time_unit, expected=units)
     if columns is not None and sorted(columns) != sorted("txyp"):
+        expected = "the letters t, x, y, p, each once, such as txyp"
         raise ConfigError(
-            "not an order of four columns", where="columns", found=columns,
-            expected="the letters t, x, y, p, each once, such as txyp",
-        )  # fmt: skip
+            "not an order of four columns", where="columns", found=columns, expected=expected
+        )
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
     source = _module_for(path).open_source(path, ReadOptions(time_unit, columns))
@@ -167,12 +163,7 @@ def read_events(
         MissingPackageError: The format needs a package that is not installed.
     """
     recording = open_recording(
-        path,
-        size=size,
-        time_unit=time_unit,
-        columns=columns,
-        max_bad=max_bad,
-        segment=segment,
+        path, size=size, time_unit=time_unit, columns=columns, max_bad=max_bad, segment=segment
     )
     blocks = list(recording.blocks(start_us, end_us))
     stretches = recording.counts.segments
@@ -194,22 +185,16 @@ def _module_for(path: Path) -> Format:
     except OSError as error:
         raise DataError("cannot read the file", where=path, found=error.strerror) from error
     if not head:
-        raise DataError(
-            "empty file", where=path, found="0 bytes", expected="an event recording",
-            hint="the recording or its copy failed: look at the original",
-        )  # fmt: skip
+        hint = "the recording or its copy failed: look at the original"
+        expected = "an event recording"
+        raise DataError("empty file", where=path, found="0 bytes", expected=expected, hint=hint)
     for module in FORMATS.values():
         if module.matches(head, path):
             return module
+    kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
     raise NotEventsError(
         "not an event recording this version reads",
         where=path,
-        found=_looks_like(head),
+        found=next(kinds, f"unknown content, first bytes {head[:8].hex(' ')}"),
         expected=", ".join(FORMATS),
     )
-
-
-def _looks_like(head: bytes) -> str:
-    """Describe a file by its first bytes, for the error message."""
-    kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
-    return next(kinds, f"unknown content, first bytes {head[:8].hex(' ')}")

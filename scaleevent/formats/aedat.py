@@ -7,6 +7,7 @@ bottom; here both count from the top left, as in AEDAT 3.1.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from scaleevent.errors import DataError
@@ -50,49 +51,31 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
         head = file.read(MAX_HEADER_BYTES)
     lines, start = header_lines(head, MARK)
     version = head.split(b"\n", 1)[0][len(MAGIC) :].strip().decode("latin-1")
+    refuse = partial(DataError, where=f"{path}, header")
     if version not in _VERSIONS or not lines:
-        raise DataError(
-            "unsupported AEDAT version",
-            where=f"{path}, header",
-            found=version[:20],
-            expected=", ".join((*_VERSIONS, "4.0")),
-        )
+        expected = ", ".join((*_VERSIONS, "4.0"))
+        raise refuse("unsupported AEDAT version", found=version[:20], expected=expected)
     if start > MAX_HEADER_BYTES - (1 << 16):
         raise DataError(
             "AEDAT header without end",
             where=f"{path}, byte {start}",
             found=f"comment lines up to there in the first {len(head)} bytes",
         )
+    known = "DVS128, or DAVIS128, 208, 240, 346 or 640"
     if version == "2.0":
-        return _aedat2(path, lines, start)
-    return _aedat3(path, lines, start, version)
-
-
-def _aedat2(path: Path, lines: list[str], start: int) -> WordSource:
-    """Decoder of the address events of the camera that the header names."""
-    stated = [line.partition(":")[2] for line in lines if line.strip().startswith("AEChip:")]
-    chip = stated[0].strip().split(".")[-1] if stated else ""
-    size = _size(chip)
-    if size is None:
-        raise DataError(
-            "AEDAT 2.0 of a camera whose addresses are not known",
-            where=f"{path}, header",
-            found=chip or "no line AEChip",
-            expected="DVS128, or DAVIS128, 208, 240, 346 or 640",
+        stated = [line.partition(":")[2] for line in lines if line.strip().startswith("AEChip:")]
+        chip = stated[0].strip().split(".")[-1] if stated else ""
+        size, machine = _size(chip), DVS128 if CHIPS[0][0].search(chip) else DAVIS
+        if size is None:
+            what = "AEDAT 2.0 of a camera whose addresses are not known"
+            raise refuse(what, found=chip or "no line AEChip", expected=known)
+        notes = {"camera": chip}
+        return WordSource(
+            path, "AEDAT 2.0", size, notes, start, machine, upside_down=True, mirrored=True
         )
-    machine = DVS128 if CHIPS[0][0].search(chip) else DAVIS
-    notes = {"camera": chip}
-    return WordSource(
-        path, "AEDAT 2.0", size, notes, start, machine, upside_down=True, mirrored=True
-    )
-
-
-def _aedat3(path: Path, lines: list[str], start: int, version: str) -> WordSource:
-    """Decoder of the packets of the first camera in the file."""
     if any(re.match(r"Format:.*SerializedTS", line) for line in lines):
-        raise DataError(
+        raise refuse(
             "compressed AEDAT 3 packets are not supported",
-            where=f"{path}, header",
             found="format SerializedTS",
             expected="format RAW",
             hint="write the recording again without compression",
@@ -101,16 +84,11 @@ def _aedat3(path: Path, lines: list[str], start: int, version: str) -> WordSourc
     sizes = {_size(camera) for camera in cameras}
     size = sizes.pop() if len(sizes) == 1 else None
     if version == "3.0" and size is None:
-        raise DataError(
-            "AEDAT 3.0 counts rows from the bottom of a camera that is not known",
-            where=f"{path}, header",
-            found=", ".join(cameras) or "no line Source",
-            expected="DVS128, or DAVIS128, 208, 240, 346 or 640",
-        )
+        what = "AEDAT 3.0 counts rows from the bottom of a camera that is not known"
+        raise refuse(what, found=", ".join(cameras) or "no line Source", expected=known)
     notes = {"camera": ", ".join(cameras)} if cameras else {}
-    return WordSource(
-        path, f"AEDAT {version}", size, notes, start, PACKETS, upside_down=version == "3.0"
-    )
+    upside_down = version == "3.0"
+    return WordSource(path, f"AEDAT {version}", size, notes, start, PACKETS, upside_down)
 
 
 def _size(camera: str) -> tuple[int, int] | None:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
-from scaleevent.formats.source import BLOCK, Flaw, Frame, RawBlock, ReadOptions, Source
+from scaleevent.formats.source import (
+    BLOCK,
+    FileSource,
+    Flaw,
+    Frame,
+    RawBlock,
+    ReadOptions,
+    errors_as_damage,
+)
 
 if TYPE_CHECKING:
     import aedat
 
 MAGIC = b"#!AER-DAT4.0\r\n"
+_damage = partial(errors_as_damage, "or truncated AEDAT4 file")
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -45,29 +55,23 @@ def open_source(path: Path, options: ReadOptions) -> Aedat4Source:
         notes["read"] = f"events {events[0]}" + (f", frames {frames[0]}" if frames else "")
     height, width = streams[events[0]]["height"], streams[events[0]]["width"]
     size = (height, width) if height and width else None
-    return Aedat4Source(path, size, notes, events[0], frames[0] if frames else None, cut)
+    images = frames[0] if frames else None
+    return Aedat4Source(path, "AEDAT4", size, notes, events[0], images, cut)
 
 
 @dataclass(frozen=True)
-class Aedat4Source(Source):
+class Aedat4Source(FileSource):
     """Decoder of one AEDAT4 file.
 
     Args:
-        path: The file.
-        size: (height, width) of the event stream.
-        notes: The streams in the file.
         events: Id of the event stream.
         images: Id of the frame stream, or None.
         cut: The damage if the file is shorter than its header states.
     """
 
-    path: Path
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     events: int
     images: int | None
     cut: Flaw | None
-    format = "AEDAT4"
 
     @property
     def has_frames(self) -> bool:
@@ -114,15 +118,14 @@ class Aedat4Source(Source):
         index = 0
         while True:
             try:
-                packet = next(decoder)
-            except StopIteration:
-                return
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # a panic of the decoder is not an Exception
+                with _damage(f"{self.path}, packet {index}"):
+                    packet = next(decoder, None)
+            except DataError as error:
                 if self.cut is not None:
                     raise self.cut.error(self.path, self.cut.hint) from error
-                raise _damage(self.path, f"packet {index}", error) from error
+                raise
+            if packet is None:
+                return
             index += 1
             if packet["stream_id"] == stream:
                 yield packet
@@ -131,13 +134,8 @@ class Aedat4Source(Source):
 def _to_block(first: int, packets: list[np.ndarray]) -> RawBlock:
     """Join packets to one block."""
     events = np.concatenate(packets)
-    return RawBlock(
-        first,
-        events["t"].astype(np.int64),
-        np.ascontiguousarray(events["x"]),
-        np.ascontiguousarray(events["y"]),
-        events["on"].astype(np.uint8),
-    )
+    x, y = (np.ascontiguousarray(events[name]) for name in "xy")
+    return RawBlock(first, events["t"].astype(np.int64), x, y, events["on"].astype(np.uint8))
 
 
 def _decoder(path: Path) -> aedat.Decoder:
@@ -146,22 +144,8 @@ def _decoder(path: Path) -> aedat.Decoder:
         import aedat
     except ImportError as error:
         raise MissingPackageError("aedat", "aedat", "reading AEDAT4 files") from error
-    try:
+    with _damage(f"{path}, header"):
         return aedat.Decoder(path)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the decoder is not an Exception
-        raise _damage(path, "header", error) from error
-
-
-def _damage(path: Path, where: str, error: BaseException) -> DataError:
-    """The DataError for an error of the decoder."""
-    return DataError(
-        "damaged or truncated AEDAT4 file",
-        where=f"{path}, {where}",
-        found=str(error).split("\n")[0],
-        hint="copy the file again; a recording cut short looks like this",
-    )
 
 
 def _check_header(path: Path) -> Flaw | None:
@@ -177,7 +161,7 @@ def _check_header(path: Path) -> Flaw | None:
         prefix = file.read(4)
         length = int.from_bytes(prefix, "little")
         buffer = file.read(min(length, 1 << 24))
-    try:
+    with _damage(f"{path}, header at byte {len(MAGIC)}"):
         if len(prefix) < 4 or len(buffer) < length:
             raise ValueError(f"header of {length} bytes in a file of {size}")
         at = _table_field(buffer, 0)
@@ -190,16 +174,10 @@ def _check_header(path: Path) -> Flaw | None:
         if not 0 <= compression <= 4 or not at or text + 4 + text_length > length:
             raise ValueError(f"compression {compression}, description of {text_length} bytes")
         buffer[text + 4 : text + 4 + text_length].decode("utf-8")
-    except (ValueError, struct.error) as error:
-        raise _damage(path, f"header at byte {len(MAGIC)}", error) from error
     if table_position > size:
-        return Flaw(
-            "truncated file",
-            f"byte {size}",
-            "the end of the file",
-            f"data up to byte {table_position}",
-            "copy the file again; a recording cut short loses its last events",
-        )
+        expected = f"data up to byte {table_position}"
+        hint = "copy the file again; a recording cut short loses its last events"
+        return Flaw("truncated file", f"byte {size}", "the end of the file", expected, hint)
     return None
 
 

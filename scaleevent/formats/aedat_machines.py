@@ -7,11 +7,14 @@ include/libcaer/events/packetHeader.h and polarity.h.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numba as nb
 import numpy as np
 from numpy import ndarray
 
 from scaleevent.formats.words import (
+    CLOCK,
     DROPPED,
     FIRST_UNKNOWN,
     OTHER,
@@ -30,56 +33,44 @@ def _swapped(value: np.uint64) -> int:
 
 
 @nb.njit(nogil=True, cache=True)
-def decode_dvs128(
-    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+def decode_addresses(
+    layout: tuple[int, ...],
+    words: ndarray,
+    state: ndarray,
+    tally: ndarray,
+    t: ndarray,
+    x: ndarray,
+    y: ndarray,
+    p: ndarray,
 ) -> tuple[int, int]:
-    """Decode records of address and time; bit 15 marks special events."""
+    """Decode records of address and time; `layout` states the bits of an address."""
+    special, x_shift, x_mask, y_shift, y_mask, p_shift, p_flip = layout
     latest, wraps = state[0], state[1]
     n = 0
     for k in range(words.size):
         address = _swapped(words[k])
         now, latest, wraps = unwrap(_swapped(words[k] >> np.uint64(32)), latest, wraps)
-        if address & 0x8000:
+        if address & special:
             tally[OTHER] += 1
             continue
         t[n] = now
-        x[n] = (address >> 1) & 0x7F
-        y[n] = (address >> 8) & 0x7F
-        p[n] = 1 - (address & 1)
+        x[n] = (address >> x_shift) & x_mask
+        y[n] = (address >> y_shift) & y_mask
+        p[n] = (address >> p_shift & 1) ^ p_flip
         n += 1
     state[0], state[1] = latest, wraps
     return words.size, n
 
 
-@nb.njit(nogil=True, cache=True)
-def decode_davis(
-    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
-) -> tuple[int, int]:
-    """Decode records of address and time; bit 31 marks frames and IMU samples, bit 10 others."""
-    latest, wraps = state[0], state[1]
-    n = 0
-    for k in range(words.size):
-        address = _swapped(words[k])
-        now, latest, wraps = unwrap(_swapped(words[k] >> np.uint64(32)), latest, wraps)
-        if address & 0x80000400:
-            tally[OTHER] += 1
-            continue
-        t[n] = now
-        x[n] = (address >> 12) & 0x3FF
-        y[n] = (address >> 22) & 0x1FF
-        p[n] = (address >> 11) & 1
-        n += 1
-    state[0], state[1] = latest, wraps
-    return words.size, n
+def _address_machine(*layout: int) -> Machine:
+    decode = partial(decode_addresses, layout)
+    return Machine(np.dtype("<u8"), CLOCK, decode, others="frame, IMU and special samples")
 
 
-def _clock() -> np.ndarray:
-    return np.zeros(2, np.int64)  # latest time, number of wraps
-
-
-_SPECIAL = "frame, IMU and special samples"
-DVS128 = Machine(np.dtype("<u8"), _clock, decode_dvs128, others=_SPECIAL)
-DAVIS = Machine(np.dtype("<u8"), _clock, decode_davis, others=_SPECIAL)
+DVS128 = _address_machine(0x8000, 1, 0x7F, 8, 0x7F, 0, 1)
+DAVIS = _address_machine(0x80000400, 12, 0x3FF, 22, 0x1FF, 11, 0)
+"""By the bits of special samples (DAVIS: 31 for frames and IMU, 10 for others), shift and mask of
+column and row, and the bit of the polarity and whether it is inverted."""
 
 _HEADER, _EVENT = 28, 8
 _POLARITY = 1
@@ -165,20 +156,12 @@ def decode_packets(
     return at, n
 
 
-def _before_packets() -> np.ndarray:
-    return np.array([0, 0, 0, -1, 0], np.int64)
-
-
-def _inside_a_packet(state: np.ndarray) -> bool:
-    return bool(state[_EVENTS_LEFT] or state[_SKIP])
-
-
 PACKETS = Machine(
     np.dtype("u1"),
-    _before_packets,
+    (0, 0, 0, -1, 0),
     decode_packets,
     dropped="marked invalid",
     triggers="packets of other cameras",
     others="packets of frames, IMU samples and others",
-    unfinished=_inside_a_packet,
+    unfinished=(_EVENTS_LEFT, _SKIP),
 )

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.columns import (
-    SAMPLE,
-    column_order,
-    find_columns,
-    find_time_unit,
-    to_block,
+from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.source import (
+    BLOCK,
+    FileSource,
+    RawBlock,
+    ReadOptions,
+    TimeIndex,
+    errors_as_damage,
 )
-from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source, TimeIndex
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -36,23 +38,15 @@ def matches(head: bytes, path: Path) -> bool:
     return zipped or head.startswith(NPY_MAGIC)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A place in the file where rows of one type follow each other without gaps.
+class Rows(NamedTuple):
+    """A place in the file where rows of one type follow each other without gaps."""
 
-    Args:
-        member: Name in the archive; empty for a plain .npy file.
-        skip: Number of bytes in the member before the first row.
-        row: Type of a row: a number, a record, or a few numbers.
-    """
-
-    member: str
-    skip: int
-    row: np.dtype
+    member: str  # name in the archive; empty for a plain .npy file
+    skip: int  # bytes in the member before the first row
+    row: np.dtype  # a number, a record, or a few numbers
 
 
-@dataclass(frozen=True)
-class Array:
+class Array(NamedTuple):
     """Header of one stored array; its data begin at byte `end`."""
 
     member: str
@@ -71,8 +65,8 @@ class Array:
         return Rows(self.member, self.end + index * length * self.dtype.itemsize, self.dtype)
 
 
-Place = tuple[Rows, str | int | None]
-"""Rows, and the field or index of the column if a row is a record or has several values."""
+Place = tuple[Rows, Any]
+"""Rows, and the index of the column in them: (), the name of a field, or (:, column)."""
 
 
 def open_source(path: Path, options: ReadOptions) -> ArraySource:
@@ -85,32 +79,28 @@ def open_source(path: Path, options: ReadOptions) -> ArraySource:
         DataError: No events, Python objects instead of numbers, a truncated or damaged file, or an
             ambiguous column order or time unit.
     """
-    with _damage_as_data_error(path):
+    with errors_as_damage("NumPy file", path):
         arrays = _headers(path)
         columns, length = _find(path, arrays, options.columns)
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
         unit = find_time_unit(sample["t"] if sample else np.empty(0), options.time_unit, str(path))
     kind = "npz" if any(array.member for array in arrays) else "npy"
-    return ArraySource(path, kind, {"time unit": unit}, columns, length, unit)
+    return ArraySource(path, kind, None, {"time unit": unit}, columns, length, unit)
 
 
 @dataclass(frozen=True)
-class ArraySource(Source):
+class ArraySource(FileSource):
     """Decoder of one NumPy file."""
 
-    path: Path
-    format: str
-    notes: dict[str, str]
     columns: dict[str, Place]
     length: int
     unit: str
     index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
-    size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning."""
         first = self.index.before(start_us, 0)
-        with _damage_as_data_error(self.path):
+        with errors_as_damage("NumPy file", self.path):
             for stored in _stored(self.path, self.columns, self.length, first):
                 block = to_block(first, stored, self.unit, str(self.path))
                 yield block
@@ -123,33 +113,14 @@ class ArraySource(Source):
 
 
 @contextmanager
-def _damage_as_data_error(path: Path) -> Iterator[None]:
-    """Convert every error of the zip and npy readers to a DataError."""
-    damage = (
-        OSError, EOFError, KeyError, ValueError, TypeError, OverflowError, RuntimeError,
-        SyntaxError, MemoryError, struct.error, tokenize.TokenError, zlib.error, lzma.LZMAError,
-        zipfile.BadZipFile,
-    )  # fmt: skip
-    try:
-        yield
-    except damage as error:
-        raise DataError(
-            "damaged NumPy file",
-            where=path,
-            found=str(error).split("\n")[0] or type(error).__name__,
-            hint="copy the file again; a download cut short looks like this",
-        ) from error
-
-
-@contextmanager
 def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
     """An archive member, or the plain file for an empty name."""
-    with ExitStack() as stack:
-        if name:
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            yield stack.enter_context(archive.open(name))
-        else:
-            yield stack.enter_context(path.open("rb"))
+    if name:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+            yield file
+    else:
+        with path.open("rb") as file:
+            yield file
 
 
 def _headers(path: Path) -> list[Array]:
@@ -159,40 +130,29 @@ def _headers(path: Path) -> list[Array]:
             sizes = {"": path.stat().st_size}
         else:
             with zipfile.ZipFile(file) as archive:
-                sizes = {
-                    info.filename: info.file_size
-                    for info in archive.infolist()
-                    if info.filename.endswith(".npy")
-                }
+                members = archive.infolist()
+            sizes = {m.filename: m.file_size for m in members if m.filename.endswith(".npy")}
     arrays = []
     for name, size in sizes.items():
         with _member(path, name) as file:
             version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read is None:
+            if version not in _HEADER_READERS:
                 raise ValueError(f"npy version {version}")
-            shape, fortran, dtype = read(file)
+            shape, fortran, dtype = _HEADER_READERS[version](file)
             end = file.tell()
-        where = f"{path}, array {name}" if name else str(path)
+        refuse = partial(DataError, where=f"{path}, array {name}" if name else path)
         if dtype.hasobject:
-            raise DataError(
+            raise refuse(
                 "Python objects instead of numbers",
-                where=where,
                 found=f"dtype {dtype}",
                 expected="numeric arrays; objects would run code when read",
                 hint="save the columns as plain arrays: np.savez(path, t=t, x=x, y=y, p=p)",
             )
         declared = prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or end + declared > size:
-            raise DataError(
-                "truncated file",
-                where=where,
-                found=f"{max(size - end, 0)} bytes of data",
-                expected=f"{declared} bytes for shape {shape} {dtype}",
-            )
+            found = f"{max(size - end, 0)} bytes of data"
+            expected = f"{declared} bytes for shape {shape} {dtype}"
+            raise refuse("truncated file", found=found, expected=expected)
         arrays.append(Array(name, shape, fortran, dtype, end))
     return arrays
 
@@ -205,8 +165,7 @@ def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[dict[str,
         lengths = {name: flat[name].shape[0] for name in names.values()}
         if len(set(lengths.values())) > 1:
             raise DataError("event columns differ in length", where=path, found=lengths)
-        columns: dict[str, Place] = {key: (flat[name].rows(), None) for key, name in names.items()}
-        return columns, flat[names["t"]].shape[0]
+        return {key: (flat[name].rows(), ()) for key, name in names.items()}, lengths[names["t"]]
     for array in flat.values():
         names = find_columns(array.dtype.names or ())
         if names:
@@ -229,9 +188,9 @@ def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[dict[
     by_row = matrix.shape[1] == 4
     length = matrix.shape[0] if by_row else matrix.shape[1]
     if by_row != matrix.fortran:
-        places: list[Place] = [(matrix.rows(4), index) for index in range(4)]
+        places: list[Place] = [(matrix.rows(4), np.s_[:, index]) for index in range(4)]
     else:
-        places = [(matrix.column(index, length), None) for index in range(4)]
+        places = [(matrix.column(index, length), ()) for index in range(4)]
     columns = dict(zip("txyp", places, strict=True))
     sample = next(_stored(path, columns, min(length, SAMPLE)), None)
     if sample:
@@ -261,12 +220,7 @@ def _stored(
                 rows: np.frombuffer(_read(file, count * rows.row.itemsize), rows.row)
                 for rows, file in files.items()
             }
-            yield {
-                name: read[rows] if part is None
-                else read[rows][part] if isinstance(part, str)
-                else read[rows][:, part]
-                for name, (rows, part) in columns.items()
-            }  # fmt: skip
+            yield {name: read[rows][part] for name, (rows, part) in columns.items()}
 
 
 def _read(file: IO[bytes], size: int) -> bytes:

@@ -12,7 +12,7 @@ import numba as nb
 import numpy as np
 from numpy import ndarray
 
-from scaleevent.formats.source import Columns, ReadOptions, empty_columns
+from scaleevent.formats.source import ReadOptions, empty_columns
 from scaleevent.formats.words import Machine, WordSource
 
 _RECORD = 5
@@ -28,7 +28,10 @@ def matches(head: bytes, path: Path) -> bool:
     """
     if path.suffix.lower() != ".bin" or len(head) < _RECORD:
         return False
-    t, x, y, p = _decoded(np.frombuffer(head, np.uint8))
+    columns = empty_columns(len(head) // _RECORD)
+    data, tally = np.frombuffer(head, np.uint8), np.zeros(0, np.int64)
+    _, n = decode(data, np.zeros(1, np.int64), tally, *columns)
+    t, x, y, p = (column[:n] for column in columns)
     twice = (np.diff(t) == 0) & (np.diff(x) == 0) & (np.diff(y) == 0) & (np.diff(p) == 0)
     invalid = twice | (np.diff(t) < 0) | (y[1:] > _OVERFLOW_ROW)
     return len(t) > 0 and int(np.count_nonzero(invalid)) <= _MAX_INVALID * len(t)
@@ -62,15 +65,5 @@ def decode(
     return at, n
 
 
-def _first_state() -> np.ndarray:
-    return np.zeros(1, np.int64)  # us added by overflow records
-
-
-RECORDS = Machine(np.dtype("u1"), _first_state, decode)
-
-
-def _decoded(data: np.ndarray) -> Columns:
-    """The events in some bytes."""
-    t, x, y, p = empty_columns(len(data) // _RECORD)
-    _, n = decode(data, _first_state(), np.zeros(0, np.int64), t, x, y, p)
-    return t[:n], x[:n], y[:n], p[:n]
+RECORDS = Machine(np.dtype("u1"), (0,), decode)
+"""The state is the time in us that overflow records have added."""

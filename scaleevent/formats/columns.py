@@ -23,8 +23,7 @@ MICROSECONDS_PER = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 
 _FACTORS = {"s": 1_000_000, "ms": 1000}  # the same as integers, where that is exact
 
-SAMPLE = 1 << 16
-"""Number of events that are examined to find the column order and the time unit."""
+SAMPLE = 1 << 16  # number of events that are examined to find the column order and the time unit
 
 _MAX_BACKWARD = 0.05  # fraction of backward steps in time that jitter may explain
 
@@ -210,7 +209,8 @@ def to_block(
                 good &= ~bad
         t, x, y, p = t[good], x[good], y[good], p[good]
     t = _microseconds(t, unit, offset)
-    return RawBlock(first, t, _whole(x), _whole(y), _binary(p), dropped, flaws=tuple(flaws))
+    x, y = (pixel if pixel.dtype.kind in "iu" else pixel.astype(np.int32) for pixel in (x, y))
+    return RawBlock(first, t, x, y, _binary(p), dropped, flaws=tuple(flaws))
 
 
 def _invalid_times(t: np.ndarray, unit: str) -> np.ndarray | None:
@@ -221,8 +221,7 @@ def _invalid_times(t: np.ndarray, unit: str) -> np.ndarray | None:
     limit = 2**62 // _FACTORS.get(unit, 1)
     if not len(t) or t.dtype.itemsize <= 4 or -limit <= int(t.min()) and int(t.max()) <= limit:
         return None
-    too_late: np.ndarray = t > limit
-    return too_late | (t < -limit) if t.dtype.kind == "i" else too_late
+    return np.asarray((t > limit) | (t < -limit) if t.dtype.kind == "i" else t > limit)
 
 
 def _microseconds(t: np.ndarray, unit: str, offset: int) -> np.ndarray:
@@ -231,8 +230,7 @@ def _microseconds(t: np.ndarray, unit: str, offset: int) -> np.ndarray:
         t = t.astype(np.float64, copy=False) * MICROSECONDS_PER[unit]
         t = (np.floor(t) if unit == "ns" else np.rint(t)).astype(np.int64)
     elif unit == "us" and offset:
-        shifted: np.ndarray = np.add(t, offset, dtype=np.int64)
-        return shifted
+        return np.asarray(np.add(t, offset, dtype=np.int64))
     else:
         t = t.astype(np.int64, copy=False)
         factor = _FACTORS.get(unit, 1)
@@ -247,11 +245,6 @@ def _invalid_pixels(column: np.ndarray) -> np.ndarray | None:
     with np.errstate(invalid="ignore"):
         invalid = column.astype(np.int32) != column
     return invalid if invalid.any() else None
-
-
-def _whole(column: np.ndarray) -> np.ndarray:
-    """Convert valid pixel coordinates to integers."""
-    return column if column.dtype.kind in "iu" else column.astype(np.int32)
 
 
 def _invalid_polarities(p: np.ndarray) -> np.ndarray | None:

@@ -6,6 +6,7 @@ of u32 time in us and u32 pixel (docs.prophesee.ai, "DAT file format").
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numba as nb
@@ -15,7 +16,7 @@ from numpy import ndarray
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines, key_values
 from scaleevent.formats.source import ReadOptions
-from scaleevent.formats.words import Machine, WordSource, unwrap
+from scaleevent.formats.words import CLOCK, Machine, WordSource, unwrap
 
 MARK = b"% "
 _TYPES = {0: "2D events", 12: "CD events"}
@@ -58,15 +59,15 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
             expected=" or ".join(f"{name} ({code})" for code, name in _TYPES.items()),
         )
     version = header.get("Version", "2").strip()
-    if kind[1] != _RECORD or version not in ("1", "2"):
+    if kind[1] != _RECORD or version not in MACHINES:
         raise DataError(
             "DAT records of another layout",
             where=f"{path}, byte {start + 1}",
             found=f"version {version}, records of {kind[1]} bytes",
             expected=f"version 1 or 2, records of {_RECORD} bytes",
         )
-    machine = V1 if version == "1" else V2
-    return WordSource(path, f"DAT v{version}", _size(header, path), header, start + 2, machine)
+    size, machine = _size(header, path), MACHINES[version]
+    return WordSource(path, f"DAT v{version}", size, header, start + 2, machine)
 
 
 def _size(header: dict[str, str], path: Path) -> tuple[int, int] | None:
@@ -75,54 +76,40 @@ def _size(header: dict[str, str], path: Path) -> tuple[int, int] | None:
     if not any(stated):
         return None
     if not all(side.isdigit() and 0 < int(side) < 1 << 15 for side in stated):
-        raise DataError(
-            "the header's sensor size is broken",
-            where=f"{path}, header",
-            found=f"Width {stated[1]!r}, Height {stated[0]!r}",
-        )
+        where, found = f"{path}, header", f"Width {stated[1]!r}, Height {stated[0]!r}"
+        raise DataError("the header's sensor size is broken", where=where, found=found)
     return int(stated[0]), int(stated[1])
 
 
 @nb.njit(nogil=True, cache=True)
-def _times(words: ndarray, state: ndarray, t: ndarray) -> None:
-    """Fill `t` from the lower halves of the records."""
+def decode(
+    column_bits: int,
+    row_bits: int,
+    words: ndarray,
+    state: ndarray,
+    tally: ndarray,
+    t: ndarray,
+    x: ndarray,
+    y: ndarray,
+    p: ndarray,
+) -> tuple[int, int]:
+    """Decode records: time in the lower half, then column, row and polarity from bit 32 on."""
     latest, wraps = state[0], state[1]
     for k in range(words.size):
         t[k], latest, wraps = unwrap(words[k] & np.uint64(0xFFFFFFFF), latest, wraps)
     state[0], state[1] = latest, wraps
-
-
-@nb.njit(nogil=True, cache=True)
-def decode_v1(
-    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
-) -> tuple[int, int]:
-    """Decode records with 9 bits for the column and 8 for the row."""
-    _times(words, state, t)
+    column, row = np.uint32((1 << column_bits) - 1), np.uint32((1 << row_bits) - 1)
+    row_at, polarity_at = np.uint32(column_bits), np.uint32(column_bits + row_bits)
     for k in range(words.size):
         pixel = np.uint32(words[k] >> np.uint64(32))
-        x[k] = pixel & np.uint32(0x1FF)
-        y[k] = (pixel >> np.uint32(9)) & np.uint32(0xFF)
-        p[k] = (pixel >> np.uint32(17)) & np.uint32(1)
+        x[k] = pixel & column
+        y[k] = (pixel >> row_at) & row
+        p[k] = (pixel >> polarity_at) & np.uint32(1)
     return words.size, words.size
 
 
-@nb.njit(nogil=True, cache=True)
-def decode_v2(
-    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
-) -> tuple[int, int]:
-    """Decode records with 14 bits each for column and row."""
-    _times(words, state, t)
-    for k in range(words.size):
-        pixel = np.uint32(words[k] >> np.uint64(32))
-        x[k] = pixel & np.uint32(0x3FFF)
-        y[k] = (pixel >> np.uint32(14)) & np.uint32(0x3FFF)
-        p[k] = (pixel >> np.uint32(28)) & np.uint32(1)
-    return words.size, words.size
-
-
-def _first_state() -> np.ndarray:
-    return np.zeros(2, np.int64)  # latest time, number of wraps
-
-
-V1 = Machine(np.dtype("<u8"), _first_state, decode_v1)
-V2 = Machine(np.dtype("<u8"), _first_state, decode_v2)
+MACHINES = {
+    "1": Machine(np.dtype("<u8"), CLOCK, partial(decode, 9, 8)),
+    "2": Machine(np.dtype("<u8"), CLOCK, partial(decode, 14, 14)),
+}
+"""Decoders by the version of the format."""

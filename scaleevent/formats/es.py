@@ -44,12 +44,8 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
         head = file.read(_START)
     version, kind = head[12:15], head[15:16]
     if len(version) == 3 and version[0] != 2:
-        raise DataError(
-            "event stream of another version",
-            where=f"{path}, byte 12",
-            found=".".join(map(str, version)),
-            expected="2",
-        )
+        where, found = f"{path}, byte 12", ".".join(map(str, version))
+        raise DataError("event stream of another version", where=where, found=found, expected="2")
     if kind and kind[0] not in MACHINES:
         raise NotEventsError(
             "not an event stream of a camera",
@@ -67,11 +63,8 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
         )
     width, height = (int.from_bytes(head[at : at + 2], "little") for at in (16, 18))
     if not width or not height:
-        raise DataError(
-            "the header's sensor size is broken",
-            where=f"{path}, byte 16",
-            found=f"{width}x{height}",
-        )
+        where, found = f"{path}, byte 16", f"{width}x{height}"
+        raise DataError("the header's sensor size is broken", where=where, found=found)
     notes = {"version": ".".join(map(str, version)), "type": _TYPES[kind[0]]}
     machine = MACHINES[kind[0]]
     return WordSource(path, "ES", (height, width), notes, _START, machine, upside_down=True)
@@ -138,12 +131,8 @@ def decode_atis(
     return at, n
 
 
-def _at_zero() -> np.ndarray:
-    return np.zeros(1, np.int64)  # time of the last event
-
-
 MACHINES = {
-    1: Machine(np.dtype("u1"), _at_zero, decode_dvs, others="reset marks"),
-    2: Machine(np.dtype("u1"), _at_zero, decode_atis, others="exposure measurements"),
+    1: Machine(np.dtype("u1"), (0,), decode_dvs, others="reset marks"),
+    2: Machine(np.dtype("u1"), (0,), decode_atis, others="exposure measurements"),
 }
-"""Decoders by the type of the stream."""
+"""Decoders by the type of the stream; the state is the time of the last event."""

@@ -22,18 +22,14 @@ from numpy import ndarray
 
 from scaleevent.formats.words import DROPPED, FIRST_UNKNOWN, OTHER, TRIGGERS, UNKNOWN
 
-EVT2_STATE = 2
-"""Length of the EVT2 and EVT2.1 state: TIME_HIGH (-1 before the first), number of wraps."""
+EVT2_STATE = (-1, 0)
+"""Before the first word of EVT2 and EVT2.1: TIME_HIGH (-1: none), number of wraps."""
 
-EVT3_STATE = 5
-"""Length of the EVT3 state: TIME_HIGH (-1: none), number of wraps, TIME_LOW, row, next column."""
+EVT3_STATE = (-1, 0, 0, -1, -1)
+"""For EVT3: TIME_HIGH (-1: none), number of wraps, TIME_LOW, row, next column (-1: unknown)."""
 
-VECTOR = 12
-"""Maximum number of events in one EVT3 word; output arrays need this many spare places."""
-
-WIDE_VECTOR = 32
-"""The same for an EVT2.1 word."""
-
+VECTOR = 12  # maximum number of events in one EVT3 word; output arrays need this many spare places
+WIDE_VECTOR = 32  # the same for an EVT2.1 word
 _COLUMN_LIMIT = 0x7FFF  # a vector that continues beyond any sensor stays here instead of wrapping
 
 
@@ -46,15 +42,6 @@ def _count_trailing_zeros(typing: object, value: types.Integer) -> tuple[object,
 
 _lowest_bit = cast("Callable[[np.uint32], np.uint32]", intrinsic(_count_trailing_zeros))
 """Index of the lowest bit that is set, in one instruction; at least one must be set."""
-
-
-def first_state(length: int) -> np.ndarray:
-    """State before the first word; everything is unknown except the number of wraps."""
-    state = np.full(length, -1, np.int64)
-    state[1] = 0
-    if length == EVT3_STATE:
-        state[2] = 0
-    return state
 
 
 _ONE = np.uint64(1)
@@ -104,9 +91,9 @@ def decode_evt2(
 
 
 @nb.njit(nogil=True, cache=True)
-def _decode_evt21(
+def decode_evt21(
+    halves_swapped: bool,
     words: ndarray,
-    rotate: bool,
     state: ndarray,
     tally: ndarray,
     t: ndarray,
@@ -114,6 +101,11 @@ def _decode_evt21(
     y: ndarray,
     p: ndarray,
 ) -> tuple[int, int]:
+    """Decode 64-bit words until they end or fewer than `WIDE_VECTOR` places are left.
+
+    The upper half is an EVT2 word; the bits in the lower half of an event word mark which of the 32
+    pixels from its column on fired. With `halves_swapped` the upper half is stored first.
+    """
     high, wraps = state[0], state[1]
     base = (wraps << 34) | (high << 6)
     n = np.uint64(0)
@@ -124,7 +116,7 @@ def _decode_evt21(
             break
         used += 1
         word = words[at]
-        if rotate:
+        if halves_swapped:
             word = (word << np.uint64(32)) | (word >> np.uint64(32))
         upper = np.uint32(word >> np.uint64(32))
         kind = upper >> np.uint32(28)
@@ -158,26 +150,6 @@ def _decode_evt21(
             tally[UNKNOWN] += 1
     state[0], state[1] = high, wraps
     return used, int(np.int64(n))
-
-
-@nb.njit(nogil=True, cache=True)
-def decode_evt21(
-    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
-) -> tuple[int, int]:
-    """Decode 64-bit words until they end or fewer than `WIDE_VECTOR` places are left.
-
-    The upper half is an EVT2 word; the bits in the lower half of an event word mark which of the 32
-    pixels from its column on fired.
-    """
-    return _decode_evt21(words, False, state, tally, t, x, y, p)
-
-
-@nb.njit(nogil=True, cache=True)
-def decode_evt21_halves_swapped(
-    words: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
-) -> tuple[int, int]:
-    """The same for words whose upper half is stored first."""
-    return _decode_evt21(words, True, state, tally, t, x, y, p)
 
 
 @nb.njit(nogil=True, cache=True)

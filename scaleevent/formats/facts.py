@@ -12,14 +12,9 @@ from scaleevent.errors import DataError
 from scaleevent.formats.recording import Recording
 from scaleevent.formats.source import JITTER_US
 
-RATE_BIN_US = 10_000
-"""Width of the time bins from which the peak rate is computed."""
-
-SAMPLED_ABOVE = 4_000_000
-"""Longer recordings are sampled if a header or an index has the number and times of events."""
-
-SAMPLE_PARTS = 64
-"""Number of short blocks in such a sample."""
+RATE_BIN_US = 10_000  # width of the time bins from which the peak rate is computed
+SAMPLED_ABOVE = 4_000_000  # longer recordings are sampled if their source has an `extent`
+SAMPLE_PARTS = 64  # number of short blocks in such a sample
 
 
 def recording_facts(recording: Recording, full: bool = True) -> dict[str, Any]:
@@ -96,8 +91,6 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
         extent = recording.source.extent()
         if extent is None or extent.events <= SAMPLED_ABOVE:
             return None
-        if extent.first_us is None or extent.last_us is None:
-            return None
         sample = [part for part in recording.source.sample(SAMPLE_PARTS) if len(part)]
     except DataError:
         if recording.max_bad is None:
@@ -106,11 +99,10 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
     firsts = [extent.first_us, *(int(part.t.min()) for part in sample), extent.last_us]
     if any(later < earlier - JITTER_US for earlier, later in pairwise(firsts)):
         return None
-    seen = positive = 0
+    seen = sum(len(block) for block in sample)
+    positive = sum(int(np.count_nonzero(block.p)) for block in sample)
     peak = 0.0
     for block in sample:
-        seen += len(block)
-        positive += int(np.count_nonzero(block.p))
         rates = Rates()
         rates.add(np.sort(block.t))
         span = int(block.t.max() - block.t.min())

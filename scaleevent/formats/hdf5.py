@@ -16,7 +16,6 @@ from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_micr
 from scaleevent.formats.hdf5_datasets import (
     KeptFile,
     Places,
-    damage,
     dataset_names,
     is_dataset,
     stored_size,
@@ -24,7 +23,16 @@ from scaleevent.formats.hdf5_datasets import (
     time_index,
     values,
 )
-from scaleevent.formats.source import BLOCK, JITTER_US, Extent, Flaw, RawBlock, ReadOptions, Source
+from scaleevent.formats.source import (
+    BLOCK,
+    JITTER_US,
+    FileSource,
+    Flaw,
+    RawBlock,
+    ReadOptions,
+    Segment,
+    errors_as_damage,
+)
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
@@ -91,14 +99,10 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
 
 
 @dataclass(frozen=True)
-class Hdf5Source(Source):
+class Hdf5Source(FileSource):
     """Decoder of the events of one HDF5 file.
 
     Args:
-        path: The file.
-        format: "DSEC HDF5", "HDF5, ECF codec" or "HDF5".
-        size: (height, width) if the file states it.
-        notes: Facts to display, by name.
         columns: Location of t, x, y and p.
         length: Number of events.
         unit: Unit of the stored time stamps.
@@ -109,10 +113,6 @@ class Hdf5Source(Source):
         file: The file, which stays open between reads.
     """
 
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     columns: Places
     length: int
     unit: str
@@ -153,17 +153,15 @@ class Hdf5Source(Source):
         """Number of events."""
         return self.length
 
-    def extent(self) -> Extent | None:
+    def extent(self) -> Segment | None:
         """Number of events, and the earliest and latest of the first and last 65,536 times."""
-        if not self.length:
-            return Extent(0, None, None)
         with self.file.opened():
             data = self._data()
             first = self._block(data, 0, min(_ENDS, self.length)).t
             last = self._block(data, max(self.length - _ENDS, 0), self.length).t
-        if not len(first) or not len(last):  # only invalid events
+        if not len(first) or not len(last):  # no events, or only invalid ones
             return None
-        return Extent(self.length, int(first.min()), int(last.max()))
+        return Segment(int(first.min()), int(last.max()), self.length)
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """Short blocks, evenly spaced over the file; fewer if its chunks are large."""
@@ -182,10 +180,12 @@ class Hdf5Source(Source):
     def _readable(self, data: dict[str, h5py.Dataset], first: int, last: int) -> Iterator[RawBlock]:
         """The events first .. last - 1; for an unreadable chunk, a block reporting the damage."""
         try:
-            yield self._block(data, first, last)
+            with errors_as_damage("HDF5 file", self.path):
+                block = self._block(data, first, last)
+            yield block
             return
-        except (OSError, DataError) as error:
-            problem = error if isinstance(error, DataError) else damage(self.path, error)
+        except DataError as error:
+            problem = error
         chunk = self.chunk or self.length
         if first // chunk < (last - 1) // chunk:
             middle = ((first // chunk + (last - 1) // chunk) // 2 + 1) * chunk
@@ -208,12 +208,6 @@ class Hdf5Source(Source):
         where = f"{self.path}, dataset {self.columns['t'].dataset}"
         return to_block(first, stored, self.unit, where, self.offset)
 
-    def _time(self, data: dict[str, h5py.Dataset], at: int) -> int:
-        """Time of one event in microseconds."""
-        place = self.columns["t"]
-        stored = place.read(data[place.dataset], at, at + 1, {})
-        return int(to_microseconds(stored, self.unit, at, str(self.path), self.offset)[0])
-
     def _bisect(
         self, data: dict[str, h5py.Dataset], start_us: int | None, end_us: int | None
     ) -> tuple[int, int]:
@@ -228,7 +222,10 @@ class Hdf5Source(Source):
 
         def time(chunk: int) -> int:
             if chunk not in times:
-                times[chunk] = self._time(data, chunk * step)
+                at, place = chunk * step, self.columns["t"]
+                stored = place.read(data[place.dataset], at, at + 1, {})
+                us = to_microseconds(stored, self.unit, at, str(self.path), self.offset)
+                times[chunk] = int(us[0])
             return times[chunk]
 
         if len(chunks) < 2:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the Blosc and Zstandard filters with HDF5
@@ -21,6 +22,7 @@ import numpy as np
 from scaleevent.errors import DataError
 from scaleevent.formats import hdf5_ecf
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns
+from scaleevent.formats.source import errors_as_damage
 
 _MAX_CHUNK_BYTES = 64 << 20
 _MAX_GROUPS = 500
@@ -36,14 +38,12 @@ class Place:
 
     Args:
         dataset: Name of the dataset.
-        field: Field of the records in it.
-        column: Column of a (K, 4) or (K, 1) matrix.
+        part: Index in its rows: (), the field of a record, or (:, column) in a matrix.
         row: Row of a (4, K) or (1, K) matrix.
     """
 
     dataset: str
-    field: str | None = None
-    column: int | None = None
+    part: Any = ()
     row: int | None = None
 
     def read(
@@ -53,14 +53,10 @@ class Place:
         if self.row is not None:
             return np.asarray(data[self.row, first:last])
         if self.dataset not in read:
-            coded = self.field is not None and hdf5_ecf.is_coded(data)
-            read[self.dataset] = (
-                hdf5_ecf.read_rows(data, first, last) if coded else data[first:last]
-            )
-        rows = read[self.dataset]
-        if self.field is not None:
-            return rows[self.field]
-        return rows if self.column is None else rows[:, self.column]
+            coded = isinstance(self.part, str) and hdf5_ecf.is_coded(data)
+            rows = hdf5_ecf.read_rows(data, first, last) if coded else data[first:last]
+            read[self.dataset] = rows
+        return np.asarray(read[self.dataset][self.part])
 
 
 Places = dict[str, Place]
@@ -89,7 +85,7 @@ class KeptFile:
     @contextmanager
     def opened(self) -> Iterator[h5py.File]:
         """The file, with every error of the HDF5 library as a DataError; an error closes it."""
-        with damage_as_data_error(self.path):
+        with errors_as_damage("HDF5 file", self.path):
             file = self._file
             if file is None or self._process != os.getpid():
                 self._checked = {}
@@ -126,29 +122,12 @@ def _refuse_drivers(path: Path) -> None:
         place = at + 24 + 4 * version[0] + 3 * 8
         if head[place : place + 8] != _NO_DRIVER:
             raise DataError(
-                "HDF5 file with a driver of its own", where=f"{path}, byte {place}",
-                found=head[place : place + 8].hex(" "), expected="none",
+                "HDF5 file with a driver of its own",
+                where=f"{path}, byte {place}",
+                found=head[place : place + 8].hex(" "),
+                expected="none",
                 hint="split files are not read: write it as one",
-            )  # fmt: skip
-
-
-@contextmanager
-def damage_as_data_error(path: Path) -> Iterator[None]:
-    """Convert every error of the HDF5 library to a DataError."""
-    try:
-        yield
-    except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        raise damage(path, error) from error
-
-
-def damage(path: Path, error: Exception) -> DataError:
-    """The DataError for an error of the HDF5 library."""
-    return DataError(
-        "damaged HDF5 file",
-        where=path,
-        found=str(error).strip("'\""),
-        hint="copy the file again; a download cut short looks like this",
-    )
+            )
 
 
 def _hard(group: h5py.Group, name: str) -> bool:
@@ -197,7 +176,10 @@ def streams(
     for item in _walk(file, set()):
         if isinstance(item, h5py.Group):
             vectors = {name: item[name] for name in item if is_dataset(item, name)}
-            vectors = {name: data for name, data in vectors.items() if _vector(data)}
+            # (K,), or (K, 1) or (1, K) as MATLAB stores it
+            vectors = {
+                n: d for n, d in vectors.items() if d.ndim == 1 or d.ndim == 2 and 1 in d.shape
+            }
             names = find_columns(vectors)
             if names:
                 yield item.name, _columns(item, {key: vectors[name] for key, name in names.items()})
@@ -205,16 +187,11 @@ def streams(
             names = find_columns(item.dtype.names)
             if names:
                 checked(item, path)
-                places = {key: Place(item.name, field=name) for key, name in names.items()}
+                places = {key: Place(item.name, name) for key, name in names.items()}
                 yield item.name, (places, len(item))
         elif item.ndim == 2 and item.name.lower().split("/")[-1] in _TABLE_NAMES:
             if 4 in item.shape:
                 yield item.name, _table(checked(item, path), order, path)
-
-
-def _vector(data: h5py.Dataset) -> bool:
-    """Whether the shape is (K,), or (K, 1) or (1, K) as MATLAB stores it."""
-    return data.ndim == 1 or data.ndim == 2 and 1 in data.shape
 
 
 def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Places, int]:
@@ -223,27 +200,29 @@ def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Place
     places, lengths = {}, {}
     for key, data in vectors.items():
         checked(data, path)
-        upright = data.ndim == 2 and data.shape[1] == 1
-        lying = data.ndim == 2 and not upright
-        places[key] = Place(data.name, column=0 if upright else None, row=0 if lying else None)
-        lengths[key] = data.shape[1] if lying else data.shape[0]
+        if data.ndim == 1:
+            places[key], lengths[key] = Place(data.name), len(data)
+        else:
+            (places[key],), lengths[key] = _lines(data, 1)
     if len(set(lengths.values())) > 1:
-        raise DataError(
-            "event columns differ in length", where=f"{path}, {group.name}", found=lengths
-        )
+        where = f"{path}, {group.name}"
+        raise DataError("event columns differ in length", where=where, found=lengths)
     return places, lengths["t"]
 
 
 def _table(data: h5py.Dataset, given: str | None, path: Path) -> tuple[Places, int]:
     """Location of the columns of a (K, 4) or (4, K) matrix; their order is given or inferred."""
-    by_row = data.shape[1] == 4
-    length = data.shape[0 if by_row else 1]
-    sample = data[:SAMPLE] if by_row else data[:, :SAMPLE].T
+    places, length = _lines(data, 4)
+    sample = data[:SAMPLE] if places[0].row is None else data[:, :SAMPLE].T
     order = column_order(sample, given, f"{path}, dataset {data.name}") if length else "txyp"
-    places = {name: order.index(name) for name in "txyp"}
-    if by_row:
-        return {name: Place(data.name, column=at) for name, at in places.items()}, length
-    return {name: Place(data.name, row=at) for name, at in places.items()}, length
+    return {name: places[order.index(name)] for name in "txyp"}, length
+
+
+def _lines(data: h5py.Dataset, count: int) -> tuple[list[Place], int]:
+    """The columns of a (K, count) matrix or the rows of a (count, K) one, and their length."""
+    if data.shape[1] == count:
+        return [Place(data.name, np.s_[:, at]) for at in range(count)], data.shape[0]
+    return [Place(data.name, row=at) for at in range(count)], data.shape[1]
 
 
 def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
@@ -257,12 +236,8 @@ def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
 def values(data: h5py.Dataset, count: int, path: Path) -> np.ndarray:
     """All values of a small dataset, flat; a DataError unless there are `count` of them."""
     if checked(data, path).size != count:
-        raise DataError(
-            "wrong number of values",
-            where=f"{path}, dataset {data.name}",
-            found=data.shape,
-            expected=count,
-        )
+        where = f"{path}, dataset {data.name}"
+        raise DataError("wrong number of values", where=where, found=data.shape, expected=count)
     return np.ravel(data[()])
 
 

@@ -33,13 +33,13 @@ def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
     out = np.empty(last - first, EVENT)
     size = data.chunks[0]
     for start in range(first // size * size, last, size):
-        rows = _chunk(data, start)
+        rows = read_chunk(data, start)
         begin, end = max(first, start), min(last, start + len(rows))
         out[begin - first : end - first] = rows[begin - start : end - start]
     return out
 
 
-def _chunk(data: h5py.Dataset, start: int) -> np.ndarray:
+def read_chunk(data: h5py.Dataset, start: int) -> np.ndarray:
     """The records of the chunk that begins with row `start`.
 
     HDF5 pads the last chunk before it encodes it; a program that writes chunks directly may not.
@@ -84,14 +84,7 @@ def _u32(data: ndarray, at: int) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def decode(data: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray) -> int:
-    """Decode one chunk.
-
-    Args:
-        data: (N,) uint8.
-        t: (K,) int64, to be filled.
-        x: (K,) uint16, to be filled.
-        y: (K,) uint16, to be filled.
-        p: (K,) uint8, to be filled.
+    """Decode one chunk of (N,) uint8 into (K,) t int64, x uint16, y uint16 and p uint8.
 
     Returns:
         Number of events in the chunk. If it is not K, nothing is decoded; -1 if the codes end too
@@ -176,23 +169,30 @@ def _decode_runs(data: ndarray, at: int, out: ndarray, size: int, bits: int) -> 
     return at
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def _one_of_four(a: int, b: int, c: int, k: int, bits: int) -> int:
+    """Value k in three words of 4 * bits; low bits that are free belong to the next value."""
+    if k == 0:
+        value = a >> bits
+    elif k == 1:
+        value = b >> 2 * bits << bits | a & (1 << bits) - 1
+    elif k == 2:
+        value = c >> 3 * bits << 2 * bits | b & (1 << 2 * bits) - 1
+    else:
+        value = c & (1 << 3 * bits) - 1
+    return value
+
+
 @nb.njit(nogil=True, cache=True)
 def _decode_packed(data: ndarray, at: int, x: ndarray, y: ndarray, p: ndarray) -> int:
-    """Four events of 24 bits in three 32-bit words; free bits belong to the next event."""
+    """Four events of 24 bits in three 32-bit words."""
     for n in range(0, x.size, 4):
         if at + 12 > data.size:
             return -1
         a, b, c = _u32(data, at), _u32(data, at + 4), _u32(data, at + 8)
         at += 12
         for k in range(min(4, x.size - n)):
-            if k == 0:
-                v = a >> 8
-            elif k == 1:
-                v = b >> 16 << 8 | a & 0xFF
-            elif k == 2:
-                v = c >> 24 << 16 | b & 0xFFFF
-            else:
-                v = c & 0xFFFFFF
+            v = _one_of_four(a, b, c, k, 8)
             y[n + k] = (v >> 12) & 0x7FF
             x[n + k] = (v >> 1) & 0x7FF
             p[n + k] = v & 1
@@ -201,21 +201,14 @@ def _decode_packed(data: ndarray, at: int, x: ndarray, y: ndarray, p: ndarray) -
 
 @nb.njit(nogil=True, cache=True)
 def _decode_columns_packed(data: ndarray, at: int, x: ndarray, p: ndarray) -> int:
-    """Four columns with polarity, 12 bits each, in three 16-bit words, in the same way."""
+    """Four columns with polarity, 12 bits each, in three 16-bit words."""
     for n in range(0, x.size, 4):
         if at + 6 > data.size:
             return -1
         a, b, c = _u16(data, at), _u16(data, at + 2), _u16(data, at + 4)
         at += 6
         for k in range(min(4, x.size - n)):
-            if k == 0:
-                v = a >> 4
-            elif k == 1:
-                v = b >> 8 << 4 | a & 0xF
-            elif k == 2:
-                v = c >> 12 << 8 | b & 0xFF
-            else:
-                v = c & 0xFFF
+            v = _one_of_four(a, b, c, k, 4)
             x[n + k] = v >> 1
             p[n + k] = v & 1
     return at

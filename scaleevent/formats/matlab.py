@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
-from scaleevent.formats.source import BLOCK, RawBlock, ReadOptions, Source
+from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 _MAX_BYTES = 256 << 20
@@ -54,38 +52,20 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
         where = f"{path}, variable {names['matrix']}"
         columns = _columns(stored[names["matrix"]], options.columns, where)
     else:
-        columns = {
-            key: Column(stored[name].values, stored[name].kind) for key, name in names.items()
-        }
+        columns = {key: stored[name] for key, name in names.items()}
     lengths = {name: len(column.values) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
     unit = find_time_unit(columns["t"].part(0, SAMPLE), options.time_unit, str(path))
-    return MatlabSource(path, {"time unit": unit}, columns, unit)
+    return MatlabSource(path, "MATLAB 5", None, {"time unit": unit}, columns, unit)
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column as stored, and the type that its values have in MATLAB."""
-
-    values: np.ndarray
-    kind: np.dtype
-
-    def part(self, first: int, count: int) -> np.ndarray:
-        """`count` values from `first` on, in their MATLAB type."""
-        return self.values[first : first + count].astype(self.kind, copy=False)
-
-
-@dataclass(frozen=True)
-class MatlabSource(Source):
+class MatlabSource(FileSource):
     """The four columns of one MATLAB file, in memory."""
 
-    path: Path
-    notes: dict[str, str]
-    columns: dict[str, Column]
+    columns: dict[str, Numbers]
     unit: str
-    format = "MATLAB 5"
-    size = None
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning."""
@@ -119,11 +99,12 @@ def _load(path: Path, chosen: list[Variable]) -> dict[str, Numbers]:
     return {name: array for variable in chosen for name, array in variable.load().items()}
 
 
-def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Column]:
+def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Numbers]:
     """The columns t, x, y, p of a matrix of four columns or four rows."""
     rows, columns = matrix.shape
     table = matrix.values.reshape(columns, rows)
     table = table.T if columns == 4 else table
     head = table[:SAMPLE].astype(matrix.kind, copy=False)
     order = column_order(head, given, where) if len(table) else "xypt"
-    return {name: Column(table[:, order.index(name)], matrix.kind) for name in "txyp"}
+    parts = {name: table[:, order.index(name)] for name in "txyp"}
+    return {name: Numbers(name, part.shape, part, matrix.kind) for name, part in parts.items()}

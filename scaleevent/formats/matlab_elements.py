@@ -10,13 +10,13 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.formats.source import errors_as_damage
 
 _HEADER = 128
 _TAG = 8
@@ -25,62 +25,37 @@ _PREFIX = 1 << 12  # bytes that certainly contain flags, sizes and name
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT = 2
 _COMPLEX = 0x800
-_NUMBERS = {
-    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
-}  # fmt: skip
-_CLASSES = {
-    6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8",
-}  # fmt: skip
+_STORED = (1, 2, 3, 4, 5, 6, 7, 9, 12, 13)
+_NUMBERS = dict(zip(_STORED, "i1 u1 i2 u2 i4 u4 f4 f8 i8 u8".split(), strict=True))
+_CLASSES = dict(enumerate("f8 f4 i1 u1 i2 u2 i4 u4 i8 u8".split(), start=6))
 
 
-class _BrokenError(Exception):
-    """Bytes that are not a valid element."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """An array of real numbers.
-
-    Args:
-        name: Name of the variable or of the field.
-        shape: Sizes of the array.
-        values: All values, first index fastest, in the type in which they are stored.
-        kind: Their type in MATLAB, which stores whole doubles in fewer bytes.
-    """
+class Numbers(NamedTuple):
+    """An array of real numbers: a variable or a field of a struct."""
 
     name: str
     shape: tuple[int, ...]
-    values: np.ndarray
-    kind: np.dtype
+    values: np.ndarray  # first index fastest, in the type in which they are stored
+    kind: np.dtype  # their type in MATLAB, which stores whole doubles in fewer bytes
+
+    def part(self, first: int, count: int) -> np.ndarray:
+        """`count` values from `first` on, in their MATLAB type."""
+        return self.values[first : first + count].astype(self.kind, copy=False)
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A variable of a file, not yet loaded.
-
-    Args:
-        path: The file.
-        start: Position in bytes of its element, or of the zlib stream with its element.
-        stored: Number of bytes from there on.
-        compressed: Whether it is a zlib stream.
-        order: "<" or ">", the byte order.
-        length: Number of bytes of the element without compression.
-        name: Name of the variable.
-        shape: Sizes of the variable.
-        numeric: Whether it is an array of real numbers.
-        is_struct: Whether it is one struct.
-    """
+class Variable(NamedTuple):
+    """A variable of a file, not yet loaded."""
 
     path: Path
-    start: int
-    stored: int
-    compressed: bool
-    order: str
-    length: int
+    start: int  # position in bytes of its element, or of the zlib stream with its element
+    stored: int  # bytes from there on
+    compressed: bool  # a zlib stream
+    order: str  # "<" or ">", the byte order
+    length: int  # bytes of the element without compression
     name: str
     shape: tuple[int, ...]
-    numeric: bool
-    is_struct: bool
+    numeric: bool  # an array of real numbers
+    is_struct: bool  # one struct
 
     def load(self) -> dict[str, Numbers]:
         """Load the array, or the arrays in the fields of the struct, by name.
@@ -88,14 +63,11 @@ class Variable:
         Raises:
             DataError: Damage.
         """
-        try:
+        with errors_as_damage("MATLAB file", f"{self.path}, variable {self.name}"):
             data = _unpacked(self.path, self.start, self.stored, self.compressed, self.length)
-            found = (
-                _fields(data, self.order) if self.is_struct else [_array(data, _TAG, self.order)]
-            )
-        except _BrokenError as error:
-            raise _damaged(self.path, f"variable {self.name}", error) from error
-        return {numbers.name: numbers for numbers in found if numbers is not None}
+            data, order = data[_TAG:], self.order
+            found = _fields(data, order) if self.is_struct else [_array(data, order)]
+            return {numbers.name: numbers for numbers in found if numbers is not None}
 
 
 def variables(path: Path) -> Iterator[Variable]:
@@ -106,20 +78,19 @@ def variables(path: Path) -> Iterator[Variable]:
     """
     at, size = _HEADER, path.stat().st_size
     with path.open("rb") as file:
-        order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[126:])
-        if order is None:
-            raise _damaged(path, "byte 126", "no mark of the byte order")
+        with errors_as_damage("MATLAB file", f"{path}, byte 126"):
+            order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[126:])
+            if order is None:
+                raise ValueError("no mark of the byte order")
         while at < size:
             file.seek(at)
-            try:
+            with errors_as_damage("MATLAB file", f"{path}, byte {at}"):
                 kind, stored = _tag(file.read(_TAG), order)
                 if kind not in (_MATRIX, _COMPRESSED):
-                    raise _BrokenError(f"an element of type {kind}")
+                    raise ValueError(f"an element of type {kind}")
                 if at + _TAG + stored > size:
-                    raise _BrokenError(f"{stored} bytes declared, {size - at - _TAG} there")
+                    raise ValueError(f"{stored} bytes declared, {size - at - _TAG} there")
                 yield _described(path, at, stored, kind == _COMPRESSED, order)
-            except _BrokenError as error:
-                raise _damaged(path, f"byte {at}", error) from error
             at += _TAG + stored
 
 
@@ -129,8 +100,8 @@ def _described(path: Path, at: int, stored: int, compressed: bool, order: str) -
     data = _unpacked(path, start, stored, compressed, _PREFIX)
     kind, length = _tag(data[:_TAG], order)
     if kind != _MATRIX:
-        raise _BrokenError(f"a compressed element of type {kind}")
-    kind, flags, shape, name, _ = _heading(data, _TAG, order)
+        raise ValueError(f"a compressed element of type {kind}")
+    kind, flags, shape, name = _heading(_elements(data[_TAG:], order), order)
     numeric = kind in _CLASSES and not flags & _COMPLEX
     is_struct = kind == _STRUCT and prod(shape) == 1
     return Variable(
@@ -148,90 +119,80 @@ def _unpacked(path: Path, start: int, stored: int, compressed: bool, limit: int)
         while stored and len(data) <= limit and not stream.eof:
             piece = file.read(min(stored, _PIECE))
             stored -= len(piece)
-            try:
-                data += stream.decompress(piece, limit + 1 - len(data))
-            except zlib.error as error:
-                raise _BrokenError(str(error)) from error
+            data += stream.decompress(piece, limit + 1 - len(data))
             if not piece:
                 break
     if len(data) <= limit and not stream.eof:
-        raise _BrokenError(f"a compressed stream that ends after {len(data)} bytes")
+        raise ValueError(f"a compressed stream that ends after {len(data)} bytes")
     return memoryview(data)[:limit]
 
 
 def _fields(data: memoryview, order: str) -> Iterator[Numbers | None]:
     """The numeric fields of a struct."""
-    _, _, _, _, at = _heading(data, _TAG, order)
-    _, begin, end, at = _element(data, at, order)
-    width = int.from_bytes(data[begin:end], "little" if order == "<" else "big")
-    _, begin, end, at = _element(data, at, order)
-    if not 0 < width <= end - begin or (end - begin) % width:
-        raise _BrokenError(f"field names of {width} bytes in {end - begin}")
-    for place in range(begin, end, width):
-        name = bytes(data[place : place + width]).split(b"\0")[0].decode("latin-1")
-        kind, begin, end, at = _element(data, at, order)
+    elements = _elements(data, order)
+    _heading(elements, order)
+    width = int.from_bytes(next(elements)[1], "little" if order == "<" else "big")
+    names = bytes(next(elements)[1])
+    if not 0 < width <= len(names) or len(names) % width:
+        raise ValueError(f"field names of {width} bytes in {len(names)}")
+    for place in range(0, len(names), width):
+        name = names[place : place + width].split(b"\0")[0].decode("latin-1")
+        kind, content = next(elements)
         if kind != _MATRIX:
-            raise _BrokenError(f"a field of type {kind}")
-        if end > begin:
-            yield _array(data[begin:end], 0, order, name)
+            raise ValueError(f"a field of type {kind}")
+        if content:
+            yield _array(content, order, name)
 
 
-def _array(data: memoryview, at: int, order: str, field: str | None = None) -> Numbers | None:
-    """The array whose flags are at byte `at`; None if its values are not real numbers."""
-    kind, flags, shape, name, at = _heading(data, at, order)
+def _array(data: memoryview, order: str, field: str | None = None) -> Numbers | None:
+    """The array with the elements in `data`; None if its values are not real numbers."""
+    elements = _elements(data, order)
+    kind, flags, shape, name = _heading(elements, order)
     if kind not in _CLASSES or flags & _COMPLEX:
         return None
-    stored, begin, end, _ = _element(data, at, order)
+    stored, content = next(elements)
     if stored not in _NUMBERS:
-        raise _BrokenError(f"numbers of type {stored}")
+        raise ValueError(f"numbers of type {stored}")
     dtype = np.dtype(order + _NUMBERS[stored])
-    if end - begin != prod(shape) * dtype.itemsize:
-        raise _BrokenError(f"{end - begin} bytes for an array {shape} of {dtype}")
-    values = np.frombuffer(data[begin:end], dtype)
-    return Numbers(field or name, shape, values, np.dtype(_CLASSES[kind]))
+    if len(content) != prod(shape) * dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes for an array {shape} of {dtype}")
+    return Numbers(field or name, shape, np.frombuffer(content, dtype), np.dtype(_CLASSES[kind]))
 
 
-def _heading(data: memoryview, at: int, order: str) -> tuple[int, int, tuple[int, ...], str, int]:
-    """Class, flags, sizes and name of a variable, and the position after them."""
-    _, begin, end, at = _element(data, at, order)
-    if end - begin != 8:
-        raise _BrokenError(f"array flags of {end - begin} bytes")
-    flags = struct.unpack_from(f"{order}I", data, begin)[0]
-    _, begin, end, at = _element(data, at, order)
-    shape = struct.unpack_from(f"{order}{(end - begin) // 4}i", data, begin)
+def _heading(
+    elements: Iterator[tuple[int, memoryview]], order: str
+) -> tuple[int, int, tuple[int, ...], str]:
+    """Class, flags, sizes and name of a variable."""
+    (_, stored), (_, sizes), (_, name) = (next(elements) for _ in range(3))
+    if len(stored) != 8:
+        raise ValueError(f"array flags of {len(stored)} bytes")
+    flags = struct.unpack_from(f"{order}I", stored)[0]
+    shape = struct.unpack_from(f"{order}{len(sizes) // 4}i", sizes)
     if len(shape) < 2 or min(shape) < 0:
-        raise _BrokenError(f"array sizes {shape}")
-    _, begin, end, at = _element(data, at, order)
-    return flags & 0xFF, flags, shape, bytes(data[begin:end]).decode("latin-1"), at
+        raise ValueError(f"array sizes {shape}")
+    return flags & 0xFF, flags, shape, bytes(name).decode("latin-1")
 
 
-def _element(data: memoryview, at: int, order: str) -> tuple[int, int, int, int]:
-    """Type of the element at byte `at`, start and end of its content, and start of the next one."""
-    kind, length = _tag(data[at : at + _TAG], order)
-    if kind >> 16:  # content of up to four bytes is stored in the tag itself
-        kind, length, begin = kind & 0xFFFF, kind >> 16, at + 4
-        if length > 4:
-            raise _BrokenError(f"a short element of {length} bytes")
-        after = at + _TAG
-    else:
-        begin = at + _TAG
-        after = begin + length + -length % 8
-    if begin + length > len(data):
-        raise _BrokenError(f"{length} bytes declared, {max(0, len(data) - begin)} there")
-    return kind, begin, begin + length, after
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Type and content of the elements in `data`; a ValueError if one extends beyond it."""
+    after = 0
+    while True:
+        at = after
+        kind, length = _tag(data[at : at + _TAG], order)
+        if kind >> 16:  # content of up to four bytes is stored in the tag itself
+            kind, length, begin, after = kind & 0xFFFF, kind >> 16, at + 4, at + _TAG
+            if length > 4:
+                raise ValueError(f"a short element of {length} bytes")
+        else:
+            begin = at + _TAG
+            after = begin + length + -length % 8
+        if begin + length > len(data):
+            raise ValueError(f"{length} bytes declared, {max(0, len(data) - begin)} there")
+        yield kind, data[begin : begin + length]
 
 
 def _tag(data: bytes | memoryview, order: str) -> tuple[int, int]:
     """Type and byte count from a tag."""
     if len(data) < _TAG:
-        raise _BrokenError("the end of the data")
+        raise ValueError("the end of the data")
     return struct.unpack(f"{order}II", data)
-
-
-def _damaged(path: Path, where: str, found: object) -> DataError:
-    return DataError(
-        "damaged MATLAB file",
-        where=f"{path}, {where}",
-        found=found,
-        hint="copy the file again; a download cut short looks like this",
-    )

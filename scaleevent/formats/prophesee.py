@@ -27,15 +27,13 @@ GENERATIONS = (
 _RAW_KEYS = {"evt", "format", "integrator_name", "camera_integrator_name", "plugin_name"}
 
 ENCODINGS = {
-    "EVT2": Machine(np.dtype("<u4"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt2),
+    "EVT2": Machine(np.dtype("<u4"), evt.EVT2_STATE, evt.decode_evt2),
     "EVT2.1": Machine(
-        np.dtype("<u8"), partial(evt.first_state, evt.EVT2_STATE), evt.decode_evt21, evt.WIDE_VECTOR
+        np.dtype("<u8"), evt.EVT2_STATE, partial(evt.decode_evt21, False), evt.WIDE_VECTOR
     ),
-    "EVT3": Machine(
-        np.dtype("<u2"), partial(evt.first_state, evt.EVT3_STATE), evt.decode_evt3, evt.VECTOR
-    ),
+    "EVT3": Machine(np.dtype("<u2"), evt.EVT3_STATE, evt.decode_evt3, evt.VECTOR),
 }
-HALVES_SWAPPED = replace(ENCODINGS["EVT2.1"], decode=evt.decode_evt21_halves_swapped)
+HALVES_SWAPPED = replace(ENCODINGS["EVT2.1"], decode=partial(evt.decode_evt21, True))
 """EVT2.1 with "endianness legacy": the high half of each word is stored first."""
 
 
@@ -63,8 +61,12 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
     )
     encoding = _encoding(header, path)
     machine = ENCODINGS[encoding]
-    if encoding == "EVT2.1" and _endianness(header, details, path) == "legacy":
-        machine = HALVES_SWAPPED
+    if encoding == "EVT2.1":
+        order = header.get("endianness", details.get("endianness", "little")).strip().lower()
+        if order not in ("little", "legacy"):
+            where, expected = f"{path}, header", "little or legacy"
+            raise DataError("unknown endianness", where=where, found=order, expected=expected)
+        machine = HALVES_SWAPPED if order == "legacy" else machine
     return WordSource(path, encoding, _size(header, details, path), header, start, machine)
 
 
@@ -75,23 +77,11 @@ def _encoding(header: dict[str, str], path: Path) -> str:
         header.get("evt", "2.0").strip(), f"evt {header.get('evt')}"
     )
     if named not in ENCODINGS:
+        where, expected = f"{path}, header", " or ".join(ENCODINGS)
         raise DataError(
-            "RAW encoding is not supported",
-            where=f"{path}, header",
-            found=named,
-            expected=" or ".join(ENCODINGS),
+            "RAW encoding is not supported", where=where, found=named, expected=expected
         )
     return named
-
-
-def _endianness(header: dict[str, str], details: dict[str, str], path: Path) -> str:
-    """Order of the halves of a 64-bit word: little (low half first) or legacy."""
-    stated = header.get("endianness", details.get("endianness", "little")).strip().lower()
-    if stated not in ("little", "legacy"):
-        raise DataError(
-            "unknown endianness", where=f"{path}, header", found=stated, expected="little or legacy"
-        )
-    return stated
 
 
 def _size(header: dict[str, str], details: dict[str, str], path: Path) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events, first_backward_step
-from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Source
+from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Segment, Source
 
 MAX_SEGMENTS = 1000
 """Maximum number of stretches between clock resets; with more, events are not in time order."""
@@ -20,21 +21,6 @@ MAX_SIMULTANEOUS = 1 << 22
 """Maximum number of events within `JITTER_US`, over four times what any camera delivers."""
 
 _MAX_US = 1 << 61  # so that differences of times stay within 64 bits
-
-
-@dataclass
-class Segment:
-    """Events between two resets of the clock.
-
-    Args:
-        first_us: Time of the first event.
-        last_us: Time of the last event.
-        events: Number of events.
-    """
-
-    first_us: int
-    last_us: int
-    events: int = 0
 
 
 @dataclass
@@ -54,29 +40,25 @@ class Counts:
     decoded: int = 0
     kept: int = 0
     reordered: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    ignored: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     flaws: dict[str, Flaw] = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
 
     def clear(self) -> None:
         """Reset all counts before a read."""
         self.decoded = self.kept = self.reordered = 0
-        self.dropped, self.ignored, self.flaws, self.segments = {}, {}, {}, []
+        self.dropped, self.ignored, self.flaws, self.segments = Counter(), Counter(), {}, []
 
     def add(self, block: RawBlock) -> None:
         """Count the events and other items of a raw block."""
         self.decoded += len(block) + sum(block.dropped.values())
-        for reason, count in block.dropped.items():
-            self.drop(reason, count)
-        for kind, count in block.ignored.items():
-            if count:
-                self.ignored[kind] = self.ignored.get(kind, 0) + count
+        self.dropped += Counter(block.dropped)  # leaves out zeros
+        self.ignored += Counter(block.ignored)
 
     def drop(self, reason: str, count: int) -> None:
         """Count events that are not delivered."""
-        if count:
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.dropped += Counter({reason: count})
 
     def add_flaw(self, flaw: Flaw) -> None:
         """Count damage."""
@@ -164,14 +146,9 @@ class Recording:
             if self.segment not in (None, latest):
                 counts.drop("in another segment", len(block))
                 continue
-            events = Events.unchecked(
-                block.t,
-                block.x.astype(np.uint16, copy=False),
-                block.y.astype(np.uint16, copy=False),
-                block.p,
-                self.height,
-                self.width,
-            ).between(start_us, end_us)
+            x, y = (column.astype(np.uint16, copy=False) for column in (block.x, block.y))
+            events = Events.unchecked(block.t, x, y, block.p, self.height, self.width)
+            events = events.between(start_us, end_us)
             counts.drop("outside the time range", len(block) - len(events))
             if len(events):
                 counts.add_events(events, latest if self.segment is None else 0)
@@ -185,9 +162,7 @@ class Recording:
             for _ in self.blocks():
                 pass
             return self.counts.segments
-        if extent.first_us is None or extent.last_us is None:
-            return []
-        return [Segment(extent.first_us, extent.last_us, extent.events)]
+        return [extent]
 
     def _check_totals(self, latest: int) -> None:
         """Check what is known only after the whole read; `latest` is the last segment."""
@@ -359,17 +334,11 @@ class Recording:
             return block
         off = (x < 0) | (x >= self.width) | (y < 0) | (y >= self.height)
         first, count = int(np.argmax(off)), int(np.count_nonzero(off))
-        self._raise_or_count(
-            Flaw(
-                "events off the sensor",
-                f"event {block.first + first}",
-                f"x = {x[first]}, y = {y[first]}; {count} such events in the "
-                f"{len(block)} from event {block.first}",
-                f"0 <= x < {self.width}, 0 <= y < {self.height}",
-                "give the true sensor size, or the file is damaged",
-                count,
-            )
-        )
+        where, pixel = f"event {block.first + first}", f"x = {x[first]}, y = {y[first]}"
+        found = f"{pixel}; {count} such events in the {len(block)} from event {block.first}"
+        expected = f"0 <= x < {self.width}, 0 <= y < {self.height}"
+        hint = "give the true sensor size, or the file is damaged"
+        self._raise_or_count(Flaw("events off the sensor", where, found, expected, hint, count))
         self.counts.drop("off the sensor", count)
         return block.take(~off)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.errors import DataError, MissingPackageError, NotEventsError, ScaleEventError
+from scaleevent.errors import DataError, MissingPackageError, NotEventsError
 from scaleevent.formats import evt
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.formats.ros_messages import (
@@ -24,13 +24,14 @@ from scaleevent.formats.ros_messages import (
 from scaleevent.formats.source import (
     BLOCK,
     Columns,
+    FileSource,
     Flaw,
     Frame,
     RawBlock,
     ReadOptions,
-    Source,
     TimeIndex,
     empty_columns,
+    errors_as_damage,
 )
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
@@ -113,14 +114,10 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
 
 
 @dataclass(frozen=True)
-class RosSource(Source):
+class RosSource(FileSource):
     """Decoder of the events of one bag.
 
     Args:
-        path: The file.
-        format: "ROS 1 bag" or "ROS 2 bag".
-        size: (height, width) of the first message.
-        notes: Topics and encoding.
         cdr: Whether messages are encoded as in ROS 2.
         topic: Topic of the events.
         encoding: "evt3", "mono", or None for arrays of events.
@@ -130,10 +127,6 @@ class RosSource(Source):
             time at which they were recorded.
     """
 
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     cdr: bool
     topic: str
     encoding: str | None
@@ -154,7 +147,7 @@ class RosSource(Source):
         Small messages are joined to blocks.
         """
         recorded, skipped, first, state = self.index.before(
-            start_us, (None, 0, 0, evt.first_state(evt.EVT3_STATE))
+            start_us, (None, 0, 0, np.array(evt.EVT3_STATE))
         )
         state = state.copy()
         tally = np.zeros(TALLY, np.int64)
@@ -168,7 +161,7 @@ class RosSource(Source):
         flaws: list[Flaw] = []
         gathered = 0
         done: RawBlock | None = None
-        for index, (stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
+        for index, (_, stamp, data) in enumerate(self._messages(self.topic, recorded), skipped):
             if done is not None:
                 # of several messages recorded at one time, the bag's index finds only the first
                 place = (stamp, index, first, state.copy()) if stamp != recorded else None
@@ -194,26 +187,20 @@ class RosSource(Source):
         """The images, at the stamps of their headers; ROS does not state the exposure."""
         if self.images is None:
             return
-        with _opened(self.path) as bag:
-            kind = next(link.msgtype for link in bag.connections if link.topic == self.images)
-        for index, (_, data) in enumerate(self._messages(self.images)):
+        for index, (kind, _, data) in enumerate(self._messages(self.images)):
             try:
                 stamp, image = IMAGES[kind](data, self.cdr)
             except DataError as error:
-                raise DataError(
-                    error.what,
-                    where=f"{self.path}, topic {self.images}, message {index}",
-                    found=error.found,
-                    expected=error.expected,
-                ) from error
+                error.where = f"{self.path}, topic {self.images}, message {index}"
+                raise
             yield Frame(image, stamp // 1000, stamp // 1000)
 
-    def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Time of recording in ns and content of the messages of a topic, from time `start` on."""
+    def _messages(self, topic: str, start: int | None = None) -> Iterator[tuple[str, int, bytes]]:
+        """Type, time of recording in ns and content of a topic's messages, from `start` on."""
         with _opened(self.path) as bag:
             links = [link for link in bag.connections if link.topic == topic]
-            for _, stamp, data in bag.messages(links, start=start):
-                yield stamp, data
+            for link, stamp, data in bag.messages(links, start=start):
+                yield link.msgtype, stamp, data
 
     def _decode_array(self, data: bytes) -> Columns:
         """The events of a message that is an array of events."""
@@ -261,15 +248,7 @@ def _opened(path: Path) -> Iterator[Any]:
         from rosbags.rosbag2 import Reader as Reader2
     except ImportError as error:
         raise MissingPackageError("rosbags", "ros", "reading ROS bags") from error
-    try:
+    hint = "copy it again; ros tools can reindex a recording that was cut short"
+    with errors_as_damage("bag", path, hint):
         with (Reader1 if _starts_with(path, ROS1) else Reader2)(path) as bag:
             yield bag
-    except ScaleEventError:
-        raise
-    except Exception as error:  # the package may raise anything on a broken bag
-        raise DataError(
-            "damaged bag",
-            where=path,
-            found=str(error).split("\n")[0] or type(error).__name__,
-            hint="copy it again; ros tools can reindex a recording that was cut short",
-        ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -76,23 +76,14 @@ class Reader:
         return seconds * 1_000_000_000 + nanoseconds
 
 
-@dataclass(frozen=True)
-class Packet:
-    """Content of a message of encoded events.
+class Packet(NamedTuple):
+    """Content of a message of encoded events."""
 
-    Args:
-        height: Sensor rows.
-        width: Sensor columns.
-        encoding: Name of the encoding.
-        base_ns: Time to which the times of the events are relative, in encodings with such times.
-        words: The encoded events.
-    """
-
-    height: int
-    width: int
+    height: int  # sensor rows
+    width: int  # sensor columns
     encoding: str
-    base_ns: int
-    words: bytes
+    base_ns: int  # the times of the events are relative to it, in encodings with such times
+    words: bytes  # the encoded events
 
 
 def read_packet(data: bytes, cdr: bool) -> Packet:
@@ -153,9 +144,7 @@ def read_event_array(
 def _records(fields: list[tuple[str, int, str]], size: int) -> np.dtype:
     """Record type of `size` bytes from names, offsets and types of its fields."""
     names, offsets, formats = zip(*fields, strict=True)
-    return np.dtype(
-        {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
-    )  # fmt: skip
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
 
 def read_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:

@@ -7,19 +7,10 @@ from pathlib import Path
 from scaleevent.errors import DataError
 from scaleevent.formats.source import Source
 
-COMMON_SENSORS = (
-    (128, 128),
-    (180, 240),
-    (240, 304),
-    (260, 346),
-    (320, 320),
-    (480, 640),
-    (720, 1280),
-)
+SENSORS = ((128, 128), (180, 240), (240, 304), (260, 346), (320, 320), (480, 640), (720, 1280))
 """(height, width) of common event cameras."""
 
-LARGEST = 2048
-"""Maximum number of rows or columns of a sensor that is estimated from its events."""
+LARGEST = 2048  # maximum number of rows or columns of a sensor that is estimated from its events
 
 
 def measured_size(
@@ -61,7 +52,7 @@ def measured_size(
             "or the file is damaged, or its columns are others: --columns",
         )
     note = f"largest coordinates of the events, {width}x{height}"
-    for rows, columns in COMMON_SENSORS:
+    for rows, columns in SENSORS:
         if height <= rows <= 1.05 * height and width <= columns <= 1.05 * width:
             return (rows, columns), note
     return (height, width), note

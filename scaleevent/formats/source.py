@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, ScaleEventError
 
 BLOCK = 1 << 18
 """Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
-JITTER_US = 1000
-"""Backward steps in time up to this are sorted and counted; larger ones are damage."""
+JITTER_US = 1000  # backward steps in time up to this are sorted and counted; larger ones are damage
+
+COPY_AGAIN = "copy the file again; a download or recording cut short looks like this"
 
 Position = TypeVar("Position")
 
@@ -129,19 +131,31 @@ class Frame:
     end_us: int
 
 
-@dataclass(frozen=True)
-class Extent:
-    """Exact facts about all events, from a header or an index, without reading the events.
+@dataclass
+class Segment:
+    """Events between two resets of the clock.
 
     Args:
+        first_us: Time of the first event.
+        last_us: Time of the last event.
         events: Number of events.
-        first_us: Time of the first event; None if there are no events.
-        last_us: Time of the last event; None if there are no events.
     """
 
-    events: int
-    first_us: int | None
-    last_us: int | None
+    first_us: int
+    last_us: int
+    events: int = 0
+
+
+@contextmanager
+def errors_as_damage(kind: str, where: object, hint: str = COPY_AGAIN) -> Iterator[None]:
+    """Convert every error of a library that decodes a file to a DataError."""
+    try:
+        yield
+    except (ScaleEventError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # on broken files anything; panics of Rust are no Exception
+        found = str(error).split("\n")[0].strip("'\"") or type(error).__name__
+        raise DataError(f"damaged {kind}", where=where, found=found, hint=hint) from error
 
 
 class Source:
@@ -177,13 +191,23 @@ class Source:
         """Number of events, if the file states it before they are read."""
         return None
 
-    def extent(self) -> Extent | None:
-        """Number and times of all events, if a header or an index contains them."""
+    def extent(self) -> Segment | None:
+        """Exact number and times of all events, if known without reading them; None if empty."""
         return None
 
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """`parts` short blocks, evenly spaced over the file; only if `extent` is known."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FileSource(Source):
+    """A source that reads the file `path`; the other fields are those of `Source`."""
+
+    path: Path
+    format: str
+    size: tuple[int, int] | None
+    notes: dict[str, str]
 
 
 class Format(Protocol):

@@ -8,19 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
-from scaleevent.formats.columns import (
-    ALIASES,
-    column_order,
-    find_columns,
-    find_time_unit,
-    to_block,
-)
-from scaleevent.formats.source import RawBlock, ReadOptions, Source, TimeIndex
+from scaleevent.formats.columns import ALIASES, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex
 from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
 
 _CHUNK_BYTES = 4 << 20
@@ -75,7 +69,8 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
     first = events.partition(b"\n")[0].partition(b"#")[0]
     layout = Layout(start.skip, start.line, find_delimiter(first), (0, 1, 2, 3), whole=False)
     if not events:
-        return TextSource(path, start.size, {"time unit": unit or "us"}, layout, unit or "us")
+        unit = unit or "us"
+        return TextSource(path, "text", start.size, {"time unit": unit}, layout, unit)
     if start.names:
         layout = replace(layout, places=start.names.places)
         _check_names(start.names, layout, events, path)
@@ -87,46 +82,29 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
         layout = replace(layout, whole=t.dtype.kind == "i")
     found = find_time_unit(t, unit, str(path))
     guessed = unit is None and found != "s"
-    return TextSource(path, start.size, {"time unit": found}, layout, found, guessed)
+    return TextSource(path, "text", start.size, {"time unit": found}, layout, found, guessed)
 
 
-@dataclass(frozen=True)
-class Names:
-    """Content of a line of column names.
+class _Names(NamedTuple):
+    """Content of a line of column names."""
 
-    Args:
-        places: Index of t, x, y and p among the names.
-        count: Number of names in the line.
-        unit: Time unit in the name of t, if any.
-        size: (height, width) if the names of x and y state them, as in "x@640" (aestream/faery).
-    """
-
-    places: tuple[int, ...]
-    count: int
-    unit: str | None
-    size: tuple[int, int] | None
+    places: tuple[int, ...]  # index of t, x, y and p among the names
+    total: int  # number of names in the line
+    unit: str | None  # in the name of t
+    size: tuple[int, int] | None  # (height, width) in those of y and x: "x@640" (aestream/faery)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Content of the lines before the first event.
+class _Start(NamedTuple):
+    """Content of the lines before the first event."""
 
-    Args:
-        skip: Number of bytes before the first event.
-        line: Number of lines before the first event.
-        size: (height, width) if a line states it.
-        names: The last line of names, if any.
-        unit: Time unit in the last line of names that states one.
-    """
-
-    skip: int
-    line: int
-    size: tuple[int, int] | None
-    names: Names | None
-    unit: str | None
+    skip: int  # bytes
+    line: int  # number of lines
+    size: tuple[int, int] | None  # (height, width) if a line states it
+    names: _Names | None  # the last line of names
+    unit: str | None  # in the last line of names that states one
 
 
-def _find_start(head: bytes) -> Start:
+def _find_start(head: bytes) -> _Start:
     """Read the lines before the first event of a file that begins with `head`."""
     skip, line = len(head) - len(head.removeprefix(BOM_UTF8)), 0
     size = names = unit = None
@@ -141,10 +119,10 @@ def _find_start(head: bytes) -> Start:
             size = (int(fields[1]), int(fields[0]))
         skip += len(text)
         line += 1
-    return Start(skip, line, size, names, unit)
+    return _Start(skip, line, size, names, unit)
 
 
-def _find_names(line: bytes) -> Names | None:
+def _find_names(line: bytes) -> _Names | None:
     """Parse a line that names t, x, y and p, perhaps after a comment mark or words and a colon."""
     line = _BRACKETS.sub(rb"[\1]", line.lstrip(b"#% ").rpartition(b":")[2]).lower()
     stated = [decoded(name) for name in split_fields(line, find_delimiter(line))]
@@ -156,7 +134,7 @@ def _find_names(line: bytes) -> Names | None:
     units = [unit for unit in map(_unit_in_name, stated) if unit]
     height, width = (_side_in_name(stated[places[key]]) for key in "yx")
     size = (height, width) if height and width else None
-    return Names(tuple(places.values()), len(names), units[-1] if units else None, size)
+    return _Names(tuple(places.values()), len(names), units[-1] if units else None, size)
 
 
 def _plain_name(name: str) -> str:
@@ -182,18 +160,18 @@ def _side_in_name(name: str) -> int | None:
     return int(side) if side.isdecimal() else None
 
 
-def _check_names(names: Names, layout: Layout, events: bytes, path: Path) -> None:
+def _check_names(names: _Names, layout: Layout, events: bytes, path: Path) -> None:
     """Raise a DataError if no line fits the names: all values would be one column off."""
     lines = (text.partition(b"#")[0] for text in BytesIO(events))
     lengths = (len(split_fields(text, layout.delimiter)) for text in lines)
-    if any(max(layout.places) < length <= names.count for length in lengths):
+    if any(max(layout.places) < length <= names.total for length in lengths):
         return
     first = events.partition(b"\n")[0]
     columns = len(split_fields(first, layout.delimiter))
     raise DataError(
         "the names of the columns do not fit the lines",
         where=f"{path}, line {layout.line + 1}",
-        found=f"{names.count} names, {columns} columns in {decoded(first)[:80]!r}",
+        found=f"{names.total} names, {columns} columns in {decoded(first)[:80]!r}",
         expected="a name for every column",
         hint="name the column of row numbers too, or write the file without it",
     )
@@ -219,29 +197,22 @@ def _places_by_value(
 
 
 @dataclass(frozen=True)
-class TextSource(Source):
+class TextSource(FileSource):
     """Decoder of one text file.
 
     Args:
-        path: The file.
-        size: (height, width) if a line states it.
-        notes: Header facts to display, by name.
         layout: Layout of the lines.
         unit: Time unit.
         guessed: Whether the unit was inferred from time stamps that are whole numbers.
         index: Positions where a read may start, by time.
     """
 
-    path: Path
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     layout: Layout
     unit: str
     guessed: bool = False
     index: TimeIndex[tuple[int, int, int]] = field(
         default_factory=TimeIndex, compare=False, repr=False
     )
-    format = "text"
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning.

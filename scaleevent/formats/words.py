@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numba as nb
 import numpy as np
 from numpy import ndarray
 
-from scaleevent.formats.source import BLOCK, Flaw, RawBlock, Source, TimeIndex, empty_columns
+from scaleevent.formats.source import BLOCK, FileSource, Flaw, RawBlock, TimeIndex, empty_columns
 
 DROPPED, TRIGGERS, OTHER, UNKNOWN, FIRST_UNKNOWN, TALLY = range(6)
 """Entries of the tally that a decoder fills: unusable events, words that are triggers, other words,
 undecodable words, and the index of the first undecodable word (-1: none). `TALLY` is its length."""
+
+CLOCK = (0, 0)  # state of `unwrap` before the first word: latest time, number of wraps
 
 _HALF = 1 << 31
 
@@ -30,7 +31,7 @@ class Machine:
 
     Args:
         word: Type of a stored word.
-        state: Makes the int64 state before the first word.
+        state: The state before the first word.
         decode: (words, state, tally, t, x, y, p) -> number of words used and of events written. It
             stops if fewer than `max_events` places are left in the outputs or if the words end
             inside a unit, such as a record.
@@ -38,28 +39,24 @@ class Machine:
         dropped: Why the events counted as `DROPPED` cannot be used.
         triggers: Name of the words counted as `TRIGGERS`.
         others: Name of the words counted as `OTHER`.
-        unfinished: Whether a state is inside a packet, where a complete file does not end.
+        unfinished: Entries of the state that are not 0 inside a packet, where no whole file ends.
     """
 
     word: np.dtype
-    state: Callable[[], np.ndarray]
+    state: tuple[int, ...]
     decode: Callable[..., tuple[int, int]]
     max_events: int = 1
     dropped: str = "before the first time and row"
     triggers: str = "external triggers"
     others: str = "other words"
-    unfinished: Callable[[np.ndarray], bool] = lambda state: False
+    unfinished: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class WordSource(Source):
+class WordSource(FileSource):
     """Decoder of one file of words.
 
     Args:
-        path: The file.
-        format: Name of the format.
-        size: (height, width) from the header, or None.
-        notes: Header facts.
         start: Position of the first word in bytes.
         machine: The decoder of the words.
         upside_down: Rows are counted from the bottom; needs `size`.
@@ -67,10 +64,6 @@ class WordSource(Source):
         index: Positions recorded by earlier passes.
     """
 
-    path: Path
-    format: str
-    size: tuple[int, int] | None
-    notes: dict[str, str]
     start: int
     machine: Machine
     upside_down: bool = False
@@ -82,42 +75,32 @@ class WordSource(Source):
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events from the last recorded position before the range, or from the beginning."""
         machine, size = self.machine, self.machine.word.itemsize
-        first, byte, state = self.index.before(start_us, (0, self.start, machine.state()))
+        begin = (0, self.start, np.array(machine.state, np.int64))
+        first, byte, state = self.index.before(start_us, begin)
         state = state.copy()
         left = np.empty(0, machine.word)
         with self.path.open("rb") as file:
             file.seek(byte)
-            while data := file.read(BLOCK * size):
-                whole = len(data) // size
-                words = np.frombuffer(data, machine.word, whole)
+            while len(words := np.fromfile(file, machine.word, BLOCK)):
                 if len(left):
                     words = np.concatenate([left, words])
-                while True:
+                used = 1
+                while used and len(words):
                     used, block = self._decode(words, state, first, byte)
                     words, byte = words[used:], byte + used * size
                     first += len(block) + sum(block.dropped.values())
                     yield block
-                    if used:
-                        self.index.note(block.t, first, (first, byte, state.copy()))
-                    if not used or not len(words):
-                        break
+                    self.index.note(block.t, first, (first, byte, state.copy()))
                 left = words
-                if len(data) % size:
-                    break
-        end = self.path.stat().st_size
-        if byte != end or machine.unfinished(state):
-            yield RawBlock.empty(
-                first,
-                Flaw(
-                    "truncated file",
-                    f"byte {byte}",
-                    f"{end - byte} bytes after the last whole one"
-                    if byte != end
-                    else "the end of the file inside a packet",
-                    f"{self.format} words of {size} bytes" if size > 1 else "a whole record",
-                    "copy the file again; a recording cut short loses its last events",
-                ),
-            )
+        left_over = self.path.stat().st_size - byte
+        if left_over or any(state[entry] for entry in machine.unfinished):
+            found = "the end of the file inside a packet"
+            if left_over:
+                found = f"{left_over} bytes after the last whole one"
+            expected = f"{self.format} words of {size} bytes" if size > 1 else "a whole record"
+            hint = "copy the file again; a recording cut short loses its last events"
+            flaw = Flaw("truncated file", f"byte {byte}", found, expected, hint)
+            yield RawBlock.empty(first, flaw)
 
     def _decode(
         self, words: np.ndarray, state: np.ndarray, first: int, byte: int
@@ -130,18 +113,11 @@ class WordSource(Source):
         used, n = machine.decode(words, state, tally, t, x, y, p)
         flaws: tuple[Flaw, ...] = ()
         if tally[UNKNOWN]:
-            at = int(tally[FIRST_UNKNOWN])
-            size = machine.word.itemsize
-            flaws = (
-                Flaw(
-                    "unknown words",
-                    f"byte {byte + at * size}",
-                    f"{int(words[at]):#0{2 * size + 2}x}",
-                    f"{self.format} words",
-                    "the file is damaged or of a newer format",
-                    int(tally[UNKNOWN]),
-                ),
-            )
+            at, size = int(tally[FIRST_UNKNOWN]), machine.word.itemsize
+            where, found = f"byte {byte + at * size}", f"{int(words[at]):#0{2 * size + 2}x}"
+            expected, hint = f"{self.format} words", "the file is damaged or of a newer format"
+            count = int(tally[UNKNOWN])
+            flaws = (Flaw("unknown words", where, found, expected, hint, count),)
         t, x, y, p = t[:n], x[:n], y[:n], p[:n]
         if self.size is not None:
             y = _mirror(y, self.size[0]) if self.upside_down else y
