@@ -24,6 +24,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,27 +54,28 @@ from scaleevent.benchmarks.evaluation import (
 )
 from scaleevent.benchmarks.report import draw_rows
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
+from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.config.catalog import DECODERS, DEFAULT_DECODERS
+from scaleevent.config.run import ScheduledSettings
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
-from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches
+from scaleevent.pairs.samples import draw_epoch
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.pictures import overlay_events, panel, save_picture
 from scaleevent.simulation.esim import EventSimulator
 from scaleevent.system.files import write_json
-from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import Task
-from scaleevent.training.loop import Plan, train
 from scaleevent.training.optimizer import build_optimizer
+from scaleevent.training.run import Drawn, Run
 
 IMAGE_US, WINDOW_US = 1_000_000, 100_000  # KITTI's cameras run at 10 Hz
 BEFORE_FLOW = 0.25  # windows filmed before a flow pair: its motion is extrapolated there
@@ -269,35 +271,27 @@ def fit_and_score(
         "flow": {"size": "tiny"},
     }[trial.task.name]
     decoder = DECODERS[DEFAULT_DECODERS[trial.task.name]].load()(encoder, **own)
-    plan = Plan(1, steps, schedule="cosine", clip=1.0, save_every=steps)
-    batches = StepBatches(
-        lambda epoch: draw_epoch(samples.pairs, split.train, steps * BATCH, 0, epoch, "uniform"),
-        1, steps, BATCH,
+    cfg = ScheduledSettings(
+        out=out / "run", epochs=1, lr=1e-3, schedule="cosine", clip=1.0, save_every=steps,
+        device="cpu", overwrite=True,
     )  # fmt: skip
-    with ranks("cpu") as peers:
-        train(
-            decoder.train(),
-            build_optimizer(decoder, lr=1e-3, encoder_lr=5e-4),
-            lambda batch: (decoder.loss(decoder(**_inputs(batch)), batch["target"]), {}),
-            load_batches(samples, batches, 0),
-            plan,
-            peers,
-            out,
-            weights=dict(decoder.weights),
-            on_step=lambda step, record: decoder.begin_step(step, steps),
-        )
+    order = partial(draw_epoch, samples.pairs, split.train, steps * BATCH, 0, sampling="uniform")
+    optimizer = build_optimizer(decoder, lr=cfg.lr, encoder_lr=cfg.lr / 2)
+    with (
+        Run.open(cfg, "real labels", quiet=True) as run,
+        run.started(decoder, optimizer, cfg.with_effect()) as first,
+    ):
+        drawn = Drawn(samples, order, steps * BATCH, BATCH)
+        objective = TaskObjective(decoder, frozen=False, cached=None)
+        run.train(objective, optimizer, drawn, first, cfg.with_effect())
         save_task(out / "task.safetensors", decoder, {})
         decoder, _ = load_task(out / "task.safetensors")
-        result = evaluate(decoder, samples, split.test.tolist(), peers)
+        result = evaluate(decoder, samples, split.test.tolist(), run.ranks)
     shown = np.unique(split.test[np.linspace(0, len(split.test) - 1, 4).astype(int)]).tolist()
     draw_rows(decoder, samples, np.array(shown), len(shown), out / "panel.png")
     draw_overlays(decoder, samples, shown, out / "overlay.png")
     baseline = ConstantBaseline.of(samples, split.train)
     return result, (baseline.name, baseline.score(samples, split.test))
-
-
-def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in batch.items() if name != "target"}
 
 
 def draw_overlays(decoder, samples: LabelledSamples, indices: Sequence[int], path: Path) -> None:
@@ -344,7 +338,7 @@ def run_trial(trial: Trial, scenes: Sequence[Scene], steps: int, out: Path) -> N
     result, (name, trivial) = fit_and_score(trial, samples, steps, out)
     headline = trial.task.headline
     print(
-        f"  {headline} {result.summary[headline]:.3f} after {steps} steps; "
+        f"  {headline} {result.result[headline]:.3f} after {steps} steps; "
         f"{name}: {trivial[headline]:.3f}; pictures: {out}"
     )
 

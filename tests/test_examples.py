@@ -1,5 +1,7 @@
 """The examples that teach run as they are printed."""
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -56,3 +58,14 @@ def test_a_data_set_of_ones_own(tmp_path):
     store = PairStore(tmp_path / "pairs")
     shard, row = store.locate(1)
     assert len(store) == 2 and len(shard.events(row)[0]) == 1000
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_name_that_an_example_imports_is_there(path):
+    """Benchmarks take minutes and are not run here, but code that moves must not break them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("scaleevent"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                found = hasattr(module, alias.name)
+                assert found or importlib.import_module(f"{node.module}.{alias.name}"), alias.name
