@@ -65,6 +65,7 @@ PLUGINS = {
         "custom_files",
         "dsec",
         "dsec_labels",
+        "finding",
         "timed_labels",
         "mvsec",
     },

@@ -8,7 +8,6 @@ times in a text file (`read_frame_times`). Each of these can also be named by a 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,19 +28,17 @@ from scaleevent.datasets.custom_files import (
 )
 from scaleevent.datasets.frames import (
     EventView,
+    FramedRecording,
+    Frames,
     PictureFiles,
     check_count,
     list_pictures,
-    pair_frames,
-    picture_size,
     read_frame_times,
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Frame, Recording, open_recording
 from scaleevent.grids.geometry import homography_map, pixel_grid
-from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
 
@@ -106,68 +103,19 @@ class FramesInside:
         return times[self.point] + self.offset_us
 
 
-@dataclass(frozen=True)
-class CustomRecording:
-    """One recording and its frames: one task of `prepare`.
-
-    Args:
-        name: Unique, safe as a file name.
-        recording: The event file.
-        size: (height, width) of its sensor.
-        options: Further arguments of `open_recording`.
-        frames: Where the images come from.
-        times: The file of frame times, if there is one.
-        rule: How windows are found.
-        homography: File of a 3x3 matrix, event pixel to frame pixel.
-        calibration: YAML file of both cameras.
-        lossless: Encode images as PNG.
-        found: What was recognised, for people.
-    """
-
-    name: str
-    recording: Path
-    size: tuple[int, int]
-    options: dict[str, Any]
-    frames: FramesInside | PictureFiles | VideoFile
-    times: Path | None
-    rule: WindowRule
-    homography: Path | None
-    calibration: Path | None
-    lossless: bool
-    found: str
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        named = (self.times, self.homography, self.calibration)
-        return (self.recording, *filter(None, named), *self.frames.files)
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return self.frames.expected
-
-    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every frame that has events before it."""
-        recording = open_recording(self.recording, size=self.size, **self.options)
-        images = self.frames.timed(recording, self.view())
-        yield from pair_frames(recording, images, self.rule, self.name, counts)
+class CustomRecording(FramedRecording):
+    """One recording and its frames; its `pixel_map` is a 3x3 matrix, event pixel to frame pixel."""
 
     def view(self) -> EventView:
         """How frames come onto the event pixels."""
-        if self.homography is not None:
-            source = homography_map(read_homography(self.homography), pixel_grid(*self.size))
+        if self.pixel_map is not None:
+            source = homography_map(read_homography(self.pixel_map), pixel_grid(*self.size))
             return EventView(*self.size, self.lossless, source)
         if self.calibration is None:
             return EventView(*self.size, self.lossless)
         rig = read_rig(self.calibration)
-        if (rig.events.height, rig.events.width) != self.size:
-            raise DataError(
-                "the calibration is of another event camera",
-                where=f"{self.calibration}, key intrinsics.cam0.resolution",
-                found=f"{rig.events.width}x{rig.events.height}",
-                expected=f"{self.size[1]}x{self.size[0]}, as {self.recording}",
-            )
+        where = f"{self.calibration}, key intrinsics.cam0.resolution"
+        self.check_sensor((rig.events.height, rig.events.width), where)
         frame_size = (rig.frames.height, rig.frames.width)
         return EventView(*self.size, self.lossless, rig.frame_map(), frame_size)
 
@@ -237,10 +185,9 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
     """
     inside = config.frames is None and config.timestamps is None
     number = sum(1 for _ in recording.frames()) if inside else 0
-    frames: FramesInside | PictureFiles | VideoFile
     times = None
     if number:
-        frames = FramesInside(number, config.exposure_point, config.offset_us)
+        frames: Frames = FramesInside(number, config.exposure_point, config.offset_us)
         found = f"{number} frames inside the file, {config.exposure_point} of the exposure"
     else:
         folder = recording.path.parent
@@ -254,21 +201,20 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         options={**read_options(config), "segment": recording.segment},
         frames=frames,
         times=times,
-        rule=window_rule(config),
-        homography=config.homography,
+        pixel_map=config.homography,
         calibration=config.calibration,
+        rule=window_rule(config),
         lossless=config.lossless,
+        origin={},
         found=f"{recording.format} {recording.width}x{recording.height}; {found}",
     )
-    view = source.view()  # calibration and sizes are wrong before hours of work, not after
-    if isinstance(frames, PictureFiles):
-        view.check_size(*picture_size(frames.paths[0]), frames.paths[0])
+    source.check()
     return source
 
 
 def _timed_frames(
     recording: Recording, frames: Path, times: Path, config: Settings
-) -> tuple[PictureFiles | VideoFile, str]:
+) -> tuple[Frames, str]:
     """Frames with their times, and how they were matched, for people."""
     stamps = read_frame_times(times, config.frame_time_unit, config.exposure_point)
     us = stamps.us + config.offset_us

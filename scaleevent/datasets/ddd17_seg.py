@@ -25,12 +25,7 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.config.data import SequencesConfig, WindowSettings
-from scaleevent.datasets.timed_labels import (
-    LabelView,
-    TimedLabel,
-    pair_labels,
-    seen_from,
-)
+from scaleevent.datasets.timed_labels import LabelView, TimedLabel, pair_labels, seen_from
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording
 from scaleevent.formats.columns import to_block, to_microseconds

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from scaleevent.errors import DataError, UnpairedError
-from scaleevent.formats import Recording, recording_facts
+from scaleevent.formats import Recording, open_recording, recording_facts
 from scaleevent.formats.columns import find_time_unit, to_microseconds
 from scaleevent.grids.geometry import warp_image
 from scaleevent.grids.windows import WindowRule
@@ -150,6 +151,99 @@ class PictureFiles:
             yield TimedImage(time, partial(view.place_file, path), {"frame": path.name})
 
 
+class Frames(Protocol):
+    """Where the images of a recording come from: files, a video or the recording itself."""
+
+    @property
+    def expected(self) -> int:
+        """Number of frames."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files besides the recording that the frames are read from."""
+
+    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
+        """The frames in their order, on the event pixels, each read only if it is used."""
+
+
+@dataclass(frozen=True)
+class FramedRecording:
+    """One recording and its frames: one task of `prepare`; a subclass relates the two cameras.
+
+    Args:
+        name: Unique, safe as a file name.
+        recording: The event file.
+        size: (height, width) of its sensor.
+        options: Further arguments of `open_recording`.
+        frames: Where the images come from.
+        times: The file of frame times, if there is one.
+        pixel_map: File that says where event pixels lie in another view, if there is one.
+        calibration: YAML file of both cameras, if there is one.
+        rule: How windows are found.
+        lossless: Encode images as PNG.
+        origin: Provenance of every pair, besides its frame.
+        found: What was recognised, for people.
+    """
+
+    name: str
+    recording: Path
+    size: tuple[int, int]
+    options: dict[str, Any]
+    frames: Frames
+    times: Path | None
+    pixel_map: Path | None
+    calibration: Path | None
+    rule: WindowRule
+    lossless: bool
+    origin: dict[str, Any]
+    found: str
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        others = filter(None, (self.times, self.pixel_map, self.calibration))
+        return (self.recording, *others, *self.frames.files)
+
+    @property
+    def expected(self) -> int:
+        """Number of frames."""
+        return self.frames.expected
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every frame that has events before it."""
+        recording = open_recording(self.recording, size=self.size, **self.options)
+        images = (
+            replace(image, provenance=self.origin | image.provenance)
+            for image in self.frames.timed(recording, self.view())
+        )
+        yield from pair_frames(recording, images, self.rule, self.name, counts)
+
+    def view(self) -> EventView:
+        """How frames come onto the event pixels."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse a calibration or pictures of a wrong size: before hours of work, not after."""
+        view = self.view()
+        if isinstance(self.frames, PictureFiles):
+            first = self.frames.paths[0]
+            view.check_size(*picture_size(first), first)
+
+    def check_sensor(self, size: tuple[int, ...], where: object) -> None:
+        """Refuse a calibration of another sensor.
+
+        Raises:
+            DataError: Both sizes.
+        """
+        if size != self.size:
+            raise DataError(
+                "the calibration is of another event camera",
+                where=where,
+                found=f"{size[1]}x{size[0]}",
+                expected=f"{self.size[1]}x{self.size[0]}, as {self.recording}",
+            )
+
+
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) from a picture's header.
 
@@ -247,16 +341,9 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
 
 def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
     """Fields of every line that holds any, all of one length, and the numbers of these lines."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read the frame times", where=path, found=error) from None
     rows: list[list[str]] = []
     numbers: list[int] = []
-    for number, line in enumerate(lines, 1):
-        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
-        if fields == [""]:
-            continue
+    for number, line, fields in lines_with_fields(path, "frame times"):
         if rows and len(fields) != len(rows[0]):
             raise DataError(
                 "a line with a different number of fields",
@@ -269,6 +356,22 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
     if not rows:
         raise DataError("no frame times in this file", where=path)
     return rows, numbers
+
+
+def lines_with_fields(path: Path, what: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, text and fields of every line that holds any; '#' begins a comment.
+
+    Raises:
+        DataError: Not a text file of `what`.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the {what}", where=path, found=error) from None
+    for number, line in enumerate(lines, 1):
+        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
+        if fields != [""]:
+            yield number, line, fields
 
 
 def _is_numeric(column: tuple[str, ...], path: Path, lines: list[int]) -> bool:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from scaleevent.datasets.frames import lines_with_fields
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, recording_facts
@@ -24,6 +25,9 @@ from scaleevent.formats.source import RawBlock, Source
 from scaleevent.grids.windows import Window, WindowRule
 from scaleevent.pairs.pair import MAX_PIXELS, Label, Pair
 from scaleevent.pairs.pairing import EventStream
+
+NO_CLASS = 255
+"""Class id of pixels without a class."""
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -180,6 +184,42 @@ def pair_labels(
         )
 
 
+def complete(
+    pairs: Iterable[Pair],
+    task: str,
+    content: str,
+    image: Callable[[Pair], bytes],
+    counts: Counter[str],
+    where: object,
+) -> Iterator[Pair]:
+    """The pairs with their image, those without a known pixel left out and counted.
+
+    Args:
+        pairs: From `pair_labels`.
+        task: Name of the label: NaN, or `NO_CLASS` in whole numbers, where it is unknown.
+        content: What a known pixel has, for people.
+        image: Returns the encoded image of a pair that is kept.
+        counts: Tally of the pairs, corrected for those left out.
+        where: The source of the labels, for an error.
+
+    Raises:
+        DataError: Not one label is left.
+    """
+    made = False
+    for pair in pairs:
+        values = pair.labels[task].values
+        unknown = np.isnan(values) if values.dtype.kind == "f" else values == NO_CLASS
+        if unknown.all():
+            counts["pairs"] -= 1
+            counts[f"labels dropped: no pixel with {content}"] += 1
+            continue
+        made = True
+        yield replace(pair, image=image(pair))
+    if not made:
+        lost = {key: number for key, number in counts.items() if key.startswith("labels")}
+        raise DataError(f"no label with {content} can be used", where=where, found=lost)
+
+
 # window before with its events, window after with its events, why the label is unusable
 _LabelWindows = tuple[Window, Events, tuple[Window, Events] | None, str | None]
 
@@ -215,14 +255,9 @@ def read_times(path: Path, columns: int) -> np.ndarray:
     Raises:
         DataError: Not such a file, with the line.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read the label times", where=path, found=error) from None
     rows: list[list[int]] = []
-    for number, line in enumerate(lines, 1):
-        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
-        if fields == [""] or number == 1 and not any(map(_WHOLE.fullmatch, fields)):
+    for number, line, fields in lines_with_fields(path, "label times"):
+        if number == 1 and not any(map(_WHOLE.fullmatch, fields)):
             continue
         where, found = f"{path}, line {number}", repr(line[:80])
         if len(fields) != columns or not all(map(_WHOLE.fullmatch, fields)):
@@ -258,29 +293,45 @@ def check_size(values: np.ndarray, size: tuple[int, int], path: Path) -> None:
         )
 
 
-def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its indices.
+def read_ids(
+    path: Path, size: tuple[int, int], classes: int, hint: str | None = None, grey: bool = False
+) -> np.ndarray:
+    """(H, W) uint8 class ids of a PNG of one channel and 8 bits; of a palette, its indices.
 
     Args:
         path: The file.
         size: (height, width) it must have.
+        classes: Ids must be below this, or `NO_CLASS`.
+        hint: What other ids may mean.
+        grey: Take ids stored as shades of grey in three channels, too.
 
     Raises:
-        DataError: Not such a file.
+        DataError: Not such a file, another size, or an id that is no class.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in ("L", "P") or image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    "not a map of class ids",
-                    where=path,
-                    found=f"PNG of mode {image.mode}, {image.width}x{image.height}",
-                    expected="one channel of 8 bits",
-                )
-            ids = np.asarray(image)
+            form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
+            fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
+            ids = np.asarray(image) if fits and image.width * image.height <= MAX_PIXELS else None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError("label cannot be read", where=path, found=error) from None
+    if ids is not None and ids.ndim == 3:
+        ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None
+    if ids is None:
+        raise DataError(
+            "no picture of class ids", where=path, found=form, expected="one channel of 8 bits"
+        )
     check_size(ids, size, path)
+    wrong = np.argwhere((ids >= classes) & (ids != NO_CLASS))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(
+            "a class id that the benchmark does not have",
+            where=f"{path}, row {row}, column {column}",
+            found=f"{ids[row, column]}; {len(wrong)} such pixels",
+            expected=f"0 .. {classes - 1}, or {NO_CLASS} for no class",
+            hint=hint,
+        )
     return ids
 
 

@@ -115,12 +115,7 @@ def spread_thresholds(
 
 
 def noise_events(
-    rng: np.random.Generator,
-    rate_hz: float,
-    start_us: int,
-    end_us: int,
-    height: int,
-    width: int,
+    rng: np.random.Generator, rate_hz: float, start_us: int, end_us: int, height: int, width: int
 ) -> Events:
     """Events of random pixel, time and polarity in [start_us, end_us), `rate_hz` per pixel."""
     count = rng.poisson(rate_hz * (end_us - start_us) * 1e-6 * height * width)
