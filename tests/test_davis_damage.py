@@ -168,7 +168,7 @@ def with_index(folder: Path, change: object) -> None:
 
 SPOILT_DDD17 = {
     "row 7, column 9.*6; 1 such": lambda folder: with_id(folder, 6),
-    "of another size": lambda folder: with_mask(folder, np.zeros((260, 346), np.uint8)),
+    "differ in size": lambda folder: with_mask(folder, np.zeros((260, 346), np.uint8)),
     "no picture of class ids": lambda folder: with_mask(
         folder, np.random.default_rng(0).integers(0, 6, (200, 346, 3), np.uint8)
     ),

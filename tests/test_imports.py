@@ -59,6 +59,7 @@ PLUGINS = {
         "calibration",
         "flow_png",
         "flow_propagation",
+        "frame_times",
         "frames",
         "video",
         "custom",

@@ -26,6 +26,7 @@ from scaleevent.datasets.custom_files import (
     find_times,
     listed_picture,
 )
+from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
     FramedRecording,
@@ -33,7 +34,6 @@ from scaleevent.datasets.frames import (
     PictureFiles,
     check_count,
     list_pictures,
-    read_frame_times,
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError

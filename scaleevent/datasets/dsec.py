@@ -25,6 +25,7 @@ import numpy as np
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
 from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
     FramedRecording,
@@ -32,7 +33,6 @@ from scaleevent.datasets.frames import (
     check_count,
     list_pictures,
     picture_size,
-    read_frame_times,
 )
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import homography_map, warp_image

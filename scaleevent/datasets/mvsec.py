@@ -27,9 +27,8 @@ import numpy as np
 
 from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.finding import files_below, find_sequences, only_once, require
-from scaleevent.datasets.timed_labels import TimedLabel, complete, pair_labels
+from scaleevent.datasets.timed_labels import TimedLabel, complete, in_order, pair_labels
 from scaleevent.errors import DataError
-from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.columns import to_microseconds
 from scaleevent.formats.hdf5_datasets import checked
@@ -289,11 +288,4 @@ def ascending_times(seconds: np.ndarray, where: str) -> np.ndarray:
         DataError: Not numbers, or out of order.
     """
     times = to_microseconds(np.asarray(seconds, np.float64), "s", 0, where)
-    back = first_backward_step(times)
-    if back is not None:
-        raise DataError(
-            "times step back",
-            where=f"{where}, entry {back}",
-            found=f"{times[back]} us after {times[back - 1]} us",
-        )
-    return times
+    return in_order(times, f"{where}, entry")

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scaleevent.datasets.frames import lines_with_fields
+from scaleevent.datasets.frame_times import lines_with_fields
 from scaleevent.errors import DataError
-from scaleevent.events import Events
+from scaleevent.events import Events, first_backward_step
 from scaleevent.formats import Recording, recording_facts
 from scaleevent.formats.source import RawBlock, Source
 from scaleevent.grids.windows import Window, WindowRule
@@ -278,6 +278,18 @@ def read_times(path: Path, columns: int) -> np.ndarray:
     return np.array(rows, np.int64)
 
 
+def in_order(times_us: np.ndarray, where: str) -> np.ndarray:
+    """The times.
+
+    Raises:
+        DataError: They step back; the place is `where` and its number.
+    """
+    if (back := first_backward_step(times_us)) is not None:
+        found = f"{times_us[back]} us after {times_us[back - 1]} us"
+        raise DataError("times step back", where=f"{where} {back}", found=found)
+    return times_us
+
+
 def check_size(values: np.ndarray, size: tuple[int, int], path: Path) -> None:
     """Refuse a label of another size than its grid.
 
@@ -336,7 +348,7 @@ def read_ids(
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a label file.
+    """All of a file.
 
     Raises:
         DataError: It cannot be read.
@@ -344,4 +356,4 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError("label cannot be read", where=path, found=error.strerror) from None
+        raise DataError("the file cannot be read", where=path, found=error.strerror) from None
