@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ from scaleevent.datasets.custom_files import (
     find_times,
     listed_picture,
 )
-from scaleevent.datasets.frame_times import read_frame_times
+from scaleevent.datasets.frame_times import moment, read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
     FramedRecording,
@@ -37,7 +37,7 @@ from scaleevent.datasets.frames import (
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.formats import Frame, Recording, open_recording
+from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.geometry import homography_map, pixel_grid
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
@@ -67,40 +67,16 @@ class Settings(PrepareConfig, StreamSettings):
     ] = None
 
 
-@dataclass(frozen=True)
-class FramesInside:
-    """Frames stored in the recording itself.
-
-    Args:
-        expected: Their number.
-        point: start, middle or end: the moment of the exposure that is the image time.
-        offset_us: Added to the times.
-    """
-
-    expected: int
-    point: str
-    offset_us: int
-    files: tuple[Path, ...] = ()
+class FramesInside(Frames):
+    """Frames stored in the recording itself, in the order of the file."""
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
-        """The frames in the order of the file, of the recording's segment alone if it has one."""
-        if recording.segment is not None:
-            resets = sum(b < a for a, b in pairwise(map(self._time, recording.frames())))
-            _check_segments(recording, resets + 1, recording.path)
-        segment, latest = 0, None
-        for index, frame in enumerate(recording.frames()):
-            time = self._time(frame)
-            segment += latest is not None and time < latest
-            latest = time
-            if recording.segment in (None, segment):
-                load = partial(view.place, frame.image, f"{recording.path}, frame {index}")
-                yield TimedImage(time, load, {"frame": index})
-
-    def _time(self, frame: Frame) -> int:
-        """The image time of a frame."""
-        middle = frame.start_us + (frame.end_us - frame.start_us) // 2
-        times = {"start": frame.start_us, "middle": middle, "end": frame.end_us}
-        return times[self.point] + self.offset_us
+        """The frames, of the recording's segment alone if it has one."""
+        chosen = _frames_of_segment(recording, np.array(self.times_us), recording.path)
+        frames = enumerate(zip(self.times_us, recording.frames(), strict=True))
+        for index, (time, frame) in islice(frames, chosen.start, chosen.stop):
+            load = partial(view.place, frame.image, f"{recording.path}, frame {index}")
+            yield TimedImage(time, load, {"frame": index})
 
 
 class CustomRecording(FramedRecording):
@@ -183,12 +159,13 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
     Raises:
         DataError: No frames, no times, several of them, or counts or sizes that differ.
     """
-    inside = config.frames is None and config.timestamps is None
-    number = sum(1 for _ in recording.frames()) if inside else 0
+    point, inside = config.exposure_point, config.frames is None and config.timestamps is None
+    spans = [(frame.start_us, frame.end_us) for frame in recording.frames()] if inside else []
     times = None
-    if number:
-        frames: Frames = FramesInside(number, config.exposure_point, config.offset_us)
-        found = f"{number} frames inside the file, {config.exposure_point} of the exposure"
+    if spans:
+        us = tuple(int(moment(*span, point)) + config.offset_us for span in spans)
+        frames: Frames = FramesInside(us, ())
+        found = f"{len(us)} frames inside the file, {point} of the exposure"
     else:
         folder = recording.path.parent
         frames_at = find_frames(folder, config.frames)
@@ -218,7 +195,8 @@ def _timed_frames(
     """Frames with their times, and how they were matched, for people."""
     stamps = read_frame_times(times, config.frame_time_unit, config.exposure_point)
     us = stamps.us + config.offset_us
-    chosen = _frames_of_segment(recording, us, times)
+    resets = (np.diff(us) < 0).any()
+    chosen = _frames_of_segment(recording, us, times) if resets else slice(None)
     origin = f"times from {times.name} ({stamps.layout})"
     if frames.is_dir():
         if stamps.names is not None:
@@ -237,32 +215,26 @@ def _timed_frames(
     us = us[chosen]
     if (np.diff(us) < 0).any():
         raise DataError("times of video frames step back", where=times)
-    video = VideoFile(tuple(us.tolist()), frames, first=chosen.start or 0)
+    video = VideoFile(tuple(us.tolist()), (frames,), first=chosen.start or 0)
     return video, f"{len(us)} frames in {frames}, {origin}"
 
 
 def _frames_of_segment(recording: Recording, times_us: np.ndarray, where: Path) -> slice:
-    """The frames of the recording's segment, where their times were reset with its clock."""
-    resets = (np.flatnonzero(np.diff(times_us) < 0) + 1).tolist()
-    if recording.segment is None or not resets:
-        return slice(None)
-    _check_segments(recording, len(resets) + 1, where)
-    edges = [0, *resets, len(times_us)]
-    return slice(*edges[recording.segment : recording.segment + 2])
-
-
-def _check_segments(recording: Recording, frames: int, where: Path) -> None:
-    """Refuse frames whose times were reset more or less often than the events' clock.
+    """The frames of the recording's segment, where their times were reset with its clock.
 
     Raises:
-        DataError: Both numbers.
+        DataError: They were reset more or less often than the events' clock.
     """
+    if recording.segment is None:
+        return slice(None)
+    edges = [0, *(np.flatnonzero(np.diff(times_us) < 0) + 1).tolist(), len(times_us)]
     events = len(replace(recording, segment=None, max_bad=1.0).stretches())
-    if frames != events:
+    if len(edges) - 1 != events:
         raise DataError(
             "the clocks of frames and events were reset a different number of times",
             where=where,
-            found=f"{frames} segments of frames, {events} of events",
+            found=f"{len(edges) - 1} segments of frames, {events} of events",
             expected="as many of both, or frames of the chosen segment alone",
             hint="scaleevent voxelize uses the events alone",
         )
+    return slice(*edges[recording.segment : recording.segment + 2])

@@ -80,9 +80,8 @@ class Sequence(FramedRecording):
             return EventView(*self.size, self.lossless)
         rectified = read_rectify_map(self.pixel_map)
         self.check_sensor(rectified.shape[:2], f"{self.pixel_map}, dataset rectify_map")
-        rig = read_rectified_rig(self.calibration)
-        source = homography_map(rig.homography, rectified)
-        frame_size = (rig.height, rig.width)
+        homography, frame_size = read_rectified_rig(self.calibration)
+        source = homography_map(homography, rectified)
         if self.rectified:
             return EventView(*self.size, self.lossless, source, frame_size)
         _, reached = warp_image(np.zeros(frame_size, np.uint8), source)
@@ -236,7 +235,7 @@ def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence
     frames = PictureFiles.in_order(stamps.us, paths)
     rectify_map = place.part(RECTIFY)
     if rectify_map is None:  # then the pictures are distorted: on the event pixels
-        size = picture_size(frames.paths[0])
+        size = picture_size(frames.files[0])
     else:
         size = read_rectify_map(rectify_map).shape[:2]
     split = "test" if place.name in TEST_SEQUENCES else "train"
@@ -252,7 +251,7 @@ def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence
         rule=window_rule(config),
         lossless=config.lossless,
         origin={"sequence": place.name, "official_split": split},
-        found=f"layout {place.layout}, {len(frames.paths)} pictures in {folder}",
+        found=f"layout {place.layout}, {len(frames.files)} pictures in {folder}",
         rectified=place.part(DISTORTED) is None,
     )
     source.check()

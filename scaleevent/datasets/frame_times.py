@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,9 @@ _LONGEST_EXPOSURE = 1.1
 """Fraction of the time between frames that an exposure may take, jitter of the stamps included."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+Times = TypeVar("Times", int, np.ndarray)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +71,7 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
         if (second >= first).all() and np.median(second - first) <= _LONGEST_EXPOSURE * step:
             starts = _times(columns[0], unit, path)
             ends = _times(columns[1], unit, path, like=columns[0])
-            us = {"start": starts, "middle": starts + (ends - starts) // 2, "end": ends}[point]
+            us = moment(starts, ends, point)
             return FrameTimes(us, None, f"begin and end of the exposure, {point} taken")
     raise DataError(
         "cannot tell how the frame times are written",
@@ -75,6 +79,12 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
         found=" ".join(rows[0]),
         expected="a time; time and file; index and time; or begin and end of the exposure",
     )
+
+
+def moment(start: Times, end: Times, point: str) -> Times:
+    """The start, middle or end of an exposure, in whole microseconds."""
+    moments: dict[str, Times] = {"start": start, "end": end, "middle": start + (end - start) // 2}
+    return moments[point]
 
 
 def _rows(path: Path) -> tuple[list[list[str]], list[int]]:

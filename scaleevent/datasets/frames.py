@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -109,52 +109,35 @@ class EventView:
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """Frames stored in one file each, in order of time.
+class Frames:
+    """The frames of a recording; a subclass reads them from pictures, a video or the recording.
 
     Args:
         times_us: Image times on the clock of the events.
-        paths: Files.
+        files: Files besides the recording that the frames are read from.
     """
 
     times_us: tuple[int, ...]
-    paths: tuple[Path, ...]
+    files: tuple[Path, ...]
+
+    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
+        """The frames in their order, on the event pixels."""
+        raise NotImplementedError
+
+
+class PictureFiles(Frames):
+    """Frames stored in one file each, in order of time."""
 
     @classmethod
-    def in_order(cls, times_us: np.ndarray, paths: list[Path]) -> PictureFiles:
+    def in_order(cls, times_us: np.ndarray, files: list[Path]) -> PictureFiles:
         """Sort by time; equal times keep their order."""
         order = np.argsort(times_us, kind="stable").tolist()
-        return cls(tuple(times_us[order].tolist()), tuple(paths[k] for k in order))
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return len(self.paths)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files the frames are read from."""
-        return self.paths
+        return cls(tuple(times_us[order].tolist()), tuple(files[k] for k in order))
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames, each read only if it is used."""
-        for time, path in zip(self.times_us, self.paths, strict=True):
+        for time, path in zip(self.times_us, self.files, strict=True):
             yield TimedImage(time, partial(view.place_file, path), {"frame": path.name})
-
-
-class Frames(Protocol):
-    """Where the images of a recording come from: files, a video or the recording itself."""
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files besides the recording that the frames are read from."""
-
-    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
-        """The frames in their order, on the event pixels, each read only if it is used."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +181,7 @@ class FramedRecording:
     @property
     def expected(self) -> int:
         """Number of frames."""
-        return self.frames.expected
+        return len(self.frames.times_us)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every frame that has events before it."""
@@ -217,7 +200,7 @@ class FramedRecording:
         """Refuse a calibration or pictures of a wrong size: before hours of work, not after."""
         view = self.view()
         if isinstance(self.frames, PictureFiles):
-            first = self.frames.paths[0]
+            first = self.frames.files[0]
             view.check_size(*picture_size(first), first)
 
     def check_sensor(self, size: tuple[int, ...], where: object) -> None:
