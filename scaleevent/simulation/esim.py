@@ -135,8 +135,9 @@ def merge_events(first: Events, second: Events) -> Events:
             found=f"{size[0]} x {size[1]} and {second.height} x {second.width}",
         )
     order = np.argsort(np.concatenate((first.t, second.t)), kind="stable")
-    columns = [np.append(getattr(first, name), getattr(second, name))[order] for name in COLUMNS]
-    return Events(*columns, first.height, first.width)
+    both = (np.append(getattr(first, name), getattr(second, name))[order] for name in COLUMNS)
+    t, x, y, p = both
+    return Events(t, x, y, p, *size)
 
 
 def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
