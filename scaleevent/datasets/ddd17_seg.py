@@ -26,8 +26,8 @@ import numpy as np
 from scaleevent.config.data import SequencesConfig, WindowSettings
 from scaleevent.datasets.finding import find_sequences, require
 from scaleevent.datasets.timed_labels import (
-    LabelView,
     TimedLabel,
+    check_size,
     complete,
     in_order,
     pair_labels,
@@ -143,7 +143,7 @@ class Drive:
         """
         folder = self.events.folder
         recording = Recording(folder / TIMES, self.events, *SENSOR)
-        upper = seen_from(recording, LabelView.of(pixel_grid(*SENSOR), SIZE[0]))
+        upper = seen_from(recording, pixel_grid(*SENSOR), SIZE[0])
         pairs = pair_labels(upper, self._labels(), "semantics", self.rule, self.name, counts)
         yield from complete(pairs, "semantics", "a class", self._image, counts, folder / MASKS)
 
@@ -171,13 +171,7 @@ class Drive:
         if path is None:
             return b""
         picture = decode_image(read_bytes(path), path)
-        if picture.shape[:2] != SENSOR:
-            raise DataError(
-                "picture of another size",
-                where=path,
-                found=f"{picture.shape[1]}x{picture.shape[0]}",
-                expected=f"{SENSOR[1]}x{SENSOR[0]}",
-            )
+        check_size(picture[..., 0], SENSOR, path, "picture")
         return encode_image(np.ascontiguousarray(picture[: SIZE[0], :, 0]), self.lossless)
 
 

@@ -35,6 +35,7 @@ from scaleevent.datasets.frames import (
     picture_size,
 )
 from scaleevent.errors import DataError
+from scaleevent.formats.hdf5_datasets import checked, damage_as_data_error
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.pairs.pairing import window_rule
 
@@ -94,28 +95,18 @@ def read_rectify_map(path: Path) -> np.ndarray:
     Raises:
         DataError: Not such a file.
     """
-    expected = "dataset rectify_map, (height, width, 2) finite numbers"
-    try:
-        with h5py.File(path, "r") as file:
-            data = file["rectify_map"]
-            if data.external or data.is_virtual or data.nbytes > _MAP_BYTES:
-                raise DataError(
-                    "rectify_map cannot be used",
-                    where=path,
-                    found=f"{data.nbytes} bytes, external {bool(data.external or data.is_virtual)}",
-                    expected=f"at most {_MAP_BYTES} bytes inside this file",
-                )
-            values = np.asarray(data[()], np.float64)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            "rectify_map cannot be read", where=path, found=str(error).strip("'"), expected=expected
-        ) from None
+    with damage_as_data_error(path), h5py.File(path, "r") as file:
+        data = checked(file["rectify_map"], path)
+        where = f"{path}, dataset rectify_map"
+        if data.nbytes > _MAP_BYTES:
+            raise DataError("rectify_map too large", where=where, found=f"{data.nbytes} bytes")
+        values = np.asarray(data[()], np.float64)
     if values.ndim != 3 or values.shape[2] != 2 or not np.isfinite(values).all():
         raise DataError(
             "rectify_map cannot be used",
-            where=f"{path}, dataset rectify_map",
+            where=where,
             found=f"shape {values.shape}, {np.count_nonzero(~np.isfinite(values))} not finite",
-            expected=expected,
+            expected="(height, width, 2) finite numbers",
         )
     return values
 

@@ -23,15 +23,13 @@ from pydantic import Field
 from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
 from scaleevent.datasets.finding import require
-from scaleevent.datasets.frames import list_pictures
+from scaleevent.datasets.frames import check_count, list_pictures
 from scaleevent.datasets.timed_labels import (
-    LabelView,
     TimedLabel,
     pair_labels,
     read_times,
     seen_from,
 )
-from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
@@ -108,7 +106,7 @@ class LabelledSequence:
         """A pair for every label that has events before it."""
         points = read_rectify_map(self.rectify_map) if self.rectify_map else pixel_grid(*self.size)
         recording = open_recording(self.place.events, size=self.size)
-        seen = seen_from(recording, LabelView.of(points, self.rows))
+        seen = seen_from(recording, points, self.rows)
         labels = self.labels[self.chosen]
         if unwanted := len(self.labels) - len(labels):
             counts["labels"] += unwanted
@@ -169,13 +167,7 @@ def labels_of_files(
     """
     stamps = read_times(times, columns).tolist()
     paths = [path for path in list_pictures(folder) if path.suffix.lower() == ".png"]
-    if len(paths) != len(stamps):
-        raise DataError(
-            "labels and time stamps differ in number",
-            where=f"{folder} and {times}",
-            found=f"{len(paths)} labels, {len(stamps)} time stamps",
-            hint="a download that did not finish, or files of another sequence",
-        )
+    check_count(len(paths), "labels", folder, len(stamps), times)
     labels = (
         TimedLabel(span[0], span[-1], partial(load, path), {**origin, "file": path.name})
         for span, path in zip(stamps, paths, strict=True)

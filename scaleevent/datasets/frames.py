@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -184,13 +184,28 @@ class FramedRecording:
         return len(self.frames.times_us)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every frame that has events before it."""
+        """A pair for every frame that has events before it.
+
+        Raises:
+            UnpairedError: No pair at all.
+            DataError: As `pair_images`.
+        """
         recording = open_recording(self.recording, size=self.size, **self.options)
         images = (
             replace(image, provenance=self.origin | image.provenance)
             for image in self.frames.timed(recording, self.view())
         )
-        yield from pair_frames(recording, images, self.rule, self.name, counts)
+        before = counts["pairs"]
+        yield from pair_images(recording, images, self.rule, self.name, counts)
+        if counts["pairs"] == before:
+            times = self.frames.times_us
+            raise UnpairedError(
+                "no image has events before it",
+                where=recording.path,
+                found=f"images from {times[0]} to {times[-1]} us" if times else "no images",
+                expected=span_of_events(recording),
+                hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
+            )
 
     def view(self) -> EventView:
         """How frames come onto the event pixels."""
@@ -232,17 +247,18 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -> None:
-    """Refuse frames and time stamps that differ in number.
+    """Refuse pictures, frames or labels and time stamps that differ in number.
 
     Raises:
         DataError: Both numbers.
     """
     if count != stamps:
         raise DataError(
-            "frames and time stamps differ in number",
+            f"{what} and time stamps differ in number",
             where=f"{frames} and {times}",
             found=f"{count} {what}, {stamps} time stamps",
-            hint="remove what has no partner, or write `time file` in each line",
+            hint="a download that did not finish, or files of another recording; where the times "
+            "are your own, remove what has no partner, or write `time file` in each line",
         )
 
 
@@ -257,39 +273,9 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted((path for path in files if path.name[0] != "." and path.is_file()), key=natural)
 
 
-def pair_frames(
-    recording: Recording,
-    images: Iterable[TimedImage],
-    rule: WindowRule,
-    name: str,
-    counts: Counter[str],
-) -> Iterator[Pair]:
-    """`pair_images`, with an error that shows both clocks if not one image got a pair.
-
-    Raises:
-        UnpairedError: No pair at all.
-        DataError: As `pair_images`.
-    """
-    span: list[int] = []  # first and latest image time
-
-    def noted() -> Iterator[TimedImage]:
-        for image in images:
-            span[:] = [*span[:1], image.image_us]
-            yield image
-
-    made = False
-    for pair in pair_images(recording, noted(), rule, name, counts):
-        made = True
-        yield pair
-    if made:
-        return
+def span_of_events(recording: Recording) -> str:
+    """Times that an image or label of the recording may have, for people."""
     facts = recording_facts(recording)
-    raise UnpairedError(
-        "no image has events before it",
-        where=recording.path,
-        found=f"images from {span[0]} to {span[-1]} us" if span else "no images",
-        expected=f"times inside the events, {facts['first_us']} to {facts['last_us']} us"
-        if facts["events"]
-        else "events: the recording holds none",
-        hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
-    )
+    if not facts["events"]:
+        return "events: the recording holds none, or none that the grid of its labels shows"
+    return f"times inside the events, {facts['first_us']} to {facts['last_us']} us"

@@ -93,16 +93,12 @@ class EventWindows:
             counts["images dropped: empty window"] += empty
         tally: Counter[str] = Counter()
         stream.finish(tally)
-        counts.update(self._own(tally))
-
-    def _own(self, tally: Counter[str]) -> Counter[str]:
-        """Each segment of a file counts its own events; the first one counts all damage."""
-        others = tally.pop("events dropped: in another segment", 0)
-        tally["events decoded"] -= others
-        if not self.options["segment"]:
-            return tally
-        kept = tally["events kept"]
-        return Counter({"events decoded": kept, "events kept": kept})
+        # each segment of a file counts its own events; the first one counts all damage
+        tally["events decoded"] -= tally.pop("events dropped: in another segment", 0)
+        if self.options["segment"]:
+            kept = tally["events kept"]
+            tally = Counter({"events decoded": kept, "events kept": kept})
+        counts.update(tally)
 
 
 @dataclass(frozen=True)
