@@ -101,17 +101,15 @@ class DavisEvents(Source):
 
 @dataclass(frozen=True)
 class Drive:
-    """One folder of the data set: one task of `prepare`.
+    """One folder of the data set: a `pairs.source.PairSource`.
 
     Args:
-        name: Of the folder.
         events: Its events.
         index: File of image times.
         masks: Labels by image number, in order.
         pictures: Images by their number, where they were unpacked.
         rule: How windows are found.
         lossless: Encode images as PNG.
-        found: What was recognised, for people.
     """
 
     name: str

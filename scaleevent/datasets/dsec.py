@@ -118,9 +118,8 @@ def sources(config: Settings) -> list[Sequence]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    places = find_places(config)
-    parts = require({place: place.needed() for place in places}, config.roots)
-    return [_source(place, parts[place], config) for place in places]
+    needed = {place: place.needed() for place in find_places(config)}
+    return [_source(*found, config) for found in require(needed, config.roots).items()]
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,14 @@ class Place:
         layout: Letter of the layout.
         events: Its events.h5.
         prefixes: What its parts' names may follow.
+        root: The user's folder that it lies in.
     """
 
     name: str
     layout: str
     events: Path
     prefixes: tuple[str, ...]
+    root: Path
 
     def __str__(self) -> str:
         return f"{self.name} (layout {self.layout})"
@@ -158,8 +159,8 @@ class Place:
         return pictures | self.parts(TIMES, *(() if distorted else (RECTIFY, CALIBRATION)))
 
 
-def find_places(config: SequencesConfig, known: Collection[str] | None = None) -> dict[Place, Path]:
-    """The wanted sequences under the roots, by name, each with the root it lies under.
+def find_places(config: SequencesConfig, known: Collection[str] | None = None) -> list[Place]:
+    """The wanted sequences under the roots, in order of name.
 
     Args:
         config: Roots and wanted sequences.
@@ -170,20 +171,19 @@ def find_places(config: SequencesConfig, known: Collection[str] | None = None) -
         DataError: No sequence, or one that is found twice.
     """
     config.require_roots()
-    found = [(place, root) for root in config.roots for place in find_sequences(root)]
-    used = [(place, root) for place, root in found if known is None or place.name in known]
-    config.check_sequences({place.name for place, _ in used})
+    found = [place for root in config.roots for place in find_sequences(root)]
+    used = [place for place in found if known is None or place.name in known]
+    config.check_sequences({place.name for place in used})
     if not used:
         raise DataError(
             "no sequence of this benchmark in the folder",
             where=", ".join(map(str, config.roots)),
-            found=", ".join(sorted({place.name for place, _ in found})),
+            found=", ".join(sorted({place.name for place in found})),
             expected=", ".join(sorted(known or ())),
         )
-    wanted = [item for item in used if not config.sequences or item[0].name in config.sequences]
-    events = only_once((place.name, place.events) for place, _ in wanted)
-    once = [item for item in wanted if item[0].events == events[item[0].name]]
-    return dict(sorted(once, key=lambda item: item[0].name))
+    wanted = [place for place in used if not config.sequences or place.name in config.sequences]
+    only_once((place.name, place.events) for place in wanted)
+    return [place for _, place in sorted({place.name: place for place in wanted}.items())]
 
 
 def find_sequences(root: Path) -> list[Place]:
@@ -199,16 +199,17 @@ def find_sequences(root: Path) -> list[Place]:
         if product.endswith("_events"):
             siblings = sorted(folder.parents[1].glob(product.removesuffix("events") + "*"))
             prefixes = tuple(f"{sibling}/{folder.name}/" for sibling in siblings)
-            places.append(Place(folder.name, "B", events, prefixes))
+            places.append(Place(folder.name, "B", events, prefixes, root))
         else:
-            places.append(Place(folder.name, "A", events, (f"{folder}/",)))
+            places.append(Place(folder.name, "A", events, (f"{folder}/",), root))
     for events in files_below([root], EVENTS[1]):
         folder = events.parents[1].absolute()
         layout = "D" if folder.parent.name in ("train", "test") else "C"
-        places.append(Place(folder.name, layout, events, (f"{folder}/",)))
+        places.append(Place(folder.name, layout, events, (f"{folder}/",), root))
     for events in (hit for depth in ("", "*/") for hit in root.glob(f"{depth}*_{EVENTS[1]}")):
         prefix = str(events.absolute()).removesuffix(EVENTS[1])
-        places.append(Place(Path(prefix).name.removesuffix("_"), "E", events, (prefix,)))
+        name = Path(prefix).name.removesuffix("_")
+        places.append(Place(name, "E", events, (prefix,), root))
     if not places:
         raise DataError(
             "no DSEC sequence in this folder",

@@ -57,7 +57,7 @@ def sources(config: Settings) -> list[LabelledSequence]:
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
     names = (DISPARITY, TIMES, RECTIFY, CALIBRATION)
-    found = find_labelled(config, SPLITS, lambda place, root: place.parts(*names))
+    found = find_labelled(config, SPLITS, lambda place: place.parts(*names))
     return [_source(place, parts, config) for place, parts in found.items()]
 
 

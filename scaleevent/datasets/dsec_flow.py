@@ -61,12 +61,12 @@ def sources(config: Settings) -> list[LabelledSequence]:
     return [_source(place, parts, config) for place, parts in found.items()]
 
 
-def _needed(place: Place, root: Path) -> dict[str, Path | None]:
+def _needed(place: Place) -> dict[str, Path | None]:
     """What a sequence needs besides its events: the map of their pixels, label times, labels."""
     if SPLITS[place.name] != "test":
         return place.parts(RECTIFY, TIMES, FLOW)
     name = TEST_TIMES[1].format(place.name)
-    shared = (folder / part / name for folder in with_folders(root) for part in TEST_FOLDERS)
+    shared = (folder / part / name for folder in with_folders(place.root) for part in TEST_FOLDERS)
     times = place.part(TEST_TIMES) or next((path for path in shared if path.is_file()), None)
     return place.parts(RECTIFY) | {name: times}
 

@@ -36,6 +36,8 @@ from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 
+Parts = Mapping[str, Path | None]
+
 
 class LabelSettings(SequencesConfig):
     """What all label benchmarks on DSEC add to the settings of `prepare`."""
@@ -60,7 +62,7 @@ class LabelSettings(SequencesConfig):
 
 @dataclass(frozen=True)
 class LabelledSequence:
-    """One sequence and its labels: one task of `prepare`.
+    """One sequence and its labels: a `pairs.source.PairSource`.
 
     Args:
         place: Where its events lie.
@@ -72,7 +74,6 @@ class LabelledSequence:
         chosen: Those that the protocol takes.
         files: All other files that are read.
         rule: How the window before a label is found; None for labels of a span.
-        found: What was recognised, for people.
     """
 
     place: Place
@@ -115,30 +116,27 @@ class LabelledSequence:
 
 
 def find_labelled(
-    config: LabelSettings,
-    splits: Mapping[str, str],
-    needed: Callable[[Place, Path], Mapping[str, Path | None]],
+    config: LabelSettings, splits: Mapping[str, str], needed: Callable[[Place], Parts]
 ) -> dict[Place, tuple[Path, ...]]:
     """The benchmark's sequences under the roots, by name, each with its parts.
 
     Args:
         config: Roots and wanted sequences.
         splits: The benchmark's sequences and their part of it.
-        needed: The parts of a sequence under a root, None for those that are missing.
+        needed: The parts of a sequence, None for those that are missing.
 
     Raises:
         ConfigError, DataError: As `dsec.find_places` and `finding.require`.
     """
-    places = find_places(config, splits)
-    full = {_with_label_folders(place, root): root for place, root in places.items()}
-    return require({place: needed(place, root) for place, root in full.items()}, config.roots)
+    places = map(_with_label_folders, find_places(config, splits))
+    return require({place: needed(place) for place in places}, config.roots)
 
 
-def _with_label_folders(place: Place, root: Path) -> Place:
+def _with_label_folders(place: Place) -> Place:
     """The place, with the folders into which archives of labels unpack."""
     more = [
         f"{folder.absolute()}/{part}{place.name}{mark}"
-        for folder in with_folders(root)
+        for folder in with_folders(place.root)
         for part in ("", "train/", "test/")
         for mark in ("/", "_")
     ]

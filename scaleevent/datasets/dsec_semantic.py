@@ -77,7 +77,7 @@ def sources(config: Settings) -> list[LabelledSequence]:
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
     maps = (RECTIFY,) if config.event_view == "rectified" else ()
-    found = find_labelled(config, SPLITS, lambda place, root: place.parts(LABELS, TIMES, *maps))
+    found = find_labelled(config, SPLITS, lambda place: place.parts(LABELS, TIMES, *maps))
     return [_source(place, parts, config) for place, parts in found.items()]
 
 

@@ -142,10 +142,9 @@ class PictureFiles(Frames):
 
 @dataclass(frozen=True)
 class FramedRecording:
-    """One recording and its frames: one task of `prepare`; a subclass relates the two cameras.
+    """One recording and its frames: a `PairSource`; a subclass relates the two cameras.
 
     Args:
-        name: Unique, safe as a file name.
         recording: The event file.
         size: (height, width) of its sensor.
         options: Further arguments of `open_recording`.
@@ -156,7 +155,6 @@ class FramedRecording:
         rule: How windows are found.
         lossless: Encode images as PNG.
         origin: Provenance of every pair, besides its frame.
-        found: What was recognised, for people.
     """
 
     name: str

@@ -52,16 +52,13 @@ flow between two images goes back by a few maps."""
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene: one task of `prepare`; a subclass reads its ground truth and makes labels of it.
+    """One scene: a `PairSource`; a subclass reads its ground truth and makes labels of it.
 
     Args:
-        name: Its name in MVSEC.
         data: Its `_data.hdf5`.
         truth: The file of its ground truth.
         rule: How the window before a label is found; None for labels of a span.
         lossless: Encode images as PNG.
-        expected: Number of labels.
-        found: What was recognised, for people.
     """
 
     task: ClassVar[str]

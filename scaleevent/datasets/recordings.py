@@ -27,10 +27,9 @@ UNPAIRED = "recordings whose frames have no events before them"
 
 @dataclass(frozen=True)
 class EventWindows:
-    """Windows at a fixed rate over a recording without frames.
+    """Windows at a fixed rate over a recording without frames: a `pairs.source.PairSource`.
 
     Args:
-        name: Unique, safe as a file name.
         path: The recording.
         size: Sensor (height, width).
         options: Further arguments of `open_recording`.
@@ -38,7 +37,6 @@ class EventWindows:
         period_us: Time between the ends of windows; the first ends one period after the first
             event, the last after the last event.
         span_us: First and last event time; None without events.
-        found: What was recognised, for people.
     """
 
     name: str
