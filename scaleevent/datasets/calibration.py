@@ -238,15 +238,14 @@ class _Keys:
     def numbers(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """Finite float64 values of one shape."""
         value = self._value(key)
-        expected = f"{'x'.join(map(str, shape))} finite numbers"
-        if value is None:
-            raise self._bad(key, "calibration key is missing", None, expected)
+        what = "invalid calibration value" if value is not None else "calibration key is missing"
+        refusal = self._bad(key, what, value, f"{'x'.join(map(str, shape))} finite numbers")
         try:
             array = np.array(value, np.float64)
         except (ValueError, TypeError):
-            raise self._bad(key, "calibration value is not numeric", value, expected) from None
+            raise refusal from None
         if array.shape != shape or not np.isfinite(array).all():
-            raise self._bad(key, "invalid calibration value", value, expected)
+            raise refusal
         return array
 
     def matrix(self, camera: str) -> np.ndarray:

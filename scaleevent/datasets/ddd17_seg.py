@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.config.data import SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import find_sequences, require
+from scaleevent.datasets.finding import find_known, require
 from scaleevent.datasets.timed_labels import (
     TimedLabel,
     check_size,
@@ -157,11 +157,12 @@ class Drive:
                 expected=f"image {last}, of {self.masks[last].name}",
             )
         origin = {"sequence": self.name, "split": SPLITS[self.name]}
-        return [
-            TimedLabel(time, time, partial(read_mask, path), origin | {"frame": number})
-            for number, path in self.masks.items()
-            for time in (int(times[number - 1]),)
-        ]
+        labels = []
+        for number, path in self.masks.items():
+            time = int(times[number - 1])
+            load = partial(read_ids, path, SIZE, CLASSES, grey=True)
+            labels.append(TimedLabel(time, time, load, origin | {"frame": number}))
+        return labels
 
     def _image(self, pair: Pair) -> bytes:
         """The upper rows of a pair's image, encoded; empty where it was not unpacked."""
@@ -194,15 +195,6 @@ def read_index(path: Path) -> np.ndarray:
     return in_order(to_microseconds(rows[:, 0], "ns", 0, str(path)), f"{path}, row")
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """(200, 346) uint8 class ids of a label file, 255 where there is none.
-
-    Raises:
-        DataError: Not such a file, of another size, or with other ids.
-    """
-    return read_ids(path, SIZE, CLASSES, grey=True)
-
-
 def sources(config: Settings) -> list[Drive]:
     """The folders of the data set found under the roots.
 
@@ -211,7 +203,7 @@ def sources(config: Settings) -> list[Drive]:
         DataError: No folder, one that is found twice, missing or unusable files.
     """
     usual = {name for name, split in SPLITS.items() if split != "val"}
-    files = find_sequences(config, SPLITS, usual, TIMES, lambda path: path.resolve().parent.name)
+    files = find_known(config, SPLITS, usual, TIMES, lambda path: path.resolve().parent.name)
     folders = {name: path.resolve().parent for name, path in files.items()}
     require({name: _needed(folder) for name, folder in folders.items()}, config.roots)
     return [_source(name, folder, config) for name, folder in folders.items()]

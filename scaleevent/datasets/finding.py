@@ -18,7 +18,7 @@ def files_below(roots: Iterable[Path], pattern: str) -> list[Path]:
     return [path for root in roots for depth in depths for path in root.glob(depth + pattern)]
 
 
-def find_sequences(
+def find_known(
     config: SequencesConfig,
     known: Collection[str],
     usual: Collection[str],

@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 
 from scaleevent.config.data import SequencesConfig
-from scaleevent.datasets.finding import files_below, find_sequences, only_once, require
+from scaleevent.datasets.finding import files_below, find_known, only_once, require
 from scaleevent.datasets.timed_labels import TimedLabel, complete, in_order, pair_labels
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
@@ -113,9 +113,7 @@ def find_scenes(
         ConfigError: No root, or a scene that is not of the benchmark.
         DataError: No scene, one that is there twice or not at all, or without ground truth.
     """
-    data = find_sequences(
-        config, known, known, f"*{DATA}", lambda path: path.name.removesuffix(DATA)
-    )
+    data = find_known(config, known, known, f"*{DATA}", lambda path: path.name.removesuffix(DATA))
     truths = {}
     for name in data:
         names = [name + ending for ending in endings]
