@@ -25,13 +25,13 @@ import numpy as np
 
 from scaleevent.config.data import SequencesConfig, WindowSettings
 from scaleevent.datasets.finding import find_known, require
+from scaleevent.datasets.frames import read_bytes
 from scaleevent.datasets.timed_labels import (
     TimedLabel,
     check_size,
     complete,
     in_order,
     pair_labels,
-    read_bytes,
     read_ids,
     seen_from,
 )

@@ -23,7 +23,8 @@ from scaleevent.datasets.dsec_labels import (
     sensor_size,
 )
 from scaleevent.datasets.flow_png import decode_grey
-from scaleevent.datasets.timed_labels import check_size, read_bytes
+from scaleevent.datasets.frames import read_bytes
+from scaleevent.datasets.timed_labels import check_size
 from scaleevent.pairs.pairing import window_rule
 
 DISPARITY = ("disparity/event", "disparity_event")

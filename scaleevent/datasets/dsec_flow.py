@@ -25,7 +25,8 @@ from scaleevent.datasets.dsec_labels import (
     with_folders,
 )
 from scaleevent.datasets.flow_png import decode_flow
-from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_bytes, read_times
+from scaleevent.datasets.frames import read_bytes
+from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_times
 
 FLOW = ("flow/forward", "optical_flow_forward_event")
 TIMES = ("flow/forward_timestamps.txt", "optical_flow_forward_timestamps.txt")

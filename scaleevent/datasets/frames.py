@@ -50,10 +50,7 @@ class EventView:
         Raises:
             DataError: Not a whole PNG or JPEG file, or of another size.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError("cannot read the picture", where=path, found=error.strerror) from None
+        data = read_bytes(path)
         image = decode_image(data, path)  # even where not needed: refuses files cut short
         if self.source is not None:
             return self.place(image, path)
@@ -229,6 +226,18 @@ class FramedRecording:
                 found=f"{size[1]}x{size[0]}",
                 expected=f"{self.size[1]}x{self.size[0]}, as {self.recording}",
             )
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError("the file cannot be read", where=path, found=error.strerror) from None
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -308,15 +308,3 @@ def read_ids(
             hint=hint,
         )
     return ids
-
-
-def read_bytes(path: Path) -> bytes:
-    """All of a file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError("the file cannot be read", where=path, found=error.strerror) from None
