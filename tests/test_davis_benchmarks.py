@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaleevent.datasets import ddd17_seg, mvsec, mvsec_depth, mvsec_flow
+from scaleevent.datasets import mvsec, mvsec_depth, mvsec_flow
+from scaleevent.datasets.timed_labels import read_ids
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.pairs.pair import decode_image
@@ -338,7 +339,7 @@ def test_masks_stored_as_grey_colours(tmp_path):
     mask = class_masks(2)[2]
     path = folder / "segmentation_masks" / "segmentation_00000002.png"
     Image.fromarray(np.repeat(mask[..., None], 3, 2)).save(path)
-    assert np.array_equal(ddd17_seg.read_mask(path), mask)
+    assert np.array_equal(read_ids(path, (200, 346), 6, grey=True), mask)
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path):

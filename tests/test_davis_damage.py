@@ -168,7 +168,9 @@ def with_index(folder: Path, change: object) -> None:
 
 SPOILT_DDD17 = {
     "row 7, column 9.*6; 1 such": lambda folder: with_id(folder, 6),
-    "of another size": lambda folder: with_mask(folder, np.zeros((260, 346), np.uint8)),
+    "label and events differ in size": lambda folder: with_mask(
+        folder, np.zeros((260, 346), np.uint8)
+    ),
     "no picture of class ids": lambda folder: with_mask(
         folder, np.random.default_rng(0).integers(0, 6, (200, 346, 3), np.uint8)
     ),
@@ -191,7 +193,7 @@ SPOILT_DDD17 = {
     "y = 260": lambda folder: with_event(folder, 1, 260),
     "polarity out of range": lambda folder: with_event(folder, 2, 2),
     "no label has events": lambda folder: with_index(folder, lambda rows: rows + 10**12),
-    "picture of another size": lambda folder: Image.new("L", (346, 259)).save(
+    "picture and events differ": lambda folder: Image.new("L", (346, 259)).save(
         folder / "imgs" / "img_00000002.png"
     ),
 }

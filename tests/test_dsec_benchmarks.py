@@ -13,7 +13,7 @@ from scaleevent.config.settings import load_config
 from scaleevent.datasets import dsec_depth, dsec_flow, dsec_labels, dsec_semantic
 from scaleevent.datasets.calibration import read_depth_scale
 from scaleevent.datasets.flow_png import write_png16
-from scaleevent.datasets.timed_labels import LabelView, read_times, seen_from
+from scaleevent.datasets.timed_labels import read_times, seen_from
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
@@ -143,8 +143,7 @@ def test_events_the_decoder_drops_stay_in_the_tally():
             column = np.arange(4)
             yield RawBlock(0, column + 10, column, column, np.ones(4, np.uint8), {"bad word": 3})
 
-    view = LabelView.of(pixel_grid(4, 6), 2)
-    seen = seen_from(Recording(Path("fake"), Source(), 4, 6), view)
+    seen = seen_from(Recording(Path("fake"), Source(), 4, 6), pixel_grid(4, 6), 2)
     assert [as_tuples(events) for events in seen.blocks()] == [[(10, 0, 0, 1), (11, 1, 1, 1)]]
     assert (seen.counts.decoded, seen.counts.kept) == (7, 2)
     assert seen.counts.dropped == {"bad word": 3, "below the label image": 2}

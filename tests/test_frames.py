@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaleevent.datasets.frames import list_pictures, read_frame_times
+from scaleevent.datasets.frame_times import read_frame_times
+from scaleevent.datasets.frames import list_pictures
 from scaleevent.errors import DataError
 from tests import fakes
 

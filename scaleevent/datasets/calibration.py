@@ -126,23 +126,6 @@ class Rig:
             return np.where(off <= _SAME_RAY, pixels, np.nan)
 
 
-@dataclass(frozen=True, eq=False)
-class RectifiedRig:
-    """DSEC's virtual cameras without distortion, which its pictures and rectify_map refer to.
-
-    Args:
-        homography: (3, 3) float64, rectified event pixel to rectified frame pixel:
-            K_rect1 R K_rect0^-1 with R = R_rect1 T_10[:3, :3] R_rect0^T
-            (uzh-rpg/DSEC, threads 25 and 51).
-        height: Rows of the rectified frames.
-        width: Columns of the rectified frames.
-    """
-
-    homography: np.ndarray
-    height: int
-    width: int
-
-
 def read_rig(path: Path) -> Rig:
     """Cameras from a YAML file in the layout of DSEC's cam_to_cam.yaml.
 
@@ -164,8 +147,15 @@ def read_rig(path: Path) -> Rig:
     return Rig(events, frames, keys.rotation("extrinsics.T_10", (4, 4)))
 
 
-def read_rectified_rig(path: Path) -> RectifiedRig:
-    """The rectified views from DSEC's cam_to_cam.yaml: camRect0, camRect1, T_10 and R_rect0, 1.
+def read_rectified_rig(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """DSEC's virtual cameras without distortion, which its pictures and rectify_map refer to.
+
+    From camRect0, camRect1, T_10 and R_rect0, 1 of its cam_to_cam.yaml.
+
+    Returns:
+        (3, 3) float64, rectified event pixel to rectified frame pixel: K_rect1 R K_rect0^-1 with
+        R = R_rect1 T_10[:3, :3] R_rect0^T (uzh-rpg/DSEC, threads 25 and 51); (height, width) of
+        the rectified frames.
 
     Raises:
         DataError: As `read_rig`.
@@ -176,7 +166,7 @@ def read_rectified_rig(path: Path) -> RectifiedRig:
     rect1 = keys.rotation("extrinsics.R_rect1", (3, 3))
     inverse = np.linalg.inv(keys.matrix("intrinsics.camRect0"))
     homography = keys.matrix("intrinsics.camRect1") @ rect1 @ turn @ rect0.T @ inverse
-    return RectifiedRig(homography, *keys.size("intrinsics.camRect1"))
+    return homography, keys.size("intrinsics.camRect1")
 
 
 def read_depth_scale(path: Path) -> float:
@@ -248,15 +238,14 @@ class _Keys:
     def numbers(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """Finite float64 values of one shape."""
         value = self._value(key)
-        expected = f"{'x'.join(map(str, shape))} finite numbers"
-        if value is None:
-            raise self._bad(key, "calibration key is missing", None, expected)
+        what = "invalid calibration value" if value is not None else "calibration key is missing"
+        refusal = self._bad(key, what, value, f"{'x'.join(map(str, shape))} finite numbers")
         try:
             array = np.array(value, np.float64)
         except (ValueError, TypeError):
-            raise self._bad(key, "calibration value is not numeric", value, expected) from None
+            raise refusal from None
         if array.shape != shape or not np.isfinite(array).all():
-            raise self._bad(key, "invalid calibration value", value, expected)
+            raise refusal
         return array
 
     def matrix(self, camera: str) -> np.ndarray:

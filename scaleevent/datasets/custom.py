@@ -8,11 +8,10 @@ times in a text file (`read_frame_times`). Each of these can also be named by a 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,21 +26,19 @@ from scaleevent.datasets.custom_files import (
     find_times,
     listed_picture,
 )
+from scaleevent.datasets.frame_times import moment, read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
+    FramedRecording,
+    Frames,
     PictureFiles,
     check_count,
     list_pictures,
-    pair_frames,
-    picture_size,
-    read_frame_times,
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.formats import Frame, Recording, open_recording
+from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.geometry import homography_map, pixel_grid
-from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
 
@@ -70,104 +67,31 @@ class Settings(PrepareConfig, StreamSettings):
     ] = None
 
 
-@dataclass(frozen=True)
-class FramesInside:
-    """Frames stored in the recording itself.
-
-    Args:
-        expected: Their number.
-        point: start, middle or end: the moment of the exposure that is the image time.
-        offset_us: Added to the times.
-    """
-
-    expected: int
-    point: str
-    offset_us: int
-    files: tuple[Path, ...] = ()
+class FramesInside(Frames):
+    """Frames stored in the recording itself, in the order of the file."""
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
-        """The frames in the order of the file, of the recording's segment alone if it has one."""
-        if recording.segment is not None:
-            resets = sum(b < a for a, b in pairwise(map(self._time, recording.frames())))
-            _check_segments(recording, resets + 1, recording.path)
-        segment, latest = 0, None
-        for index, frame in enumerate(recording.frames()):
-            time = self._time(frame)
-            segment += latest is not None and time < latest
-            latest = time
-            if recording.segment in (None, segment):
-                load = partial(view.place, frame.image, f"{recording.path}, frame {index}")
-                yield TimedImage(time, load, {"frame": index})
-
-    def _time(self, frame: Frame) -> int:
-        """The image time of a frame."""
-        middle = frame.start_us + (frame.end_us - frame.start_us) // 2
-        times = {"start": frame.start_us, "middle": middle, "end": frame.end_us}
-        return times[self.point] + self.offset_us
+        """The frames, of the recording's segment alone if it has one."""
+        chosen = _frames_of_segment(recording, np.array(self.times_us), recording.path)
+        frames = enumerate(zip(self.times_us, recording.frames(), strict=True))
+        for index, (time, frame) in islice(frames, chosen.start, chosen.stop):
+            load = partial(view.place, frame.image, f"{recording.path}, frame {index}")
+            yield TimedImage(time, load, {"frame": index})
 
 
-@dataclass(frozen=True)
-class CustomRecording:
-    """One recording and its frames: one task of `prepare`.
-
-    Args:
-        name: Unique, safe as a file name.
-        recording: The event file.
-        size: (height, width) of its sensor.
-        options: Further arguments of `open_recording`.
-        frames: Where the images come from.
-        times: The file of frame times, if there is one.
-        rule: How windows are found.
-        homography: File of a 3x3 matrix, event pixel to frame pixel.
-        calibration: YAML file of both cameras.
-        lossless: Encode images as PNG.
-        found: What was recognised, for people.
-    """
-
-    name: str
-    recording: Path
-    size: tuple[int, int]
-    options: dict[str, Any]
-    frames: FramesInside | PictureFiles | VideoFile
-    times: Path | None
-    rule: WindowRule
-    homography: Path | None
-    calibration: Path | None
-    lossless: bool
-    found: str
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        named = (self.times, self.homography, self.calibration)
-        return (self.recording, *filter(None, named), *self.frames.files)
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return self.frames.expected
-
-    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every frame that has events before it."""
-        recording = open_recording(self.recording, size=self.size, **self.options)
-        images = self.frames.timed(recording, self.view())
-        yield from pair_frames(recording, images, self.rule, self.name, counts)
+class CustomRecording(FramedRecording):
+    """One recording and its frames; its `pixel_map` is a 3x3 matrix, event pixel to frame pixel."""
 
     def view(self) -> EventView:
         """How frames come onto the event pixels."""
-        if self.homography is not None:
-            source = homography_map(read_homography(self.homography), pixel_grid(*self.size))
+        if self.pixel_map is not None:
+            source = homography_map(read_homography(self.pixel_map), pixel_grid(*self.size))
             return EventView(*self.size, self.lossless, source)
         if self.calibration is None:
             return EventView(*self.size, self.lossless)
         rig = read_rig(self.calibration)
-        if (rig.events.height, rig.events.width) != self.size:
-            raise DataError(
-                "the calibration is of another event camera",
-                where=f"{self.calibration}, key intrinsics.cam0.resolution",
-                found=f"{rig.events.width}x{rig.events.height}",
-                expected=f"{self.size[1]}x{self.size[0]}, as {self.recording}",
-            )
+        where = f"{self.calibration}, key intrinsics.cam0.resolution"
+        self.check_sensor((rig.events.height, rig.events.width), where)
         frame_size = (rig.frames.height, rig.frames.width)
         return EventView(*self.size, self.lossless, rig.frame_map(), frame_size)
 
@@ -235,13 +159,13 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
     Raises:
         DataError: No frames, no times, several of them, or counts or sizes that differ.
     """
-    inside = config.frames is None and config.timestamps is None
-    number = sum(1 for _ in recording.frames()) if inside else 0
-    frames: FramesInside | PictureFiles | VideoFile
+    point, inside = config.exposure_point, config.frames is None and config.timestamps is None
+    spans = [(frame.start_us, frame.end_us) for frame in recording.frames()] if inside else []
     times = None
-    if number:
-        frames = FramesInside(number, config.exposure_point, config.offset_us)
-        found = f"{number} frames inside the file, {config.exposure_point} of the exposure"
+    if spans:
+        us = tuple(int(moment(*span, point)) + config.offset_us for span in spans)
+        frames: Frames = FramesInside(us, ())
+        found = f"{len(us)} frames inside the file, {point} of the exposure"
     else:
         folder = recording.path.parent
         frames_at = find_frames(folder, config.frames)
@@ -254,25 +178,25 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         options={**read_options(config), "segment": recording.segment},
         frames=frames,
         times=times,
-        rule=window_rule(config),
-        homography=config.homography,
+        pixel_map=config.homography,
         calibration=config.calibration,
+        rule=window_rule(config),
         lossless=config.lossless,
+        origin={},
         found=f"{recording.format} {recording.width}x{recording.height}; {found}",
     )
-    view = source.view()  # calibration and sizes are wrong before hours of work, not after
-    if isinstance(frames, PictureFiles):
-        view.check_size(*picture_size(frames.paths[0]), frames.paths[0])
+    source.check()
     return source
 
 
 def _timed_frames(
     recording: Recording, frames: Path, times: Path, config: Settings
-) -> tuple[PictureFiles | VideoFile, str]:
+) -> tuple[Frames, str]:
     """Frames with their times, and how they were matched, for people."""
     stamps = read_frame_times(times, config.frame_time_unit, config.exposure_point)
     us = stamps.us + config.offset_us
-    chosen = _frames_of_segment(recording, us, times)
+    resets = (np.diff(us) < 0).any()
+    chosen = _frames_of_segment(recording, us, times) if resets else slice(None)
     origin = f"times from {times.name} ({stamps.layout})"
     if frames.is_dir():
         if stamps.names is not None:
@@ -291,32 +215,26 @@ def _timed_frames(
     us = us[chosen]
     if (np.diff(us) < 0).any():
         raise DataError("times of video frames step back", where=times)
-    video = VideoFile(tuple(us.tolist()), frames, first=chosen.start or 0)
+    video = VideoFile(tuple(us.tolist()), (frames,), first=chosen.start or 0)
     return video, f"{len(us)} frames in {frames}, {origin}"
 
 
 def _frames_of_segment(recording: Recording, times_us: np.ndarray, where: Path) -> slice:
-    """The frames of the recording's segment, where their times were reset with its clock."""
-    resets = (np.flatnonzero(np.diff(times_us) < 0) + 1).tolist()
-    if recording.segment is None or not resets:
-        return slice(None)
-    _check_segments(recording, len(resets) + 1, where)
-    edges = [0, *resets, len(times_us)]
-    return slice(*edges[recording.segment : recording.segment + 2])
-
-
-def _check_segments(recording: Recording, frames: int, where: Path) -> None:
-    """Refuse frames whose times were reset more or less often than the events' clock.
+    """The frames of the recording's segment, where their times were reset with its clock.
 
     Raises:
-        DataError: Both numbers.
+        DataError: They were reset more or less often than the events' clock.
     """
+    if recording.segment is None:
+        return slice(None)
+    edges = [0, *(np.flatnonzero(np.diff(times_us) < 0) + 1).tolist(), len(times_us)]
     events = len(replace(recording, segment=None, max_bad=1.0).stretches())
-    if frames != events:
+    if len(edges) - 1 != events:
         raise DataError(
             "the clocks of frames and events were reset a different number of times",
             where=where,
-            found=f"{frames} segments of frames, {events} of events",
+            found=f"{len(edges) - 1} segments of frames, {events} of events",
             expected="as many of both, or frames of the chosen segment alone",
             hint="scaleevent voxelize uses the events alone",
         )
+    return slice(*edges[recording.segment : recording.segment + 2])

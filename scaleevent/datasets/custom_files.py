@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from scaleevent.datasets.frames import list_pictures
@@ -20,40 +19,23 @@ VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 TIMES = ("timestamps.txt", "image_timestamps.txt", "images.txt", "exposure_timestamps.txt")
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What a folder holds, hidden files left out.
+def visible_files(folder: Path) -> list[Path]:
+    """The files of a folder by name, hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
 
-    Args:
-        files: All files, by name.
-        frame_folders: Folders of pictures, in the order of `FRAME_FOLDERS`.
-        videos: Videos, by name.
-        times: Files of frame times, in the order of `TIMES`.
-    """
 
-    files: list[Path]
-    frame_folders: list[Path]
-    videos: list[Path]
-    times: list[Path]
-
-    @classmethod
-    def of(cls, folder: Path) -> Contents:
-        """List a folder."""
-        files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
-        return cls(
-            files,
-            [folder / name for name in FRAME_FOLDERS if (folder / name).is_dir()],
-            [path for path in files if path.suffix.lower() in VIDEOS],
-            [folder / name for name in TIMES if (folder / name).is_file()],
-        )
+def videos_in(folder: Path) -> list[Path]:
+    """The videos of a folder, by name."""
+    return [path for path in visible_files(folder) if path.suffix.lower() in VIDEOS]
 
 
 def found_beside(recording: Path) -> dict[str, str]:
     """Frames, videos and time stamps in the folder of a recording, by name."""
-    contents = Contents.of(recording.resolve().parent)
-    found = {path.name: f"{len(list_pictures(path))} pictures" for path in contents.frame_folders}
-    found |= {path.name: "video" for path in contents.videos}
-    found |= {path.name: "times of frames" for path in contents.times}
+    folder = recording.resolve().parent
+    pictures = [folder / name for name in FRAME_FOLDERS if (folder / name).is_dir()]
+    found = {path.name: f"{len(list_pictures(path))} pictures" for path in pictures}
+    found |= {path.name: "video" for path in videos_in(folder)}
+    found |= {name: "times of frames" for name in TIMES if (folder / name).is_file()}
     return dict(sorted(found.items()))
 
 
@@ -74,7 +56,7 @@ def find_recordings(
         return [(root.stem, opened(root))]
     if not root.is_dir():
         raise DataError("no such file or folder", where=root)
-    files = [path for path in Contents.of(root).files if path.name not in {*TIMES, *others}]
+    files = [path for path in visible_files(root) if path.name not in {*TIMES, *others}]
     found: list[Recording] = []
     refused = []
     for suffixes in (RECORDINGS, TEXT_RECORDINGS):
@@ -115,17 +97,18 @@ def find_frames(folder: Path, given: Path | None) -> Path:
     """
     if given is not None:
         return _given(folder, given)
-    contents = Contents.of(folder)
-    if contents.frame_folders:
-        return contents.frame_folders[0]
-    if len(contents.videos) == 1:
-        return contents.videos[0]
-    if not contents.videos and list_pictures(folder):
+    for name in FRAME_FOLDERS:
+        if (folder / name).is_dir():
+            return folder / name
+    videos = videos_in(folder)
+    if len(videos) == 1:
+        return videos[0]
+    if not videos and list_pictures(folder):
         return folder
     raise DataError(
-        "several videos" if contents.videos else "no frames for this recording",
+        "several videos" if videos else "no frames for this recording",
         where=folder,
-        found=", ".join(video.name for video in contents.videos) or None,
+        found=", ".join(video.name for video in videos) or None,
         expected=f"a folder {', '.join(FRAME_FOLDERS)}, or one video ({', '.join(VIDEOS)})",
         hint="name it: --frames; to use the events alone: scaleevent voxelize",
     )
@@ -139,16 +122,16 @@ def find_times(folder: Path, frames: Path, given: Path | None) -> Path:
     """
     if given is not None:
         return _given(folder, given)
-    places = [folder, frames] if frames.is_dir() else [folder]
-    times = [path for place in places for path in Contents.of(place).times]
-    if not times:
-        raise DataError(
-            "no time stamps for the frames",
-            where=folder,
-            expected=f"one of {', '.join(TIMES)}, there or in the folder of the frames",
-            hint="name the file: --timestamps",
-        )
-    return times[0]
+    for place in [folder, frames] if frames.is_dir() else [folder]:
+        for name in TIMES:
+            if (place / name).is_file():
+                return place / name
+    raise DataError(
+        "no time stamps for the frames",
+        where=folder,
+        expected=f"one of {', '.join(TIMES)}, there or in the folder of the frames",
+        hint="name the file: --timestamps",
+    )
 
 
 def listed_picture(name: str, places: tuple[Path, ...], times: Path) -> Path:

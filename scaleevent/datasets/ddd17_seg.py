@@ -17,19 +17,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from scaleevent.config.benchmarks import DDD17_CLASSES, IGNORE
+from scaleevent.config.benchmarks import DDD17_CLASSES
 from scaleevent.config.data import SequencesConfig, WindowSettings
+from scaleevent.datasets.finding import find_known, require
+from scaleevent.datasets.frames import read_bytes
 from scaleevent.datasets.timed_labels import (
-    LabelView,
     TimedLabel,
+    check_size,
+    complete,
+    in_order,
     pair_labels,
+    read_ids,
     seen_from,
 )
 from scaleevent.errors import DataError
@@ -98,17 +102,15 @@ class DavisEvents(Source):
 
 @dataclass(frozen=True)
 class Drive:
-    """One folder of the data set: one task of `prepare`.
+    """One folder of the data set: a `pairs.source.PairSource`.
 
     Args:
-        name: Of the folder.
         events: Its events.
         index: File of image times.
         masks: Labels by image number, in order.
         pictures: Images by their number, where they were unpacked.
         rule: How windows are found.
         lossless: Encode images as PNG.
-        found: What was recognised, for people.
     """
 
     name: str
@@ -140,20 +142,9 @@ class Drive:
         """
         folder = self.events.folder
         recording = Recording(folder / TIMES, self.events, *SENSOR)
-        upper = seen_from(recording, LabelView.of(pixel_grid(*SENSOR), SIZE[0]))
-        labels = self._labels()
-        made = False
-        for pair in pair_labels(upper, labels, "semantics", self.rule, self.name, counts):
-            if (pair.labels["semantics"].values == IGNORE).all():
-                counts["pairs"] -= 1
-                counts["labels dropped: no pixel with a class"] += 1
-                continue
-            made = True
-            yield replace(pair, image=self._image(pair.provenance["frame"]))
-        if not made:
-            raise DataError(
-                "no label has a pixel with a class", where=folder / MASKS, found=f"{len(labels)}"
-            )
+        upper = seen_from(recording, pixel_grid(*SENSOR), SIZE[0])
+        pairs = pair_labels(upper, self._labels(), "semantics", self.rule, self.name, counts)
+        yield from complete(pairs, "semantics", "a class", self._image, counts, folder / MASKS)
 
     def _labels(self) -> list[TimedLabel]:
         """The labels with the time of their image."""
@@ -167,28 +158,20 @@ class Drive:
                 expected=f"image {last}, of {self.masks[last].name}",
             )
         origin = {"sequence": self.name, "split": SPLITS[self.name]}
-        return [
-            TimedLabel(time, time, partial(read_mask, path), origin | {"frame": number})
-            for number, path in self.masks.items()
-            for time in (int(times[number - 1]),)
-        ]
+        labels = []
+        for number, path in self.masks.items():
+            time = int(times[number - 1])
+            load = partial(read_ids, path, SIZE, CLASSES, grey=True)
+            labels.append(TimedLabel(time, time, load, origin | {"frame": number}))
+        return labels
 
-    def _image(self, number: int) -> bytes:
-        """The upper rows of an image, encoded; empty where it was not unpacked."""
-        path = self.pictures.get(number)
+    def _image(self, pair: Pair) -> bytes:
+        """The upper rows of a pair's image, encoded; empty where it was not unpacked."""
+        path = self.pictures.get(pair.provenance["frame"])
         if path is None:
             return b""
-        try:
-            picture = decode_image(path.read_bytes(), path)
-        except OSError as error:
-            raise DataError("cannot read the picture", where=path, found=error) from None
-        if picture.shape[:2] != SENSOR:
-            raise DataError(
-                "picture of another size",
-                where=path,
-                found=f"{picture.shape[1]}x{picture.shape[0]}",
-                expected=f"{SENSOR[1]}x{SENSOR[0]}",
-            )
+        picture = decode_image(read_bytes(path), path)
+        check_size(picture[..., 0], SENSOR, path, "picture")
         return encode_image(np.ascontiguousarray(picture[: SIZE[0], :, 0]), self.lossless)
 
 
@@ -210,51 +193,7 @@ def read_index(path: Path) -> np.ndarray:
             found=f"{rows.dtype} {rows.shape}",
             expected="integers (K, 3): nanoseconds, event numbers",
         )
-    times = to_microseconds(rows[:, 0], "ns", 0, str(path))
-    back = np.flatnonzero(np.diff(times) < 0)
-    if len(back):
-        raise DataError(
-            "image times step back",
-            where=f"{path}, row {back[0] + 1}",
-            found=f"{times[back[0] + 1]} us after {times[back[0]]} us",
-        )
-    return times
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """(200, 346) uint8 class ids of a label file, 255 where there is none.
-
-    Raises:
-        DataError: Not such a file, of another size, or with other ids.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            if picture.size != SIZE[::-1]:
-                raise DataError(
-                    "label of another size",
-                    where=path,
-                    found=f"{picture.width}x{picture.height}",
-                    expected=f"{SIZE[1]}x{SIZE[0]}: the image without its lowest 60 rows",
-                )
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError("label cannot be read", where=path, found=error) from None
-    if values.ndim == 3 and (values == values[..., :1]).all():  # ids stored as shades of grey
-        values = values[..., 0]
-    if values.ndim != 2 or values.dtype != np.uint8:
-        raise DataError(
-            "label is no picture of class ids", where=path, found=f"{values.dtype} {values.shape}"
-        )
-    wrong = np.argwhere((values >= CLASSES) & (values != IGNORE))
-    if len(wrong):
-        row, column = wrong[0]
-        raise DataError(
-            "label id outside the classes",
-            where=f"{path}, row {row}, column {column}",
-            found=f"{values[row, column]}; {len(wrong)} such pixels",
-            expected=f"0 .. {CLASSES - 1}, or {IGNORE}",
-        )
-    return np.ascontiguousarray(values)
+    return in_order(to_microseconds(rows[:, 0], "ns", 0, str(path)), f"{path}, row")
 
 
 def sources(config: Settings) -> list[Drive]:
@@ -264,55 +203,20 @@ def sources(config: Settings) -> list[Drive]:
         ConfigError: No root, or a folder that is not of the benchmark.
         DataError: No folder, one that is found twice, missing or unusable files.
     """
-    config.require_roots()
-    config.check_sequences(SPLITS)
-    wanted = set(config.sequences) or {name for name, split in SPLITS.items() if split != "val"}
-    folders = {name: path for name, path in find_folders(config.roots).items() if name in wanted}
-    lost = sorted(set(config.sequences) - set(folders))
-    if lost or not folders:
-        raise DataError(
-            "no such folder of DDD17",
-            where=", ".join(map(str, config.roots)),
-            expected=f"{', '.join(lost or sorted(wanted))}, each with {TIMES}",
-            hint="unpack ddd17_seg.tar.gz of ESS; the folders may lie up to two levels below",
-        )
-    missing = {name: lacks for name, path in folders.items() if (lacks := _missing(path))}
-    if missing:
-        raise DataError(
-            f"files of {len(missing)} of {len(folders)} folders are missing",
-            where=", ".join(map(str, config.roots)),
-            found="; ".join(f"{name} has no {', no '.join(x)}" for name, x in missing.items()),
-            hint=f"unzip {MASKS}.zip in each, or name the folders that are whole: --sequences",
-        )
-    return [_source(name, folders[name], config) for name in sorted(folders)]
+    usual = {name for name, split in SPLITS.items() if split != "val"}
+    files = find_known(config, SPLITS, usual, TIMES, lambda path: path.resolve().parent.name)
+    folders = {name: path.resolve().parent for name, path in files.items()}
+    require({name: _needed(folder) for name, folder in folders.items()}, config.roots)
+    return [_source(name, folder, config) for name, folder in folders.items()]
 
 
-def find_folders(roots: list[Path]) -> dict[str, Path]:
-    """Folders with events by their name, the roots themselves and up to two below.
-
-    Raises:
-        DataError: One is there twice.
-    """
-    found: dict[str, Path] = {}
-    for hit in (
-        path for root in roots for up in ("", "*/", "*/*/") for path in root.glob(up + TIMES)
-    ):
-        folder = hit.parent.resolve()
-        if found.setdefault(folder.name, folder) != folder:
-            raise DataError(
-                "folder found twice", where=folder.name, found=f"{found[folder.name]}, {folder}"
-            )
-    return found
-
-
-def _missing(folder: Path) -> list[str]:
-    """Parts without which there are no pairs."""
-    lacks = [name for name in (PIXELS,) if not (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in INDEXES):
-        lacks.append(INDEXES[0])
-    if not any((folder / MASKS).glob("*.png")):
-        lacks.append(f"{MASKS}/*.png")
-    return lacks
+def _needed(folder: Path) -> dict[str, Path | None]:
+    """The parts without which there are no pairs; None for one that is missing."""
+    wanted = {PIXELS: [PIXELS], INDEXES[0]: INDEXES, f"{MASKS}/*.png": [f"{MASKS}/*.png"]}
+    return {
+        name: next((path for some in patterns for path in folder.glob(some)), None)
+        for name, patterns in wanted.items()
+    }
 
 
 def _source(name: str, folder: Path, config: Settings) -> Drive:

@@ -15,9 +15,8 @@ Layouts seen in the wild, recognised by where `events.h5` lies:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -25,20 +24,20 @@ import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
+from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
+    FramedRecording,
     PictureFiles,
     check_count,
     list_pictures,
-    pair_frames,
     picture_size,
-    read_frame_times,
 )
 from scaleevent.errors import DataError
-from scaleevent.formats import open_recording
+from scaleevent.formats.hdf5_datasets import checked
+from scaleevent.formats.source import errors_as_damage
 from scaleevent.grids.geometry import homography_map, warp_image
-from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import window_rule
 
 # names of each part after a sequence's prefix, `FOLDER/SEQ/` or in layout E `FOLDER/SEQ_`
@@ -60,7 +59,6 @@ TEST_SEQUENCES = {
 }
 """The official test split; the flow and semantic benchmarks test on sequences of it."""
 
-
 _MAP_BYTES = 64 << 20
 
 
@@ -69,74 +67,23 @@ class Settings(SequencesConfig, WindowSettings, DamageSettings):
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """One sequence: one task of `prepare`.
+class Sequence(FramedRecording):
+    """One sequence: one task of `prepare`; its `pixel_map` is rectify_map.h5.
 
     Args:
-        name: Its name in DSEC.
-        events: events.h5 of the left event camera.
-        frames: The pictures and their times.
-        times: The file of these times.
-        size: (height, width) of the sensor.
-        rectified: Whether the pictures are rectified and need the warp.
-        rectify_map: rectify_map.h5; with distorted pictures it may be absent, like the next.
-        calibration: cam_to_cam.yaml.
-        rule: How windows are found.
-        max_bad: Fraction of the events that damage may cost; None: nothing.
-        lossless: Encode as PNG what is warped.
-        found: The layout and what was recognised, for people.
+        rectified: Whether the pictures are rectified and need the warp; distorted ones do without.
     """
 
-    name: str
-    events: Path
-    frames: PictureFiles
-    times: Path
-    size: tuple[int, int]
     rectified: bool
-    rectify_map: Path | None
-    calibration: Path | None
-    rule: WindowRule
-    max_bad: float | None
-    lossless: bool
-    found: str
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        maps = filter(None, (self.rectify_map, self.calibration))
-        return (self.events, self.times, *maps, *self.frames.files)
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return self.frames.expected
-
-    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every frame that has events before it."""
-        recording = open_recording(self.events, size=self.size, max_bad=self.max_bad)
-        split = "test" if self.name in TEST_SEQUENCES else "train"
-        origin = {"sequence": self.name, "official_split": split}
-        images = (
-            replace(image, provenance=origin | image.provenance)
-            for image in self.frames.timed(recording, self.view())
-        )
-        yield from pair_frames(recording, images, self.rule, self.name, counts)
 
     def view(self) -> EventView:
         """How frames come onto the event pixels; what they show of them where that is known."""
-        if self.rectify_map is None or self.calibration is None:
+        if self.pixel_map is None or self.calibration is None:
             return EventView(*self.size, self.lossless)
-        rectified = read_rectify_map(self.rectify_map)
-        if rectified.shape[:2] != self.size:
-            raise DataError(
-                "rectify_map is of another event camera",
-                where=f"{self.rectify_map}, dataset rectify_map",
-                found=f"{rectified.shape[1]}x{rectified.shape[0]}",
-                expected=f"{self.size[1]}x{self.size[0]}, the sensor of the events",
-            )
-        rig = read_rectified_rig(self.calibration)
-        source = homography_map(rig.homography, rectified)
-        frame_size = (rig.height, rig.width)
+        rectified = read_rectify_map(self.pixel_map)
+        self.check_sensor(rectified.shape[:2], f"{self.pixel_map}, dataset rectify_map")
+        homography, frame_size = read_rectified_rig(self.calibration)
+        source = homography_map(homography, rectified)
         if self.rectified:
             return EventView(*self.size, self.lossless, source, frame_size)
         _, reached = warp_image(np.zeros(frame_size, np.uint8), source)
@@ -149,28 +96,18 @@ def read_rectify_map(path: Path) -> np.ndarray:
     Raises:
         DataError: Not such a file.
     """
-    expected = "dataset rectify_map, (height, width, 2) finite numbers"
-    try:
-        with h5py.File(path, "r") as file:
-            data = file["rectify_map"]
-            if data.external or data.is_virtual or data.nbytes > _MAP_BYTES:
-                raise DataError(
-                    "rectify_map cannot be used",
-                    where=path,
-                    found=f"{data.nbytes} bytes, external {bool(data.external or data.is_virtual)}",
-                    expected=f"at most {_MAP_BYTES} bytes inside this file",
-                )
-            values = np.asarray(data[()], np.float64)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            "rectify_map cannot be read", where=path, found=str(error).strip("'"), expected=expected
-        ) from None
+    with errors_as_damage("HDF5 file", path), h5py.File(path, "r") as file:
+        data = checked(file["rectify_map"], path)
+        where = f"{path}, dataset rectify_map"
+        if data.nbytes > _MAP_BYTES:
+            raise DataError("rectify_map too large", where=where, found=f"{data.nbytes} bytes")
+        values = np.asarray(data[()], np.float64)
     if values.ndim != 3 or values.shape[2] != 2 or not np.isfinite(values).all():
         raise DataError(
             "rectify_map cannot be used",
-            where=f"{path}, dataset rectify_map",
+            where=where,
             found=f"shape {values.shape}, {np.count_nonzero(~np.isfinite(values))} not finite",
-            expected=expected,
+            expected="(height, width, 2) finite numbers",
         )
     return values
 
@@ -182,9 +119,8 @@ def sources(config: Settings) -> list[Sequence]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    places = find_places(config)
-    parts = require({place: place.needed() for place in places}, config.roots)
-    return [_source(place, parts[place], config) for place in places]
+    needed = {place: place.needed() for place in find_places(config)}
+    return [_source(*found, config) for found in require(needed, config.roots).items()]
 
 
 @dataclass(frozen=True)
@@ -196,58 +132,36 @@ class Place:
         layout: Letter of the layout.
         events: Its events.h5.
         prefixes: What its parts' names may follow.
+        root: The user's folder that it lies in.
     """
 
     name: str
     layout: str
     events: Path
     prefixes: tuple[str, ...]
+    root: Path
+
+    def __str__(self) -> str:
+        return f"{self.name} (layout {self.layout})"
 
     def part(self, names: tuple[str, ...]) -> Path | None:
-        """The first of these files or folders that is there."""
-        paths = (Path(prefix + name) for prefix in self.prefixes for name in names)
+        """The first of these files or folders that is there; `{0}` stands for the sequence."""
+        paths = (Path(p + name.format(self.name)) for p in self.prefixes for name in names)
         return next((path for path in paths if path.exists()), None)
+
+    def parts(self, *names: tuple[str, ...]) -> dict[str, Path | None]:
+        """The `part` of each of several lists of names, by its usual name."""
+        return {some[0].format(self.name): self.part(some) for some in names}
 
     def needed(self) -> dict[str, Path | None]:
         """The parts without which there are no pairs; None for one that is missing."""
         distorted = self.part(DISTORTED)
         pictures = {f"{RECTIFIED[0]} or {DISTORTED[0]}": distorted or self.part(RECTIFIED)}
-        warp = () if distorted else (RECTIFY, CALIBRATION)
-        return pictures | {names[0]: self.part(names) for names in (TIMES, *warp)}
+        return pictures | self.parts(TIMES, *(() if distorted else (RECTIFY, CALIBRATION)))
 
 
-def require(
-    parts: Mapping[Place, Mapping[str, Path | None]], roots: Iterable[Path]
-) -> dict[Place, tuple[Path, ...]]:
-    """The parts of every sequence, all of which are there.
-
-    Args:
-        parts: The parts of every sequence by name; None where one is missing.
-        roots: Where they were looked for.
-
-    Raises:
-        DataError: Which parts of which sequences are missing.
-    """
-    lacking = {
-        place: [part for part, path in found.items() if path is None]
-        for place, found in parts.items()
-        if None in found.values()
-    }
-    if lacking:
-        raise DataError(
-            f"files of {len(lacking)} of {len(parts)} sequences are missing",
-            where=", ".join(map(str, roots)),
-            found="; ".join(
-                f"{place.name} (layout {place.layout}) has no {', no '.join(lacks)}"
-                for place, lacks in list(lacking.items())[:10]
-            ),
-            hint="download them, or name the sequences that are whole: --sequences",
-        )
-    return {place: tuple(filter(None, found.values())) for place, found in parts.items()}
-
-
-def find_places(config: SequencesConfig, known: Collection[str] | None = None) -> dict[Place, Path]:
-    """The wanted sequences under the roots, by name, each with the root it lies under.
+def find_places(config: SequencesConfig, known: Collection[str] | None = None) -> list[Place]:
+    """The wanted sequences under the roots, in order of name.
 
     Args:
         config: Roots and wanted sequences.
@@ -258,28 +172,19 @@ def find_places(config: SequencesConfig, known: Collection[str] | None = None) -
         DataError: No sequence, or one that is found twice.
     """
     config.require_roots()
-    found = [(place, root) for root in config.roots for place in find_sequences(root)]
-    used = [(place, root) for place, root in found if known is None or place.name in known]
-    config.check_sequences({place.name for place, _ in used})
+    found = [place for root in config.roots for place in find_sequences(root)]
+    used = [place for place in found if known is None or place.name in known]
+    config.check_sequences({place.name for place in used})
     if not used:
         raise DataError(
             "no sequence of this benchmark in the folder",
             where=", ".join(map(str, config.roots)),
-            found=", ".join(sorted({place.name for place, _ in found})),
+            found=", ".join(sorted({place.name for place in found})),
             expected=", ".join(sorted(known or ())),
         )
-    wanted = {
-        place.events.resolve(): (place, root)
-        for place, root in used
-        if not config.sequences or place.name in config.sequences
-    }
-    files: dict[str, list[str]] = {}
-    for events, (place, _) in wanted.items():
-        files.setdefault(place.name, []).append(str(events))
-    for name, same in files.items():
-        if len(same) > 1:
-            raise DataError("sequence found twice", where=name, found=", ".join(sorted(same)))
-    return dict(sorted(wanted.values(), key=lambda item: item[0].name))
+    wanted = [place for place in used if not config.sequences or place.name in config.sequences]
+    only_once((place.name, place.events) for place in wanted)
+    return [place for _, place in sorted({place.name: place for place in wanted}.items())]
 
 
 def find_sequences(root: Path) -> list[Place]:
@@ -289,22 +194,23 @@ def find_sequences(root: Path) -> list[Place]:
         DataError: There is none.
     """
     places = []
-    for events in (hit for depth in ("", "*/", "*/*/") for hit in root.glob(depth + EVENTS[0])):
+    for events in files_below([root], EVENTS[0]):
         folder = events.parents[2].absolute()
         product = folder.parent.name
         if product.endswith("_events"):
             siblings = sorted(folder.parents[1].glob(product.removesuffix("events") + "*"))
             prefixes = tuple(f"{sibling}/{folder.name}/" for sibling in siblings)
-            places.append(Place(folder.name, "B", events, prefixes))
+            places.append(Place(folder.name, "B", events, prefixes, root))
         else:
-            places.append(Place(folder.name, "A", events, (f"{folder}/",)))
-    for events in (hit for depth in ("", "*/", "*/*/") for hit in root.glob(depth + EVENTS[1])):
+            places.append(Place(folder.name, "A", events, (f"{folder}/",), root))
+    for events in files_below([root], EVENTS[1]):
         folder = events.parents[1].absolute()
         layout = "D" if folder.parent.name in ("train", "test") else "C"
-        places.append(Place(folder.name, layout, events, (f"{folder}/",)))
+        places.append(Place(folder.name, layout, events, (f"{folder}/",), root))
     for events in (hit for depth in ("", "*/") for hit in root.glob(f"{depth}*_{EVENTS[1]}")):
         prefix = str(events.absolute()).removesuffix(EVENTS[1])
-        places.append(Place(Path(prefix).name.removesuffix("_"), "E", events, (prefix,)))
+        name = Path(prefix).name.removesuffix("_")
+        places.append(Place(name, "E", events, (prefix,), root))
     if not places:
         raise DataError(
             "no DSEC sequence in this folder",
@@ -322,22 +228,24 @@ def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence
     frames = PictureFiles.in_order(stamps.us, paths)
     rectify_map = place.part(RECTIFY)
     if rectify_map is None:  # then the pictures are distorted: on the event pixels
-        size = picture_size(frames.paths[0])
+        size = picture_size(frames.files[0])
     else:
         size = read_rectify_map(rectify_map).shape[:2]
+    split = "test" if place.name in TEST_SEQUENCES else "train"
     source = Sequence(
         name=place.name,
-        events=place.events,
+        recording=place.events,
+        size=size,
+        options={"max_bad": config.tolerated},
         frames=frames,
         times=times,
-        size=size,
-        rectified=place.part(DISTORTED) is None,
-        rectify_map=rectify_map,
+        pixel_map=rectify_map,
         calibration=place.part(CALIBRATION),
         rule=window_rule(config),
-        max_bad=config.tolerated,
         lossless=config.lossless,
-        found=f"layout {place.layout}, {len(frames.paths)} pictures in {folder}",
+        origin={"sequence": place.name, "official_split": split},
+        found=f"layout {place.layout}, {len(frames.files)} pictures in {folder}",
+        rectified=place.part(DISTORTED) is None,
     )
-    source.view().check_size(*picture_size(frames.paths[0]), frames.paths[0])
+    source.check()
     return source

@@ -14,17 +14,17 @@ import numpy as np
 
 from scaleevent.config.data import WindowSettings
 from scaleevent.datasets.calibration import read_depth_scale
-from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place, require
+from scaleevent.datasets.dsec import CALIBRATION, RECTIFY, Place
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
     LabelSettings,
     find_labelled,
-    label_files,
-    part_of,
+    labels_of_files,
     sensor_size,
 )
 from scaleevent.datasets.flow_png import decode_grey
-from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_bytes
+from scaleevent.datasets.frames import read_bytes
+from scaleevent.datasets.timed_labels import check_size
 from scaleevent.pairs.pairing import window_rule
 
 DISPARITY = ("disparity/event", "disparity_event")
@@ -57,37 +57,26 @@ def sources(config: Settings) -> list[LabelledSequence]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    places = find_labelled(config, SPLITS)
     names = (DISPARITY, TIMES, RECTIFY, CALIBRATION)
-    parts = require({p: {n[0]: part_of(p, n) for n in names} for p in places}, config.roots)
-    return [_source(place, parts[place], config) for place in places]
+    found = find_labelled(config, SPLITS, lambda place: place.parts(*names))
+    return [_source(place, parts, config) for place, parts in found.items()]
 
 
 def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
     folder, times, rectify_map, calibration = parts
-    stamps, paths = label_files(folder, times, 1)
     size = sensor_size(rectify_map)
-    scale = read_depth_scale(calibration)
     split = SPLITS[place.name]
-    chosen = config.chosen(FIRST, 1)
-    labels = tuple(
-        TimedLabel(
-            time,
-            time,
-            partial(read_depth, path, size, scale),
-            {"sequence": place.name, "split": split, "file": path.name},
-        )
-        for time, path in zip(stamps[chosen, 0].tolist(), paths[chosen], strict=True)
-    )
+    load = partial(read_depth, size=size, scale=read_depth_scale(calibration))
+    origin = {"sequence": place.name, "split": split}
+    labels, paths = labels_of_files(folder, times, 1, origin, load)
     return LabelledSequence(
-        name=place.name,
+        place=place,
         task="depth",
-        events=place.events,
         rectify_map=rectify_map,
         size=size,
         rows=size[0],
         labels=labels,
-        unwanted=len(paths) - len(labels),
+        chosen=config.chosen(FIRST, 1),
         files=(times, calibration, *paths),
         rule=window_rule(config),
         found=f"layout {place.layout}, {split}, {len(paths)} disparity maps in {folder}",

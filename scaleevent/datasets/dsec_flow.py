@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.datasets.dsec import RECTIFY, Place, require
+from scaleevent.datasets.dsec import RECTIFY, Place
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
     LabelSettings,
     find_labelled,
-    label_files,
-    part_of,
+    labels_of_files,
     sensor_size,
+    with_folders,
 )
 from scaleevent.datasets.flow_png import decode_flow
-from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_bytes, read_times
+from scaleevent.datasets.frames import read_bytes
+from scaleevent.datasets.timed_labels import TimedLabel, check_size, read_times
 
 FLOW = ("flow/forward", "optical_flow_forward_event")
 TIMES = ("flow/forward_timestamps.txt", "optical_flow_forward_timestamps.txt")
@@ -57,29 +58,18 @@ def sources(config: Settings) -> list[LabelledSequence]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    places = find_labelled(config, SPLITS)
-    needed = {place: _needed(place, root) for place, root in places.items()}
-    parts = require(needed, config.roots)
-    return [_source(place, parts[place], config) for place in places]
+    found = find_labelled(config, SPLITS, _needed)
+    return [_source(place, parts, config) for place, parts in found.items()]
 
 
-def _needed(place: Place, root: Path) -> dict[str, Path | None]:
+def _needed(place: Place) -> dict[str, Path | None]:
     """What a sequence needs besides its events: the map of their pixels, label times, labels."""
-    rectify_map = {RECTIFY[0]: place.part(RECTIFY)}
-    if SPLITS[place.name] == "test":
-        return rectify_map | {TEST_TIMES[1].format(place.name): _test_times(place, root)}
-    return rectify_map | {names[0]: part_of(place, names) for names in (TIMES, FLOW)}
-
-
-def _test_times(place: Place, root: Path) -> Path | None:
-    """The file of test spans: next to the events, or with those of all sequences."""
-    own = part_of(place, TEST_TIMES)
-    shared = (
-        folder / part / TEST_TIMES[1].format(place.name)
-        for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir()))
-        for part in TEST_FOLDERS
-    )
-    return own or next((path for path in shared if path.is_file()), None)
+    if SPLITS[place.name] != "test":
+        return place.parts(RECTIFY, TIMES, FLOW)
+    name = TEST_TIMES[1].format(place.name)
+    shared = (folder / part / name for folder in with_folders(place.root) for part in TEST_FOLDERS)
+    times = place.part(TEST_TIMES) or next((path for path in shared if path.is_file()), None)
+    return place.parts(RECTIFY) | {name: times}
 
 
 def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
@@ -87,31 +77,26 @@ def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Labelled
     size = sensor_size(rectify_map)
     split = SPLITS[place.name]
     origin = {"sequence": place.name, "split": split}
-    paths: list[Path] = []
     if split == "test":
-        labels = [
-            TimedLabel(start, end, None, origin | {"file_index": index})
+        paths: list[Path] = []
+        labels = tuple(
+            TimedLabel(start, end, None, {**origin, "file_index": index})
             for start, end, index in read_times(times, 3).tolist()
-        ]
+        )
     else:
-        stamps, paths = label_files(parts[2], times, 2)
-        labels = [
-            TimedLabel(start, end, partial(read_flow, path, size), origin | {"file": path.name})
-            for (start, end), path in zip(stamps.tolist(), paths, strict=True)
-        ][config.chosen(0, 1)]
-    spans = len(paths) or len(labels)
+        load = partial(read_flow, size=size)
+        labels, paths = labels_of_files(parts[2], times, 2, origin, load)
     return LabelledSequence(
-        name=place.name,
+        place=place,
         task="flow",
-        events=place.events,
         rectify_map=rectify_map,
         size=size,
         rows=size[0],
-        labels=tuple(labels),
-        unwanted=spans - len(labels),
+        labels=labels,
+        chosen=slice(None) if split == "test" else config.chosen(0, 1),
         files=(times, *paths),
         rule=None,
-        found=f"layout {place.layout}, {split}, {spans} spans in {times}",
+        found=f"layout {place.layout}, {split}, {len(labels)} spans in {times}",
     )
 
 

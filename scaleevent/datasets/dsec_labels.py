@@ -11,8 +11,9 @@ folder of their own under the same root, as the archives unpack them:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,20 +22,21 @@ from pydantic import Field
 
 from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
-from scaleevent.datasets.frames import list_pictures
+from scaleevent.datasets.finding import require
+from scaleevent.datasets.frames import check_count, list_pictures
 from scaleevent.datasets.timed_labels import (
-    LabelView,
     TimedLabel,
     pair_labels,
     read_times,
     seen_from,
 )
-from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
+
+Parts = Mapping[str, Path | None]
 
 
 class LabelSettings(SequencesConfig):
@@ -60,103 +62,115 @@ class LabelSettings(SequencesConfig):
 
 @dataclass(frozen=True)
 class LabelledSequence:
-    """One sequence and its labels: one task of `prepare`.
+    """One sequence and its labels: a `pairs.source.PairSource`.
 
     Args:
-        name: Its name in DSEC.
+        place: Where its events lie.
         task: Name of the label in the pairs.
-        events: events.h5 of the left event camera.
         rectify_map: rectify_map.h5; None where events stay on the sensor's pixels.
         size: (height, width) of the sensor.
         rows: Rows of it that the labels cover, from the top.
-        labels: Those that are wanted, in order of time.
-        unwanted: Number of labels that the protocol leaves out.
+        labels: All of them, in order of time.
+        chosen: Those that the protocol takes.
         files: All other files that are read.
         rule: How the window before a label is found; None for labels of a span.
-        found: What was recognised, for people.
     """
 
-    name: str
+    place: Place
     task: str
-    events: Path
     rectify_map: Path | None
     size: tuple[int, int]
     rows: int
     labels: tuple[TimedLabel, ...]
-    unwanted: int
+    chosen: slice
     files: tuple[Path, ...]
     rule: WindowRule | None
     found: str
 
     @property
+    def name(self) -> str:
+        """Its name in DSEC."""
+        return self.place.name
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """All files that are read."""
         maps = (self.rectify_map,) if self.rectify_map else ()
-        return (self.events, *maps, *self.files)
+        return (self.place.events, *maps, *self.files)
 
     @property
     def expected(self) -> int:
-        """Number of labels, wanted or not."""
-        return len(self.labels) + self.unwanted
+        """Number of labels, chosen or not."""
+        return len(self.labels)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label that has events before it."""
         points = read_rectify_map(self.rectify_map) if self.rectify_map else pixel_grid(*self.size)
-        recording = open_recording(self.events, size=self.size)
-        seen = seen_from(recording, LabelView.of(points, self.rows))
-        if self.unwanted:
-            counts["labels"] += self.unwanted
-            counts["labels dropped: not of the protocol"] += self.unwanted
-        yield from pair_labels(seen, self.labels, self.task, self.rule, self.name, counts)
+        recording = open_recording(self.place.events, size=self.size)
+        seen = seen_from(recording, points, self.rows)
+        labels = self.labels[self.chosen]
+        if unwanted := len(self.labels) - len(labels):
+            counts["labels"] += unwanted
+            counts["labels dropped: not of the protocol"] += unwanted
+        yield from pair_labels(seen, labels, self.task, self.rule, self.name, counts)
 
 
-def find_labelled(config: LabelSettings, splits: Mapping[str, str]) -> dict[Place, Path]:
-    """The benchmark's sequences under the roots, by name, each with the root it lies under.
+def find_labelled(
+    config: LabelSettings, splits: Mapping[str, str], needed: Callable[[Place], Parts]
+) -> dict[Place, tuple[Path, ...]]:
+    """The benchmark's sequences under the roots, by name, each with its parts.
 
     Args:
         config: Roots and wanted sequences.
         splits: The benchmark's sequences and their part of it.
+        needed: The parts of a sequence, None for those that are missing.
 
     Raises:
-        ConfigError, DataError: As `scaleevent.datasets.dsec.find_places`.
+        ConfigError, DataError: As `dsec.find_places` and `finding.require`.
     """
-    places = find_places(config, splits)
-    return {_with_label_folders(place, root): root for place, root in places.items()}
+    places = map(_with_label_folders, find_places(config, splits))
+    return require({place: needed(place) for place in places}, config.roots)
 
 
-def _with_label_folders(place: Place, root: Path) -> Place:
+def _with_label_folders(place: Place) -> Place:
     """The place, with the folders into which archives of labels unpack."""
-    folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
     more = [
         f"{folder.absolute()}/{part}{place.name}{mark}"
-        for folder in folders
+        for folder in with_folders(place.root)
         for part in ("", "train/", "test/")
         for mark in ("/", "_")
     ]
     return replace(place, prefixes=(*place.prefixes, *more))
 
 
-def part_of(place: Place, names: Iterable[str]) -> Path | None:
-    """The first of these files or folders that is there; `{0}` stands for the sequence."""
-    return place.part(tuple(name.format(place.name) for name in names))
+def with_folders(root: Path) -> list[Path]:
+    """A root and the folders in it."""
+    return [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
 
 
-def label_files(folder: Path, times: Path, columns: int) -> tuple[np.ndarray, list[Path]]:
-    """(K, columns) int64 times, and the PNG file of each label.
+def labels_of_files(
+    folder: Path, times: Path, columns: int, origin: dict[str, str], load: Callable[..., np.ndarray]
+) -> tuple[tuple[TimedLabel, ...], list[Path]]:
+    """A label for each PNG file of a folder, and these files.
+
+    Args:
+        folder: The files, as many as the times and in their order.
+        times: File of times, as for `read_times`.
+        columns: 1 for instants, 2 for spans.
+        origin: Provenance of the labels besides the name of the file.
+        load: Returns the values of a file.
 
     Raises:
         DataError: As `read_times`; or files and times that differ in number.
     """
-    stamps = read_times(times, columns)
+    stamps = read_times(times, columns).tolist()
     paths = [path for path in list_pictures(folder) if path.suffix.lower() == ".png"]
-    if len(paths) != len(stamps):
-        raise DataError(
-            "labels and time stamps differ in number",
-            where=f"{folder} and {times}",
-            found=f"{len(paths)} labels, {len(stamps)} time stamps",
-            hint="a download that did not finish, or files of another sequence",
-        )
-    return stamps, paths
+    check_count(len(paths), "labels", folder, len(stamps), times)
+    labels = (
+        TimedLabel(span[0], span[-1], partial(load, path), {**origin, "file": path.name})
+        for span, path in zip(stamps, paths, strict=True)
+    )
+    return tuple(labels), paths
 
 
 def sensor_size(rectify_map: Path | None) -> tuple[int, int]:

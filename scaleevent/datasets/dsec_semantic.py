@@ -16,22 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
-from scaleevent.config.benchmarks import DSEC_CLASSES, IGNORE
+from scaleevent.config.benchmarks import DSEC_CLASSES
 from scaleevent.config.data import WindowSettings
-from scaleevent.datasets.dsec import RECTIFY, Place, require
+from scaleevent.datasets.dsec import RECTIFY, Place
 from scaleevent.datasets.dsec_labels import (
     LabelledSequence,
     LabelSettings,
     find_labelled,
-    label_files,
-    part_of,
+    labels_of_files,
     sensor_size,
 )
-from scaleevent.datasets.timed_labels import TimedLabel, read_ids
-from scaleevent.errors import DataError
+from scaleevent.datasets.timed_labels import read_ids
 from scaleevent.pairs.pairing import window_rule
 
 CLASSES = len(DSEC_CLASSES)
@@ -80,67 +77,30 @@ def sources(config: Settings) -> list[LabelledSequence]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    rectified = config.event_view == "rectified"
-    places = find_labelled(config, SPLITS)
-    needed = {
-        place: {
-            LABELS[0]: part_of(place, LABELS),
-            TIMES[0].format(place.name): part_of(place, TIMES),
-            **({RECTIFY[0]: place.part(RECTIFY)} if rectified else {}),
-        }
-        for place in places
-    }
-    parts = require(needed, config.roots)
-    return [_source(place, parts[place], config) for place in places]
+    maps = (RECTIFY,) if config.event_view == "rectified" else ()
+    found = find_labelled(config, SPLITS, lambda place: place.parts(LABELS, TIMES, *maps))
+    return [_source(place, parts, config) for place, parts in found.items()]
 
 
 def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> LabelledSequence:
     folder, times = parts[:2]
-    stamps, paths = label_files(folder, times, 1)
     rectify_map = place.part(RECTIFY)
-    size = sensor_size(rectify_map)
-    rows = size[0] - CUT_ROWS
+    height, width = size = sensor_size(rectify_map)
+    rows = height - CUT_ROWS
     split = SPLITS[place.name]
-    chosen = config.chosen(*CHOICE[split])
-    labels = tuple(
-        TimedLabel(
-            time,
-            time,
-            partial(read_classes, path, (rows, size[1])),
-            {"sequence": place.name, "split": split, "file": path.name},
-        )
-        for time, path in zip(stamps[chosen, 0].tolist(), paths[chosen], strict=True)
-    )
+    hint = "these may be the labels of 19 classes: the folder 11classes is wanted"
+    load = partial(read_ids, size=(rows, width), classes=CLASSES, hint=hint)
+    origin = {"sequence": place.name, "split": split}
+    labels, paths = labels_of_files(folder, times, 1, origin, load)
     return LabelledSequence(
-        name=place.name,
+        place=place,
         task="semantics",
-        events=place.events,
         rectify_map=rectify_map if config.event_view == "rectified" else None,
         size=size,
         rows=rows,
         labels=labels,
-        unwanted=len(paths) - len(labels),
+        chosen=config.chosen(*CHOICE[split]),
         files=(times, *paths),
         rule=window_rule(config),
         found=f"layout {place.layout}, {split}, {len(paths)} labels in {folder}",
     )
-
-
-def read_classes(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 class ids of a label file.
-
-    Raises:
-        DataError: Not such a file, another size, or an id that is no class.
-    """
-    ids = read_ids(path, size)
-    wrong = (ids >= CLASSES) & (ids != IGNORE)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            "a class id that the benchmark does not have",
-            where=f"{path}, row {row}, column {column}",
-            found=f"{ids[row, column]}; {np.count_nonzero(wrong)} such pixels",
-            expected=f"0 .. {CLASSES - 1}, or {IGNORE} for no class",
-            hint="these may be the labels of 19 classes: the folder 11classes is wanted",
-        )
-    return ids

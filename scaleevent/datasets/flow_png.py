@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numba as nb
 import numpy as np
@@ -126,31 +127,27 @@ def read_png16(data: bytes, *, where: object = None) -> np.ndarray:
     Raises:
         DataError: Another kind of PNG, no PNG, damage, or beyond 2^26 pixels.
     """
-    chunks = _chunks(data, where)
+    refuse = partial(DataError, where=where)
+    chunks = _chunks(data, refuse)
     kind, header = next(chunks)
     if kind != b"IHDR" or len(header) != 13:
-        raise DataError("a PNG file without its header", where=where, found=kind)
+        raise refuse("a PNG file without its header", found=kind)
     width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", header)
     if depth != 16 or colour not in CHANNELS or any(methods):
-        raise DataError(
+        raise refuse(
             "a PNG file of another kind",
-            where=where,
             found=f"bit depth {depth}, colour type {colour}, "
             "compression {}, filter {}, interlace {}".format(*methods),
             expected="bit depth 16, colour type 0 (grey) or 2 (RGB), and 0, 0, 0",
         )
     if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(
-            "a PNG file of an implausible size",
-            where=where,
-            found=f"{height} x {width}",
-            expected=f"up to {MAX_PIXELS} pixels",
-        )
+        found, expected = f"{height} x {width}", f"up to {MAX_PIXELS} pixels"
+        raise refuse("a PNG file of an implausible size", found=found, expected=expected)
     step = 2 * CHANNELS[colour]
     packed = b"".join(content for kind, content in chunks if kind == b"IDAT")
-    lines = _inflate(packed, height * (1 + step * width), where).reshape(height, -1)
+    lines = _inflate(packed, height * (1 + step * width), refuse).reshape(height, -1)
     if lines[:, 0].max() > 4:
-        raise DataError("a PNG line with an unknown filter", where=where, found=lines[:, 0].max())
+        raise refuse("a PNG line with an unknown filter", found=lines[:, 0].max())
     pixels = np.zeros((height + 1, step * (width + 1)), np.uint8)  # zeros above and to the left
     _unfilter(lines, step, pixels)
     words = np.ascontiguousarray(pixels[1:, step:]).view(">u2")
@@ -177,47 +174,38 @@ def _crc(kind: bytes, content: bytes) -> int:
     return zlib.crc32(content, zlib.crc32(kind))
 
 
-def _chunks(data: bytes, where: object) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(data: bytes, refuse: Callable[..., DataError]) -> Iterator[tuple[bytes, bytes]]:
     """Name and content of every chunk up to the end mark, each with its checksum compared."""
     if not data.startswith(SIGNATURE):
-        raise DataError("not a PNG file", where=where, found=data[:8])
+        raise refuse("not a PNG file", found=data[:8])
     position, kind = len(SIGNATURE), b""
     while kind != b"IEND":
         head = data[position : position + 8]
-        if len(head) < 8:
-            raise DataError("a PNG file that ends early", where=where, found=f"{len(data)} bytes")
-        length, kind = struct.unpack(">I4s", head)
+        length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
         content = data[position + 8 : position + 8 + length]
         check = data[position + 8 + length : position + 12 + length]
         if len(check) < 4:
-            raise DataError("a PNG file that ends early", where=where, found=f"{len(data)} bytes")
+            raise refuse("a PNG file that ends early", found=f"{len(data)} bytes")
         if int.from_bytes(check, "big") != _crc(kind, content):
-            raise DataError(
-                "a damaged PNG file: a checksum differs",
-                where=where,
-                found=f"chunk {kind!r} at byte {position}",
-            )
+            found = f"chunk {kind!r} at byte {position}"
+            raise refuse("a damaged PNG file: a checksum differs", found=found)
         if kind[0] & CRITICAL == 0 and kind not in KNOWN:
-            raise DataError("a PNG file with a chunk we cannot read", where=where, found=kind)
+            raise refuse("a PNG file with a chunk we cannot read", found=kind)
         yield kind, content
         position += 12 + length
 
 
-def _inflate(packed: bytes, size: int, where: object) -> np.ndarray:
+def _inflate(packed: bytes, size: int, refuse: Callable[..., DataError]) -> np.ndarray:
     """Exactly `size` bytes from a zlib stream; never more than one byte beyond in memory."""
     stream = zlib.decompressobj()
     try:
         raw = stream.decompress(packed, size + 1)
     except zlib.error as error:
-        raise DataError("damaged pixels in a PNG file", where=where, found=error) from error
+        raise refuse("damaged pixels in a PNG file", found=error) from error
     if len(raw) != size or not stream.eof:
+        what = "a PNG file with other pixels than its header promises"
         found = f"{len(raw)} bytes" if len(raw) <= size else "more"
-        raise DataError(
-            "a PNG file with other pixels than its header promises",
-            where=where,
-            found=found,
-            expected=f"{size} bytes",
-        )
+        raise refuse(what, found=found, expected=f"{size} bytes")
     return np.frombuffer(raw, np.uint8)
 
 

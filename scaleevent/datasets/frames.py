@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from scaleevent.errors import DataError, UnpairedError
-from scaleevent.formats import Recording, recording_facts
-from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.formats import Recording, open_recording, recording_facts
 from scaleevent.grids.geometry import warp_image
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import TimedImage, pair_images
 
 PICTURES = (".png", ".jpg", ".jpeg")
-
-_STEP_US = (100, 10_000_000)
-"""Median time between frames that a guessed unit may lead to: 10,000 a second to six a minute."""
-
-_LONGEST_EXPOSURE = 1.1
-"""Fraction of the time between frames that an exposure may take, jitter of the stamps included."""
-
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +50,7 @@ class EventView:
         Raises:
             DataError: Not a whole PNG or JPEG file, or of another size.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError("cannot read the picture", where=path, found=error.strerror) from None
+        data = read_bytes(path)
         image = decode_image(data, path)  # even where not needed: refuses files cut short
         if self.source is not None:
             return self.place(image, path)
@@ -117,37 +106,138 @@ class EventView:
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """Frames stored in one file each, in order of time.
+class Frames:
+    """The frames of a recording; a subclass reads them from pictures, a video or the recording.
 
     Args:
         times_us: Image times on the clock of the events.
-        paths: Files.
+        files: Files besides the recording that the frames are read from.
     """
 
     times_us: tuple[int, ...]
-    paths: tuple[Path, ...]
+    files: tuple[Path, ...]
+
+    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
+        """The frames in their order, on the event pixels."""
+        raise NotImplementedError
+
+
+class PictureFiles(Frames):
+    """Frames stored in one file each, in order of time."""
 
     @classmethod
-    def in_order(cls, times_us: np.ndarray, paths: list[Path]) -> PictureFiles:
+    def in_order(cls, times_us: np.ndarray, files: list[Path]) -> PictureFiles:
         """Sort by time; equal times keep their order."""
         order = np.argsort(times_us, kind="stable").tolist()
-        return cls(tuple(times_us[order].tolist()), tuple(paths[k] for k in order))
+        return cls(tuple(times_us[order].tolist()), tuple(files[k] for k in order))
+
+    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
+        """The frames, each read only if it is used."""
+        for time, path in zip(self.times_us, self.files, strict=True):
+            yield TimedImage(time, partial(view.place_file, path), {"frame": path.name})
+
+
+@dataclass(frozen=True)
+class FramedRecording:
+    """One recording and its frames: a `PairSource`; a subclass relates the two cameras.
+
+    Args:
+        recording: The event file.
+        size: (height, width) of its sensor.
+        options: Further arguments of `open_recording`.
+        frames: Where the images come from.
+        times: The file of frame times, if there is one.
+        pixel_map: File that says where event pixels lie in another view, if there is one.
+        calibration: YAML file of both cameras, if there is one.
+        rule: How windows are found.
+        lossless: Encode images as PNG.
+        origin: Provenance of every pair, besides its frame.
+    """
+
+    name: str
+    recording: Path
+    size: tuple[int, int]
+    options: dict[str, Any]
+    frames: Frames
+    times: Path | None
+    pixel_map: Path | None
+    calibration: Path | None
+    rule: WindowRule
+    lossless: bool
+    origin: dict[str, Any]
+    found: str
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        others = filter(None, (self.times, self.pixel_map, self.calibration))
+        return (self.recording, *others, *self.frames.files)
 
     @property
     def expected(self) -> int:
         """Number of frames."""
-        return len(self.paths)
+        return len(self.frames.times_us)
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files the frames are read from."""
-        return self.paths
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every frame that has events before it.
 
-    def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
-        """The frames, each read only if it is used."""
-        for time, path in zip(self.times_us, self.paths, strict=True):
-            yield TimedImage(time, partial(view.place_file, path), {"frame": path.name})
+        Raises:
+            UnpairedError: No pair at all.
+            DataError: As `pair_images`.
+        """
+        recording = open_recording(self.recording, size=self.size, **self.options)
+        images = (
+            replace(image, provenance=self.origin | image.provenance)
+            for image in self.frames.timed(recording, self.view())
+        )
+        before = counts["pairs"]
+        yield from pair_images(recording, images, self.rule, self.name, counts)
+        if counts["pairs"] == before:
+            times = self.frames.times_us
+            raise UnpairedError(
+                "no image has events before it",
+                where=recording.path,
+                found=f"images from {times[0]} to {times[-1]} us" if times else "no images",
+                expected=span_of_events(recording),
+                hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
+            )
+
+    def view(self) -> EventView:
+        """How frames come onto the event pixels."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse a calibration or pictures of a wrong size: before hours of work, not after."""
+        view = self.view()
+        if isinstance(self.frames, PictureFiles):
+            first = self.frames.files[0]
+            view.check_size(*picture_size(first), first)
+
+    def check_sensor(self, size: tuple[int, ...], where: object) -> None:
+        """Refuse a calibration of another sensor.
+
+        Raises:
+            DataError: Both sizes.
+        """
+        if size != self.size:
+            raise DataError(
+                "the calibration is of another event camera",
+                where=where,
+                found=f"{size[1]}x{size[0]}",
+                expected=f"{self.size[1]}x{self.size[0]}, as {self.recording}",
+            )
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError("the file cannot be read", where=path, found=error.strerror) from None
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -164,17 +254,18 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -> None:
-    """Refuse frames and time stamps that differ in number.
+    """Refuse pictures, frames or labels and time stamps that differ in number.
 
     Raises:
         DataError: Both numbers.
     """
     if count != stamps:
         raise DataError(
-            "frames and time stamps differ in number",
+            f"{what} and time stamps differ in number",
             where=f"{frames} and {times}",
             found=f"{count} {what}, {stamps} time stamps",
-            hint="remove what has no partner, or write `time file` in each line",
+            hint="a download that did not finish, or files of another recording; where the times "
+            "are your own, remove what has no partner, or write `time file` in each line",
         )
 
 
@@ -189,164 +280,9 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted((path for path in files if path.name[0] != "." and path.is_file()), key=natural)
 
 
-@dataclass(frozen=True, eq=False)
-class FrameTimes:
-    """The content of a file of frame times.
-
-    Args:
-        us: (K,) int64 image times.
-        names: The picture of each, where the file names it.
-        layout: How the lines were read, for people.
-    """
-
-    us: np.ndarray
-    names: tuple[str, ...] | None
-    layout: str
-
-
-def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
-    """Times of frames from text, one frame a line; '#' begins a comment.
-
-    A line holds a time, a time and a file name (or the other way round), a running index and a
-    time, or begin and end of the exposure; fields stand between blanks or commas.
-
-    Args:
-        path: The file.
-        unit: s, ms, us or ns; None to find it from the values: fractions are seconds, whole numbers
-            microseconds, or nanoseconds where only these make a date.
-        point: start, middle or end: the moment of an exposure that counts.
-
-    Raises:
-        DataError: Not such a file (with the line), or values that fit no unit.
-    """
-    rows, lines = _rows(path)
-    columns = list(zip(*rows, strict=True))
-    numeric = [_is_numeric(column, path, lines) for column in columns]
-    if numeric == [True]:
-        return FrameTimes(_times(columns[0], unit, path), None, "time")
-    if sorted(numeric) == [False, True]:
-        time, name = numeric.index(True), numeric.index(False)
-        return FrameTimes(_times(columns[time], unit, path), columns[name], "time and file")
-    if numeric == [True, True]:
-        first, second = (np.array(column, np.float64) for column in columns)
-        if len(first) > 1 and (np.diff(first) == 1).all() and (first % 1 == 0).all():
-            return FrameTimes(_times(columns[1], unit, path), None, "index and time")
-        step = np.median(np.diff(first)) if len(first) > 1 else np.inf
-        if (second >= first).all() and np.median(second - first) <= _LONGEST_EXPOSURE * step:
-            starts = _times(columns[0], unit, path)
-            ends = _times(columns[1], unit, path, like=columns[0])
-            us = {"start": starts, "middle": starts + (ends - starts) // 2, "end": ends}[point]
-            return FrameTimes(us, None, f"begin and end of the exposure, {point} taken")
-    raise DataError(
-        "cannot tell how the frame times are written",
-        where=f"{path}, line {lines[0]}",
-        found=" ".join(rows[0]),
-        expected="a time; time and file; index and time; or begin and end of the exposure",
-    )
-
-
-def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
-    """Fields of every line that holds any, all of one length, and the numbers of these lines."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read the frame times", where=path, found=error) from None
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(lines, 1):
-        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
-        if fields == [""]:
-            continue
-        if rows and len(fields) != len(rows[0]):
-            raise DataError(
-                "a line with a different number of fields",
-                where=f"{path}, line {number}",
-                found=repr(line[:80]),
-                expected=f"{len(rows[0])} fields, as in line {numbers[0]}",
-            )
-        rows.append(fields)
-        numbers.append(number)
-    if not rows:
-        raise DataError("no frame times in this file", where=path)
-    return rows, numbers
-
-
-def _is_numeric(column: tuple[str, ...], path: Path, lines: list[int]) -> bool:
-    """Whether a column holds numbers; a mixture is an error."""
-    numeric = [_NUMBER.fullmatch(field) is not None for field in column]
-    if any(numeric) and not all(numeric):
-        bad = numeric.index(False)
-        raise DataError(
-            "not a frame time",
-            where=f"{path}, line {lines[bad]}",
-            found=repr(column[bad][:80]),
-            expected="a number",
-            hint="lines that are no data begin with #",
-        )
-    return all(numeric)
-
-
-def _times(
-    column: tuple[str, ...], unit: str | None, path: Path, like: tuple[str, ...] | None = None
-) -> np.ndarray:
-    """(K,) int64 microseconds; the unit is found from `like` where it is not given."""
-    try:
-        values = _numbers(column)
-        found = find_time_unit(_numbers(like or column), unit, str(path))
-        us = to_microseconds(values, found, 0, str(path))
-    except OverflowError:
-        raise DataError("frame time out of range", where=path, found=max(column)) from None
-    step = np.median(np.diff(np.sort(us))) if len(us) > 1 else None
-    if unit is None and step is not None and not _STEP_US[0] <= step <= _STEP_US[1]:
-        raise DataError(
-            "the unit of the frame times is ambiguous",
-            where=path,
-            found=f"{column[0]}, {column[1]}, ...; read as {found}, a frame every {step:,.0f} us",
-            hint="give --frame-time-unit: s, ms, us or ns",
-        )
-    return us
-
-
-def _numbers(column: tuple[str, ...]) -> np.ndarray:
-    """int64 where all are written as whole numbers, else float64."""
-    if all(field.lstrip("+-").isdecimal() for field in column):
-        return np.array([int(field) for field in column], np.int64)
-    return np.array(column, np.float64)
-
-
-def pair_frames(
-    recording: Recording,
-    images: Iterable[TimedImage],
-    rule: WindowRule,
-    name: str,
-    counts: Counter[str],
-) -> Iterator[Pair]:
-    """`pair_images`, with an error that shows both clocks if not one image got a pair.
-
-    Raises:
-        UnpairedError: No pair at all.
-        DataError: As `pair_images`.
-    """
-    span: list[int] = []  # first and latest image time
-
-    def noted() -> Iterator[TimedImage]:
-        for image in images:
-            span[:] = [*span[:1], image.image_us]
-            yield image
-
-    made = False
-    for pair in pair_images(recording, noted(), rule, name, counts):
-        made = True
-        yield pair
-    if made:
-        return
+def span_of_events(recording: Recording) -> str:
+    """Times that an image or label of the recording may have, for people."""
     facts = recording_facts(recording)
-    raise UnpairedError(
-        "no image has events before it",
-        where=recording.path,
-        found=f"images from {span[0]} to {span[-1]} us" if span else "no images",
-        expected=f"times inside the events, {facts['first_us']} to {facts['last_us']} us"
-        if facts["events"]
-        else "events: the recording holds none",
-        hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
-    )
+    if not facts["events"]:
+        return "events: the recording holds none, or none that the grid of its labels shows"
+    return f"times inside the events, {facts['first_us']} to {facts['last_us']} us"

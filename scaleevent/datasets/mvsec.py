@@ -12,96 +12,114 @@ tub-rip/event_based_optical_flow:src/data_loader/mvsec.py.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import h5py
 import numpy as np
 
 from scaleevent.config.data import SequencesConfig
+from scaleevent.datasets.finding import files_below, find_known, only_once, require
+from scaleevent.datasets.timed_labels import TimedLabel, complete, in_order, pair_labels
 from scaleevent.errors import DataError
-from scaleevent.events import first_backward_step
 from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.columns import to_microseconds
+from scaleevent.formats.hdf5_datasets import checked
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair, encode_image
 
 SIZE = (260, 346)
 CAMERA = "davis/left"
 DATA, TRUTH, FLOW_TRUTH = "_data.hdf5", "_gt.hdf5", "_gt_flow_dist.npz"
 
-DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError)
-"""What the HDF5 library raises on files that are not whole."""
+DAMAGE = (
+    *(OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError),
+    *(EOFError, zlib.error, zipfile.BadZipFile),
+)
+"""What the HDF5 library and archives raise on files that are not whole."""
 
 BLOCK_BYTES, BLOCK_MAPS = 16 << 20, 8
 """Maps read at once, whichever are more: neighbours lie in the same chunks of the file, and the
 flow between two images goes back by a few maps."""
 
 
-def find_scenes(config: SequencesConfig, known: Collection[str]) -> dict[str, Path]:
-    """The data file of every scene of a benchmark that is wanted and there, in order of name.
+@dataclass(frozen=True)
+class Scene:
+    """One scene: a `PairSource`; a subclass reads its ground truth and makes labels of it.
+
+    Args:
+        data: Its `_data.hdf5`.
+        truth: The file of its ground truth.
+        rule: How the window before a label is found; None for labels of a span.
+        lossless: Encode images as PNG.
+    """
+
+    task: ClassVar[str]
+
+    name: str
+    data: Path
+    truth: Path
+    rule: WindowRule | None
+    lossless: bool
+    expected: int
+    found: str
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Both files."""
+        return (self.data, self.truth)
+
+    def labels(self, truth: TimedMaps, images: TimedMaps, counts: Counter[str]) -> list[TimedLabel]:
+        """The labels; `frame` in their provenance is the index of their image, None for none."""
+        raise NotImplementedError
+
+    @classmethod
+    def open_truth(cls, path: Path) -> TimedMaps:
+        """The ground truth in a file."""
+        raise NotImplementedError
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every label that is known at some pixel and has events."""
+        with self.open_truth(self.truth) as truth, open_images(self.data) as images:
+
+            def image(pair: Pair) -> bytes:
+                frame = pair.provenance["frame"]
+                return b"" if frame is None else encode_image(images[frame], self.lossless)
+
+            labels = self.labels(truth, images, counts)
+            recording = open_left(self.data)
+            pairs = pair_labels(recording, labels, self.task, self.rule, self.name, counts)
+            yield from complete(pairs, self.task, self.task, image, counts, self.data)
+
+
+def find_scenes(
+    config: SequencesConfig, known: Collection[str], endings: tuple[str, ...]
+) -> dict[str, tuple[Path, Path]]:
+    """Data file and ground truth of every scene that is wanted and there, in order of name.
+
+    Args:
+        config: Roots and wanted scenes.
+        known: The scenes of the benchmark.
+        endings: Of files of ground truth; the first that is there is taken.
 
     Raises:
-        ConfigError: No root, or a scene is asked for that is not one of them.
-        DataError: No scene, or one that is asked for is not there.
+        ConfigError: No root, or a scene that is not of the benchmark.
+        DataError: No scene, one that is there twice or not at all, or without ground truth.
     """
-    config.require_roots()
-    config.check_sequences(known)
-    wanted = sorted(set(config.sequences or known))
-    places = {name: find_file(config.roots, name + DATA) for name in wanted}
-    found = {name: path for name, path in places.items() if path is not None}
-    lost = sorted(set(config.sequences) - set(found))
-    if lost or not found:
-        raise DataError(
-            "files of MVSEC are missing",
-            where=", ".join(map(str, config.roots)),
-            expected=", ".join(name + DATA for name in lost or wanted),
-            hint="they may lie up to two folders below",
-        )
-    return found
-
-
-def find_file(roots: list[Path], name: str) -> Path | None:
-    """A file by its name, up to two folders below the roots.
-
-    Raises:
-        DataError: It is there twice.
-    """
-    hits = [
-        path for root in roots for depth in ("", "*/", "*/*/") for path in root.glob(depth + name)
-    ]
-    places = sorted({str(path.resolve()) for path in hits})
-    if len(places) > 1:
-        raise DataError("file found twice", where=name, found=", ".join(places))
-    return hits[0] if hits else None
-
-
-def find_truths(
-    config: SequencesConfig, scenes: Collection[str], endings: tuple[str, ...]
-) -> dict[str, Path]:
-    """The ground-truth file of every scene: the first of the endings that is there.
-
-    Raises:
-        DataError: Scenes that have none, all named.
-    """
-    hits = {
-        name: [path for ending in endings if (path := find_file(config.roots, name + ending))]
-        for name in scenes
-    }
-    missing = [name for name, paths in hits.items() if not paths]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(scenes)} sequences have no ground truth",
-            where=", ".join(map(str, config.roots)),
-            found=", ".join(name + DATA for name in missing) + " alone",
-            expected=" or ".join(missing[0] + ending for ending in endings),
-            hint="download it, or name the sequences that are whole: --sequences",
-        )
-    return {name: paths[0] for name, paths in hits.items()}
+    data = find_known(config, known, known, f"*{DATA}", lambda path: path.name.removesuffix(DATA))
+    truths = {}
+    for name in data:
+        names = [name + ending for ending in endings]
+        hits = only_once((n, path) for n in names for path in files_below(config.roots, n))
+        truths[name] = {f"ground truth {' or '.join(names)}": next(iter(hits.values()), None)}
+    return {name: (data[name], truth) for name, (truth,) in require(truths, config.roots).items()}
 
 
 def open_left(path: Path) -> Recording:
@@ -117,6 +135,20 @@ def open_left(path: Path) -> Recording:
             "no events of the left camera", where=path, found=stream, expected=f"/{CAMERA}/events"
         )
     return recording
+
+
+@contextmanager
+def damage_as_data_error(what: str, where: object) -> Iterator[None]:
+    """Convert every error on a file that is not whole to a DataError."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(
+            what,
+            where=where,
+            found=str(error).strip("'\"").partition("\n")[0] or type(error).__name__,
+            hint="copy the file again; a download cut short looks like this",
+        ) from None
 
 
 class BlockReader:
@@ -147,8 +179,38 @@ class BlockReader:
         return np.asarray(self._held[block][inside])
 
 
-class Hdf5Maps:
-    """Pictures or maps of one HDF5 dataset with their times; a context that closes the file.
+class TimedMaps:
+    """Maps by number with their times; a context that closes their file.
+
+    Attributes:
+        times_us: (K,) ascending times.
+    """
+
+    times_us: np.ndarray
+
+    def __init__(self) -> None:
+        self.opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.opened.close()
+
+    def __len__(self) -> int:
+        return len(self.times_us)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One map, as stored; a view.
+
+        Raises:
+            DataError: Damaged data.
+        """
+        raise NotImplementedError
+
+
+class Hdf5Maps(TimedMaps):
+    """Pictures or maps of one HDF5 dataset.
 
     Args:
         path: The file.
@@ -163,43 +225,29 @@ class Hdf5Maps:
     def __init__(
         self, path: Path, name: str, kind: type[np.generic], planes: int | None = None
     ) -> None:
+        super().__init__()
         self.path, self.name = path, name
         shape = SIZE if planes is None else (planes, *SIZE)
+        where = f"{path}, dataset {name}"
         with ExitStack() as opened:  # closes the file if it cannot be used
-            try:
+            with damage_as_data_error("damaged HDF5 file", where):
                 self._file = opened.enter_context(h5py.File(path, "r"))
                 self._maps = self._dataset(name, kind)
                 stamps = self._dataset(f"{name}_ts", np.floating)
                 seconds = stamps[()]
-            except DAMAGE as error:
-                raise self._damaged(error) from None
             if self._maps.shape[1:] != shape or stamps.shape != self._maps.shape[:1]:
                 raise DataError(
                     "maps of another size, or without a time each",
-                    where=f"{path}, dataset {name}",
+                    where=where,
                     found=f"{self._maps.shape}, {stamps.shape} times",
                     expected=f"(K, {', '.join(map(str, shape))}) and K times",
                 )
-            self.times_us = ascending_times(seconds, f"{path}, dataset {name}_ts")
-            opened.pop_all()
+            self.times_us = ascending_times(seconds, f"{where}_ts")
+            self.opened = opened.pop_all()
         item_bytes = prod(shape) * self._maps.dtype.itemsize
         self._reader = BlockReader(self.read, len(self._maps), item_bytes)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def __len__(self) -> int:
-        return len(self.times_us)
-
     def __getitem__(self, index: int) -> np.ndarray:
-        """One map, as stored; a view.
-
-        Raises:
-            DataError: Damaged data.
-        """
         return self._reader[index]
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -208,40 +256,19 @@ class Hdf5Maps:
         Raises:
             DataError: Damaged data.
         """
-        try:
+        with damage_as_data_error("damaged HDF5 file", f"{self.path}, dataset {self.name}"):
             return np.asarray(self._maps[start:stop])
-        except DAMAGE as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            "damaged HDF5 file",
-            where=f"{self.path}, dataset {self.name}",
-            found=str(error).strip("'\"").partition("\n")[0] or type(error).__name__,
-            hint="copy the file again; a download cut short looks like this",
-        )
 
     def _dataset(self, name: str, kind: type[np.generic]) -> h5py.Dataset:
         """A dataset of these values that are stored, all of them, in this file."""
         data = self._file.get(name)
         where = f"{self.path}, dataset {name}"
         if not isinstance(data, h5py.Dataset) or not np.issubdtype(data.dtype, kind):
-            raise DataError(
-                "no such dataset",
-                where=where,
-                found=data.dtype if isinstance(data, h5py.Dataset) else None,
-                expected=kind.__name__,
-            )
-        if data.external or data.is_virtual or data.file.filename != self._file.filename:
+            found = data.dtype if isinstance(data, h5py.Dataset) else None
+            raise DataError("no such dataset", where=where, found=found, expected=kind.__name__)
+        if data.file.filename != self._file.filename:
             raise DataError("the data lie in another file", where=where)
-        if data.chunks is None:
-            whole = data.id.get_storage_size() >= data.nbytes
-        else:
-            sides = zip(data.shape, data.chunks, strict=True)
-            whole = data.id.get_num_chunks() == prod(-(-size // chunk) for size, chunk in sides)
-        if not whole:  # reading would give made-up zeros
-            raise DataError("data are missing", where=where, found="less stored than declared")
-        return data
+        return checked(data, self.path)
 
 
 def open_images(data: Path) -> Hdf5Maps:
@@ -256,45 +283,4 @@ def ascending_times(seconds: np.ndarray, where: str) -> np.ndarray:
         DataError: Not numbers, or out of order.
     """
     times = to_microseconds(np.asarray(seconds, np.float64), "s", 0, where)
-    back = first_backward_step(times)
-    if back is not None:
-        raise DataError(
-            "times step back",
-            where=f"{where}, entry {back}",
-            found=f"{times[back]} us after {times[back - 1]} us",
-        )
-    return times
-
-
-def complete(
-    pairs: Iterable[Pair], task: str, images: Hdf5Maps, lossless: bool, counts: Counter[str]
-) -> Iterator[Pair]:
-    """The pairs with their grey image, those without a known label left out and counted.
-
-    Args:
-        pairs: From `scaleevent.datasets.timed_labels.pair_labels`; `frame` in the provenance is the
-            index of the image, None for none.
-        task: Name of the label, NaN where unknown.
-        images: The grey images.
-        lossless: Encode as PNG.
-        counts: Tally of the pairs, corrected for those left out.
-
-    Raises:
-        DataError: Not one label is left.
-    """
-    made = False
-    for pair in pairs:
-        if np.isnan(pair.labels[task].values).all():
-            counts["pairs"] -= 1
-            counts[f"labels dropped: no pixel with {task}"] += 1
-            continue
-        made = True
-        frame = pair.provenance["frame"]
-        image = b"" if frame is None else encode_image(images[frame], lossless)
-        yield replace(pair, image=image)
-    if not made:
-        raise DataError(
-            f"no {task} label can be used",
-            where=images.path,
-            found={key: n for key, n in counts.items() if key.startswith("labels")},
-        )
+    return in_order(times, f"{where}, entry")

@@ -15,8 +15,6 @@ nights are tested on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +25,12 @@ from scaleevent.datasets.mvsec import (
     CAMERA,
     TRUTH,
     Hdf5Maps,
-    complete,
+    Scene,
+    TimedMaps,
     find_scenes,
-    find_truths,
     open_images,
-    open_left,
 )
-from scaleevent.datasets.timed_labels import TimedLabel, pair_labels
-from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs.pair import Pair
+from scaleevent.datasets.timed_labels import TimedLabel
 from scaleevent.pairs.pairing import window_rule
 
 DEPTH = f"{CAMERA}/depth_image_raw"
@@ -57,56 +52,31 @@ class Settings(SequencesConfig, WindowSettings):
     """What `mvsec-depth` adds to the settings of `prepare`."""
 
 
-@dataclass(frozen=True)
-class DepthScene:
-    """One scene: one task of `prepare`.
+class DepthScene(Scene):
+    """A scene with depth."""
 
-    Args:
-        name: Its name in MVSEC.
-        data: Its `_data.hdf5`.
-        truth: Its `_gt.hdf5`.
-        rule: How windows are found.
-        lossless: Encode images as PNG.
-        expected: Number of depth maps.
-        found: What was recognised, for people.
-    """
+    task = "depth"
 
-    name: str
-    data: Path
-    truth: Path
-    rule: WindowRule
-    lossless: bool
-    expected: int
-    found: str
+    @classmethod
+    def open_truth(cls, path: Path) -> Hdf5Maps:
+        """The depth maps of a `_gt.hdf5`."""
+        return Hdf5Maps(path, DEPTH, np.floating)
 
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """Both files."""
-        return (self.data, self.truth)
-
-    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every depth map that has a valid pixel and events before it."""
-        with Hdf5Maps(self.truth, DEPTH, np.floating) as depths, open_images(self.data) as images:
-            labels = self._labels(depths, images)
-            recording = open_left(self.data)
-            pairs = pair_labels(recording, labels, "depth", self.rule, self.name, counts)
-            yield from complete(pairs, "depth", images, self.lossless, counts)
-
-    def _labels(self, depths: Hdf5Maps, images: Hdf5Maps) -> list[TimedLabel]:
+    def labels(self, truth: TimedMaps, images: TimedMaps, counts: Counter[str]) -> list[TimedLabel]:
         """The maps, each with the index of the image nearest in time."""
         split, subset = SCENES[self.name]
         origin = {"sequence": self.name, "split": split, "subset": subset}
-        frames = nearest_images(depths.times_us, images.times_us)
+        frames = nearest_images(truth.times_us, images.times_us)
         labels = []
-        for index, (time, frame) in enumerate(zip(depths.times_us.tolist(), frames, strict=True)):
+        for index, (time, frame) in enumerate(zip(truth.times_us.tolist(), frames, strict=True)):
             seen = {} if frame is None else {"frame_us": int(images.times_us[frame])}
-            load = partial(valid_depth, depths, index)
+            load = partial(valid_depth, truth, index)
             provenance = {**origin, "map": index, "frame": frame, **seen}
             labels.append(TimedLabel(time, time, load, provenance))
         return labels
 
 
-def valid_depth(depths: Hdf5Maps, index: int) -> np.ndarray:
+def valid_depth(depths: TimedMaps, index: int) -> np.ndarray:
     """(H, W) float32 metres, NaN wherever there is no positive finite depth."""
     depth = np.asarray(depths[index], np.float32)
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
@@ -136,14 +106,12 @@ def sources(config: Settings) -> list[DepthScene]:
         ConfigError: No root, or a scene that is not of the benchmark.
         DataError: No scene, a ground truth that is missing, unusable files.
     """
-    scenes = find_scenes(config, SCENES)
-    truths = find_truths(config, scenes, (TRUTH,))
-    return [_source(name, scenes[name], truths[name], config) for name in scenes]
+    scenes = find_scenes(config, SCENES, (TRUTH,))
+    return [_source(name, *files, config) for name, files in scenes.items()]
 
 
 def _source(name: str, data: Path, truth: Path, config: Settings) -> DepthScene:
-    with Hdf5Maps(truth, DEPTH, np.floating) as depths, open_images(data) as images:
+    with DepthScene.open_truth(truth) as depths, open_images(data) as images:
         found = f"{len(depths)} depth maps, {len(images)} grey images"
-        return DepthScene(
-            name, data, truth, window_rule(config), config.lossless, len(depths), found
-        )
+        rule = window_rule(config)
+        return DepthScene(name, data, truth, rule, config.lossless, len(depths), found)

@@ -16,14 +16,13 @@ are more than the ranges hold.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
-from typing import IO, Annotated, Self
+from typing import IO, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -37,16 +36,15 @@ from scaleevent.datasets.mvsec import (
     TRUTH,
     BlockReader,
     Hdf5Maps,
+    Scene,
+    TimedMaps,
     ascending_times,
-    complete,
+    damage_as_data_error,
     find_scenes,
-    find_truths,
     open_images,
-    open_left,
 )
-from scaleevent.datasets.timed_labels import TimedLabel, pair_labels
+from scaleevent.datasets.timed_labels import TimedLabel
 from scaleevent.errors import DataError
-from scaleevent.pairs.pair import Pair
 
 FLOW = f"{CAMERA}/flow_dist"
 
@@ -75,52 +73,34 @@ class Settings(SequencesConfig):
 
 
 @dataclass(frozen=True)
-class FlowScene:
-    """One scene: one task of `prepare`.
+class FlowScene(Scene):
+    """A scene with flow.
 
     Args:
-        name: Its name in MVSEC.
-        data: Its `_data.hdf5`.
-        truth: Its `_gt_flow_dist.npz` or `_gt.hdf5`.
         dt: Images from the first to the second.
         part: Ground-truth maps whose time counts.
-        lossless: Encode images as PNG.
-        expected: Number of pairs of images.
-        found: What was recognised, for people.
     """
 
-    name: str
-    data: Path
-    truth: Path
+    task = "flow"
+
     dt: int
     part: slice
-    lossless: bool
-    expected: int
-    found: str
 
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """Both files."""
-        return (self.data, self.truth)
+    @classmethod
+    def open_truth(cls, path: Path) -> TimedMaps:
+        """The flow maps (2, 260, 346) of a `_gt_flow_dist.npz` or a `_gt.hdf5`."""
+        if path.name.endswith(FLOW_TRUTH):
+            return NpzFlow(path)
+        return Hdf5Maps(path, FLOW, np.floating, planes=2)
 
-    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every two images with events before and between them, and flow."""
-        with open_flow(self.truth) as flow, open_images(self.data) as images:
-            labels = self._labels(flow, images, counts)
-            recording = open_left(self.data)
-            pairs = pair_labels(recording, labels, "flow", None, self.name, counts)
-            yield from complete(pairs, "flow", images, self.lossless, counts)
-
-    def _labels(
-        self, flow: Hdf5Maps | NpzFlow, images: Hdf5Maps, counts: Counter[str]
-    ) -> list[TimedLabel]:
+    def labels(self, truth: TimedMaps, images: TimedMaps, counts: Counter[str]) -> list[TimedLabel]:
         """The flow from image to image, but for images at one time or far apart."""
         labels = []
         origin = {"sequence": self.name, "split": SCENES[self.name][0], "dt": self.dt}
-        for first in first_images(images.times_us, flow.times_us, self.part, self.dt).tolist():
+        for first in first_images(images.times_us, truth.times_us, self.part, self.dt).tolist():
             start, end = images.times_us[[first, first + self.dt]].tolist()
             if 0 < end - start <= LONGEST_US:
-                load = partial(flow_between, flow, start, end)
+                load = partial(flow_between, truth, start, end)
                 labels.append(TimedLabel(start, end, load, origin | {"frame": first}))
                 continue
             reason = "gap between the images" if end > start else "repeated time stamp"
@@ -129,7 +109,7 @@ class FlowScene:
         return labels
 
 
-def flow_between(flow: Hdf5Maps | NpzFlow, start_us: int, end_us: int) -> np.ndarray:
+def flow_between(flow: TimedMaps, start_us: int, end_us: int) -> np.ndarray:
     """(2, H, W) float32 pixels right and down, NaN where both are unknown."""
     values = propagate_flow(flow, flow.times_us, start_us, end_us)
     values[:, (values == 0).all(0)] = np.nan
@@ -152,15 +132,8 @@ def first_images(images_us: np.ndarray, truth_us: np.ndarray, part: slice, dt: i
     return np.flatnonzero(inside[:-dt] & inside[dt:])
 
 
-def open_flow(path: Path) -> Hdf5Maps | NpzFlow:
-    """The ground-truth flow of either file: `times_us`, and maps (2, 260, 346) by index."""
-    if path.name.endswith(FLOW_TRUTH):
-        return NpzFlow(path)
-    return Hdf5Maps(path, FLOW, np.floating, planes=2)
-
-
-class NpzFlow:
-    """Flow maps of a `_gt_flow_dist.npz` (gigabytes), read forward; a context that closes it.
+class NpzFlow(TimedMaps):
+    """Flow maps of a `_gt_flow_dist.npz` (gigabytes), read forward.
 
     Args:
         path: The file: arrays `timestamps` (K,) seconds, `x_flow_dist` and `y_flow_dist`
@@ -171,39 +144,22 @@ class NpzFlow:
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()  # an archive stays open as long as one of its members
         self.path = path
-        self._opened = ExitStack()  # an archive stays open as long as one of its members
-        try:
-            self._archive = self._opened.enter_context(zipfile.ZipFile(path))
-        except (OSError, zipfile.BadZipFile) as error:
-            raise self._damaged(error) from None
-        try:
-            self.times_us = self._times()
-            self._components = [self._maps(f"{axis}_flow_dist") for axis in "xy"]
-        except DataError:
-            self._opened.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._opened.close()
-
-    def __len__(self) -> int:
-        return len(self.times_us)
+        with ExitStack() as opened:  # closes the file if it cannot be used
+            with self._damage():
+                self._archive = opened.enter_context(zipfile.ZipFile(path))
+            file, shape, dtype = self._open("timestamps", opened)
+            seconds = self._read(file, shape, dtype).reshape(-1)
+            self.times_us = ascending_times(seconds, f"{path}, array timestamps")
+            self._components = [self._maps(f"{axis}_flow_dist", opened) for axis in "xy"]
+            self.opened = opened.pop_all()
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(2, H, W) pixels right and down."""
         return np.stack([maps[index] for maps in self._components])
 
-    def _times(self) -> np.ndarray:
-        file, shape, dtype = self._open("timestamps")
-        seconds = self._read(file, shape, dtype)
-        return ascending_times(seconds.reshape(-1), f"{self.path}, array timestamps")
-
-    def _maps(self, name: str) -> BlockReader:
-        file, shape, dtype = self._open(name)
+    def _maps(self, name: str, opened: ExitStack) -> BlockReader:
+        file, shape, dtype = self._open(name, opened)
         expected = (len(self.times_us), *SIZE)
         if shape != expected:
             raise DataError(
@@ -212,27 +168,23 @@ class NpzFlow:
                 found=shape,
                 expected=expected,
             )
-        begin, size = file.tell(), SIZE[0] * SIZE[1] * dtype.itemsize
+        begin, size = file.tell(), prod(SIZE) * dtype.itemsize
 
         def read(start: int, stop: int) -> np.ndarray:
-            try:
+            with self._damage():
                 file.seek(begin + start * size)
-            except (OSError, zlib.error, zipfile.BadZipFile, EOFError) as error:
-                raise self._damaged(error) from None
             return self._read(file, (stop - start, *SIZE), dtype)
 
         return BlockReader(read, shape[0], size)
 
-    def _open(self, name: str) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
+    def _open(self, name: str, opened: ExitStack) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
         """An array's file behind its header, its shape and type."""
-        try:
-            file = self._opened.enter_context(self._archive.open(f"{name}.npy"))
+        with self._damage():
+            file = opened.enter_context(self._archive.open(f"{name}.npy"))
             version = np.lib.format.read_magic(file)
             if version != (1, 0):
                 raise ValueError(f"array {name}: npy version {version}")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise self._damaged(error) from None
         if fortran and len(shape) > 1 or dtype.kind != "f":
             raise DataError(
                 "not an array of numbers, row by row",
@@ -242,19 +194,12 @@ class NpzFlow:
         return file, shape, dtype
 
     def _read(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        count = int(np.prod(shape))
-        try:
+        count = prod(shape)
+        with self._damage():
             return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(shape)
-        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise self._damaged(error) from None
 
-    def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            "damaged NumPy archive",
-            where=self.path,
-            found=str(error).strip("'\"") or type(error).__name__,
-            hint="copy the file again; a download cut short looks like this",
-        )
+    def _damage(self) -> AbstractContextManager[None]:
+        return damage_as_data_error("damaged NumPy archive", self.path)
 
 
 def sources(config: Settings) -> list[FlowScene]:
@@ -264,20 +209,17 @@ def sources(config: Settings) -> list[FlowScene]:
         ConfigError: No root, or a scene that is not of the benchmark.
         DataError: No scene, a ground truth that is missing or too short, unusable files.
     """
-    scenes = find_scenes(config, SCENES)
-    truths = find_truths(config, scenes, (FLOW_TRUTH, TRUTH))
-    return [_source(name, scenes[name], truths[name], config) for name in scenes]
+    scenes = find_scenes(config, SCENES, (FLOW_TRUTH, TRUTH))
+    return [_source(name, *files, config) for name, files in scenes.items()]
 
 
 def _source(name: str, data: Path, truth: Path, config: Settings) -> FlowScene:
     dt = config.dt
     part = slice(None) if config.all_frames else SCENES[name][1]
-    with open_flow(truth) as flow, open_images(data) as images:
-        repeated = np.flatnonzero(np.diff(flow.times_us) == 0)
-        if len(repeated):
-            raise DataError(
-                "two ground-truth maps at one time", where=f"{truth}, map {repeated[0] + 1}"
-            )
+    with FlowScene.open_truth(truth) as flow, open_images(data) as images:
+        if (np.diff(flow.times_us) == 0).any():
+            repeated = int(np.argmin(np.diff(flow.times_us))) + 1
+            raise DataError("two ground-truth maps at one time", where=f"{truth}, map {repeated}")
         expected = len(first_images(images.times_us, flow.times_us, part, dt))
         if not expected:
             raise DataError(
@@ -287,4 +229,4 @@ def _source(name: str, data: Path, truth: Path, config: Settings) -> FlowScene:
                 expected=f"images between maps {part.start or 0} and {part.stop or len(flow)}",
             )
         found = f"{len(flow)} flow maps in {truth.name}, {len(images)} grey images, dt {dt}"
-        return FlowScene(name, data, truth, dt, part, config.lossless, expected, found)
+        return FlowScene(name, data, truth, None, config.lossless, expected, found, dt, part)

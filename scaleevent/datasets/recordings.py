@@ -27,10 +27,9 @@ UNPAIRED = "recordings whose frames have no events before them"
 
 @dataclass(frozen=True)
 class EventWindows:
-    """Windows at a fixed rate over a recording without frames.
+    """Windows at a fixed rate over a recording without frames: a `pairs.source.PairSource`.
 
     Args:
-        name: Unique, safe as a file name.
         path: The recording.
         size: Sensor (height, width).
         options: Further arguments of `open_recording`.
@@ -38,7 +37,6 @@ class EventWindows:
         period_us: Time between the ends of windows; the first ends one period after the first
             event, the last after the last event.
         span_us: First and last event time; None without events.
-        found: What was recognised, for people.
     """
 
     name: str
@@ -93,16 +91,12 @@ class EventWindows:
             counts["images dropped: empty window"] += empty
         tally: Counter[str] = Counter()
         stream.finish(tally)
-        counts.update(self._own(tally))
-
-    def _own(self, tally: Counter[str]) -> Counter[str]:
-        """Each segment of a file counts its own events; the first one counts all damage."""
-        others = tally.pop("events dropped: in another segment", 0)
-        tally["events decoded"] -= others
-        if not self.options["segment"]:
-            return tally
-        kept = tally["events kept"]
-        return Counter({"events decoded": kept, "events kept": kept})
+        # each segment of a file counts its own events; the first one counts all damage
+        tally["events decoded"] -= tally.pop("events dropped: in another segment", 0)
+        if self.options["segment"]:
+            kept = tally["events kept"]
+            tally = Counter({"events decoded": kept, "events kept": kept})
+        counts.update(tally)
 
 
 @dataclass(frozen=True)
@@ -198,15 +192,13 @@ def _files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
     below = [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not _skipped(path) and ours.isdisjoint(path.resolve().parents)
+        if path.is_file() and ours.isdisjoint(path.resolve().parents)
+        # frames, their times and hidden files are left out silently
+        if path.parent.name not in FRAME_FOLDERS
+        and path.name not in TIMES
+        and not path.name.startswith(".")
     ]
     return below, sorted(ours)
-
-
-def _skipped(path: Path) -> bool:
-    """Files to skip silently: frames, frame times, hidden files."""
-    frames = path.parent.name in FRAME_FOLDERS
-    return frames or path.name in TIMES or path.name.startswith(".")
 
 
 def _sources(
@@ -219,25 +211,15 @@ def _sources(
     why_not = None
     if recording.has_frames or pictures and alone:
         try:
-            frames = _with_frames(name, recording, config)
-            return [FrameWindows(**vars(frames), period_us=period_us)], None
+            shared = {key: getattr(config, key) for key in StreamSettings.model_fields}
+            frames = custom.with_frames(name, recording, custom.Settings(name="custom", **shared))
+            if config.tolerated is None or len(recording.stretches()) < 2:
+                return [FrameWindows(**vars(frames), period_us=period_us)], None
+            why_not = "the clock was reset"  # which frames may not show
         except DataError as error:
             why_not = error.what
     options = custom.read_options(config)
     return [*_by_rate(recording, name, options, window_rule(config), period_us)], why_not
-
-
-def _with_frames(name: str, recording: Recording, config: VoxelizeConfig) -> custom.CustomRecording:
-    """The recording with its frames.
-
-    Raises:
-        DataError: The frames cannot be used, or the clock was reset, which frames may not show.
-    """
-    shared = {key: getattr(config, key) for key in StreamSettings.model_fields}
-    source = custom.with_frames(name, recording, custom.Settings(name="custom", **shared))
-    if config.tolerated is not None and len(recording.stretches()) > 1:
-        raise DataError("the clock was reset", where=recording.path)
-    return source
 
 
 def _by_rate(

@@ -49,52 +49,48 @@ class Scenes:
     """A range of scenes: one task of `prepare`.
 
     Args:
-        seed: Family of scenes.
-        first: Index of the first scene.
+        config: Which scenes there are, and how they are stored.
+        film: How they are filmed.
+        first: Index of the first scene of this range.
         expected: Number of scenes.
-        training: Scenes below this index are for training, all others for testing.
-        settings: What the scenes look like.
-        lossless: Encode images as PNG.
     """
 
-    seed: int
+    config: Settings
+    film: StreetSettings
     first: int
     expected: int
-    training: int
-    settings: StreetSettings
-    lossless: bool
     inputs: tuple[Path, ...] = ()
     found: str = "rendered scenes"
 
     @property
     def name(self) -> str:
         """Such as street-0-000250."""
-        return f"street-{self.seed}-{self.first:06d}"
+        return f"street-{self.config.seed}-{self.first:06d}"
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Render the scenes."""
+        seed = self.config.seed
+        training = math.ceil(TRAINING * self.config.scenes)
         for index in range(self.first, self.first + self.expected):
-            scene = render_scene(self.seed, index, self.settings)
-            after = Window(scene.image_us, scene.image_us + self.settings.window_us)
+            scene = render_scene(seed, index, self.film)
+            now, later = scene.image_us, scene.image_us + self.film.window_us
             filmed = len(scene.events) + len(scene.after or ())
-            counts["images"] += 1
-            counts["pairs"] += 1
-            counts["events decoded"] += filmed
-            counts["events kept"] += filmed
-            split = "train" if index < self.training else "test"
+            counts.update({"images": 1, "pairs": 1})
+            counts.update({"events decoded": filmed, "events kept": filmed})
+            split = "train" if index < training else "test"
             yield Pair(
-                recording=f"street-{self.seed}-{index:06d}",
-                image_us=scene.image_us,
-                image=encode_image(scene.image, self.lossless),
+                recording=f"street-{seed}-{index:06d}",
+                image_us=now,
+                image=encode_image(scene.image, self.config.lossless),
                 events=scene.events,
-                window=Window(scene.start_us, scene.image_us),
-                after=None if scene.after is None else (after, scene.after),
+                window=Window(scene.start_us, now),
+                after=None if scene.after is None else (Window(now, later), scene.after),
                 labels={
-                    "semantics": Label(scene.semantics, scene.image_us, scene.image_us),
-                    "depth": Label(scene.depth, scene.image_us, scene.image_us),
-                    "flow": Label(scene.flow, scene.image_us, after.end_us),
+                    "semantics": Label(scene.semantics, now, now),
+                    "depth": Label(scene.depth, now, now),
+                    "flow": Label(scene.flow, now, later),
                 },
-                provenance={"seed": self.seed, "scene": index, "split": split},
+                provenance={"seed": seed, "scene": index, "split": split},
             )
 
 
@@ -102,23 +98,13 @@ def sources(config: Settings) -> list[Scenes]:
     """The scenes that the settings ask for, in shards."""
     if config.roots:
         raise ConfigError("street takes no folder: it is rendered", where="roots")
-    height, width = config.size
-    settings = StreetSettings(
-        height=height,
-        width=width,
+    film = StreetSettings(
+        *config.size,
         window_us=round(1000 * config.window_ms),
-        speed=config.speed,
-        darkness=config.darkness,
-        exposure=config.exposure,
         shutter_us=round(1000 * config.shutter_ms),
-        noise_hz=config.noise_hz,
-        after=config.after,
+        **config.model_dump(include={"speed", "darkness", "exposure", "noise_hz", "after"}),
     )
-    training = math.ceil(TRAINING * config.scenes)
     return [
-        Scenes(
-            config.seed, first, min(SCENES_PER_SHARD, config.scenes - first), training, settings,
-            config.lossless,
-        )
+        Scenes(config, film, first, min(SCENES_PER_SHARD, config.scenes - first))
         for first in range(0, config.scenes, SCENES_PER_SHARD)
-    ]  # fmt: skip
+    ]

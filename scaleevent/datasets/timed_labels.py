@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from scaleevent.config.benchmarks import IGNORE
+from scaleevent.datasets.frame_times import lines_with_fields
+from scaleevent.datasets.frames import span_of_events
 from scaleevent.errors import DataError
-from scaleevent.events import Events
-from scaleevent.formats import Recording, recording_facts
+from scaleevent.events import Events, first_backward_step
+from scaleevent.formats import Recording
 from scaleevent.formats.source import RawBlock, Source
 from scaleevent.grids.windows import Window, WindowRule
 from scaleevent.pairs.pair import MAX_PIXELS, Label, Pair
@@ -45,36 +48,32 @@ class TimedLabel:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class LabelView:
-    """Where the pixels of an event camera lie on the grid of its labels.
+class _OnLabelGrid(Source):
+    """The decoder behind `seen_from`: reads another recording onto the grid of its labels."""
 
-    Args:
-        height: Rows of the grid.
-        width: Columns of the grid.
-        target: (H, W) int32, flat pixel of the grid for every pixel of the sensor; -1 where that
-            is outside, -2 where it is below.
-    """
+    size: tuple[int, int]
 
-    height: int
-    width: int
-    target: np.ndarray
-
-    @classmethod
-    def of(cls, points: np.ndarray, height: int) -> LabelView:
-        """The view that shows sensor pixels at these points, with the lower rows cut off.
-
-        Args:
-            points: (H, W, 2) column and row in a view of H x W pixels, whole at pixel centres.
-            height: Rows of it that the labels cover.
-        """
+    def __init__(self, recording: Recording, points: np.ndarray, height: int) -> None:
+        self.recording = recording
+        self.format, self.notes = recording.format, recording.notes
         rows, width = points.shape[:2]
+        self.size = height, width
         x, y = np.rint(points[..., 0]), np.rint(points[..., 1])
         seen = (x >= 0) & (x < width) & (y >= 0) & (y < rows)
+        # (H, W) flat pixel of the grid for every pixel of the sensor; -1: outside, -2: below it
         target = np.where(seen, np.where(y < height, y * width + x, -2), -1)
-        return cls(height, width, target.astype(np.int32))
+        self.target = target.astype(np.int32)
 
-    def place(self, events: Events, first: int) -> RawBlock:
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        first = 0
+        for events in self.recording.blocks(start_us, end_us):
+            yield self._placed(events, first)
+            first += len(events)
+        nothing = self._placed(Events.empty(*self.target.shape), first)
+        nothing.dropped.update(self.recording.counts.dropped)
+        yield nothing
+
+    def _placed(self, events: Events, first: int) -> RawBlock:
         """Events on the grid, from position `first` of the recording, and how many are not."""
         target = self.target[events.y, events.x]
         kept = target >= 0
@@ -82,31 +81,21 @@ class LabelView:
             "outside the rectified view": int(np.count_nonzero(target == -1)),
             "below the label image": int(np.count_nonzero(target == -2)),
         }
-        y, x = np.divmod(target[kept], np.int32(self.width))
+        y, x = np.divmod(target[kept], np.int32(self.size[1]))
         return RawBlock(first, events.t[kept], x, y, events.p[kept], dropped)
 
 
-class _ViewedSource(Source):
-    """The decoder behind `seen_from`: reads another recording through a view."""
+def seen_from(recording: Recording, points: np.ndarray, height: int) -> Recording:
+    """The recording on the grid of its labels; its tally names the events that are not there.
 
-    def __init__(self, recording: Recording, view: LabelView) -> None:
-        self.recording, self.view = recording, view
-        self.format, self.notes = recording.format, recording.notes
-        self.size = view.height, view.width
-
-    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        first = 0
-        for events in self.recording.blocks(start_us, end_us):
-            yield self.view.place(events, first)
-            first += len(events)
-        nothing = self.view.place(Events.empty(*self.view.target.shape), first)
-        nothing.dropped.update(self.recording.counts.dropped)
-        yield nothing
-
-
-def seen_from(recording: Recording, view: LabelView) -> Recording:
-    """The recording on the grid of its labels; its tally names the events that are not there."""
-    return Recording(recording.path, _ViewedSource(recording, view), view.height, view.width)
+    Args:
+        recording: On an H x W sensor.
+        points: (H, W, 2) column and row of its pixels in a view of H x W pixels, whole at pixel
+            centres.
+        height: Rows of that view that the labels cover, from the top.
+    """
+    source = _OnLabelGrid(recording, points, height)
+    return Recording(recording.path, source, *source.size)
 
 
 def pair_labels(
@@ -136,18 +125,20 @@ def pair_labels(
     longest = max((label.end_us - label.start_us for label in labels), default=0)
     stream = EventStream(recording, rule or WindowRule("time", 2 * longest))
     made = False
-    previous: TimedLabel | None = None
+    in_order(np.array([label.end_us for label in labels]), f"labels of {recording.path}, label")
     for label in labels:
         counts["labels"] += 1
-        if previous is not None and label.end_us < previous.end_us:
-            raise DataError(
-                "label times are not ascending",
-                where=f"{recording.path}, label at {label.end_us} us",
-                found=f"follows a label at {previous.end_us} us",
-            )
-        previous = label
-        find = _windows_of_instant if rule else _windows_of_span
-        window, events, after, reason = find(stream, label)
+        start, end = label.start_us, label.end_us
+        after = None
+        if rule:
+            window, events = stream.window_before(end)
+            reason = stream.why_unusable(end, events)
+        else:
+            _, held = stream.window_before(end)
+            window, late = Window(2 * start - end, start), held.between(start, end)
+            events = held.between(window.start_us, start)
+            after = (Window(start, end), late)
+            reason = stream.why_unusable(start, events) or stream.why_unusable(end, late)
         if reason is not None and label.load is not None:
             counts[f"labels dropped: {reason}"] += 1
             continue
@@ -155,50 +146,60 @@ def pair_labels(
             counts["spans without events, kept"] += 1
         made = made or reason is None
         counts["pairs"] += 1
-        values = {task: label.load()} if label.load else {}
         yield Pair(
             recording=name,
-            image_us=label.start_us,
+            image_us=start,
             image=b"",
             events=events,
             window=window,
             after=after,
-            labels={key: Label(v, label.start_us, label.end_us) for key, v in values.items()},
+            labels={task: Label(label.load(), start, end)} if label.load else {},
             provenance=label.provenance,
         )
     stream.finish(counts)
     if labels and not made:
-        facts = recording_facts(recording)
         raise DataError(
             "no label has events before it",
             where=recording.path,
             found=f"labels from {labels[0].start_us} to {labels[-1].end_us} us",
-            expected=f"times inside the events, {facts['first_us']} to {facts['last_us']} us"
-            if facts["events"]
-            else "events: the recording holds none that the labels' grid shows",
+            expected=span_of_events(recording),
             hint="labels and events of different sequences, or a recording cut short",
         )
 
 
-# window before with its events, window after with its events, why the label is unusable
-_LabelWindows = tuple[Window, Events, tuple[Window, Events] | None, str | None]
+def complete(
+    pairs: Iterable[Pair],
+    task: str,
+    content: str,
+    image: Callable[[Pair], bytes],
+    counts: Counter[str],
+    where: object,
+) -> Iterator[Pair]:
+    """The pairs with their image, those without a known pixel left out and counted.
 
+    Args:
+        pairs: From `pair_labels`.
+        task: Name of the label: NaN, or `IGNORE` in whole numbers, where it is unknown.
+        content: What a known pixel has, for people.
+        image: Returns the encoded image of a pair that is kept.
+        counts: Tally of the pairs, corrected for those left out.
+        where: The source of the labels, for an error.
 
-def _windows_of_instant(stream: EventStream, label: TimedLabel) -> _LabelWindows:
-    """The window that ends at an instant."""
-    window, events = stream.window_before(label.start_us)
-    return window, events, None, stream.why_unusable(label.start_us, events)
-
-
-def _windows_of_span(stream: EventStream, label: TimedLabel) -> _LabelWindows:
-    """The window of a span, and the one of the same length before it."""
-    start, end = label.start_us, label.end_us
-    before, after = Window(2 * start - end, start), Window(start, end)
-    _, held = stream.window_before(end)
-    events = held.between(before.start_us, start)
-    late = held.between(start, end)
-    reason = stream.why_unusable(start, events) or stream.why_unusable(end, late)
-    return before, events, (after, late), reason
+    Raises:
+        DataError: Not one label is left.
+    """
+    before = counts["pairs"]
+    for pair in pairs:
+        values = pair.labels[task].values
+        unknown = np.isnan(values) if values.dtype.kind == "f" else values == IGNORE
+        if unknown.all():
+            counts["pairs"] -= 1
+            counts[f"labels dropped: no pixel with {content}"] += 1
+            continue
+        yield replace(pair, image=image(pair))
+    if counts["pairs"] == before:
+        lost = {key: number for key, number in counts.items() if key.startswith("labels")}
+        raise DataError(f"no label with {content} can be used", where=where, found=lost)
 
 
 def read_times(path: Path, columns: int) -> np.ndarray:
@@ -215,14 +216,9 @@ def read_times(path: Path, columns: int) -> np.ndarray:
     Raises:
         DataError: Not such a file, with the line.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("cannot read the label times", where=path, found=error) from None
     rows: list[list[int]] = []
-    for number, line in enumerate(lines, 1):
-        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
-        if fields == [""] or number == 1 and not any(map(_WHOLE.fullmatch, fields)):
+    for number, line, fields in lines_with_fields(path, "label times"):
+        if number == 1 and not any(map(_WHOLE.fullmatch, fields)):
             continue
         where, found = f"{path}, line {number}", repr(line[:80])
         if len(fields) != columns or not all(map(_WHOLE.fullmatch, fields)):
@@ -243,54 +239,70 @@ def read_times(path: Path, columns: int) -> np.ndarray:
     return np.array(rows, np.int64)
 
 
-def check_size(values: np.ndarray, size: tuple[int, int], path: Path) -> None:
-    """Refuse a label of another size than its grid.
+def in_order(times_us: np.ndarray, where: str) -> np.ndarray:
+    """The times.
+
+    Raises:
+        DataError: They step back; the place is `where` and its number.
+    """
+    if (back := first_backward_step(times_us)) is not None:
+        found = f"{times_us[back]} us after {times_us[back - 1]} us"
+        raise DataError("times step back", where=f"{where} {back}", found=found)
+    return times_us
+
+
+def check_size(values: np.ndarray, size: tuple[int, int], path: Path, what: str = "label") -> None:
+    """Refuse a label, or a picture, of another size than its grid.
 
     Raises:
         DataError: Both sizes.
     """
     if values.shape[-2:] != size:
         raise DataError(
-            "label and events differ in size",
+            f"{what} and events differ in size",
             where=path,
-            found=f"label {values.shape[-1]}x{values.shape[-2]} (columns x rows)",
+            found=f"{what} {values.shape[-1]}x{values.shape[-2]} (columns x rows)",
             expected=f"{size[1]}x{size[0]}",
         )
 
 
-def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) uint8 of a PNG of one channel and 8 bits; of a palette, its indices.
+def read_ids(
+    path: Path, size: tuple[int, int], classes: int, hint: str | None = None, grey: bool = False
+) -> np.ndarray:
+    """(H, W) uint8 class ids of a PNG of one channel and 8 bits; of a palette, its indices.
 
     Args:
         path: The file.
         size: (height, width) it must have.
+        classes: Ids must be below this, or `IGNORE`.
+        hint: What other ids may mean.
+        grey: Take ids stored as shades of grey in three channels, too.
 
     Raises:
-        DataError: Not such a file.
+        DataError: Not such a file, another size, or an id that is no class.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in ("L", "P") or image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    "not a map of class ids",
-                    where=path,
-                    found=f"PNG of mode {image.mode}, {image.width}x{image.height}",
-                    expected="one channel of 8 bits",
-                )
-            ids = np.asarray(image)
+            form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
+            fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
+            ids = np.asarray(image) if fits and image.width * image.height <= MAX_PIXELS else None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError("label cannot be read", where=path, found=error) from None
+    if ids is not None and ids.ndim == 3:
+        ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None
+    if ids is None:
+        raise DataError(
+            "no picture of class ids", where=path, found=form, expected="one channel of 8 bits"
+        )
     check_size(ids, size, path)
+    wrong = np.argwhere((ids >= classes) & (ids != IGNORE))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(
+            "a class id that the benchmark does not have",
+            where=f"{path}, row {row}, column {column}",
+            found=f"{ids[row, column]}; {len(wrong)} such pixels",
+            expected=f"0 .. {classes - 1}, or {IGNORE} for no class",
+            hint=hint,
+        )
     return ids
-
-
-def read_bytes(path: Path) -> bytes:
-    """All of a label file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError("label cannot be read", where=path, found=error.strerror) from None

@@ -3,57 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from scaleevent.datasets.frames import EventView
+from scaleevent.datasets.frames import EventView, Frames
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.formats import Recording
 from scaleevent.pairs.pairing import TimedImage
 
 
 @dataclass(frozen=True)
-class VideoFile:
-    """Frames of a video; its own clock is not used.
+class VideoFile(Frames):
+    """Frames of a video, times ascending; its own clock is not used.
 
     Args:
-        times_us: Image times on the clock of the events, one a frame, ascending.
-        path: The file.
         first: Frames of the video before the first of these.
     """
 
-    times_us: tuple[int, ...]
-    path: Path
     first: int = 0
-
-    @property
-    def expected(self) -> int:
-        """Number of frames."""
-        return len(self.times_us)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The video."""
-        return (self.path,)
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames in the order of the video."""
-        images = islice(video_frames(self.path), self.first, None)
+        (path,) = self.files
+        images = islice(video_frames(path), self.first, None)
         for index, time in enumerate(self.times_us, self.first):
             image = next(images, None)
             if image is None:
                 raise DataError(
                     "the video ends early",
-                    where=self.path,
+                    where=path,
                     found=f"{index} frames that can be decoded",
-                    expected=f"{self.first + self.expected}, one for every time stamp",
+                    expected=f"{self.first + len(self.times_us)}, one for every time stamp",
                 )
-            load = partial(view.place, image, f"{self.path}, frame {index}")
+            load = partial(view.place, image, f"{path}, frame {index}")
             yield TimedImage(time, load, {"frame": index})
 
 
@@ -64,12 +52,8 @@ def video_length(path: Path) -> int:
         MissingPackageError: The package av is absent.
         DataError: Not a video.
     """
-    av = _av()
-    try:
-        with av.open(str(path)) as container:
-            return sum(1 for packet in container.demux(video=0) if packet.size)
-    except (av.FFmpegError, IndexError) as error:
-        raise DataError("cannot read the video", where=path, found=error) from None
+    with _opened(path) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
 def video_frames(path: Path) -> Iterator[np.ndarray]:
@@ -79,18 +63,20 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
         MissingPackageError: The package av is absent.
         DataError: Not a video, or damaged.
     """
-    av = _av()
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError) as error:
-        raise DataError("cannot read the video", where=path, found=error) from None
+    with _opened(path) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
 
 
-def _av() -> ModuleType:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A container of PyAV, its errors as DataError."""
     try:
         import av
     except ImportError:
         raise MissingPackageError("av", "video", "reading frames from a video") from None
-    return av
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except (av.FFmpegError, IndexError) as error:
+        raise DataError("cannot read the video", where=path, found=error) from None

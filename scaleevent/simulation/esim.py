@@ -83,16 +83,9 @@ class EventSimulator:
             raise DataError(
                 "frame times must increase", found=f"{t} s", expected=f"after {self._t} s"
             )
+        thresholds = self._positive, self._negative, self._refractory
         times, pixels, p = _crossings(
-            self._frame,
-            frame,
-            self._t,
-            float(t),
-            self._positive,
-            self._negative,
-            self._refractory,
-            self._level,
-            self._last_event,
+            self._frame, frame, self._t, float(t), *thresholds, self._level, self._last_event
         )
         self._frame, self._t = frame, float(t)
         order = np.argsort(times, kind="stable")
@@ -115,12 +108,7 @@ def spread_thresholds(
 
 
 def noise_events(
-    rng: np.random.Generator,
-    rate_hz: float,
-    start_us: int,
-    end_us: int,
-    height: int,
-    width: int,
+    rng: np.random.Generator, rate_hz: float, start_us: int, end_us: int, height: int, width: int
 ) -> Events:
     """Events of random pixel, time and polarity in [start_us, end_us), `rate_hz` per pixel."""
     count = rng.poisson(rate_hz * (end_us - start_us) * 1e-6 * height * width)
@@ -147,11 +135,9 @@ def merge_events(first: Events, second: Events) -> Events:
             found=f"{size[0]} x {size[1]} and {second.height} x {second.width}",
         )
     order = np.argsort(np.concatenate((first.t, second.t)), kind="stable")
-    columns = {
-        name: np.concatenate((getattr(first, name), getattr(second, name)))[order]
-        for name in COLUMNS
-    }
-    return Events(**columns, height=first.height, width=first.width)
+    both = (np.append(getattr(first, name), getattr(second, name))[order] for name in COLUMNS)
+    t, x, y, p = both
+    return Events(t, x, y, p, *size)
 
 
 def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -170,11 +156,8 @@ def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _threshold_map(name: str, threshold: float | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     threshold = np.asarray(threshold, dtype=np.float64)
     if threshold.shape not in ((), shape):
-        raise ConfigError(
-            f"the {name} thresholds have the wrong shape",
-            found=threshold.shape,
-            expected=f"a number or {shape}",
-        )
+        what = f"the {name} thresholds have the wrong shape"
+        raise ConfigError(what, found=threshold.shape, expected=f"a number or {shape}")
     if not (threshold > 0).all():
         raise ConfigError(f"a {name} threshold is not above 0", found=threshold.min())
     return np.array(np.broadcast_to(threshold, shape))

@@ -28,12 +28,8 @@ class World:
 
     def camera(self, t: float) -> Pose:
         """The camera `t` seconds after the image time."""
-        return Pose(
-            self.pose.x + self.velocity[0] * t,
-            self.pose.y,
-            self.pose.z + self.velocity[1] * t,
-            self.pose.yaw + self.yaw_rate * t,
-        )
+        x, z = self.pose.x + self.velocity[0] * t, self.pose.z + self.velocity[1] * t
+        return self.pose._replace(x=x, z=z, yaw=self.pose.yaw + self.yaw_rate * t)
 
 
 def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:

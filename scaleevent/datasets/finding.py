@@ -1,0 +1,97 @@
+"""Finding the sequences of a benchmark below the user's folders, and naming what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from scaleevent.config.data import SequencesConfig
+from scaleevent.errors import DataError
+
+Key = TypeVar("Key")
+
+
+def files_below(roots: Iterable[Path], pattern: str) -> list[Path]:
+    """What fits a pattern up to two folders below the roots."""
+    depths = ("", "*/", "*/*/")
+    return [path for root in roots for depth in depths for path in root.glob(depth + pattern)]
+
+
+def find_known(
+    config: SequencesConfig,
+    known: Collection[str],
+    usual: Collection[str],
+    pattern: str,
+    name_of: Callable[[Path], str],
+) -> dict[str, Path]:
+    """The main file of every sequence of a benchmark that is wanted and there, in order of name.
+
+    Args:
+        config: Roots and wanted sequences.
+        known: All sequences of the benchmark.
+        usual: Those that are wanted unless some are named.
+        pattern: Of the main files.
+        name_of: Sequence that such a file belongs to.
+
+    Raises:
+        ConfigError: No root, or a sequence that is not of the benchmark.
+        DataError: No sequence, one that is named but not there, or one that is there twice.
+    """
+    config.require_roots()
+    config.check_sequences(known)
+    wanted = set(config.sequences or usual)
+    hits = [(name_of(path), path) for path in files_below(config.roots, pattern)]
+    found = only_once([(name, path) for name, path in hits if name in wanted])
+    lost = set(config.sequences) - set(found)
+    if lost or not found:
+        raise DataError(
+            "files of the benchmark are missing",
+            where=", ".join(map(str, config.roots)),
+            expected=f"{pattern} of {', '.join(sorted(lost or wanted))}",
+            hint="they may lie up to two folders below",
+        )
+    return dict(sorted(found.items()))
+
+
+def only_once(hits: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """The first path of each name.
+
+    Raises:
+        DataError: A name with paths to different files.
+    """
+    found: dict[str, list[Path]] = {}
+    for name, path in hits:
+        found.setdefault(name, []).append(path)
+    for name, paths in found.items():
+        if len(places := {str(path.resolve()) for path in paths}) > 1:
+            raise DataError("sequence found twice", where=name, found=", ".join(sorted(places)))
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def require(
+    parts: Mapping[Key, Mapping[str, Path | None]], roots: Iterable[Path]
+) -> dict[Key, tuple[Path, ...]]:
+    """The parts of every sequence, all of which are there.
+
+    Args:
+        parts: The parts of every sequence by name; None where one is missing.
+        roots: Where they were looked for.
+
+    Raises:
+        DataError: Which parts of which sequences are missing.
+    """
+    lacking = {
+        key: [part for part, path in found.items() if path is None]
+        for key, found in parts.items()
+        if None in found.values()
+    }
+    if lacking:
+        some = list(lacking.items())[:10]
+        raise DataError(
+            f"files of {len(lacking)} of {len(parts)} sequences are missing",
+            where=", ".join(map(str, roots)),
+            found="; ".join(f"{key} has no {', no '.join(lacks)}" for key, lacks in some),
+            hint="download and unpack them, or name the sequences that are whole: --sequences",
+        )
+    return {key: tuple(filter(None, found.values())) for key, found in parts.items()}

@@ -1,0 +1,165 @@
+"""Times of frames from text files, in any of the usual forms and units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from scaleevent.errors import DataError
+from scaleevent.formats.columns import find_time_unit, to_microseconds
+
+_STEP_US = (100, 10_000_000)
+"""Median time between frames that a guessed unit may lead to: 10,000 a second to six a minute."""
+
+_LONGEST_EXPOSURE = 1.1
+"""Fraction of the time between frames that an exposure may take, jitter of the stamps included."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+Times = TypeVar("Times", int, np.ndarray)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTimes:
+    """The content of a file of frame times.
+
+    Args:
+        us: (K,) int64 image times.
+        names: The picture of each, where the file names it.
+        layout: How the lines were read, for people.
+    """
+
+    us: np.ndarray
+    names: tuple[str, ...] | None
+    layout: str
+
+
+def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
+    """Times of frames from text, one frame a line; '#' begins a comment.
+
+    A line holds a time, a time and a file name (or the other way round), a running index and a
+    time, or begin and end of the exposure; fields stand between blanks or commas.
+
+    Args:
+        path: The file.
+        unit: s, ms, us or ns; None to find it from the values: fractions are seconds, whole numbers
+            microseconds, or nanoseconds where only these make a date.
+        point: start, middle or end: the moment of an exposure that counts.
+
+    Raises:
+        DataError: Not such a file (with the line), or values that fit no unit.
+    """
+    rows, lines = _rows(path)
+    columns = list(zip(*rows, strict=True))
+    numeric = [_is_numeric(column, path, lines) for column in columns]
+    if numeric == [True]:
+        return FrameTimes(_times(columns[0], unit, path), None, "time")
+    if sorted(numeric) == [False, True]:
+        time, name = numeric.index(True), numeric.index(False)
+        return FrameTimes(_times(columns[time], unit, path), columns[name], "time and file")
+    if numeric == [True, True]:
+        first, second = (np.array(column, np.float64) for column in columns)
+        if len(first) > 1 and (np.diff(first) == 1).all() and (first % 1 == 0).all():
+            return FrameTimes(_times(columns[1], unit, path), None, "index and time")
+        step = np.median(np.diff(first)) if len(first) > 1 else np.inf
+        if (second >= first).all() and np.median(second - first) <= _LONGEST_EXPOSURE * step:
+            starts = _times(columns[0], unit, path)
+            ends = _times(columns[1], unit, path, like=columns[0])
+            us = moment(starts, ends, point)
+            return FrameTimes(us, None, f"begin and end of the exposure, {point} taken")
+    raise DataError(
+        "cannot tell how the frame times are written",
+        where=f"{path}, line {lines[0]}",
+        found=" ".join(rows[0]),
+        expected="a time; time and file; index and time; or begin and end of the exposure",
+    )
+
+
+def moment(start: Times, end: Times, point: str) -> Times:
+    """The start, middle or end of an exposure, in whole microseconds."""
+    moments: dict[str, Times] = {"start": start, "end": end, "middle": start + (end - start) // 2}
+    return moments[point]
+
+
+def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
+    """Fields of every line that holds any, all of one length, and the numbers of these lines."""
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    for number, line, fields in lines_with_fields(path, "frame times"):
+        if rows and len(fields) != len(rows[0]):
+            raise DataError(
+                "a line with a different number of fields",
+                where=f"{path}, line {number}",
+                found=repr(line[:80]),
+                expected=f"{len(rows[0])} fields, as in line {numbers[0]}",
+            )
+        rows.append(fields)
+        numbers.append(number)
+    if not rows:
+        raise DataError("no frame times in this file", where=path)
+    return rows, numbers
+
+
+def lines_with_fields(path: Path, what: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, text and fields of every line that holds any; '#' begins a comment.
+
+    Raises:
+        DataError: Not a text file of `what`.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the {what}", where=path, found=error) from None
+    for number, line in enumerate(lines, 1):
+        fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())
+        if fields != [""]:
+            yield number, line, fields
+
+
+def _is_numeric(column: tuple[str, ...], path: Path, lines: list[int]) -> bool:
+    """Whether a column holds numbers; a mixture is an error."""
+    numeric = [_NUMBER.fullmatch(field) is not None for field in column]
+    if any(numeric) and not all(numeric):
+        bad = numeric.index(False)
+        raise DataError(
+            "not a frame time",
+            where=f"{path}, line {lines[bad]}",
+            found=repr(column[bad][:80]),
+            expected="a number",
+            hint="lines that are no data begin with #",
+        )
+    return all(numeric)
+
+
+def _times(
+    column: tuple[str, ...], unit: str | None, path: Path, like: tuple[str, ...] | None = None
+) -> np.ndarray:
+    """(K,) int64 microseconds; the unit is found from `like` where it is not given."""
+    try:
+        values = _numbers(column)
+        found = find_time_unit(_numbers(like or column), unit, str(path))
+        us = to_microseconds(values, found, 0, str(path))
+    except OverflowError:
+        raise DataError("frame time out of range", where=path, found=max(column)) from None
+    step = np.median(np.diff(np.sort(us))) if len(us) > 1 else None
+    if unit is None and step is not None and not _STEP_US[0] <= step <= _STEP_US[1]:
+        raise DataError(
+            "the unit of the frame times is ambiguous",
+            where=path,
+            found=f"{column[0]}, {column[1]}, ...; read as {found}, a frame every {step:,.0f} us",
+            hint="give --frame-time-unit: s, ms, us or ns",
+        )
+    return us
+
+
+def _numbers(column: tuple[str, ...]) -> np.ndarray:
+    """int64 where all are written as whole numbers, else float64."""
+    if all(field.lstrip("+-").isdecimal() for field in column):
+        return np.array([int(field) for field in column], np.int64)
+    return np.array(column, np.float64)
