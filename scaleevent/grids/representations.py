@@ -5,21 +5,7 @@ last events, in sub-pixel positions, and if all events have the same time stamp.
 gives the numbers of one reference, quirks included, so that results of others can be reproduced;
 everywhere else the default is `voxelize`. A grid may hold NaN where the reference does
 (`event_utils`, `tonic` and `tencode` with a single time stamp, `*_norm` with one non-zero voxel).
-Without events it is zero.
-
-| name | channels | source |
-|---|---|---|
-| `zhu` | B signed bins over the window | Zhu et al. 2019, exact: `voxels.voxelize` |
-| `e2vid` | B signed bins, first to last event | uzh-rpg/rpg_e2vid:utils/inference_utils.py |
-| `dsec` | the same, bilinear in space too | uzh-rpg/DSEC:scripts/dataset/representations.py |
-| `ess` | the same, bounds checked | uzh-rpg/ess:datasets/data_util.py |
-| `event_utils` | the same, a triangle around each bin | TimoStoff/event_utils |
-| `tonic` | B bins, time 0..B: loses the last events | neuromorphs/tonic:to_voxel_grid |
-| `openeb_volume` | B bins, linear between centres | prophesee-ai/openeb:event_to_tensor_torch.py |
-| `count` | 2: darker, brighter | the histogram of uzh-rpg/ess |
-| `frame` | 1: brighter minus darker | |
-| `time_surface` | 2: exp(-age / window) of the latest event | neuromorphs/tonic:ToTimesurface |
-| `tencode` | 3: brighter, age, darker | bartn8/depthanyevent |
+Without events it is zero. `config.catalog.REPRESENTATIONS` names the sources.
 """
 
 from __future__ import annotations
