@@ -335,14 +335,14 @@ def _join_qkv(state: dict[str, Tensor], where: object) -> dict[str, Tensor]:
     biases = {
         name: value for name, value in state.items() if re.search(r"\.attn\.[qkv]_bias$", name)
     }
-    key = [name for name in biases if name.endswith("k_bias")]
-    if any(biases[name].any() for name in key):
+    filled = [name for name, value in biases.items() if value.any()]
+    if keys := [name for name in filled if name.endswith("k_bias")]:
         raise CheckpointError(
             "the network has a bias on its attention keys, which DINOv3 models do not",
             where=where,
-            found=_listing([name for name in key if biases[name].any()]),
+            found=_listing(keys),
         )
-    drop = key if any(value.any() for value in biases.values()) else biases
+    drop = [name for name in biases if not filled or name.endswith("k_bias")]
     return {name: value for name, value in state.items() if name not in drop}
 
 

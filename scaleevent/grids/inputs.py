@@ -57,14 +57,7 @@ def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
         (3, H', W') float32, standardised by ImageNet mean and std.
     """
     if not fit.identity:
-        top, left, rows, columns = fit.crop
-        image = np.asarray(
-            Image.fromarray(image).resize(
-                (fit.target_width, fit.target_height),
-                Image.Resampling.BILINEAR,
-                box=(left, top, left + columns, top + rows),
-            )
-        )
+        image = _resized(image, fit)
     out = np.empty((3, *image.shape[:2]), np.float32)
     scale, shift = _standardised(1 / 255, 0)
     _to_planes(image.reshape(len(image), -1), scale, shift, out)
@@ -106,13 +99,14 @@ def _standardised(scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
 
 def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
     """Crop and scale (B, H, W) float32 planes bilinearly; averages over the area when shrinking."""
+    return np.stack([_resized(plane, fit) for plane in planes])
+
+
+def _resized(picture: np.ndarray, fit: Fit) -> np.ndarray:
     top, left, rows, columns = fit.crop
-    size = (fit.target_width, fit.target_height)
-    box = (left, top, left + columns, top + rows)
-    scaled = [
-        Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box=box) for plane in planes
-    ]
-    return np.stack([np.asarray(plane) for plane in scaled])
+    size, box = (fit.target_width, fit.target_height), (left, top, left + columns, top + rows)
+    scaled = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, box=box)
+    return np.asarray(scaled)
 
 
 Normalised = tuple[np.ndarray, float, float]

@@ -240,8 +240,7 @@ def openeb_difference(events: Columns, step: float, clip: float) -> np.ndarray:
 
 def openeb_histogram(events: Columns, step: float, clip: float) -> np.ndarray:
     """(2, H, W) float32: darker and brighter events, at most `clip`."""
-    histogram: np.ndarray = np.minimum(count(events) / np.float32(step), np.float32(clip))
-    return histogram
+    return (count(events) / np.float32(step)).clip(max=np.float32(clip))
 
 
 def count(events: Columns) -> np.ndarray:
@@ -253,8 +252,7 @@ def count(events: Columns) -> np.ndarray:
 
 def dae_histogram(events: Columns, most: int = 200) -> np.ndarray:
     """The same, at most `most`; events off the sensor are left out before coordinates are cut."""
-    histogram: np.ndarray = np.minimum(count(_on_sensor(events)), np.float32(most))
-    return histogram
+    return count(_on_sensor(events)).clip(max=np.float32(most))
 
 
 def frame(events: Columns) -> np.ndarray:
@@ -372,7 +370,7 @@ def represent(name: str, events: Events, window: Window, bins: int = 3) -> np.nd
         bins: B, for representations with several time bins.
 
     Returns:
-        (C, H, W) float32; see the table above for C.
+        (C, H, W) float32; C is in `config.catalog.REPRESENTATIONS`.
     """
     return REPRESENTATIONS[name](events, window, bins)
 

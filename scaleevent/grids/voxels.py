@@ -47,11 +47,7 @@ _scratch = threading.local()
 
 
 def voxelize(
-    events: Events,
-    window: Window | None = None,
-    bins: int = 3,
-    *,
-    out: np.ndarray | None = None,
+    events: Events, window: Window | None = None, bins: int = 3, *, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Voxel grid of the events inside a window.
 
