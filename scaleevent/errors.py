@@ -1,16 +1,4 @@
-"""The errors a user can meet: what, where, found, expected, next step, and an exit code.
-
-ScaleEventError          E100, exit 1
-* ConfigError            E200, exit 2
-* DataError              E300, exit 3
-  x NotEventsError       E301
-  x UnpairedError        E302
-  x CheckpointError      E310
-* MissingPackageError    E400, exit 4
-* EnvironmentProblem     E500, exit 5
-* DivergedError          E600, exit 6
-* StoppedError           E750, exit 75
-"""
+"""The errors a user can meet: what, where, found, expected, next step, a code and an exit code."""
 
 from __future__ import annotations
 

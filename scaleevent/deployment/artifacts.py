@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -278,11 +278,7 @@ def _exported_file(
 def _onnx_file(
     stem: str, program: ExportedProgram, checkpoint: LoadedCheckpoint, any_batch: bool
 ) -> Artifact:
-    """The program as ONNX, run by onnxruntime on the CPU.
-
-    Raises:
-        CheckpointError: An operation cannot be translated.
-    """
+    """The program as ONNX, run by onnxruntime on the CPU."""
     from torch.onnx import errors
 
     model = checkpoint.deployed
@@ -290,23 +286,27 @@ def _onnx_file(
     axes: dict[str, dict[int, str]] | None = None
     if any_batch:
         axes = {name: {0: "N"} if name == "voxel" else {} for name in model.inputs}
+    logger = logging.getLogger("onnxscript")  # it warns of every operation that it does not fold
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with _errors_only("onnxscript"):  # it warns of every operation that it does not fold
-            converted = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=model.inputs,
-                output_names=[model.output],
-                dynamic_shapes=axes,
-                verbose=False,
-            )
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=model.inputs,
+            output_names=[model.output],
+            dynamic_shapes=axes,
+            verbose=False,
+        )
     except errors.OnnxExporterError as problem:
         raise CheckpointError(
             "the model cannot be translated to ONNX",
             found=str(problem).strip().partition("\n")[0],
             hint="--format exported keeps torch's operations",
         ) from problem
+    finally:
+        logger.setLevel(level)
     if converted is None:
         raise CheckpointError("torch.onnx returned no program")
     converted.model.metadata_props[KEY] = json.dumps(checkpoint.about)
@@ -324,15 +324,3 @@ def _onnx_file(
         return run
 
     return Artifact(f"{stem}.onnx", "onnx", model, converted.save, reload, any_batch)
-
-
-@contextmanager
-def _errors_only(package: str) -> Iterator[None]:
-    """Suppress the warnings of a package's logger."""
-    logger = logging.getLogger(package)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

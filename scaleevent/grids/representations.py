@@ -11,28 +11,21 @@ Without events it is zero. `config.catalog.REPRESENTATIONS` names the sources.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
 from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize
-
-if TYPE_CHECKING:
-    from scaleevent.grids.windows import Window
+from scaleevent.grids.windows import Window
 
 
 class Columns(NamedTuple):
-    """Events as the references take them: fractional coordinates and unsorted times are allowed.
+    """The fields of `Events` as the references take them.
 
-    Args:
-        t: (K,) int64, microseconds.
-        x: (K,) column, integer or float.
-        y: (K,) row.
-        p: (K,) 0 or 1.
-        height: H.
-        width: W.
+    Coordinates may be fractions (integer or float), and times unsorted.
     """
 
     t: np.ndarray
@@ -161,16 +154,12 @@ def dsec(events: Columns, bins: int) -> np.ndarray:
     x, y = events.x.astype(np.float32), events.y.astype(np.float32)
     value = events.sign.astype(np.float32)
     corners = [axis.astype(np.int64) for axis in (x, y, time)]
-    for right in (0, 1):
-        for below in (0, 1):
-            for later in (0, 1):
-                column, row, layer = corners[0] + right, corners[1] + below, corners[2] + later
-                inside = (column >= 0) & (column < events.width)
-                inside &= (row >= 0) & (row < events.height)
-                weight = value * (1 - np.abs(column - x)) * (1 - np.abs(row - y))
-                weight = weight * (1 - np.abs(layer - time))
-                pixel = row * events.width + column
-                _add(grid, layer[inside], pixel[inside], weight[inside])
+    for steps in product((0, 1), repeat=3):
+        column, row, layer = (corner + step for corner, step in zip(corners, steps, strict=True))
+        inside = (column >= 0) & (column < events.width) & (row >= 0) & (row < events.height)
+        weight = value * (1 - np.abs(column - x)) * (1 - np.abs(row - y))
+        weight = weight * (1 - np.abs(layer - time))
+        _add(grid, layer[inside], (row * events.width + column)[inside], weight[inside])
     return grid.astype(np.float32)
 
 
@@ -257,9 +246,7 @@ def dae_histogram(events: Columns, most: int = 200) -> np.ndarray:
 
 def frame(events: Columns) -> np.ndarray:
     """(1, H, W) float32: brighter minus darker."""
-    off, on = count(events)
-    difference: np.ndarray = on - off
-    return difference[None]
+    return np.diff(count(events), axis=0)
 
 
 def tencode(events: Columns, white: bool = False) -> np.ndarray:
@@ -294,10 +281,8 @@ def tonic_slices(
 ) -> list[slice]:
     """Events of each frame by one of three rules of ToFrame; leftover events are dropped."""
     if events_each:
-        return [
-            slice(k, k + events_each)
-            for k in range(0, len(events.t) - events_each + 1, events_each)
-        ]
+        starts = range(0, len(events.t) - events_each + 1, events_each)
+        return [slice(start, start + events_each) for start in starts]
     first, span = int(events.t[0]), int(events.t[-1] - events.t[0])
     window = window_us or span // bins
     frames = bins or span // window
