@@ -47,7 +47,8 @@ class Columns(NamedTuple):
 
     def scaled_time(self, end: float) -> np.ndarray:
         """(K,) float64: 0 for the first event, `end` for the last; all 0 if these coincide."""
-        scaled: np.ndarray = end * (self.t - self.t[0]) / (self.t[-1] - self.t[0] or 1)
+        span = int(self.t[-1] - self.t[0]) if len(self.t) else 0
+        scaled: np.ndarray = end * (self.t - self.t[:1]) / (span or 1)
         return scaled
 
     def grid(self, channels: int) -> np.ndarray:
@@ -78,8 +79,6 @@ def _between_bins(events: Columns, time: np.ndarray, bins: int, value: np.ndarra
 
 def e2vid(events: Columns, bins: int) -> np.ndarray:
     """(B, H, W) float32 of rpg_e2vid's events_to_voxel_grid_pytorch; drops unsorted events."""
-    if not len(events.t):
-        return events.grid(bins).astype(np.float32)
     time = events.scaled_time(bins - 1)
     return _between_bins(events, time, bins, events.sign).astype(np.float32)
 
@@ -87,8 +86,6 @@ def e2vid(events: Columns, bins: int) -> np.ndarray:
 def e2vid_numpy(events: Columns, bins: int) -> np.ndarray:
     """The same from its events_to_voxel_grid, where times before the first wrap to the end."""
     grid = events.grid(bins).astype(np.float32)
-    if not len(events.t):
-        return grid
     time = events.scaled_time(bins - 1)
     low = time.astype(np.int64)  # towards zero
     flat, size = grid.reshape(-1), events.height * events.width
@@ -101,8 +98,6 @@ def e2vid_numpy(events: Columns, bins: int) -> np.ndarray:
 
 def ess(events: Columns, bins: int, apart: bool = False) -> np.ndarray:
     """(B, H, W) float32 brighter minus darker, or (2 B, H, W) brighter then darker."""
-    if not len(events.t):
-        return events.grid(bins * (2 if apart else 1)).astype(np.float32)
     time = events.scaled_time(bins - 1)
     on, off = (_between_bins(events, time, bins, (events.p == k) * 1.0) for k in (1, 0))
     return (np.concatenate([on, off]) if apart else on - off).astype(np.float32)
