@@ -316,7 +316,7 @@ def population_norm(grid: np.ndarray) -> np.ndarray:
     """Standardise by mean and population deviation of the non-zero values.
 
     As E2VID, ESS and DepthAnyEvent do. A single value, or equal values, give NaN everywhere, as
-    there; `inputs.NORMALISERS` has a form that stays finite.
+    there; `inputs.std_pop` stays finite.
     """
     mask = grid != 0
     filled = mask.sum()
@@ -352,35 +352,22 @@ def represent(name: str, events: Events, window: Window, bins: int = 3) -> np.nd
     Returns:
         (C, H, W) float32; C is in `config.catalog.REPRESENTATIONS`.
     """
-    return REPRESENTATIONS[name](events, window, bins)
+    inside = events.between(window.start_us, window.end_us)
+    columns = Columns(inside.t, inside.x, inside.y, inside.p, inside.height, inside.width)
+    return REPRESENTATIONS[name](columns, window, bins).astype(np.float32, copy=False)
 
 
-def _of_columns(
-    make: Callable[[Columns, Window, int], np.ndarray],
-) -> Callable[[Events, Window, int], np.ndarray]:
-    def run(events: Events, window: Window, bins: int) -> np.ndarray:
-        inside = events.between(window.start_us, window.end_us)
-        columns = Columns(inside.t, inside.x, inside.y, inside.p, inside.height, inside.width)
-        return make(columns, window, bins).astype(np.float32)
-
-    return run
-
-
-REPRESENTATIONS: dict[str, Callable[[Events, Window, int], np.ndarray]] = {
-    "zhu": voxelize,
-    "e2vid": _of_columns(lambda e, w, b: e2vid(e, b)),
-    "dsec": _of_columns(lambda e, w, b: dsec(e, b)),
-    "ess": _of_columns(lambda e, w, b: ess(e, b)),
-    "event_utils": _of_columns(lambda e, w, b: event_utils(e, b)),
-    "tonic": _of_columns(lambda e, w, b: tonic(e, b)),
-    "openeb_volume": _of_columns(
-        lambda e, w, b: openeb_volume(e, b, w.start_us, max(w.end_us - w.start_us, 1))
-    ),
-    "count": _of_columns(lambda e, w, b: count(e)),
-    "frame": _of_columns(lambda e, w, b: frame(e)),
-    "time_surface": _of_columns(
-        lambda e, w, b: time_surface(e, w.end_us, max(w.end_us - w.start_us, 1))
-    ),
-    "tencode": _of_columns(lambda e, w, b: tencode(e)),
+REPRESENTATIONS: dict[str, Callable[[Columns, Window, int], np.ndarray]] = {
+    "zhu": lambda e, w, b: voxelize(Events.unchecked(*e), w, b),
+    "e2vid": lambda e, w, b: e2vid(e, b),
+    "dsec": lambda e, w, b: dsec(e, b),
+    "ess": lambda e, w, b: ess(e, b),
+    "event_utils": lambda e, w, b: event_utils(e, b),
+    "tonic": lambda e, w, b: tonic(e, b),
+    "openeb_volume": lambda e, w, b: openeb_volume(e, b, w.start_us, max(w.end_us - w.start_us, 1)),
+    "count": lambda e, w, b: count(e),
+    "frame": lambda e, w, b: frame(e),
+    "time_surface": lambda e, w, b: time_surface(e, w.end_us, max(w.end_us - w.start_us, 1)),
+    "tencode": lambda e, w, b: tencode(e),
 }
-"""Name of a representation to its function (events, window, bins) -> (C, H, W) float32."""
+"""Name of a representation to its function of columns, window and bins B."""
