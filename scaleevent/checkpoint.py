@@ -11,25 +11,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from scaleevent.config.catalog import DECODERS
 from scaleevent.decoders import decoder_name
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder, checked_spec
 from scaleevent.errors import CheckpointError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.training.tensors import (
-    floats,
-    load_tensors,
-    read_description,
-    save_tensors,
-    under,
-)
+from scaleevent.training.tensors import floats, load_tensors, read_description, save_tensors, under
 
 
 def save_encoder(path: Path, encoder: Encoder, description: dict[str, Any]) -> None:
     """Write an encoder with bare timm names, together with its input settings."""
-    settings = asdict(encoder.input) if encoder.input else None
-    own = {"kind": "encoder", "arch": dict(encoder.spec), "input": settings}
+    own = {"kind": "encoder"} | _described(encoder)
     save_tensors(path, encoder.vit.state_dict(), own | description)
 
 
@@ -40,8 +35,7 @@ def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None
         "kind": "task",
         "task": decoder.task,
         "decoder": {"name": decoder_name(decoder), "settings": decoder.settings},
-        "arch": dict(encoder.spec),
-        "input": asdict(encoder.input) if encoder.input else None,
+        **_described(encoder),
     }
     tensors = {f"encoder.{key}": value for key, value in encoder.vit.state_dict().items()}
     tensors |= {f"decoder.{key}": value for key, value in decoder.own_state().items()}
@@ -55,9 +49,7 @@ def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
         CheckpointError: See `load_tensors`; or keys that do not fit.
     """
     tensors, description = load_tensors(Path(path), "task")
-    encoder = Encoder.from_spec(description["arch"])
-    encoder.load(floats(under(tensors, "encoder.")), path)
-    encoder.input = _input_settings(description)
+    encoder = _encoder(under(tensors, "encoder."), description, path)
     part = DECODERS.get(description["decoder"]["name"])
     if part is None:
         raise CheckpointError(
@@ -78,10 +70,7 @@ def load_encoder(path: Path | str) -> Encoder:
         CheckpointError: See `load_tensors`; or keys that do not fit.
     """
     tensors, description = load_tensors(Path(path), "encoder")
-    encoder = Encoder.from_spec(description["arch"])
-    encoder.load(floats(tensors), path)
-    encoder.input = _input_settings(description)
-    return encoder.eval()
+    return _encoder(tensors, description, path).eval()
 
 
 def load_model(
@@ -105,6 +94,14 @@ def load_model(
     return model, description
 
 
-def _input_settings(description: dict[str, Any]) -> InputSettings | None:
+def _described(encoder: Encoder) -> dict[str, Any]:
+    settings = asdict(encoder.input) if encoder.input else None
+    return {"arch": dict(encoder.spec), "input": settings}
+
+
+def _encoder(tensors: dict[str, Tensor], description: dict[str, Any], path: Path | str) -> Encoder:
+    encoder = Encoder(checked_spec(description["arch"]))
+    encoder.load(floats(tensors), path)
     settings = description.get("input")
-    return InputSettings(**settings) if settings else None
+    encoder.input = InputSettings(**settings) if settings else None
+    return encoder

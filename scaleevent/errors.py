@@ -1,21 +1,10 @@
-"""The errors a user can meet: what, where, found, expected, next step, and an exit code.
-
-ScaleEventError          E100, exit 1
-* ConfigError            E200, exit 2
-* DataError              E300, exit 3
-  x NotEventsError       E301
-  x UnpairedError        E302
-  x CheckpointError      E310
-* MissingPackageError    E400, exit 4
-* EnvironmentProblem     E500, exit 5
-* DivergedError          E600, exit 6
-* StoppedError           E750, exit 75
-"""
+"""The errors a user can meet: what, where, found, expected, next step, a code and an exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 
 class ScaleEventError(Exception):
@@ -29,8 +18,7 @@ class ScaleEventError(Exception):
         hint: The next step for the user.
     """
 
-    code = "E100"
-    exit_code = 1
+    code, exit_code = "E100", 1
 
     def __init__(
         self,
@@ -41,45 +29,36 @@ class ScaleEventError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
+        super().__init__(what)
         self.what, self.where, self.found, self.expected = what, where, found, expected
         self.hint = hint
-        super().__init__(what)
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("where", "found", "expected", "hint")}
 
     def __str__(self) -> str:
         return self.block()  # built when shown, because a caller may add a hint on the way up
 
     def block(self) -> str:
         """The message as printed: one ``error[CODE]`` line and one indented line per known part."""
-        parts = [
-            ("where", self.where),
-            ("found", self.found),
-            ("expected", self.expected),
-            ("hint", self.hint),
-        ]
-        lines = [f"error[{self.code}]: {self.what}"]
-        lines += [f"  {name}: {value}" for name, value in parts if value is not None]
-        return "\n".join(lines)
+        lines = [f"  {name}: {value}" for name, value in self._parts().items() if value is not None]
+        return "\n".join([f"error[{self.code}]: {self.what}", *lines])
 
     def __reduce__(self) -> tuple[Callable[..., ScaleEventError], tuple[object, ...]]:
         """Pickle all five parts, so that an error crosses a process boundary unchanged."""
-        remake = partial(
-            type(self), where=self.where, found=self.found, expected=self.expected, hint=self.hint
-        )
-        return remake, (self.what,)
+        return partial(type(self), **self._parts()), (self.what,)
 
 
 class ConfigError(ScaleEventError):
     """A flag, key or value that cannot be used (exit 2)."""
 
-    code = "E200"
-    exit_code = 2
+    code, exit_code = "E200", 2
 
 
 class DataError(ScaleEventError):
     """Input data that is damaged, inconsistent or of the wrong kind (exit 3)."""
 
-    code = "E300"
-    exit_code = 3
+    code, exit_code = "E300", 3
 
 
 class NotEventsError(DataError):
@@ -103,13 +82,11 @@ class CheckpointError(DataError):
 class MissingPackageError(ScaleEventError):
     """An optional package is needed but not installed (exit 4)."""
 
-    code = "E400"
-    exit_code = 4
+    code, exit_code = "E400", 4
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package}",
-            hint=f'pip install "scaleevent[{extra}]"',
+            f"{purpose} needs the package {package}", hint=f'pip install "scaleevent[{extra}]"'
         )
         self.package, self.extra, self.purpose = package, extra, purpose
 
@@ -120,19 +97,16 @@ class MissingPackageError(ScaleEventError):
 class EnvironmentProblem(ScaleEventError):
     """Disk, device, permission, network or a locked folder (exit 5)."""
 
-    code = "E500"
-    exit_code = 5
+    code, exit_code = "E500", 5
 
 
 class DivergedError(ScaleEventError):
     """Training produced a non-finite value (exit 6)."""
 
-    code = "E600"
-    exit_code = 6
+    code, exit_code = "E600", 6
 
 
 class StoppedError(ScaleEventError):
     """Stopped on request, with the state saved (exit 75)."""
 
-    code = "E750"
-    exit_code = 75
+    code, exit_code = "E750", 75

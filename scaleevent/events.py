@@ -16,7 +16,6 @@ COLUMNS: dict[str, np.dtype[np.integer]] = {
     "y": np.dtype(np.uint16),
     "p": np.dtype(np.uint8),
 }
-FIELDS = (*COLUMNS, "height", "width")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +93,7 @@ class Events:
     ) -> Events:
         """Wrap columns of the right dtypes that were checked before, such as slices."""
         new = object.__new__(cls)
-        for name, value in zip(FIELDS, (t, x, y, p, height, width), strict=True):
-            object.__setattr__(new, name, value)
+        new.__dict__.update(t=t, x=x, y=y, p=p, height=height, width=width)
         return new
 
     @classmethod
@@ -136,9 +134,7 @@ class Events:
             return cls.empty(height, width)
         if len(parts) == 1:
             return parts[0]
-        columns = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS
-        }
+        columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS}
         return cls(**columns, height=height, width=width)
 
     def __len__(self) -> int:

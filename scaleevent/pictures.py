@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
-from scaleevent.system.files import write_bytes
+from scaleevent.system.files import atomic_path
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
@@ -44,13 +44,10 @@ def draw_recording(recording: Recording, facts: dict[str, Any]) -> np.ndarray:
     segments = facts.get("segments", [facts])
     index = max(range(len(segments)), key=lambda k: segments[k]["events"])
     start = (segments[index]["first_us"] + segments[index]["last_us"]) // 2
-    one_stretch = replace(recording, segment=index)
-    if len(segments) > 1 or facts.get("damage"):
-        return draw_events(_events_from(one_stretch, start))
-    try:
-        return draw_events(_events_from(replace(recording, max_bad=None), start))  # can seek
-    except DataError:  # damage that a sampled read of the facts did not meet
-        return draw_events(_events_from(one_stretch, start))
+    if len(segments) == 1 and not facts.get("damage"):
+        with suppress(DataError):  # damage that a sampled read of the facts did not meet
+            return draw_events(_events_from(replace(recording, max_bad=None), start))  # can seek
+    return draw_events(_events_from(replace(recording, segment=index), start))
 
 
 def _events_from(recording: Recording, start: int) -> Events:
@@ -67,8 +64,7 @@ def _events_from(recording: Recording, start: int) -> Events:
 
 def draw_voxel(voxel: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 of a (B, H, W) grid, coloured by the sign of the sum over bins."""
-    total = voxel.sum(0)
-    return _red_blue(total, np.abs(voxel).sum(0))
+    return _red_blue(voxel.sum(0), np.abs(voxel).sum(0))
 
 
 def _red_blue(sign: np.ndarray, amount: np.ndarray) -> np.ndarray:
@@ -136,9 +132,8 @@ def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:
     """Write a PNG."""
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, "PNG")
 
 
 def draw_classes(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -162,9 +157,7 @@ def draw_flow(flow: np.ndarray, largest: float) -> np.ndarray:
     hue = (np.arctan2(v, u) / (2 * np.pi)) % 1.0
     saturation = np.clip(np.hypot(u, v) / max(largest, 1e-6), 0, 1)
     planes = np.stack([hue, saturation, np.ones_like(hue)], -1)
-    colours = np.asarray(
-        Image.fromarray((planes * 255).astype(np.uint8), "HSV").convert("RGB")
-    ).copy()
+    colours = np.array(Image.fromarray((planes * 255).astype(np.uint8), "HSV").convert("RGB"))
     colours[~known] = 0
     return colours
 

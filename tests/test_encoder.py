@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import scaleevent.encoders.encoder
-from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
+from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder, checked_spec
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
 
@@ -136,7 +136,7 @@ def test_own_checkpoint_says_its_architecture(tmp_path):
     about = {"format": 1, "kind": "encoder", "arch": encoder.spec}
     save_file(encoder.vit.state_dict(), path, {"scaleevent": json.dumps(about)})
     again = build_encoder(weights=path).eval()
-    assert again.spec == encoder.spec == Encoder.from_spec(about["arch"]).spec
+    assert again.spec == encoder.spec == checked_spec(about["arch"])
     x = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
         assert torch.equal(again.tokens(x), encoder.tokens(x))
@@ -149,7 +149,7 @@ def test_own_checkpoint_says_its_architecture(tmp_path):
 )
 def test_a_spec_from_a_file_is_only_numbers(spec, tmp_path):
     with pytest.raises(CheckpointError, match="description of an encoder"):
-        Encoder.from_spec(spec)
+        checked_spec(spec)
     path = tmp_path / "encoder.safetensors"
     weights = build_encoder("tiny").vit.state_dict()
     save_file(weights, path, {"scaleevent": json.dumps({"arch": spec})})

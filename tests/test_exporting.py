@@ -28,7 +28,7 @@ from scaleevent.deployment.artifacts import (
     trace,
 )
 from scaleevent.deployment.parity import INPUTS, Parity, parity_inputs
-from scaleevent.deployment.program import LoadedCheckpoint, load_checkpoint
+from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.encoders.weights import read_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError
@@ -131,7 +131,7 @@ def programs(request, tmp_path_factory) -> tuple[str, LoadedCheckpoint, Path]:
     folder = tmp_path_factory.mktemp(request.param)
     path = checkpoint(folder, request.param)
     out = exported(folder, path, "all" if has_onnx() and request.param != SLOW else "exported")
-    return request.param, load_checkpoint(path), out
+    return request.param, LoadedCheckpoint(path), out
 
 
 def test_the_exported_program_predicts_the_same(programs):
@@ -181,10 +181,10 @@ def test_onnx_predicts_the_same(programs):
 
 @pytest.mark.parametrize("name", ["linear-segmentation", "eomt"])
 def test_the_argmax_of_the_scores_is_the_prediction(tmp_path, name):
-    source = load_checkpoint(checkpoint(tmp_path, name))
+    source = LoadedCheckpoint(checkpoint(tmp_path, name))
     (voxel,) = inputs_of(source)
     with torch.no_grad():
-        classes = source.model.predict(source.model(voxel), (HEIGHT, WIDTH))
+        classes = source.predictor.model.predict(source.predictor.model(voxel), (HEIGHT, WIDTH))
         assert torch.equal(source.deployed(voxel).argmax(1), classes)
     assert classes.unique().numel() > 1
 
@@ -206,7 +206,7 @@ class Untraceable(OneAtATime):
 
 
 def test_any_number_of_samples_where_the_code_allows_it(tmp_path):
-    program, any_batch = trace(load_checkpoint(checkpoint(tmp_path, "encoder")).deployed)
+    program, any_batch = trace(LoadedCheckpoint(checkpoint(tmp_path, "encoder")).deployed)
     assert any_batch and program.module()(torch.zeros(5, 3, HEIGHT, WIDTH)).shape[0] == 5
     program, any_batch = trace(OneAtATime())
     assert not any_batch and program.module()(torch.zeros(1, 3, 8, 8)).shape[0] == 1
@@ -299,7 +299,7 @@ def test_a_task_falls_into_encoder_and_decoder(tmp_path):
     seen = {"recordings": ["zurich_city_00_a"]}
     path = checkpoint(tmp_path, "dpt", pretraining=seen)
     out = exported(tmp_path, path, "safetensors")
-    source = load_checkpoint(path)
+    source = LoadedCheckpoint(path)
     encoder = load_encoder(out / "encoder.safetensors")
     with safe_open(out / "encoder.safetensors", "pt") as file:
         description = json.loads(file.metadata()["scaleevent"])
@@ -308,7 +308,7 @@ def test_a_task_falls_into_encoder_and_decoder(tmp_path):
     again.load_published(load_file(out / "decoder.safetensors"))
     (voxel,) = inputs_of(source)
     with torch.no_grad():
-        assert torch.equal(again(voxel), source.model(voxel))
+        assert torch.equal(again(voxel), source.predictor.model(voxel))
 
 
 # Checks and refusals
@@ -336,20 +336,20 @@ def test_the_comparison_uses_real_inputs_and_an_empty_one():
     ],
 )
 def test_other_output_is_refused(tmp_path, wrong):
-    source = load_checkpoint(checkpoint(tmp_path, "linear-depth"))
-    parity = Parity(source.settings)
+    source = LoadedCheckpoint(checkpoint(tmp_path, "linear-depth"))
+    parity = Parity(source.predictor.settings)
     assert parity.difference(source.deployed, source.deployed, any_batch=True) == 0
     with pytest.raises(CheckpointError):
         parity.difference(source.deployed, lambda x: wrong(source.deployed(x)), any_batch=True)
 
 
 def test_an_output_wrong_for_two_samples_only_is_refused(tmp_path):
-    source = load_checkpoint(checkpoint(tmp_path, "linear-depth"))
+    source = LoadedCheckpoint(checkpoint(tmp_path, "linear-depth"))
 
     def run(voxel: torch.Tensor) -> torch.Tensor:
         return source.deployed(voxel[:1]).expand(len(voxel), -1, -1)
 
-    parity = Parity(source.settings)
+    parity = Parity(source.predictor.settings)
     assert parity.difference(source.deployed, run, any_batch=False) == 0
     with pytest.raises(CheckpointError, match="does not compute"):
         parity.difference(source.deployed, run, any_batch=True)
@@ -414,11 +414,11 @@ def test_sizes(tmp_path):
     out = exported(tmp_path, path, "safetensors", size=(16, 24))
     assert load_encoder(out / "encoder.safetensors").input == InputSettings(16, 24, 8)
     with pytest.raises(ConfigError, match="divide into patches"):
-        load_checkpoint(path, (20, 24))
+        LoadedCheckpoint(path, (20, 24))
     encoder = small_encoder()
     encoder.input = None
     save_encoder(path, encoder, {})
     with pytest.raises(ConfigError, match="how its input is made"):
-        load_checkpoint(path)
+        LoadedCheckpoint(path)
     with pytest.raises(CheckpointError, match="not found"):
-        load_checkpoint(tmp_path / "absent.safetensors")
+        LoadedCheckpoint(tmp_path / "absent.safetensors")

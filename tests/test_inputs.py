@@ -5,13 +5,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from scaleevent.config.catalog import NORMALISERS
 from scaleevent.errors import ConfigError
 from scaleevent.grids.geometry import Fit
 from scaleevent.grids.inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    NORMALISERS,
-    check_normaliser,
     image_input,
     resize_planes,
     voxel_input,
@@ -104,9 +103,8 @@ def test_image_is_cropped_and_scaled_like_the_voxel():
 
 
 def test_unknown_normaliser_is_named():
-    check_normaliser("minmax")
     with pytest.raises(ConfigError, match="minmax, symmetric, none, minmax8"):
-        check_normaliser("zscore")
+        voxel_input(voxel_of(6, 3, 12, 16), SAME, "zscore")
 
 
 def test_other_bin_counts_are_refused():

@@ -1,18 +1,19 @@
 """Every representation against the recorded output of its reference."""
 
 from functools import partial
-from typing import get_args
 
 import numpy as np
 import pytest
 from conftest import DATA, random_events
 
 from scaleevent.commands import voxelize as voxelize_command
-from scaleevent.config.data import Normaliser, Representation, VoxelizeConfig
+from scaleevent.config import catalog
+from scaleevent.config.catalog import NORMALISERS
+from scaleevent.config.data import VoxelizeConfig
 from scaleevent.errors import DataError
 from scaleevent.grids import representations as r
 from scaleevent.grids.geometry import Fit
-from scaleevent.grids.inputs import NORMALISERS, InputSettings, voxel_input
+from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.representations import REPRESENTATIONS, Columns, represent
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
@@ -135,8 +136,7 @@ def test_counts_frames_and_surfaces_say_what_they_say():
 
 
 def test_names_of_settings_are_those_of_the_code():
-    assert set(get_args(Representation)) == set(REPRESENTATIONS)
-    assert set(get_args(Normaliser)) == set(NORMALISERS)
+    assert set(catalog.REPRESENTATIONS) == set(REPRESENTATIONS)
 
 
 # Normalisers, compared with the references
@@ -146,7 +146,7 @@ def test_names_of_settings_are_those_of_the_code():
     ("std_pop", r.population_norm), ("std_unbiased", r.unbiased_norm)])  # fmt: skip
 def test_normalisers_by_deviation_equal_the_references(name, reference):
     grid = r.dsec(recorded_case("uniform"), 3)
-    found, scale, shift = NORMALISERS[name](grid.copy())
+    found, scale, shift = NORMALISERS[name].load()(grid.copy())
     np.testing.assert_allclose(found, reference(grid.astype(np.float64)), atol=1e-5)
     assert (scale, shift) == (1, 0) and ((found == 0) == (grid == 0)).all()
 
@@ -154,18 +154,20 @@ def test_normalisers_by_deviation_equal_the_references(name, reference):
 def test_eight_bits_are_whole_numbers():
     grid = r.e2vid(recorded_case("bar"), 3)
     for name in ("minmax", "symmetric"):
-        levels, scale, shift = NORMALISERS[f"{name}8"](grid.copy())
+        levels, scale, shift = NORMALISERS[f"{name}8"].load()(grid.copy())
         assert (scale, shift) == (1 / 255, 0)
         assert (levels == np.rint(levels)).all() and levels.min() >= 0 and levels.max() <= 255
-        same, exact_scale, exact_shift = NORMALISERS[name](grid.copy())
+        same, exact_scale, exact_shift = NORMALISERS[name].load()(grid.copy())
         np.testing.assert_allclose(levels / 255, same * exact_scale + exact_shift, atol=0.5 / 254)
-    assert NORMALISERS["symmetric8"](grid.copy())[0][grid == 0][0] == 128
+    assert NORMALISERS["symmetric8"].load()(grid.copy())[0][grid == 0][0] == 128
 
 
 def test_a_hot_pixel_does_not_take_all_the_range():
     grid = r.e2vid(recorded_case("uniform"), 3)
     grid[0, 0, 0] = 1000
-    plain, robust = (np.ptp(NORMALISERS[n](grid.copy())[0][1]) for n in ("symmetric8", "robust8"))
+    plain, robust = (
+        np.ptp(NORMALISERS[n].load()(grid.copy())[0][1]) for n in ("symmetric8", "robust8")
+    )
     assert robust > 100 > 5 > plain
 
 

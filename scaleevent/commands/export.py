@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from scaleevent.config.export import ExportConfig
-from scaleevent.deployment.artifacts import (
-    FORMATS,
-    Artifact,
-    artifacts,
-    check_packages,
-    write_checked,
-)
+from scaleevent.deployment.artifacts import FORMATS, artifacts, check_packages, write_checked
 from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
-from scaleevent.deployment.program import LoadedCheckpoint, describe, load_checkpoint
+from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.system.files import (
     check_folder,
     claimed_folder,
@@ -46,35 +40,29 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
     check_packages(formats)
     folder = {"resume": False, "overwrite": cfg.overwrite}
     check_folder(cfg.out, KIND, **folder)
-    checkpoint = load_checkpoint(cfg.checkpoint, cfg.size)
+    checkpoint = LoadedCheckpoint(cfg.checkpoint, cfg.size)
     files = artifacts(checkpoint, formats)
     with claimed_folder(cfg.out, KIND, **folder):
         with progress("export", len(files), "files", not quiet) as ticker:
-            parity = Parity(checkpoint.settings)
+            parity = Parity(checkpoint.predictor.settings)
             differences = write_checked(files, cfg.out, parity, ticker.advance)
-        report = _report(cfg, checkpoint, files, differences)
-        card = model_card(checkpoint, report.facts["files"])
-        write_bytes(cfg.out / "README.md", card.encode())
+        entries: dict[str, dict[str, Any]] = {
+            file.name: {
+                "format": file.format,
+                "bytes": (cfg.out / file.name).stat().st_size,
+                "sha256": sha256_file(cfg.out / file.name),
+                "samples": "any" if file.any_batch else 1,
+                "difference": differences[file.name],
+            }
+            for file in files
+        }
+        report = _report(cfg, checkpoint.about, entries)
+        write_bytes(cfg.out / "README.md", model_card(checkpoint, entries).encode())
         write_json(cfg.out / "export.json", report.to_json())
     return report
 
 
-def _report(
-    cfg: ExportConfig,
-    checkpoint: LoadedCheckpoint,
-    files: list[Artifact],
-    differences: dict[str, float],
-) -> Report:
-    entries: dict[str, dict[str, Any]] = {
-        file.name: {
-            "format": file.format,
-            "bytes": (cfg.out / file.name).stat().st_size,
-            "sha256": sha256_file(cfg.out / file.name),
-            "samples": "any" if file.any_batch else 1,
-            "difference": differences[file.name],
-        }
-        for file in files
-    }
+def _report(cfg: ExportConfig, model: dict[str, Any], entries: dict[str, dict[str, Any]]) -> Report:
     rows = tuple(
         (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
         for name, entry in entries.items()
@@ -84,6 +72,6 @@ def _report(
         f"fraction of its largest output; at most {TOLERANCE:g}",
         f"folder: {cfg.out}",
     )
-    facts = {"checkpoint": str(cfg.checkpoint), "model": describe(checkpoint), "files": entries}
+    facts = {"checkpoint": str(cfg.checkpoint), "model": model, "files": entries}
     columns = ("file", "format", "samples at once", "MB", "difference")
     return Report("export", f"export of {cfg.checkpoint}", columns, rows, notes, facts)

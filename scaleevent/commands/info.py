@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
@@ -16,7 +17,6 @@ from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards
 from scaleevent.pictures import draw_recording, save_picture
 from scaleevent.system.reports import Report
 
-HEADER_BYTES = 100_000_000
 SEGMENTS = 20  # listed one by one
 FACTS = (  # keys of a checkpoint's description that are shown
     "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "token_scale",
@@ -91,24 +91,18 @@ def _store(folder: Path, verify: bool) -> Report:
 
 def _weights(path: Path) -> Report:
     """Facts from the header of a safetensors file; no tensor is loaded."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-        size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        if not 0 < size <= min(HEADER_BYTES, path.stat().st_size - 8):
-            raise CheckpointError("not a whole safetensors file", where=path)
-        text = file.read(size)
     try:
-        header = json.loads(text)
-        described = json.loads(header.pop("__metadata__", {}).get("scaleevent", "{}"))
-        tensors = list(header.values())
+        with safe_open(path, "np") as file:
+            tensors = [file.get_slice(name) for name in file.keys()]
+            described = json.loads((file.metadata() or {}).get("scaleevent", "{}"))
         facts = {
             "kind": described.get("kind", "weights of another origin"),
             "tensors": len(tensors),
-            "parameters": sum(prod(tensor["shape"]) for tensor in tensors),
-            "dtypes": ", ".join(sorted({tensor["dtype"] for tensor in tensors})),
+            "parameters": sum(prod(tensor.get_shape()) for tensor in tensors),
+            "dtypes": ", ".join(sorted({tensor.get_dtype() for tensor in tensors})),
             **{key: described[key] for key in FACTS if key in described},
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "not a whole safetensors file", where=path, found=f"an invalid header: {error}"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +47,12 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
             cfg.out,
             cfg.model_dump(mode="json", exclude=NOT_CONTENT),
             executor=executor,
-            voxels={
-                "bins": cfg.bins,
-                "tau": cfg.tau,
-                "patch": cfg.patch,
-                "representation": cfg.representation,
-            },
+            voxels=cfg.model_dump(include={"bins", "tau", "patch", "representation"}),
             advance=ticker.advance,
         )
     report = store_report("voxelize", cfg.out, manifest)
     counts = manifest["counts"]
-    notes = list(report.notes)
-    facts = dict(report.facts)
+    notes, facts = list(report.notes), dict(report.facts)
     if not counts.get("pairs"):
         notes.append("warning: no window holds events")
     elif not counts.get("cells"):
@@ -79,10 +74,8 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     notes += [f"not used, {instead}: {line}" for line in unused]
     if unpaired := counts.get(UNPAIRED):
         notes.append(f"warning: {unpaired} {UNPAIRED}, {instead}; two clocks?")
-    return Report(
-        report.command, report.title, report.columns, report.rows, tuple(notes),
-        facts | {"passed_over": passed, "not_used": unused},
-    )  # fmt: skip
+    facts |= {"passed_over": passed, "not_used": unused}
+    return replace(report, notes=tuple(notes), facts=facts)
 
 
 def _preview(out: Path) -> Path:

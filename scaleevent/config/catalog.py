@@ -119,3 +119,31 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vitl": Architecture("vit_large_patch16_dinov3", 1024, 24, 16, 20),
 }  # fmt: skip
 DEFAULT_ARCHITECTURE = "vits"
+
+# How voxel values are scaled for a network: functions of a (B, H, W) grid.
+_IN = "scaleevent.grids.inputs"
+NORMALISERS: dict[str, Part] = {
+    "minmax": Part(f"{_IN}:minmax", "minimum to 0 and maximum to 1, over the whole sample"),
+    "symmetric": Part(f"{_IN}:symmetric", "by the largest |value|; pixels without events are grey"),
+    "none": Part(f"{_IN}:none", "as they are"),
+    "minmax8": Part(f"{_IN}:minmax8", "minmax in 8 bits"),
+    "symmetric8": Part(f"{_IN}:symmetric8", "symmetric in 8 bits"),
+    "robust8": Part(f"{_IN}:robust8", "symmetric8, by a percentile of the |values|"),
+    "std_pop": Part(f"{_IN}:std_pop", "by mean and population deviation of the non-zero values"),
+    "std_unbiased": Part(f"{_IN}:std_unbiased", "the same by their unbiased deviation"),
+}
+
+# Grids of events that `voxelize` can store: channels, and whose definition it is.
+REPRESENTATIONS: dict[str, str] = {
+    "zhu": "B signed bins over the window; Zhu et al. 2019, exact: grids/voxels.py",
+    "e2vid": "B signed bins, first to last event; uzh-rpg/rpg_e2vid:utils/inference_utils.py",
+    "dsec": "e2vid, bilinear in space too; uzh-rpg/DSEC:scripts/dataset/representations.py",
+    "ess": "e2vid, bounds checked; uzh-rpg/ess:datasets/data_util.py",
+    "event_utils": "e2vid, a triangle around each bin; TimoStoff/event_utils",
+    "tonic": "B bins, time 0..B: loses the last events; neuromorphs/tonic:to_voxel_grid",
+    "openeb_volume": "B bins, linear between centres; prophesee-ai/openeb:event_to_tensor_torch.py",
+    "count": "2: darker, brighter; the histogram of uzh-rpg/ess",
+    "frame": "1: brighter minus darker",
+    "time_surface": "2: exp(-age / window) of the latest event; neuromorphs/tonic:ToTimesurface",
+    "tencode": "3: brighter, age, darker; bartn8/depthanyevent",
+}

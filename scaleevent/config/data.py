@@ -8,17 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from scaleevent.config.catalog import DATASETS, Part
+from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, Part
 from scaleevent.config.settings import OneOf, PartSettings, Settings, parse_share, parse_size
 from scaleevent.errors import ConfigError
 
-Normaliser = Literal[
-    "minmax", "symmetric", "none", "minmax8", "symmetric8", "robust8", "std_pop", "std_unbiased"
-]
-Representation = Literal[
-    "zhu", "e2vid", "dsec", "ess", "event_utils", "tonic", "openeb_volume", "count", "frame",
-    "time_surface", "tencode",
-]  # fmt: skip
+Normaliser = Annotated[str, OneOf(NORMALISERS)]
 
 
 class WindowSettings(Settings):
@@ -168,7 +162,9 @@ class VoxelizeConfig(StreamSettings):
     out: Annotated[Path, Field(description="folder for the voxel shards")] = Path("voxels")
     bins: Annotated[int, Field(ge=1, le=64, description="time bins")] = 3
     representation: Annotated[
-        Representation, Field(description="grid to store; others than zhu are not for pretrain")
+        str,
+        OneOf(REPRESENTATIONS),
+        Field(description="grid to store; others than zhu are not for pretrain"),
     ] = "zhu"
     rate: Annotated[
         float, Field(gt=0, le=100_000, description="windows per second where there are no frames")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 from scaleevent.checkpoint import load_encoder, save_encoder
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.deployment.parity import Parity, Run
-from scaleevent.deployment.program import Deployed, LoadedCheckpoint, describe
+from scaleevent.deployment.program import Deployed, LoadedCheckpoint
 from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, MissingPackageError
@@ -76,21 +76,21 @@ def artifacts(checkpoint: LoadedCheckpoint, formats: Sequence[str]) -> list[Arti
     Raises:
         CheckpointError: The model cannot be converted to one of the formats.
     """
-    about = describe(checkpoint)
     found: list[Artifact] = []
+    model, deployed = checkpoint.predictor.model, checkpoint.deployed
     if "safetensors" in formats:
-        found.append(_encoder_file(checkpoint, about))
-        if isinstance(checkpoint.model, Decoder):
-            found.append(_decoder_file(checkpoint, checkpoint.model, about))
+        found.append(_encoder_file(checkpoint))
+        if isinstance(model, Decoder):
+            found.append(_decoder_file(checkpoint, model))
     if "meta" in formats:
-        found.append(_meta_file(checkpoint, about))
+        found.append(_meta_file(checkpoint))
     if "exported" in formats or "onnx" in formats:
-        program, any_batch = trace(checkpoint.deployed)
-        stem = checkpoint.name if any_batch else f"{checkpoint.name}_batch1"
+        program, any_batch = trace(deployed)
+        stem = deployed.task if any_batch else f"{deployed.task}_batch1"
         if "exported" in formats:
-            found.append(_exported_file(stem, program, checkpoint.deployed, about, any_batch))
+            found.append(_exported_file(stem, program, checkpoint, any_batch))
         if "onnx" in formats:
-            found.append(_onnx_file(stem, program, checkpoint.deployed, about, any_batch))
+            found.append(_onnx_file(stem, program, checkpoint, any_batch))
     return found
 
 
@@ -122,10 +122,8 @@ def write_checked(
                     file.reference, file.reload(path), any_batch=file.any_batch
                 )
             except CheckpointError as problem:
-                raise CheckpointError(
-                    f"not exported: {problem.what}", where=file.name, found=problem.found,
-                    expected=problem.expected, hint=problem.hint,
-                ) from problem  # fmt: skip
+                problem.what, problem.where = f"not exported: {problem.what}", file.name
+                raise
             advance()
     return differences
 
@@ -192,127 +190,126 @@ def meta_tensors(encoder: Encoder) -> dict[str, Tensor]:
     return tensors
 
 
-def _encoder_file(checkpoint: LoadedCheckpoint, about: dict[str, Any]) -> Artifact:
+def _encoder_file(checkpoint: LoadedCheckpoint) -> Artifact:
     """The encoder as an encoder checkpoint, which timm can load too."""
 
     def write(path: Path) -> None:
-        save_encoder(path, checkpoint.encoder, _encoder_description(checkpoint) | {"export": about})
+        save_encoder(path, checkpoint.predictor.encoder, _encoder_description(checkpoint))
 
     def reload(path: Path) -> Run:
         return Deployed(load_encoder(path), checkpoint.deployed.size)
 
-    return Artifact(
-        "encoder.safetensors", "safetensors", checkpoint.deployed_encoder, write, reload
-    )
+    reference = checkpoint.deployed_encoder
+    return Artifact("encoder.safetensors", "safetensors", reference, write, reload)
 
 
-def _decoder_file(
-    checkpoint: LoadedCheckpoint, decoder: Decoder, about: dict[str, Any]
-) -> Artifact:
+def _decoder_file(checkpoint: LoadedCheckpoint, decoder: Decoder) -> Artifact:
     """The decoder's own tensors, under the names of its origin."""
 
     def write(path: Path) -> None:
-        save_tensors(path, decoder.own_state(), {"kind": "decoder", "export": about})
+        save_tensors(path, decoder.own_state(), {"kind": "decoder", "export": checkpoint.about})
 
     def reload(path: Path) -> Run:
         tensors, _ = load_tensors(path, "decoder")
-        again = type(decoder)(checkpoint.encoder, **decoder.settings)
+        again = type(decoder)(decoder.encoder, **decoder.settings)
         again.load_own(tensors, path)
         return Deployed(again.eval(), checkpoint.deployed.size)
 
     return Artifact("decoder.safetensors", "safetensors", checkpoint.deployed, write, reload)
 
 
-def _meta_file(checkpoint: LoadedCheckpoint, about: dict[str, Any]) -> Artifact:
+def _meta_file(checkpoint: LoadedCheckpoint) -> Artifact:
     """The encoder under Meta's names."""
-    tensors = meta_tensors(checkpoint.encoder)
+    tensors = meta_tensors(checkpoint.predictor.encoder)
     own = {
         "kind": "encoder",
         "layout": "meta",
-        "arch": dict(checkpoint.encoder.spec),
-        "input": asdict(checkpoint.settings),
-        "export": about,
+        "arch": dict(checkpoint.predictor.encoder.spec),
+        "input": asdict(checkpoint.predictor.settings),
+        "export": checkpoint.about,
     }
 
     def write(path: Path) -> None:
         save_tensors(path, tensors, own | _encoder_description(checkpoint))
 
     def reload(path: Path) -> Run:
-        return Deployed(
-            build_encoder(weights=path, keep_periods=True).eval(), checkpoint.deployed.size
-        )
+        encoder = build_encoder(weights=path, keep_periods=True)
+        return Deployed(encoder.eval(), checkpoint.deployed.size)
 
     return Artifact("encoder_meta.safetensors", "meta", checkpoint.deployed_encoder, write, reload)
 
 
 def _encoder_description(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
-    """How the encoder was trained, as far as the checkpoint records it.
+    """How the encoder was trained, as far as the checkpoint records it, and the export.
 
     `data` names the recordings of its training, so that benchmarks can refuse to test on them.
     """
-    known = checkpoint.description
-    if isinstance(checkpoint.model, Encoder):
+    known, export = checkpoint.description, {"export": checkpoint.about}
+    if isinstance(checkpoint.predictor.model, Encoder):
         pretrained = ("teacher", "token_scale", "config", "data", "step", "metrics")
-        return {key: known[key] for key in pretrained if key in known}
+        return {key: known[key] for key in pretrained if key in known} | export
     finetuned = ("benchmark", "protocol", "config", "encoder", "data")
     before = known.get("pretraining", {})
     seen = {*before.get("recordings", ()), *known.get("data", {}).get("recordings", ())}
     return {
         "data": before | {"recordings": sorted(seen)},
         "finetuned": {key: known[key] for key in finetuned if key in known},
+        **export,
     }
 
 
 def _exported_file(
-    stem: str, program: ExportedProgram, model: Deployed, about: dict[str, Any], any_batch: bool
+    stem: str, program: ExportedProgram, checkpoint: LoadedCheckpoint, any_batch: bool
 ) -> Artifact:
     """The program in the format of torch.export."""
 
     def write(path: Path) -> None:
         with open(path, "wb") as file:
-            torch.export.save(program, file, extra_files={EXTRA_FILE: json.dumps(about)})
+            extra = {EXTRA_FILE: json.dumps(checkpoint.about)}
+            torch.export.save(program, file, extra_files=extra)
 
     def reload(path: Path) -> Run:
         with open(path, "rb") as file:
             return torch.export.load(file).module()
 
-    return Artifact(f"{stem}.pt2", "exported", model, write, reload, any_batch)
+    return Artifact(f"{stem}.pt2", "exported", checkpoint.deployed, write, reload, any_batch)
 
 
 def _onnx_file(
-    stem: str, program: ExportedProgram, model: Deployed, about: dict[str, Any], any_batch: bool
+    stem: str, program: ExportedProgram, checkpoint: LoadedCheckpoint, any_batch: bool
 ) -> Artifact:
-    """The program as ONNX, run by onnxruntime on the CPU.
-
-    Raises:
-        CheckpointError: An operation cannot be translated.
-    """
+    """The program as ONNX, run by onnxruntime on the CPU."""
     from torch.onnx import errors
 
+    model = checkpoint.deployed
     # the axis is shared by all inputs: naming it once names it for `after` too
     axes: dict[str, dict[int, str]] | None = None
     if any_batch:
         axes = {name: {0: "N"} if name == "voxel" else {} for name in model.inputs}
+    logger = logging.getLogger("onnxscript")  # it warns of every operation that it does not fold
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with _errors_only("onnxscript"):  # it warns of every operation that it does not fold
-            converted = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=model.inputs,
-                output_names=[model.output],
-                dynamic_shapes=axes,
-                verbose=False,
-            )
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=model.inputs,
+            output_names=[model.output],
+            dynamic_shapes=axes,
+            verbose=False,
+        )
     except errors.OnnxExporterError as problem:
         raise CheckpointError(
             "the model cannot be translated to ONNX",
             found=str(problem).strip().partition("\n")[0],
             hint="--format exported keeps torch's operations",
         ) from problem
+    finally:
+        logger.setLevel(level)
     if converted is None:
         raise CheckpointError("torch.onnx returned no program")
-    converted.model.metadata_props[KEY] = json.dumps(about)
+    converted.model.metadata_props[KEY] = json.dumps(checkpoint.about)
 
     def reload(path: Path) -> Run:
         import onnxruntime
@@ -327,15 +324,3 @@ def _onnx_file(
         return run
 
     return Artifact(f"{stem}.onnx", "onnx", model, converted.save, reload, any_batch)
-
-
-@contextmanager
-def _errors_only(package: str) -> Iterator[None]:
-    """Suppress the warnings of a package's logger."""
-    logger = logging.getLogger(package)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

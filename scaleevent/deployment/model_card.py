@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scaleevent.deployment.program import LoadedCheckpoint, describe
+from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.version import __version__
 
 HOW = {
@@ -36,12 +36,13 @@ def model_card(checkpoint: LoadedCheckpoint, files: dict[str, dict[str, Any]]) -
         checkpoint: What was exported.
         files: The entries of export.json by file name.
     """
-    about = describe(checkpoint)
+    about = checkpoint.about
+    title = f"Event-based {about['task']}" if "task" in about else "Event encoder"
     (output, shape), *_ = about["outputs"].items()
     known = {key: value for key, value in checkpoint.description.items() if key != "arch"}
     teacher = (known.get("teacher") or {}).get("source")
     lines = [
-        f"# {_title(about)}",
+        f"# {title}" + (f", {about['benchmark']}" if about.get("benchmark") else ""),
         "",
         f"Exported by ScaleEvent {__version__} from the checkpoint with SHA-256 "
         f"`{about['source']['file_sha256']}`.",
@@ -66,7 +67,8 @@ def model_card(checkpoint: LoadedCheckpoint, files: dict[str, dict[str, Any]]) -
         "| file | samples at once | difference from the checkpoint | use |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {entry['samples']} | {entry['difference']:.1e} | {_use(name)} |"
+            f"| {name} | {entry['samples']} | {entry['difference']:.1e} "
+            f"| {HOW.get(name) or HOW[Path(name).suffix]} |"
             for name, entry in files.items()
         ),
         "",
@@ -79,17 +81,5 @@ def model_card(checkpoint: LoadedCheckpoint, files: dict[str, dict[str, Any]]) -
     return "\n".join(lines) + "\n"
 
 
-def _title(about: dict[str, Any]) -> str:
-    if "task" not in about:
-        return "Event encoder"
-    return f"Event-based {about['task']}" + (
-        f", {about['benchmark']}" if about["benchmark"] else ""
-    )
-
-
 def _shape(sizes: list[Any]) -> str:
     return f"({', '.join(map(str, sizes))})"
-
-
-def _use(name: str) -> str:
-    return HOW.get(name) or HOW[Path(name).suffix]

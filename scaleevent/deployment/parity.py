@@ -57,7 +57,25 @@ class Parity:
         batches = self.batches if any_batch else self.batches[:INPUTS]
         expected = self._references[model][: len(batches)]
         found = self._outputs(run, len(model.inputs), batches)
-        return _compare(found, expected)
+        if any(ours.shape != theirs.shape for ours, theirs in zip(expected, found, strict=True)):
+            raise CheckpointError(
+                "the exported file gives another shape",
+                found=tuple(found[0].shape),
+                expected=tuple(expected[0].shape),
+            )
+        largest = max(float(each.abs().max()) for each in expected)
+        if not np.isfinite(largest):
+            raise CheckpointError("the checkpoint gives values that are not finite", found=largest)
+        pairs = zip(found, expected, strict=True)
+        off = float(torch.cat([(a - b).abs().flatten() for a, b in pairs]).max())
+        relative = off / largest if largest else off
+        if not relative <= TOLERANCE:  # NaN is refused too
+            raise CheckpointError(
+                "the exported file does not compute what the checkpoint does",
+                found=f"difference {off:.3g}, which is {relative:.3g} of the largest value",
+                expected=f"at most {TOLERANCE:g} of it, {largest:.3g}",
+            )
+        return relative
 
     @torch.no_grad()
     def _outputs(self, run: Run, inputs: int, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -103,25 +121,3 @@ def drifting_discs(seed: int, height: int, width: int) -> Events:
     x, y = np.floor(place).astype(np.int64).T
     seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     return Events.from_columns(t[seen], x[seen], y[seen], brighter[seen], height, width)
-
-
-def _compare(found: list[Tensor], expected: list[Tensor]) -> float:
-    """See `Parity.difference`."""
-    if any(ours.shape != theirs.shape for ours, theirs in zip(expected, found, strict=True)):
-        raise CheckpointError(
-            "the exported file gives another shape",
-            found=tuple(found[0].shape),
-            expected=tuple(expected[0].shape),
-        )
-    largest = max(float(each.abs().max()) for each in expected)
-    if not np.isfinite(largest):
-        raise CheckpointError("the checkpoint gives values that are not finite", found=largest)
-    off = torch.cat([(a - b).abs().flatten() for a, b in zip(found, expected, strict=True)]).max()
-    relative = float(off) / largest if largest else float(off)
-    if not relative <= TOLERANCE:  # NaN is refused too
-        raise CheckpointError(
-            "the exported file does not compute what the checkpoint does",
-            found=f"difference {float(off):.3g}, which is {relative:.3g} of the largest value",
-            expected=f"at most {TOLERANCE:g} of it, {largest:.3g}",
-        )
-    return relative

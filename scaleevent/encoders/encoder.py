@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 import timm
 from torch import Tensor, nn
 
+from scaleevent.config.catalog import ARCHITECTURES
 from scaleevent.encoders.hub import fetch_weights
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, read_weights
 from scaleevent.errors import CheckpointError, ConfigError
@@ -32,22 +33,8 @@ class Spec(TypedDict):
     kwargs: dict[str, Any]
 
 
-# The choices of --arch; DINOv3 S/B/L are those of facebookresearch/dinov3:dinov3/hub/backbones.py.
-# "tiny" is our own: it fits a CPU; its layer scale starts at 0.1 so that it trains from scratch.
 ARCHS: dict[str, Spec] = {
-    "tiny": {
-        "name": "vit_small_patch16_dinov3",
-        "kwargs": {
-            "patch_size": 8,
-            "embed_dim": 96,
-            "depth": 4,
-            "num_heads": 3,
-            "init_values": 0.1,
-        },
-    },
-    "vits": {"name": "vit_small_patch16_dinov3", "kwargs": {}},
-    "vitb": {"name": "vit_base_patch16_dinov3", "kwargs": {}},
-    "vitl": {"name": "vit_large_patch16_dinov3", "kwargs": {}},
+    name: {"name": arch.model, "kwargs": dict(arch.options)} for name, arch in ARCHITECTURES.items()
 }
 
 
@@ -115,27 +102,15 @@ class Encoder(nn.Module):
                 hint=f"use one of {', '.join(ARCHS)}",
             ) from problem
 
-    @classmethod
-    def from_spec(cls, spec: object) -> Encoder:
-        """Build the encoder that a checkpoint's metadata describes, with random weights.
-
-        Raises:
-            CheckpointError: Not a spec.
-            ConfigError: timm cannot build it.
-        """
-        return cls(checked_spec(spec))
-
     @property
     def patch(self) -> int:
         """Side of a patch, pixels."""
-        side: int = self.vit.patch_embed.patch_size[0]
-        return side
+        return int(self.vit.patch_embed.patch_size[0])
 
     @property
     def width(self) -> int:
         """Channels of a token, D."""
-        channels: int = self.vit.embed_dim
-        return channels
+        return int(self.vit.embed_dim)
 
     @property
     def depth(self) -> int:
@@ -262,25 +237,28 @@ def build_encoder(
     source = str(weights)
     if source.startswith("hf-hub:"):
         found = read_weights(fetch_weights(source.removeprefix("hf-hub:"), offline))
-    elif _is_file(source):
+    elif Path(source).exists() or "/" in source or source.endswith((".pth", ".safetensors")):
         found = read_weights(Path(weights))
     else:
         return _from_timm(arch, source.removeprefix("timm:"), offline)
     encoder = Encoder(_spec_of(found, arch, source))
     encoder.load(found.state, source)
     if keep_periods and found.periods is not None:
-        _set_periods(encoder, found.periods, source)
+        periods = encoder.vit.rope.periods
+        if periods.shape != found.periods.shape:
+            raise CheckpointError(
+                "the rotary periods do not fit the attention heads",
+                where=source,
+                found=f"{len(found.periods)} periods",
+                expected=len(periods),
+            )
+        periods.copy_(found.periods)
     return encoder
 
 
 def as_teacher(encoder: Encoder) -> Encoder:
     """Freeze an encoder in place: evaluation mode, no gradients."""
     return encoder.eval().requires_grad_(False)
-
-
-def _is_file(source: str) -> bool:
-    """Whether this is the path of a file, existing or not, rather than a model's name."""
-    return Path(source).exists() or "/" in source or source.endswith((".pth", ".safetensors"))
 
 
 def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
@@ -299,19 +277,6 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
             expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
         )
     return Encoder(spec, fetch_weights(config.hf_hub_id, offline))
-
-
-def _set_periods(encoder: Encoder, periods: Tensor, where: str) -> None:
-    """Set the rotary embedding's periods to those of a file."""
-    own = encoder.vit.rope.periods
-    if own.shape != periods.shape:
-        raise CheckpointError(
-            "the rotary periods do not fit the attention heads",
-            where=where,
-            found=f"{len(periods)} periods",
-            expected=len(own),
-        )
-    own.copy_(periods)
 
 
 def _spec_of(found: ViTWeights, arch: str | None, where: str) -> Spec:
@@ -339,8 +304,6 @@ def _nearest_spec(shape: ViTShape, where: str) -> Spec:
                 hint=f"name the architecture, one of {', '.join(ARCHS)}",
             )
         heads = shape.width // DINOV3_HEAD_WIDTH
-    named = {(384, 12, 6): "vits", (768, 12, 12): "vitb", (1024, 24, 16): "vitl"}
-    arch = named.get((shape.width, shape.depth, heads))
     sizes = {"embed_dim": shape.width, "depth": shape.depth, "num_heads": heads}
     options = {
         "patch_size": (shape.patch, 16),
@@ -350,7 +313,7 @@ def _nearest_spec(shape: ViTShape, where: str) -> Spec:
         "qkv_bias": (shape.qkv_bias, False),
     }
     kwargs = {name: value for name, (value, usual) in options.items() if value != usual}
-    return {
-        "name": ARCHS[arch or "vits"]["name"],
-        "kwargs": kwargs if arch else sizes | kwargs,
-    }
+    for arch in ARCHITECTURES.values():
+        if not arch.options and (arch.width, arch.depth, arch.heads) == tuple(sizes.values()):
+            return {"name": arch.model, "kwargs": kwargs}
+    return {"name": ARCHS["vits"]["name"], "kwargs": sizes | kwargs}

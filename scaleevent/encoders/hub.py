@@ -40,11 +40,7 @@ def fetch_weights(repository: str, offline: bool) -> Path:
         EnvironmentProblem: The file cannot be fetched.
     """
     name, _, revision = repository.partition("@")
-    file: dict[str, Any] = {
-        "repo_id": name,
-        "filename": "model.safetensors",
-        "revision": revision or None,
-    }
+    file: Any = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
     try:
         return Path(hf_hub_download(**file, local_files_only=True))
     except HFValidationError as problem:
@@ -75,8 +71,6 @@ def _hub_answers() -> bool:
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
+    except OSError as problem:
+        return isinstance(problem, urllib.error.HTTPError)  # a refusal is an answer
     return True

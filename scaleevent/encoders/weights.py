@@ -292,20 +292,15 @@ def _unwrap(loaded: object, where: object) -> Mapping[str, Tensor]:
 
 def _without_prefix(tensors: Mapping[str, Tensor], where: object) -> dict[str, Tensor]:
     """Remove the wrapper prefix; keys without it stay and are reported as unexpected."""
-    prefixes = {
-        name[: -len(anchor)]
-        for name in tensors
-        for anchor in _PATCH_EMBEDDINGS
-        if name.endswith(anchor)
-    }
+    anchors = [(name, end) for name in tensors for end in _PATCH_EMBEDDINGS if name.endswith(end)]
+    prefixes = {name.removesuffix(end) for name, end in anchors}
     prefix = next(iter(prefixes), "")
     if len(prefixes) != 1 or not _WRAPPERS.fullmatch(prefix):
+        seen = f"prefixes {sorted(prefixes)}" if prefixes else f"keys {_listing(sorted(tensors))}"
         raise CheckpointError(
             "the patch embedding of one vision transformer was not found",
             where=where,
-            found=f"prefixes {sorted(prefixes)}"
-            if prefixes
-            else f"keys {_listing(sorted(tensors))}",
+            found=seen,
             expected=" or ".join(_PATCH_EMBEDDINGS) + ", bare or behind " + _WRAPPERS.pattern,
         )
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -332,17 +327,15 @@ def _join_qkv(state: dict[str, Tensor], where: object) -> dict[str, Tensor]:
             mask = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(bias) // 3)
         for part, values in zip("qkv", (state.pop(name) * mask).chunk(3), strict=True):
             state[name.replace("qkv.bias", f"{part}_bias")] = values
-    biases = {
-        name: value for name, value in state.items() if re.search(r"\.attn\.[qkv]_bias$", name)
-    }
-    key = [name for name in biases if name.endswith("k_bias")]
-    if any(biases[name].any() for name in key):
+    biases = [name for name in state if re.search(r"\.attn\.[qkv]_bias$", name)]
+    filled = [name for name in biases if state[name].any()]
+    if keys := [name for name in filled if name.endswith("k_bias")]:
         raise CheckpointError(
             "the network has a bias on its attention keys, which DINOv3 models do not",
             where=where,
-            found=_listing([name for name in key if biases[name].any()]),
+            found=_listing(keys),
         )
-    drop = key if any(value.any() for value in biases.values()) else biases
+    drop = [name for name in biases if not filled or name.endswith("k_bias")]
     return {name: value for name, value in state.items() if name not in drop}
 
 

@@ -6,13 +6,13 @@ The student starts from image weights, so its voxels get the same range as the t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
 from PIL import Image
 
+from scaleevent.config.catalog import NORMALISERS
 from scaleevent.errors import ConfigError
 from scaleevent.grids.geometry import STRETCH, Fit
 
@@ -30,7 +30,7 @@ class InputSettings:
         width: Columns of the input.
         patch: Side of a token, pixels.
         bins: Time bins of the voxel; 3, one for each colour channel.
-        normaliser: Key of `NORMALISERS`.
+        normaliser: One of `NORMALISERS`.
         stretch: `Fit.stretch`, which decides what sensors are scaled without a crop.
     """
 
@@ -57,14 +57,7 @@ def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
         (3, H', W') float32, standardised by ImageNet mean and std.
     """
     if not fit.identity:
-        top, left, rows, columns = fit.crop
-        image = np.asarray(
-            Image.fromarray(image).resize(
-                (fit.target_width, fit.target_height),
-                Image.Resampling.BILINEAR,
-                box=(left, top, left + columns, top + rows),
-            )
-        )
+        image = _resized(image, fit)
     out = np.empty((3, *image.shape[:2]), np.float32)
     scale, shift = _standardised(1 / 255, 0)
     _to_planes(image.reshape(len(image), -1), scale, shift, out)
@@ -77,19 +70,22 @@ def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.n
     Args:
         voxel: (3, H, W) float32, one bin for each colour channel; may be overwritten.
         fit: Crop and scale from the sensor to the network's input.
-        normaliser: A key of `NORMALISERS`, applied after the resize.
+        normaliser: One of `NORMALISERS`, applied after the resize.
 
     Returns:
         (3, H', W') float32.
 
     Raises:
-        ConfigError: Not three bins; an image encoder has three input channels.
+        ConfigError: Not three bins; an image encoder has three input channels. Or an unknown
+            normaliser.
     """
+    if normaliser not in NORMALISERS:
+        raise ConfigError("unknown normaliser", found=normaliser, expected=", ".join(NORMALISERS))
     if len(voxel) != 3:
         raise ConfigError("a voxel needs three bins to stand for an image", found=len(voxel))
     if not fit.identity:
         voxel = resize_planes(voxel, fit)
-    voxel, scale, shift = NORMALISERS[normaliser](voxel)
+    voxel, scale, shift = NORMALISERS[normaliser].load()(voxel)
     channel_scale, channel_shift = _standardised(scale, shift)
     _affine(voxel, channel_scale, channel_shift)
     return voxel
@@ -103,20 +99,21 @@ def _standardised(scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
 
 def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
     """Crop and scale (B, H, W) float32 planes bilinearly; averages over the area when shrinking."""
+    return np.stack([_resized(plane, fit) for plane in planes])
+
+
+def _resized(picture: np.ndarray, fit: Fit) -> np.ndarray:
     top, left, rows, columns = fit.crop
-    size = (fit.target_width, fit.target_height)
-    box = (left, top, left + columns, top + rows)
-    scaled = [
-        Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box=box) for plane in planes
-    ]
-    return np.stack([np.asarray(plane) for plane in scaled])
+    size, box = (fit.target_width, fit.target_height), (left, top, left + columns, top + rows)
+    scaled = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, box=box)
+    return np.asarray(scaled)
 
 
 Normalised = tuple[np.ndarray, float, float]
 """A grid, possibly changed, and the scale and shift that still bring it to the range 0..1."""
 
 
-def _minmax(voxel: np.ndarray) -> Normalised:
+def minmax(voxel: np.ndarray) -> Normalised:
     """Minimum to 0 and maximum to 1, over the whole sample: the authors' images, but in float."""
     low, high = float(voxel.min()), float(voxel.max())
     if high <= low:
@@ -124,13 +121,14 @@ def _minmax(voxel: np.ndarray) -> Normalised:
     return voxel, 1 / (high - low), -low / (high - low)
 
 
-def _symmetric(voxel: np.ndarray) -> Normalised:
+def symmetric(voxel: np.ndarray) -> Normalised:
     """Scale by the largest |value|, so that pixels without events stay mid-grey (0.5)."""
     largest = float(max(voxel.max(), -voxel.min()))
     return voxel, (0.5 / largest if largest else 0.0), 0.5
 
 
-def _none(voxel: np.ndarray) -> Normalised:
+def none(voxel: np.ndarray) -> Normalised:
+    """Values as they are."""
     return voxel, 1.0, 0.0
 
 
@@ -140,17 +138,17 @@ def _in_bytes(voxel: np.ndarray, scale: float, shift: float) -> Normalised:
     return levels.astype(np.float32), 1 / 255, 0.0
 
 
-def _minmax8(voxel: np.ndarray) -> Normalised:
+def minmax8(voxel: np.ndarray) -> Normalised:
     """`minmax` in 8 bits, as the author describes the pictures (zhiwen-xdu/EventSAM, issue 20)."""
-    return _in_bytes(*_minmax(voxel))
+    return _in_bytes(*minmax(voxel))
 
 
-def _symmetric8(voxel: np.ndarray) -> Normalised:
+def symmetric8(voxel: np.ndarray) -> Normalised:
     """`symmetric` in 8 bits; pixels without events are 128."""
-    return _in_bytes(*_symmetric(voxel))
+    return _in_bytes(*symmetric(voxel))
 
 
-def _robust8(voxel: np.ndarray) -> Normalised:
+def robust8(voxel: np.ndarray) -> Normalised:
     """`symmetric8` scaled by a percentile of the non-zero |values|, robust to hot pixels."""
     size = np.abs(voxel[voxel != 0])
     largest = float(np.percentile(size, ROBUST_PERCENTILE)) if len(size) else 0.0
@@ -172,27 +170,14 @@ def _std_of(voxel: np.ndarray, degrees: int) -> Normalised:
     return voxel, 1.0, 0.0
 
 
-NORMALISERS: dict[str, Callable[[np.ndarray], Normalised]] = {
-    "minmax": _minmax,
-    "symmetric": _symmetric,
-    "none": _none,
-    "minmax8": _minmax8,
-    "symmetric8": _symmetric8,
-    "robust8": _robust8,
-    "std_pop": lambda voxel: _std_of(voxel, 0),
-    "std_unbiased": lambda voxel: _std_of(voxel, 1),
-}
-"""Name of a normaliser to the function that applies it."""
+def std_pop(voxel: np.ndarray) -> Normalised:
+    """Mean and population deviation of the non-zero values, as E2VID."""
+    return _std_of(voxel, 0)
 
 
-def check_normaliser(name: str) -> None:
-    """Check that a normaliser exists.
-
-    Raises:
-        ConfigError: The name is not in `NORMALISERS`.
-    """
-    if name not in NORMALISERS:
-        raise ConfigError("unknown normaliser", found=name, expected=", ".join(NORMALISERS))
+def std_unbiased(voxel: np.ndarray) -> Normalised:
+    """Mean and unbiased deviation of the non-zero values, as DSEC."""
+    return _std_of(voxel, 1)
 
 
 @nb.njit(nogil=True, cache=True)

@@ -7,16 +7,12 @@ measured on the sensor's own pixels (`density.patch_density` of `voxels.voxelize
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
-
-if TYPE_CHECKING:
-    from scaleevent.grids.windows import Window
+from scaleevent.grids.windows import Window
 
 
 def scaling_map(height: int, width: int, to_height: int, to_width: int) -> np.ndarray:

@@ -5,48 +5,27 @@ last events, in sub-pixel positions, and if all events have the same time stamp.
 gives the numbers of one reference, quirks included, so that results of others can be reproduced;
 everywhere else the default is `voxelize`. A grid may hold NaN where the reference does
 (`event_utils`, `tonic` and `tencode` with a single time stamp, `*_norm` with one non-zero voxel).
-Without events it is zero.
-
-| name | channels | source |
-|---|---|---|
-| `zhu` | B signed bins over the window | Zhu et al. 2019, exact: `voxels.voxelize` |
-| `e2vid` | B signed bins, first to last event | uzh-rpg/rpg_e2vid:utils/inference_utils.py |
-| `dsec` | the same, bilinear in space too | uzh-rpg/DSEC:scripts/dataset/representations.py |
-| `ess` | the same, bounds checked | uzh-rpg/ess:datasets/data_util.py |
-| `event_utils` | the same, a triangle around each bin | TimoStoff/event_utils |
-| `tonic` | B bins, time 0..B: loses the last events | neuromorphs/tonic:to_voxel_grid |
-| `openeb_volume` | B bins, linear between centres | prophesee-ai/openeb:event_to_tensor_torch.py |
-| `count` | 2: darker, brighter | the histogram of uzh-rpg/ess |
-| `frame` | 1: brighter minus darker | |
-| `time_surface` | 2: exp(-age / window) of the latest event | neuromorphs/tonic:ToTimesurface |
-| `tencode` | 3: brighter, age, darker | bartn8/depthanyevent |
+Without events it is zero. `config.catalog.REPRESENTATIONS` names the sources.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
 from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize
-
-if TYPE_CHECKING:
-    from scaleevent.grids.windows import Window
+from scaleevent.grids.windows import Window
 
 
 class Columns(NamedTuple):
-    """Events as the references take them: fractional coordinates and unsorted times are allowed.
+    """The fields of `Events` as the references take them.
 
-    Args:
-        t: (K,) int64, microseconds.
-        x: (K,) column, integer or float.
-        y: (K,) row.
-        p: (K,) 0 or 1.
-        height: H.
-        width: W.
+    Coordinates may be fractions (integer or float), and times unsorted.
     """
 
     t: np.ndarray
@@ -68,7 +47,8 @@ class Columns(NamedTuple):
 
     def scaled_time(self, end: float) -> np.ndarray:
         """(K,) float64: 0 for the first event, `end` for the last; all 0 if these coincide."""
-        scaled: np.ndarray = end * (self.t - self.t[0]) / (self.t[-1] - self.t[0] or 1)
+        span = int(self.t[-1] - self.t[0]) if len(self.t) else 0
+        scaled: np.ndarray = end * (self.t - self.t[:1]) / (span or 1)
         return scaled
 
     def grid(self, channels: int) -> np.ndarray:
@@ -99,8 +79,6 @@ def _between_bins(events: Columns, time: np.ndarray, bins: int, value: np.ndarra
 
 def e2vid(events: Columns, bins: int) -> np.ndarray:
     """(B, H, W) float32 of rpg_e2vid's events_to_voxel_grid_pytorch; drops unsorted events."""
-    if not len(events.t):
-        return events.grid(bins).astype(np.float32)
     time = events.scaled_time(bins - 1)
     return _between_bins(events, time, bins, events.sign).astype(np.float32)
 
@@ -108,8 +86,6 @@ def e2vid(events: Columns, bins: int) -> np.ndarray:
 def e2vid_numpy(events: Columns, bins: int) -> np.ndarray:
     """The same from its events_to_voxel_grid, where times before the first wrap to the end."""
     grid = events.grid(bins).astype(np.float32)
-    if not len(events.t):
-        return grid
     time = events.scaled_time(bins - 1)
     low = time.astype(np.int64)  # towards zero
     flat, size = grid.reshape(-1), events.height * events.width
@@ -122,8 +98,6 @@ def e2vid_numpy(events: Columns, bins: int) -> np.ndarray:
 
 def ess(events: Columns, bins: int, apart: bool = False) -> np.ndarray:
     """(B, H, W) float32 brighter minus darker, or (2 B, H, W) brighter then darker."""
-    if not len(events.t):
-        return events.grid(bins * (2 if apart else 1)).astype(np.float32)
     time = events.scaled_time(bins - 1)
     on, off = (_between_bins(events, time, bins, (events.p == k) * 1.0) for k in (1, 0))
     return (np.concatenate([on, off]) if apart else on - off).astype(np.float32)
@@ -175,16 +149,12 @@ def dsec(events: Columns, bins: int) -> np.ndarray:
     x, y = events.x.astype(np.float32), events.y.astype(np.float32)
     value = events.sign.astype(np.float32)
     corners = [axis.astype(np.int64) for axis in (x, y, time)]
-    for right in (0, 1):
-        for below in (0, 1):
-            for later in (0, 1):
-                column, row, layer = corners[0] + right, corners[1] + below, corners[2] + later
-                inside = (column >= 0) & (column < events.width)
-                inside &= (row >= 0) & (row < events.height)
-                weight = value * (1 - np.abs(column - x)) * (1 - np.abs(row - y))
-                weight = weight * (1 - np.abs(layer - time))
-                pixel = row * events.width + column
-                _add(grid, layer[inside], pixel[inside], weight[inside])
+    for steps in product((0, 1), repeat=3):
+        column, row, layer = (corner + step for corner, step in zip(corners, steps, strict=True))
+        inside = (column >= 0) & (column < events.width) & (row >= 0) & (row < events.height)
+        weight = value * (1 - np.abs(column - x)) * (1 - np.abs(row - y))
+        weight = weight * (1 - np.abs(layer - time))
+        _add(grid, layer[inside], (row * events.width + column)[inside], weight[inside])
     return grid.astype(np.float32)
 
 
@@ -254,8 +224,7 @@ def openeb_difference(events: Columns, step: float, clip: float) -> np.ndarray:
 
 def openeb_histogram(events: Columns, step: float, clip: float) -> np.ndarray:
     """(2, H, W) float32: darker and brighter events, at most `clip`."""
-    histogram: np.ndarray = np.minimum(count(events) / np.float32(step), np.float32(clip))
-    return histogram
+    return (count(events) / np.float32(step)).clip(max=np.float32(clip))
 
 
 def count(events: Columns) -> np.ndarray:
@@ -267,15 +236,12 @@ def count(events: Columns) -> np.ndarray:
 
 def dae_histogram(events: Columns, most: int = 200) -> np.ndarray:
     """The same, at most `most`; events off the sensor are left out before coordinates are cut."""
-    histogram: np.ndarray = np.minimum(count(_on_sensor(events)), np.float32(most))
-    return histogram
+    return count(_on_sensor(events)).clip(max=np.float32(most))
 
 
 def frame(events: Columns) -> np.ndarray:
     """(1, H, W) float32: brighter minus darker."""
-    off, on = count(events)
-    difference: np.ndarray = on - off
-    return difference[None]
+    return np.diff(count(events), axis=0)
 
 
 def tencode(events: Columns, white: bool = False) -> np.ndarray:
@@ -310,10 +276,8 @@ def tonic_slices(
 ) -> list[slice]:
     """Events of each frame by one of three rules of ToFrame; leftover events are dropped."""
     if events_each:
-        return [
-            slice(k, k + events_each)
-            for k in range(0, len(events.t) - events_each + 1, events_each)
-        ]
+        starts = range(0, len(events.t) - events_each + 1, events_each)
+        return [slice(start, start + events_each) for start in starts]
     first, span = int(events.t[0]), int(events.t[-1] - events.t[0])
     window = window_us or span // bins
     frames = bins or span // window
@@ -352,7 +316,7 @@ def population_norm(grid: np.ndarray) -> np.ndarray:
     """Standardise by mean and population deviation of the non-zero values.
 
     As E2VID, ESS and DepthAnyEvent do. A single value, or equal values, give NaN everywhere, as
-    there; `inputs.NORMALISERS` has a form that stays finite.
+    there; `inputs.std_pop` stays finite.
     """
     mask = grid != 0
     filled = mask.sum()
@@ -386,37 +350,24 @@ def represent(name: str, events: Events, window: Window, bins: int = 3) -> np.nd
         bins: B, for representations with several time bins.
 
     Returns:
-        (C, H, W) float32; see the table above for C.
+        (C, H, W) float32; C is in `config.catalog.REPRESENTATIONS`.
     """
-    return REPRESENTATIONS[name](events, window, bins)
+    inside = events.between(window.start_us, window.end_us)
+    columns = Columns(inside.t, inside.x, inside.y, inside.p, inside.height, inside.width)
+    return REPRESENTATIONS[name](columns, window, bins).astype(np.float32, copy=False)
 
 
-def _of_columns(
-    make: Callable[[Columns, Window, int], np.ndarray],
-) -> Callable[[Events, Window, int], np.ndarray]:
-    def run(events: Events, window: Window, bins: int) -> np.ndarray:
-        inside = events.between(window.start_us, window.end_us)
-        columns = Columns(inside.t, inside.x, inside.y, inside.p, inside.height, inside.width)
-        return make(columns, window, bins).astype(np.float32)
-
-    return run
-
-
-REPRESENTATIONS: dict[str, Callable[[Events, Window, int], np.ndarray]] = {
-    "zhu": voxelize,
-    "e2vid": _of_columns(lambda e, w, b: e2vid(e, b)),
-    "dsec": _of_columns(lambda e, w, b: dsec(e, b)),
-    "ess": _of_columns(lambda e, w, b: ess(e, b)),
-    "event_utils": _of_columns(lambda e, w, b: event_utils(e, b)),
-    "tonic": _of_columns(lambda e, w, b: tonic(e, b)),
-    "openeb_volume": _of_columns(
-        lambda e, w, b: openeb_volume(e, b, w.start_us, max(w.end_us - w.start_us, 1))
-    ),
-    "count": _of_columns(lambda e, w, b: count(e)),
-    "frame": _of_columns(lambda e, w, b: frame(e)),
-    "time_surface": _of_columns(
-        lambda e, w, b: time_surface(e, w.end_us, max(w.end_us - w.start_us, 1))
-    ),
-    "tencode": _of_columns(lambda e, w, b: tencode(e)),
+REPRESENTATIONS: dict[str, Callable[[Columns, Window, int], np.ndarray]] = {
+    "zhu": lambda e, w, b: voxelize(Events.unchecked(*e), w, b),
+    "e2vid": lambda e, w, b: e2vid(e, b),
+    "dsec": lambda e, w, b: dsec(e, b),
+    "ess": lambda e, w, b: ess(e, b),
+    "event_utils": lambda e, w, b: event_utils(e, b),
+    "tonic": lambda e, w, b: tonic(e, b),
+    "openeb_volume": lambda e, w, b: openeb_volume(e, b, w.start_us, max(w.end_us - w.start_us, 1)),
+    "count": lambda e, w, b: count(e),
+    "frame": lambda e, w, b: frame(e),
+    "time_surface": lambda e, w, b: time_surface(e, w.end_us, max(w.end_us - w.start_us, 1)),
+    "tencode": lambda e, w, b: tencode(e),
 }
-"""Name of a representation to its function (events, window, bins) -> (C, H, W) float32."""
+"""Name of a representation to its function of columns, window and bins B."""

@@ -17,18 +17,15 @@ Each bin is assembled in integers and rounded once.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
+from scaleevent.grids.windows import Window
 from scaleevent.packing import PackedEvents, field_shifts, unpack_words
 from scaleevent.system.allocator import zeros_for_scatter
-
-if TYPE_CHECKING:
-    from scaleevent.grids.windows import Window
 
 FRACTION_BITS = 26
 LOW_BITS = 45
@@ -47,11 +44,7 @@ _scratch = threading.local()
 
 
 def voxelize(
-    events: Events,
-    window: Window | None = None,
-    bins: int = 3,
-    *,
-    out: np.ndarray | None = None,
+    events: Events, window: Window | None = None, bins: int = 3, *, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Voxel grid of the events inside a window.
 

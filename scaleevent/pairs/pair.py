@@ -63,10 +63,7 @@ class Pair:
 def encode_image(image: np.ndarray, lossless: bool = False) -> bytes:
     """Encode (H, W) or (H, W, 3) uint8 as JPEG (quality 95) or, if lossless, PNG."""
     buffer = io.BytesIO()
-    if lossless:
-        Image.fromarray(image).save(buffer, "PNG")
-    else:
-        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(image).save(buffer, "PNG" if lossless else "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 

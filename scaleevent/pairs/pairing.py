@@ -85,13 +85,7 @@ def pair_images(
         image, valid = item.load()
         counts["pairs"] += 1
         yield Pair(
-            recording=name,
-            image_us=item.image_us,
-            image=image,
-            events=events,
-            window=window,
-            valid=valid,
-            provenance=item.provenance,
+            name, item.image_us, image, events, window, valid=valid, provenance=item.provenance
         )
     stream.finish(counts)
 

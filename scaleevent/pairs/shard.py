@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -87,15 +86,10 @@ class ShardWriter:
         self._pool("provenance", np.frombuffer(provenance, np.uint8))
         self.pairs += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exits.__exit__(kind, value, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._exits.__exit__(*error)
 
-    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+    def _finish(self, kind: object, *_: object) -> None:
         """Write what is known only at the end, unless an error ended the block."""
         if kind is None:
             names = json.dumps(list(self._recordings)).encode()
@@ -103,9 +97,7 @@ class ShardWriter:
             self._file.attrs["pairs"] = self.pairs
 
     def _events(self, name: str, window: Window, events: Events) -> None:
-        inside = not len(events) or (
-            window.start_us <= events.t[0] and events.t[-1] < window.end_us
-        )
+        inside = len(events) == len(events.between(window.start_us, window.end_us))
         _expect(inside, "events do not fit their window", name, f"{events} in {window}")
         packed = PackedEvents.pack(events, window.start_us)
         self._pool(f"{name}/words", packed.words)
