@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -121,6 +121,9 @@ class PrepareConfig(PartSettings):
     resume: Annotated[bool, Field(description="keep shards that are finished")] = False
     overwrite: Annotated[bool, Field(description="empty the output store first")] = False
     dry_run: Annotated[bool, Field(description="list what would be read and written")] = False
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)  # keys of any data set: the one named checks them
 
     def require_roots(self) -> None:
         """Refuse settings that name no folder or file.

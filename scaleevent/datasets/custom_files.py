@@ -7,13 +7,12 @@ from pathlib import Path
 
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats import Recording
+from scaleevent.formats import FORMATS, Recording, text
 
-RECORDINGS = (
-    ".aedat4", ".aedat", ".raw", ".dat", ".h5", ".hdf5", ".es", ".bag", ".db3", ".mcap", ".bin",
-    ".mat", ".npz", ".npy",
-)  # fmt: skip
-TEXT_RECORDINGS = (".txt", ".csv")
+TEXT_RECORDINGS = text.SUFFIXES
+RECORDINGS = tuple(
+    suffix for one in FORMATS.values() for suffix in one.SUFFIXES if suffix not in TEXT_RECORDINGS
+)
 FRAME_FOLDERS = ("images", "frames", "rgb")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 TIMES = ("timestamps.txt", "image_timestamps.txt", "images.txt", "exposure_timestamps.txt")

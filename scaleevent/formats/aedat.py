@@ -16,6 +16,8 @@ from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines
 from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import WordSource
 
+SUFFIXES = (".aedat",)
+
 MARK = b"#"
 MAGIC = b"#!AER-DAT"
 _VERSIONS = ("2.0", "3.0", "3.1")

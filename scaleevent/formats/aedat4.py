@@ -22,6 +22,8 @@ from scaleevent.formats.source import (
     errors_as_damage,
 )
 
+SUFFIXES = (".aedat4",)
+
 if TYPE_CHECKING:
     import aedat
 

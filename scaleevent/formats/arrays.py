@@ -24,6 +24,8 @@ from scaleevent.formats.source import (
     errors_as_damage,
 )
 
+SUFFIXES = (".npz", ".npy")
+
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
 _HEADER_READERS = {

@@ -15,6 +15,8 @@ from numpy import ndarray
 from scaleevent.formats.source import ReadOptions, empty_columns
 from scaleevent.formats.words import Machine, WordSource
 
+SUFFIXES = (".bin",)
+
 _RECORD = 5
 _OVERFLOW_ROW = 240
 _OVERFLOW_US = 1 << 13

@@ -18,6 +18,8 @@ from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines, key_value
 from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import CLOCK, Machine, WordSource, unwrap
 
+SUFFIXES = (".dat",)
+
 MARK = b"% "
 _TYPES = {0: "2D events", 12: "CD events"}
 _OTHER_TYPES = {14: "external triggers", 1: "EM events", 40: "optical flow"}

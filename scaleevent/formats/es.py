@@ -18,6 +18,8 @@ from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import OTHER, Machine, WordSource
 
+SUFFIXES = (".es",)
+
 MAGIC = b"Event Stream"
 _TYPES = {0: "generic bytes", 1: "DVS", 2: "ATIS", 3: "asynchronous modular display", 4: "colour"}
 _START = 20

@@ -34,6 +34,8 @@ from scaleevent.formats.source import (
     errors_as_damage,
 )
 
+SUFFIXES = (".h5", ".hdf5")
+
 MAGIC = b"\x89HDF\r\n\x1a\n"
 DSEC_SIZE = (480, 640)
 _USER_BLOCKS = (0, 512, 1024, 2048)  # bytes that another program may store before the magic

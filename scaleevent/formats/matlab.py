@@ -16,6 +16,8 @@ from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
 from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions
 
+SUFFIXES = (".mat",)
+
 MAGIC = b"MATLAB 5.0 MAT-file"
 _MAX_BYTES = 256 << 20
 

@@ -15,6 +15,8 @@ from scaleevent.formats.headers import MAX_HEADER_BYTES, header_lines, key_value
 from scaleevent.formats.source import ReadOptions
 from scaleevent.formats.words import Machine, WordSource
 
+SUFFIXES = (".raw",)
+
 MARK = b"% "
 
 GENERATIONS = (

@@ -35,6 +35,8 @@ from scaleevent.formats.source import (
 )
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
+SUFFIXES = (".bag", ".db3", ".mcap")
+
 ROS1 = b"#ROSBAG V2.0"
 SQLITE = b"SQLite format 3\0"
 MCAP = b"\x89MCAP0\r\n"

@@ -213,6 +213,10 @@ class FileSource(Source):
 class Format(Protocol):
     """What a module that reads a file format provides."""
 
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:
+        """Endings by which such files are found in a folder; their content decides."""
+
     def matches(self, head: bytes, path: Path) -> bool:
         """Whether a file that begins with `head` has this format."""
 

@@ -17,6 +17,8 @@ from scaleevent.formats.columns import ALIASES, column_order, find_columns, find
 from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex
 from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
 
+SUFFIXES = (".txt", ".csv")
+
 _CHUNK_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 18
 _COMMENT = (b"#", b"%")
