@@ -18,6 +18,11 @@ if not os.environ.get("SCALEEVENT_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests first: what takes seconds waits until they have passed."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 def random_events(
     count: int, height: int, width: int, span_us: int, seed: int, start_us: int = 0
 ) -> Events:

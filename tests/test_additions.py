@@ -24,6 +24,8 @@ from scaleevent.objectives.structure_loss import Structure
 from scaleevent.system.reports import Report
 from scaleevent.tasks.depth import Depth
 
+pytestmark = pytest.mark.slow
+
 
 class ToySettings(Settings):
     times: Annotated[int, Field(ge=1, description="how often")] = 1

@@ -9,6 +9,8 @@ from test_end_to_end import call
 from scaleevent.datasets.flow_png import decode_flow
 from tests import davis_files, dsec_files
 
+pytestmark = pytest.mark.slow
+
 NEW = "--arch tiny --size 48x64 --epochs 1 --batch 4 --pictures 1"
 
 

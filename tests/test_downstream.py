@@ -19,6 +19,8 @@ from scaleevent.errors import StoppedError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import read_json_lines
 
+pytestmark = pytest.mark.slow
+
 SMALL = "--size 32x48 --epochs 1 --batch 4 --log-every 1 --pictures 2"
 
 

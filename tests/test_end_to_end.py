@@ -24,6 +24,8 @@ from scaleevent.predictor import Predictor
 from scaleevent.system.files import read_json_lines
 from scaleevent.training.tensors import load_tensors
 
+pytestmark = pytest.mark.slow
+
 TINY = "--size 48x64 --epochs 2 --draws 16 --batch 8 --lr 5e-4 --log-every 1 --validation 0.3"
 
 

@@ -13,6 +13,8 @@ from fakes import write_custom
 
 from scaleevent import PairStore
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEACHING = ("own_camera.py", "own_dataset.py", "own_objective.py")
 

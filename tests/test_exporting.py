@@ -35,6 +35,8 @@ from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, 
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import MARKER, sha256_file
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 32, 48
 SPEC = {
     "name": "vit_small_patch16_dinov3",

@@ -21,6 +21,8 @@ from tests.event_files import some_events
 from tests.peak_memory import peak_mib
 from tests.test_formats import LAYOUTS, valid_files
 
+pytestmark = pytest.mark.slow
+
 EACH = 2000 if os.environ.get("SCALEEVENT_FUZZ") == "full" else 400
 SECONDS = 30.0  # for one file, compiling included; then its stack is printed
 MEMORY_MIB = 300

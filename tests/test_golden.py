@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 RECORDED = Path(__file__).parent / "data/losses.json"
 COMMANDS = (
     "prepare street --scenes 48 --seed 3 -o pairs",

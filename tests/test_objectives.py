@@ -16,6 +16,8 @@ from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.system.files import read_json_lines
 from scaleevent.training.tensors import load_tensors
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "--arch tiny --objective toy --size 48x64 --epochs 2 --draws 16 --batch 8 --lr 1e-3"
     " --log-every 1 --save-every 1 --validation 0.3"

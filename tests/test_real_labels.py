@@ -28,6 +28,8 @@ import check_alignment
 import real_label_files
 import real_labels
 
+pytestmark = pytest.mark.slow
+
 
 def real(name: str) -> Path:
     folder = os.environ.get("SCALEEVENT_TEST_DATA")

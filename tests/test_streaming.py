@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 480, 640
 STEP_US = 64  # events between two time words
 PER_STEP, STEPS = 320, 3125  # a million events in 200 ms
