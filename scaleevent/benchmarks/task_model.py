@@ -16,9 +16,8 @@ from scaleevent.decoders import build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import read_tensors
-from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.training.tensors import HINTS, read_description
+from scaleevent.training.tensors import check_kind, read_description
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ def task_model(cfg: FinetuneConfig) -> Start:
     """Build encoder and decoder; what is random depends on the seed alone.
 
     Raises:
-        ConfigError: The checkpoint is not an encoder, or does not fit decoder or input size.
-        CheckpointError: Weights that cannot be used.
+        ConfigError: The checkpoint does not fit decoder or input size.
+        CheckpointError: Not an encoder, or weights that cannot be used.
     """
     torch.manual_seed(cfg.seed)
     encoder, pretraining = _encoder(cfg)
@@ -82,13 +81,8 @@ def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
         small = benchmarks.BENCHMARKS[cfg.benchmark].embedded
         arch = cfg.arch or ("tiny" if small else DEFAULT_ARCHITECTURE)
         return Encoder(ARCHS[arch]), {}
-    description = read_description(Path(cfg.checkpoint)) or {}
-    kind = description.get("kind", "encoder")
-    if kind != "encoder":
-        raise ConfigError(
-            "this checkpoint is not an encoder",
-            where=cfg.checkpoint,
-            found=kind,
-            hint=HINTS.get((kind, "encoder")),
-        )
-    return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description
+    path = Path(cfg.checkpoint)
+    description = read_description(path)
+    if description is not None:
+        check_kind(description, "encoder", path)
+    return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description or {}
