@@ -50,11 +50,10 @@ class Decoder(nn.Module, ABC):
 
     Args:
         encoder: Event encoder; trained or frozen by whoever builds the optimiser.
-        settings: See below.
+        settings: The own keyword arguments that rebuild this decoder on another encoder; JSON-able.
 
     Attributes:
         task: `segmentation`, `depth` or `flow`.
-        settings: The own keyword arguments that rebuild this decoder on another encoder; JSON-able.
         weights: Factor of each loss term in the total.
         head_only: Whether `head` makes the raw output from the encoder's final tokens alone, so
             that the tokens of a frozen encoder can be computed once.
@@ -74,13 +73,7 @@ class Decoder(nn.Module, ABC):
 
     @classmethod
     def for_task(cls, encoder: Encoder, task: Task, options: Options) -> Self:
-        """A fresh decoder for a task.
-
-        Args:
-            encoder: It sits on.
-            task: One of those it serves.
-            options: An instance of the class's own `Options`.
-        """
+        """A fresh decoder for one of its tasks; `options` are of the class's own `Options`."""
         return cls(encoder, **task.decoder_settings, **options.model_dump())
 
     @abstractmethod
