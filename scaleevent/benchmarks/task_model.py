@@ -62,16 +62,14 @@ def task_model(cfg: FinetuneConfig) -> Start:
     encoder.grid(*size)
     known = pretraining.get("input") or {}
     normaliser = cfg.normaliser or known.get("normaliser", "minmax")
-    settings = InputSettings(
-        *size, encoder.patch, known.get("bins", 3), normaliser, benchmark.stretch
-    )
+    bins = known.get("bins", 3)
+    settings = InputSettings(*size, encoder.patch, bins, normaliser, benchmark.stretch)
     encoder.input = settings
     torch.manual_seed(cfg.seed)
     decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)
-    if cfg.decoder_weights is None:
-        return Start(decoder, settings, None, pretraining)
-    tensors, _ = read_tensors(cfg.decoder_weights)
-    loaded = decoder.load_published(tensors, cfg.decoder_weights)
+    loaded = None
+    if cfg.decoder_weights is not None:
+        loaded = decoder.load_published(read_tensors(cfg.decoder_weights)[0], cfg.decoder_weights)
     return Start(decoder, settings, loaded, pretraining)
 
 

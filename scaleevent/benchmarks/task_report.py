@@ -90,12 +90,8 @@ class TaskResult:
         )
         if cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
-        return Report(
-            self.command,
-            f"{self.command} {cfg.benchmark}: {len(self.train):,} training and "
-            f"{scored:,} test samples",
-            columns,
-            rows,
-            (*notes, *counting_notes(benchmark.task, self.evaluation), *benchmark.notes),
-            description | {"input": asdict(self.samples.settings)},
-        )
+        counts = f"{len(self.train):,} training and {scored:,} test samples"
+        title = f"{self.command} {cfg.benchmark}: {counts}"
+        notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
+        facts = description | {"input": asdict(self.samples.settings)}
+        return Report(self.command, title, columns, rows, tuple(notes), facts)
