@@ -23,49 +23,30 @@ BASELINE_LABELS = 200  # training labels that the constant baseline is taken fro
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metric of a model, and what did not count.
+    """The metric of a model, and what did not count."""
 
-    Args:
-        result: From the task.
-        samples: How many were scored.
-        unlabelled: How many have no label here.
-        subsets: Results of parts of the test set, such as day and night.
-    """
-
-    result: Result
-    samples: int
-    unlabelled: int
-    subsets: dict[str, Result]
+    result: Result  # from the task
+    samples: int  # number that were scored
+    unlabelled: int  # number without a label here
+    subsets: dict[str, Result]  # results of parts of the test set, such as day and night
 
 
 @dataclass(frozen=True)
 class EvalInput:
-    """A sample to be predicted and scored.
-
-    Args:
-        index: Its index.
-        inputs: Of the decoder by name, each (3, H, W) float32.
-        sample: Its ground truth, and where it is from.
-        size: Rows and columns of the prediction.
-    """
+    """A sample to be predicted and scored."""
 
     index: int
-    inputs: dict[str, Tensor]
-    sample: EvalSample
-    size: tuple[int, int]
+    inputs: dict[str, Tensor]  # of the decoder by name, each (3, H, W) float32
+    sample: EvalSample  # its ground truth, and where it is from
+    size: tuple[int, int]  # rows and columns of the prediction
 
 
 @dataclass(frozen=True)
 class EvalInputs(Dataset[EvalInput]):
-    """Samples by index, as `predict` takes them.
-
-    Args:
-        samples: Where they come from.
-        at_input_size: Predict on the input's grid instead of the label's own pixels.
-    """
+    """Samples by index, as `predict` takes them."""
 
     samples: LabelledSamples
-    at_input_size: bool = False
+    at_input_size: bool = False  # predict on the input's grid instead of the label's own pixels
 
     def __getitem__(self, index: int) -> EvalInput:
         settings = self.samples.settings
@@ -157,15 +138,10 @@ def predict(
 
 @dataclass(frozen=True)
 class ConstantBaseline:
-    """The best constant prediction, which does not depend on the events.
+    """The best constant prediction, which does not depend on the events."""
 
-    Args:
-        name: Its row in a result table.
-        constant: What it predicts everywhere.
-    """
-
-    name: str
-    constant: np.generic
+    name: str  # its row in a result table
+    constant: np.generic  # what it predicts everywhere
 
     @classmethod
     def of(cls, samples: LabelledSamples, train: Sequence[int]) -> ConstantBaseline:

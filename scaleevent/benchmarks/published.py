@@ -15,19 +15,12 @@ FRACTIONS = {0.01: "1%", 0.05: "5%", 0.1: "10%", 0.2: "20%", 1.0: "full"}
 
 @dataclass(frozen=True)
 class Published:
-    """One row of a paper.
+    """One row of a paper."""
 
-    Args:
-        method: Name and backbone.
-        numbers: By metric, named as our own.
-        setting: Supervision.
-        note: What makes it less comparable.
-    """
-
-    method: str
-    numbers: dict[str, float]
-    setting: str = "full"
-    note: str = ""
+    method: str  # name and backbone
+    numbers: dict[str, float]  # by metric, named as our own
+    setting: str = "full"  # supervision
+    note: str = ""  # what makes it less comparable
 
 
 _SEGMENTATION = ("miou", "acc")

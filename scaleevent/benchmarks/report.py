@@ -96,17 +96,11 @@ def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
 
 @dataclass
 class Submission:
-    """Writes flow predictions as the files that DSEC's server takes; `keep` of `evaluate`.
+    """Writes flow predictions as the files that DSEC's server takes; `keep` of `evaluate`."""
 
-    Args:
-        folder: For the files, a folder for each recording.
-        samples: Of the benchmark.
-        files: How many were written.
-    """
-
-    folder: Path
-    samples: LabelledSamples
-    files: int = 0
+    folder: Path  # for the files, a folder for each recording
+    samples: LabelledSamples  # of the benchmark
+    files: int = 0  # number of those written
 
     def __call__(self, one: EvalInput, prediction: np.ndarray) -> None:
         """Write a prediction where the benchmark asks for it; refuse one that leaves out pixels."""

@@ -26,21 +26,13 @@ SCENES_FOR_TRAINING = 0.7  # the first ones, in stores of rendered scenes older 
 
 @dataclass(frozen=True)
 class EvalSample:
-    """The ground truth of one pair, and where it is from.
+    """The ground truth of one pair, and where it is from."""
 
-    Args:
-        truth: Label on its own pixels, or None where it is not public.
-        recording: Its recording.
-        subset: Its part of the test set that is also reported on its own, such as day and night.
-        file_index: Name of its prediction in a submission, where the benchmark wants one.
-        where: For messages.
-    """
-
-    truth: GroundTruth | None
+    truth: GroundTruth | None  # label on its own pixels, or None where it is not public
     recording: str
-    subset: str
-    file_index: int | None
-    where: str
+    subset: str  # part of the test set that is also reported on its own, such as day and night
+    file_index: int | None  # name of its prediction in a submission, where the benchmark wants one
+    where: str  # for messages
 
 
 class LabelledSamples(Dataset[dict[str, Tensor]]):

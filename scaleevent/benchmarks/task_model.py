@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.registry import BENCHMARKS, WHOLE
 from scaleevent.config import benchmarks
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.config.downstream import FinetuneConfig
@@ -22,18 +22,12 @@ from scaleevent.training.tensors import check_kind, read_description
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from.
+    """What training starts from."""
 
-    Attributes:
-        decoder: On the encoder.
-        settings: How the input is made; `encoder.input` too.
-        loaded: What became of published decoder weights; None where none were named.
-        pretraining: Description of the encoder's checkpoint; empty if it is not one of ours.
-    """
-
-    decoder: Decoder
-    settings: InputSettings
-    loaded: Loaded | None
+    decoder: Decoder  # on the encoder
+    settings: InputSettings  # how the input is made; `encoder.input` too
+    loaded: Loaded | None  # what became of published decoder weights; None where none were named
+    # description of the encoder's checkpoint; empty if it is not one of ours
     pretraining: dict[str, Any]
 
     def describe(self) -> list[str]:
@@ -63,7 +57,7 @@ def task_model(cfg: FinetuneConfig) -> Start:
     known = pretraining.get("input") or {}
     normaliser = cfg.normaliser or known.get("normaliser", "minmax")
     bins = known.get("bins", 3)
-    settings = InputSettings(*size, encoder.patch, bins, normaliser, benchmark.stretch)
+    settings = InputSettings(*size, encoder.patch, bins, normaliser, WHOLE)
     encoder.input = settings
     torch.manual_seed(cfg.seed)
     decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)

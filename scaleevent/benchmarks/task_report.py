@@ -21,26 +21,15 @@ from scaleevent.system.reports import Report
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A trained and scored task model.
-
-    Args:
-        cfg: All settings.
-        command: `probe` or `finetune`.
-        start: The model, and what it started from.
-        samples: Of the benchmark.
-        train: Indices of the samples that were trained on.
-        test: Indices of the samples that were scored.
-        constant: The constant baseline, from the training labels.
-        evaluation: The scores.
-    """
+    """A trained and scored task model."""
 
     cfg: FinetuneConfig
-    command: str
-    start: Start
-    samples: LabelledSamples
-    train: np.ndarray
-    test: np.ndarray
-    constant: ConstantBaseline
+    command: str  # `probe` or `finetune`
+    start: Start  # the model, and what it started from
+    samples: LabelledSamples  # of the benchmark
+    train: np.ndarray  # indices of the samples that were trained on
+    test: np.ndarray  # indices of the samples that were scored
+    constant: ConstantBaseline  # from the training labels
     evaluation: Evaluation
 
     @property

@@ -26,20 +26,15 @@ from scaleevent.training.terms import Terms
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a file of published decoder weights.
+    """What became of a file of published decoder weights."""
 
-    Attributes:
-        layout: Whose names the file uses.
-        loaded: Own keys that took a value from the file.
-        fresh: Own keys that keep their random values, such as a class head for other classes.
-        unused: Keys of the file that have no place here, such as its image encoder.
-        notes: What a user should know, such as "class head re-initialised: 150 -> 11 classes".
-    """
-
-    layout: str
-    loaded: tuple[str, ...]
+    layout: str  # whose names the file uses
+    loaded: tuple[str, ...]  # own keys that took a value from the file
+    # own keys that keep their random values, such as a class head for other classes
     fresh: tuple[str, ...] = ()
+    # keys of the file that have no place here, such as its image encoder
     unused: tuple[str, ...] = ()
+    # what a user should know, such as "class head re-initialised: 150 -> 11 classes"
     notes: tuple[str, ...] = ()
 
 

@@ -176,16 +176,13 @@ def _size(
             hint="give features, out_channels and layers",
         )
     size = Size(features, tuple(out_channels), tuple(layers))
-    if size.features < 2 or len(size.out_channels) != LEVELS or min(size.out_channels) < 1:
+    lengths = {len(size.out_channels), len(size.layers)}
+    in_encoder = all(0 <= each < encoder.depth for each in size.layers)
+    if features < 2 or lengths != {LEVELS} or min(size.out_channels) < 1 or not in_encoder:
         raise ConfigError(
             "not the size of a depth decoder",
-            found=f"features {size.features}, out_channels {size.out_channels}",
-            expected=f"features >= 2 and {LEVELS} channel counts",
-        )
-    if len(size.layers) != LEVELS or not all(0 <= each < encoder.depth for each in size.layers):
-        raise ConfigError(
-            "not the layers of a depth decoder",
-            found=size.layers,
-            expected=f"{LEVELS} block numbers from 0 to {encoder.depth - 1}",
+            found=f"features {features}, out_channels {size.out_channels}, layers {size.layers}",
+            expected=f"features >= 2, {LEVELS} channel counts, "
+            f"{LEVELS} block numbers from 0 to {encoder.depth - 1}",
         )
     return size

@@ -35,15 +35,11 @@ ANNEALING_POWER = 0.9
 
 
 class Prediction(NamedTuple):
-    """The output of the queries, once for each prediction of a forward pass; the last one is final.
+    """The queries' output, once for each prediction of a forward pass; the last one is final."""
 
-    Attributes:
-        masks: (N, Q, h, w) float logits, four input pixels apart for patches of 8 or 16.
-        classes: (N, Q, K + 1) float logits; the last class means no object.
-    """
-
+    # (N, Q, h, w) float logits, four input pixels apart for patches of 8 or 16
     masks: tuple[Tensor, ...]
-    classes: tuple[Tensor, ...]
+    classes: tuple[Tensor, ...]  # (N, Q, K + 1) float logits; the last class means no object
 
 
 class ScaleBlock(nn.Module):

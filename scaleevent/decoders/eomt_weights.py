@@ -69,18 +69,12 @@ _DELTA_NORM = 0.05
 
 @dataclass(frozen=True)
 class Published:
-    """A file's tensors, sorted.
+    """A file's tensors, sorted."""
 
-    Attributes:
-        layout: Whose names the file uses.
-        head: The head's tensors under own names.
-        encoder: The image encoder's under names that `convert_weights` knows.
-        names: Own name (or "encoder.*", or empty for buffers) of every name in the file.
-    """
-
-    layout: Layout
-    head: dict[str, Tensor]
-    encoder: dict[str, Tensor]
+    layout: Layout  # whose names the file uses
+    head: dict[str, Tensor]  # the head's tensors under own names
+    encoder: dict[str, Tensor]  # the image encoder's under names that `convert_weights` knows
+    # own name (or "encoder.*", or empty for buffers) of every name in the file
     names: dict[str, str]
 
 
@@ -90,7 +84,8 @@ def sort_published(tensors: Mapping[str, Tensor], where: object = None) -> Publi
     Raises:
         CheckpointError: No known layout, or keys that have no place in it, all named.
     """
-    layouts = {_QUERIES[name] for name in map(_uncompiled, tensors) if name in _QUERIES}
+    plain = {name: name.replace("_orig_mod.", "") for name in tensors}  # without torch.compile's
+    layouts = {_QUERIES[name] for name in plain.values() if name in _QUERIES}
     if len(layouts) != 1:
         raise CheckpointError(
             "not the weights of an EoMT model",
@@ -99,7 +94,7 @@ def sort_published(tensors: Mapping[str, Tensor], where: object = None) -> Publi
             expected="the queries of one model, under one of " + ", ".join(_QUERIES),
         )
     layout = layouts.pop()
-    found = {name: _own_name(_uncompiled(name), layout) for name in tensors}
+    found = {name: _own_name(bare, layout) for name, bare in plain.items()}
     names = {name: own for name, own in found.items() if own is not None}
     if strange := sorted(found.keys() - names.keys()):
         raise CheckpointError(
@@ -207,11 +202,6 @@ def _is_delta(
     size = sum(found[name].square().sum() for name in common)
     distance = sum((found[name] - start[name]).square().sum() for name in common)
     return bool(size < distance)
-
-
-def _uncompiled(name: str) -> str:
-    """A key without what torch.compile puts into it."""
-    return name.replace("_orig_mod.", "")
 
 
 def _own_name(name: str, layout: Layout) -> str | None:

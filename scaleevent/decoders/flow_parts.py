@@ -29,16 +29,12 @@ Padding = tuple[int, int, int, int]  # left, right, top, bottom, as torch.nn.fun
 
 
 class Estimate(NamedTuple):
-    """One estimate of the flow.
+    """One estimate of the flow."""
 
-    Attributes:
-        flow: (N, 2, H, W) pixels right and down.
-        info: (N, 4, H, W) what the likelihood needs: the logits of a wide and a narrow Laplace
-            component, the log scale of the wide one before clamping, and a channel that is unused
-            because the scale of the narrow one is fixed.
-    """
-
-    flow: Tensor
+    flow: Tensor  # (N, 2, H, W) pixels right and down
+    # (N, 4, H, W) what the likelihood needs: the logits of a wide and a narrow Laplace component,
+    # the log scale of the wide one before clamping, and a channel that is unused because the scale
+    # of the narrow one is fixed
     info: Tensor
 
 

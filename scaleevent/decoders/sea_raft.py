@@ -49,24 +49,16 @@ REFINEMENTS = 2  # ConvNeXt blocks of the update
 
 @dataclass(frozen=True)
 class Size:
-    """Channels and depths of the network.
+    """Channels and depths of the network."""
 
-    Attributes:
-        dim: Channels of the recurrent state; matching features have twice as many.
-        stem: Channels after the first convolution of a branch.
-        stages: Channels of a branch's stages.
-        blocks: Blocks of a branch's stages.
-        levels: Scales of the correlation pyramid.
-        normalised: Whether matching features have mean 0 and deviation 1 over each frame. The
-            published networks do without. In a fresh network the mean, alike everywhere, drowns the
-            differences that make a correlation: some 300 steps teach it nothing otherwise.
-    """
-
-    dim: int
-    stem: int
-    stages: tuple[int, int, int]
-    blocks: tuple[int, int, int]
-    levels: int = 4
+    dim: int  # channels of the recurrent state; matching features have twice as many
+    stem: int  # channels after the first convolution of a branch
+    stages: tuple[int, int, int]  # channels of a branch's stages
+    blocks: tuple[int, int, int]  # blocks of a branch's stages
+    levels: int = 4  # scales of the correlation pyramid
+    # whether matching features have mean 0 and deviation 1 over each frame. The published networks
+    # do without. In a fresh network the mean, alike everywhere, drowns the differences that make a
+    # correlation: some 300 steps teach it nothing otherwise
     normalised: bool = False
 
 

@@ -42,21 +42,13 @@ FACTOR = 16  # sides of a padded input are multiples of it
 
 @dataclass(frozen=True)
 class Size:
-    """Channels and depths of the network.
+    """Channels and depths of the network."""
 
-    Attributes:
-        layers: Encoder blocks that the pyramid takes, from 0.
-        features: Channels of the pyramid.
-        channels: Channels of its levels before fusion.
-        stages: Channels of the convolutional branch.
-        refiner: The recurrent step.
-    """
-
-    layers: tuple[int, int, int, int]
-    features: int
-    channels: tuple[int, int, int, int]
-    stages: tuple[int, int, int, int]
-    refiner: RefinerSize
+    layers: tuple[int, int, int, int]  # encoder blocks that the pyramid takes, from 0
+    features: int  # channels of the pyramid
+    channels: tuple[int, int, int, int]  # of its levels before fusion
+    stages: tuple[int, int, int, int]  # channels of the convolutional branch
+    refiner: RefinerSize  # the recurrent step
 
 
 _STAGES = (64, 128, 256, 512)

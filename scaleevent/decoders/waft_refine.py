@@ -24,21 +24,14 @@ GRID = 8  # rows and columns that the position embedding is stored on
 
 @dataclass(frozen=True)
 class RefinerSize:
-    """Channels and depths of the refiner.
+    """Channels and depths of the refiner."""
 
-    Attributes:
-        width: Channels of a token.
-        heads: Attention heads of a block.
-        layers: The blocks whose tokens the head takes, from 0; the last is the depth.
-        features: Channels of the head's fused maps, and of the recurrent state.
-        channels: Channels of the head's four levels, finest first.
-    """
-
-    width: int
-    heads: int
+    width: int  # channels of a token
+    heads: int  # attention heads of a block
+    # the blocks whose tokens the head takes, from 0; the last is the depth
     layers: tuple[int, int, int, int]
-    features: int
-    channels: tuple[int, int, int, int]
+    features: int  # channels of the head's fused maps, and of the recurrent state
+    channels: tuple[int, int, int, int]  # channels of the head's four levels, finest first
 
 
 class RefinerHead(nn.Module):

@@ -32,19 +32,12 @@ EPSILON = 1e-5  # added by the references in divisions by the number of pixels
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the formulas need of n pixels, each (n,) float64.
+    """What the formulas need of n pixels, each (n,) float64."""
 
-    Attributes:
-        error: |f - g| in pixels.
-        length: |f|.
-        true_length: |g|.
-        angle: Radians between (f, 1) and (g, 1), the angular error of Barron et al. 1994.
-    """
-
-    error: np.ndarray
-    length: np.ndarray
-    true_length: np.ndarray
-    angle: np.ndarray
+    error: np.ndarray  # |f - g| in pixels
+    length: np.ndarray  # |f|
+    true_length: np.ndarray  # |g|
+    angle: np.ndarray  # radians between (f, 1) and (g, 1), the angular error of Barron et al. 1994
 
     @classmethod
     def between(cls, f: np.ndarray, g: np.ndarray) -> Pixels:

@@ -20,16 +20,12 @@ WORST_ERROR = 0.5  # relative error that is drawn brightest
 
 @dataclass(frozen=True)
 class Depth(Task):
-    """Metres; NaN where unknown.
+    """Metres; NaN where unknown."""
 
-    Args:
-        max_depth: Farthest depth that counts, metres.
-        crop: Rows and columns of the middle of the label that is scored; None scores all of it.
-        alignment: How a prediction is fitted to its frame's ground truth before it is scored.
-    """
-
-    max_depth: float = depth_metrics.MAX_DEPTH_M
+    max_depth: float = depth_metrics.MAX_DEPTH_M  # farthest depth that counts, metres
+    # rows and columns of the middle of the label that is scored; None scores all of it
     crop: tuple[int, int] | None = None
+    # how a prediction is fitted to its frame's ground truth before it is scored
     alignment: depth_metrics.Alignment = "none"
     name = "depth"
     label = "depth"

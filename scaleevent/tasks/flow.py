@@ -17,13 +17,9 @@ TABLE = ("epe", "1pe", "2pe", "3pe", "fl_all", "ae")
 
 @dataclass(frozen=True)
 class Flow(Task):
-    """Pixels right and down; NaN where unknown.
+    """Pixels right and down; NaN where unknown."""
 
-    Args:
-        recordings: Those whose end-point error is also reported on its own.
-    """
-
-    recordings: tuple[str, ...] = ()
+    recordings: tuple[str, ...] = ()  # those whose end-point error is also reported on its own
     name = "flow"
     label = "flow"
     frames = 2

@@ -20,15 +20,10 @@ WRONG, RIGHT = (215, 38, 30), (235, 235, 235)
 
 @dataclass(frozen=True, eq=False)
 class Segmentation(Task):
-    """One of some classes a pixel; `IGNORE` does not count.
+    """One of some classes a pixel; `IGNORE` does not count."""
 
-    Args:
-        classes: Names by id.
-        palette: Colours of the classes, (K, 3) uint8.
-    """
-
-    classes: tuple[str, ...]
-    palette: np.ndarray
+    classes: tuple[str, ...]  # names by id
+    palette: np.ndarray  # their colours, (K, 3) uint8
     name = "segmentation"
     label = "semantics"
     headline = "miou"

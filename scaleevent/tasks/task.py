@@ -18,17 +18,11 @@ Result = dict[str, Any]  # metric names to numbers or lists of them
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A label on its own pixels, within the input's field of view.
+    """A label on its own pixels, within the input's field of view."""
 
-    Args:
-        values: As in the store.
-        events: (h, w) bool, pixels with at least one event.
-        where: For messages.
-    """
-
-    values: np.ndarray
-    events: np.ndarray
-    where: str
+    values: np.ndarray  # as in the store
+    events: np.ndarray  # (h, w) bool, pixels with at least one event
+    where: str  # for messages
 
 
 class Task(ABC):
