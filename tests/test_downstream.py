@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused(place, capsys):
         f"eval street-depth {encoder} {data}": "scaleevent probe",
         f"eval street-flow {task} {data}": "another task",
         f"eval street-depth {task} {data} --submission x": "dsec-flow",
-        f"finetune street-depth {task} {data} {new}": "not an encoder",
+        f"finetune street-depth {task} {data} {new}": "another kind of checkpoint",
         f"finetune dsec-depth {encoder} {data} {new}": "not of dsec-depth",
         f"finetune dsec-depth {encoder} {new}": "prepare dsec-depth",
         f"finetune street-depth {encoder} {data} {new} --decoder eomt": "for another task",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,49 +23,30 @@ BASELINE_LABELS = 200  # training labels that the constant baseline is taken fro
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metric of a model, and what did not count.
+    """The metric of a model, and what did not count."""
 
-    Args:
-        result: From the task.
-        samples: How many were scored.
-        unlabelled: How many have no label here.
-        subsets: The same of parts of the test set, such as day and night.
-    """
-
-    result: Result
-    samples: int
-    unlabelled: int
-    subsets: dict[str, Result]
+    result: Result  # from the task
+    samples: int  # number that were scored
+    unlabelled: int  # number without a label here
+    subsets: dict[str, Result]  # results of parts of the test set, such as day and night
 
 
 @dataclass(frozen=True)
 class EvalInput:
-    """A sample to be predicted and scored.
-
-    Args:
-        index: Its index.
-        inputs: Of the decoder by name, each (3, H, W) float32.
-        sample: Its ground truth, and where it is from.
-        size: Rows and columns of the prediction.
-    """
+    """A sample to be predicted and scored."""
 
     index: int
-    inputs: dict[str, Tensor]
-    sample: EvalSample
-    size: tuple[int, int]
+    inputs: dict[str, Tensor]  # of the decoder by name, each (3, H, W) float32
+    sample: EvalSample  # its ground truth, and where it is from
+    size: tuple[int, int]  # rows and columns of the prediction
 
 
 @dataclass(frozen=True)
 class EvalInputs(Dataset[EvalInput]):
-    """Samples by index, as `predict` takes them.
-
-    Args:
-        samples: Where they come from.
-        at_input_size: Predict on the input's grid instead of the label's own pixels.
-    """
+    """Samples by index, as `predict` takes them."""
 
     samples: LabelledSamples
-    at_input_size: bool = False
+    at_input_size: bool = False  # predict on the input's grid instead of the label's own pixels
 
     def __getitem__(self, index: int) -> EvalInput:
         settings = self.samples.settings
@@ -108,11 +88,10 @@ def evaluate(
         DataError: As the task's metric; no sample has a label.
     """
     groups = [list(indices[i : i + batch]) for i in range(0, len(indices), batch)]
+    own = groups[ranks.rank :: ranks.world]
     scored: list[tuple[int, State, str, str]] = []
     unlabelled = 0
-    inputs = EvalInputs(samples, at_input_size)
-    own = groups[ranks.rank :: ranks.world]
-    for group in load_batches(inputs, own, workers, collate=list):
+    for group in load_batches(EvalInputs(samples, at_input_size), own, workers, collate=list):
         for one, prediction in predict(decoder, group, windows):
             if keep is not None:
                 keep(one, prediction)
@@ -133,9 +112,8 @@ def evaluate(
         own = [one for one in everything if subset in (None, one[3])]
         return samples.task.compute([one[1] for one in own], [one[2] for one in own])
 
-    subsets = sorted({one[3] for one in everything} - {""})
-    results = {subset: compute(subset) for subset in subsets}
-    return Evaluation(compute(), len(everything), unlabelled, results)
+    subsets = {name: compute(name) for name in sorted({one[3] for one in everything} - {""})}
+    return Evaluation(compute(), len(everything), unlabelled, subsets)
 
 
 @torch.no_grad()
@@ -160,15 +138,10 @@ def predict(
 
 @dataclass(frozen=True)
 class ConstantBaseline:
-    """The best constant prediction, which does not depend on the events.
+    """The best constant prediction, which does not depend on the events."""
 
-    Args:
-        name: Its row in a result table.
-        constant: What it predicts everywhere, see `Task.constant_prediction`.
-    """
-
-    name: str
-    constant: Any
+    name: str  # its row in a result table
+    constant: np.generic  # what it predicts everywhere
 
     @classmethod
     def of(cls, samples: LabelledSamples, train: Sequence[int]) -> ConstantBaseline:
@@ -188,20 +161,14 @@ class ConstantBaseline:
         for index in test:
             sample = samples.eval_sample(int(index))
             if sample.truth is not None:
-                height, width = sample.truth.values.shape[-2:]
-                constant = task.constant_prediction(self.constant, (height, width))
-                states.append(task.update(constant, sample.truth))
+                everywhere = np.full(sample.truth.values.shape, self.constant)
+                states.append(task.update(everywhere, sample.truth))
                 recordings.append(sample.recording)
         return task.compute(states, recordings)
 
 
 def check_fits(decoder: Decoder, task: Task, where: object) -> InputSettings:
-    """The input of a decoder that was trained for a task.
-
-    Args:
-        decoder: From a checkpoint.
-        task: Of the benchmark.
-        where: The checkpoint.
+    """The input of a decoder that was trained for a task; `where` names its checkpoint.
 
     Raises:
         ConfigError: It is for another task or other classes, or its input is not known.
@@ -214,9 +181,8 @@ def check_fits(decoder: Decoder, task: Task, where: object) -> InputSettings:
     found, expected = (one.get("classes") for one in (decoder.settings, task.decoder_settings))
     if found != expected:
         raise ConfigError(
-            "the checkpoint has other classes",
-            where=where, found=f"{found} classes", expected=expected,
-        )  # fmt: skip
+            "the checkpoint has other classes", where=where, found=found, expected=expected
+        )
     if decoder.encoder.input is None:
         raise ConfigError("the checkpoint does not say how its input is made", where=where)
     return decoder.encoder.input
@@ -229,7 +195,7 @@ def refuse_leaks(
     allowed: bool,
     where: object,
 ) -> list[str]:
-    """Look for test recordings in what a model has seen.
+    """Refuse a model that has seen test recordings, or give notes of them for the report.
 
     Args:
         seen: Recordings by how they were seen, such as "pretrained on".
@@ -237,9 +203,6 @@ def refuse_leaks(
         test: Indices of the test samples.
         allowed: Note it instead of refusing.
         where: The checkpoint.
-
-    Returns:
-        Notes for the report.
 
     Raises:
         ConfigError: There are some, and they are not allowed.

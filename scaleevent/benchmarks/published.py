@@ -15,46 +15,31 @@ FRACTIONS = {0.01: "1%", 0.05: "5%", 0.1: "10%", 0.2: "20%", 1.0: "full"}
 
 @dataclass(frozen=True)
 class Published:
-    """One row of a paper.
+    """One row of a paper."""
 
-    Args:
-        method: Name and backbone.
-        numbers: By metric, named as our own.
-        setting: Supervision.
-        note: What makes it less comparable.
-    """
-
-    method: str
-    numbers: dict[str, float]
-    setting: str = "full"
-    note: str = ""
-
-
-def _full(keys: tuple[str, ...], rows: dict[str, tuple[float | None, ...]]) -> list[Published]:
-    """Rows of full supervision; None where a paper does not say."""
-    return [
-        Published(name, {k: v for k, v in zip(keys, row, strict=True) if v is not None})
-        for name, row in rows.items()
-    ]
-
-
-def _few(key: str, rows: dict[str, tuple[float, ...]]) -> list[Published]:
-    """Rows of probe, 1 %, 5 %, 10 %, 20 %."""
-    settings = ("probe", "1%", "5%", "10%", "20%")
-    return [
-        Published(name, {key: value}, setting)
-        for name, row in rows.items()
-        for setting, value in zip(settings, row, strict=True)
-    ]
+    method: str  # name and backbone
+    numbers: dict[str, float]  # by metric, named as our own
+    setting: str = "full"  # supervision
+    note: str = ""  # what makes it less comparable
 
 
 _SEGMENTATION = ("miou", "acc")
 _DEPTH = ("d1", "d2", "d3", "abs_rel", "rmse", "rmse_log")
+# EPE of indoor_flying1, 2, 3; the mean of the three is ours to take
+_FLYING = ("epe indoor_flying1", "epe indoor_flying2", "epe indoor_flying3")
+_METRICS: dict[str, tuple[str, ...]] = {
+    "dsec-semantic": _SEGMENTATION,
+    "ddd17-seg": _SEGMENTATION,
+    "dsec-depth": _DEPTH,
+    "mvsec-depth": _DEPTH,
+    "mvsec-flow": _FLYING,
+}
 _ZERO_SHOT = "zero-shot, trained on synthetic data"
+_NOTES = {("dsec-depth", "EReFormer"): _ZERO_SHOT, ("dsec-depth", "E2Depth"): _ZERO_SHOT}
 
-_DSEC_SEMANTIC = _full(
-    _SEGMENTATION,
-    {
+# Full supervision, a value for each of `_METRICS`; None where a paper does not say.
+_FULL: dict[str, dict[str, tuple[float | None, ...]]] = {
+    "dsec-semantic": {
         "ScaleEvent ViT-S": (61.12, 90.76),
         "ScaleEvent ViT-B": (64.93, 92.00),
         "ScaleEvent ViT-L": (69.65, 93.10),
@@ -75,21 +60,7 @@ _DSEC_SEMANTIC = _full(
         "ESS": (45.38, 84.17),
         "E2VID": (44.08, 80.06),
     },
-) + _few(
-    "miou",
-    {
-        "ScaleEvent ViT-S": (55.46, 52.97, 56.55, 58.96, 60.20),
-        "ScaleEvent ViT-B": (58.42, 54.37, 62.87, 63.88, 64.15),
-        "ScaleEvent ViT-L": (61.29, 59.73, 68.03, 68.51, 69.25),
-        "OpenESS": (44.26, 41.41, 44.97, 46.25, 48.28),
-        "FC-CLIP": (43.00, 39.12, 43.71, 44.09, 47.77),
-        "MaskCLIP": (33.08, 33.89, 37.03, 38.83, 42.40),
-    },
-)
-
-_DDD17 = _full(
-    _SEGMENTATION,
-    {
+    "ddd17-seg": {
         "ScaleEvent ViT-S": (59.64, 91.39),
         "ScaleEvent ViT-B": (62.81, 92.21),
         "ScaleEvent ViT-L": (65.08, 92.62),
@@ -113,54 +84,17 @@ _DDD17 = _full(
         "ESS": (53.09, 88.43),
         "E2VID": (48.47, 85.84),
     },
-) + _few(
-    "miou",
-    {
-        "ScaleEvent ViT-S": (55.64, 53.87, 54.36, 57.29, 58.37),
-        "ScaleEvent ViT-B": (57.87, 57.23, 59.54, 61.45, 62.06),
-        "ScaleEvent ViT-L": (60.30, 59.23, 62.52, 63.71, 64.43),
-        "OpenESS": (55.61, 57.58, 59.07, 61.03, 61.78),
-        "FC-CLIP": (54.07, 56.38, 58.50, 60.05, 60.85),
-        "MaskCLIP": (31.91, 53.91, 56.27, 59.32, 59.97),
+    "dsec-depth": {
+        "ScaleEvent ViT-S": (0.824, 0.965, 0.993, 0.131, 4.564, 0.184),
+        "ScaleEvent ViT-B": (0.872, 0.978, 0.996, 0.109, 4.032, 0.158),
+        "ScaleEvent ViT-L": (0.896, 0.983, 0.997, 0.101, 3.694, 0.144),
+        "DepthAnyEvent-R ViT-S": (0.691, 0.930, 0.981, 0.191, 8.880, 0.266),
+        "ECDDP ViT-S": (0.545, 0.857, 0.959, 0.263, 9.477, 0.294),
+        "ECDP ViT-S": (0.528, 0.818, 0.938, 0.324, 11.473, 0.376),
+        "EReFormer": (0.524, 0.824, 0.945, 0.297, 11.608, 0.334),
+        "E2Depth": (0.409, 0.719, 0.891, 0.395, 13.258, 0.412),
     },
-)
-
-_DSEC_DEPTH = [
-    *_full(
-        _DEPTH,
-        {
-            "ScaleEvent ViT-S": (0.824, 0.965, 0.993, 0.131, 4.564, 0.184),
-            "ScaleEvent ViT-B": (0.872, 0.978, 0.996, 0.109, 4.032, 0.158),
-            "ScaleEvent ViT-L": (0.896, 0.983, 0.997, 0.101, 3.694, 0.144),
-            "DepthAnyEvent-R ViT-S": (0.691, 0.930, 0.981, 0.191, 8.880, 0.266),
-            "ECDDP ViT-S": (0.545, 0.857, 0.959, 0.263, 9.477, 0.294),
-            "ECDP ViT-S": (0.528, 0.818, 0.938, 0.324, 11.473, 0.376),
-        },
-    ),
-    Published(
-        "EReFormer",
-        dict(zip(_DEPTH, (0.524, 0.824, 0.945, 0.297, 11.608, 0.334), strict=True)),
-        note=_ZERO_SHOT,
-    ),
-    Published(
-        "E2Depth",
-        dict(zip(_DEPTH, (0.409, 0.719, 0.891, 0.395, 13.258, 0.412), strict=True)),
-        note=_ZERO_SHOT,
-    ),
-    *_few(
-        "rmse",
-        {
-            "ScaleEvent ViT-S": (4.861, 4.983, 4.751, 4.728, 4.694),
-            "ScaleEvent ViT-B": (4.352, 4.471, 4.264, 4.192, 4.154),
-            "ScaleEvent ViT-L": (3.857, 3.984, 3.841, 3.759, 3.723),
-            "DepthAnyEvent-R": (10.584, 10.347, 9.898, 9.534, 9.065),
-        },
-    ),
-]
-
-_MVSEC_DEPTH = _full(
-    _DEPTH,
-    {
+    "mvsec-depth": {
         "ScaleEvent ViT-S": (0.577, 0.800, 0.914, 0.289, 6.145, 0.378),
         "ScaleEvent ViT-B": (0.594, 0.811, 0.922, 0.280, 5.891, 0.364),
         "ScaleEvent ViT-L": (0.625, 0.834, 0.934, 0.268, 5.554, 0.343),
@@ -170,21 +104,7 @@ _MVSEC_DEPTH = _full(
         "ECDP ViT-S": (0.476, 0.772, 0.863, 0.496, 7.680, 0.506),
         "EReFormer": (0.391, 0.652, 0.810, 0.551, 8.373, 0.523),
     },
-) + _few(
-    "rmse",
-    {
-        "ScaleEvent ViT-S": (6.756, 6.930, 6.712, 6.477, 6.352),
-        "ScaleEvent ViT-B": (6.392, 6.546, 6.339, 6.012, 5.908),
-        "ScaleEvent ViT-L": (5.884, 5.975, 5.855, 5.724, 5.673),
-        "DepthAnyEvent-R": (7.473, 7.542, 7.261, 6.794, 6.637),
-    },
-)
-
-# EPE of indoor_flying1, 2, 3; the mean of the three is ours to take
-_FLYING = ("epe indoor_flying1", "epe indoor_flying2", "epe indoor_flying3")
-_MVSEC_FLOW = _full(
-    _FLYING,
-    {
+    "mvsec-flow": {
         "ScaleEvent ViT-S": (0.29, 0.38, 0.40),
         "ScaleEvent ViT-B": (0.28, 0.38, 0.39),
         "ScaleEvent ViT-L": (0.27, 0.37, 0.39),
@@ -197,15 +117,61 @@ _MVSEC_FLOW = _full(
         "DCEIFlow": (0.75, 1.39, 1.13),
         "EST": (1.24, 2.05, 1.71),
     },
-)
-
-PUBLISHED: dict[str, list[Published]] = {
-    "dsec-semantic": _DSEC_SEMANTIC,
-    "ddd17-seg": _DDD17,
-    "dsec-depth": _DSEC_DEPTH,
-    "mvsec-depth": _MVSEC_DEPTH,
-    "mvsec-flow": _MVSEC_FLOW,
 }
+
+# By benchmark and metric: probe, 1%, 5%, 10%, 20%.
+_FEW: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {
+    ("dsec-semantic", "miou"): {
+        "ScaleEvent ViT-S": (55.46, 52.97, 56.55, 58.96, 60.20),
+        "ScaleEvent ViT-B": (58.42, 54.37, 62.87, 63.88, 64.15),
+        "ScaleEvent ViT-L": (61.29, 59.73, 68.03, 68.51, 69.25),
+        "OpenESS": (44.26, 41.41, 44.97, 46.25, 48.28),
+        "FC-CLIP": (43.00, 39.12, 43.71, 44.09, 47.77),
+        "MaskCLIP": (33.08, 33.89, 37.03, 38.83, 42.40),
+    },
+    ("ddd17-seg", "miou"): {
+        "ScaleEvent ViT-S": (55.64, 53.87, 54.36, 57.29, 58.37),
+        "ScaleEvent ViT-B": (57.87, 57.23, 59.54, 61.45, 62.06),
+        "ScaleEvent ViT-L": (60.30, 59.23, 62.52, 63.71, 64.43),
+        "OpenESS": (55.61, 57.58, 59.07, 61.03, 61.78),
+        "FC-CLIP": (54.07, 56.38, 58.50, 60.05, 60.85),
+        "MaskCLIP": (31.91, 53.91, 56.27, 59.32, 59.97),
+    },
+    ("dsec-depth", "rmse"): {
+        "ScaleEvent ViT-S": (4.861, 4.983, 4.751, 4.728, 4.694),
+        "ScaleEvent ViT-B": (4.352, 4.471, 4.264, 4.192, 4.154),
+        "ScaleEvent ViT-L": (3.857, 3.984, 3.841, 3.759, 3.723),
+        "DepthAnyEvent-R": (10.584, 10.347, 9.898, 9.534, 9.065),
+    },
+    ("mvsec-depth", "rmse"): {
+        "ScaleEvent ViT-S": (6.756, 6.930, 6.712, 6.477, 6.352),
+        "ScaleEvent ViT-B": (6.392, 6.546, 6.339, 6.012, 5.908),
+        "ScaleEvent ViT-L": (5.884, 5.975, 5.855, 5.724, 5.673),
+        "DepthAnyEvent-R": (7.473, 7.542, 7.261, 6.794, 6.637),
+    },
+}
+
+
+def _rows(benchmark: str, keys: tuple[str, ...]) -> list[Published]:
+    full = [
+        Published(
+            method,
+            {key: value for key, value in zip(keys, row, strict=True) if value is not None},
+            note=_NOTES.get((benchmark, method), ""),
+        )
+        for method, row in _FULL[benchmark].items()
+    ]
+    settings = ("probe", "1%", "5%", "10%", "20%")
+    return full + [
+        Published(method, {key: value}, setting)
+        for (name, key), rows in _FEW.items()
+        if name == benchmark
+        for method, row in rows.items()
+        for setting, value in zip(settings, row, strict=True)
+    ]
+
+
+PUBLISHED: dict[str, list[Published]] = {name: _rows(name, keys) for name, keys in _METRICS.items()}
 
 
 def comparable(benchmark: str, setting: str, rivals: int = 3) -> list[Published]:

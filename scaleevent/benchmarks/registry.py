@@ -20,21 +20,12 @@ WHOLE = 0.05  # labels whose aspect ratio is this close to the input's are scale
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark.
+    """One benchmark."""
 
-    Args:
-        task: What is predicted and how it is measured.
-        size: Rows and columns of the network's input.
-        stretch: Of `Fit`.
-        notes: Where the protocol differs from others, or is not published.
-        eval_split: The part of the data that is scored: `validation` where test labels are not
-            public.
-    """
-
-    task: Task
-    size: tuple[int, int]
-    stretch: float = WHOLE
-    notes: tuple[str, ...] = ()
+    task: Task  # what is predicted and how it is measured
+    size: tuple[int, int]  # rows and columns of the network's input
+    notes: tuple[str, ...] = ()  # where the protocol differs from others, or is not published
+    # the part of the data that is scored: `validation` where test labels are not public
     eval_split: str = "test"
 
 

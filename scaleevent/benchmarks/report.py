@@ -38,22 +38,16 @@ def draw_rows(
         voxel = shard.voxel(row, samples.settings.bins)
         fit = samples.settings.fit(*voxel.shape[1:])
         events = draw_voxel(fit.crop_array(voxel))
-        encoded = shard.image(row)
         image = np.full_like(events, 255)
-        if encoded:
-            decoded = decode_image(encoded).transpose(2, 0, 1)
-            image = fit.crop_array(decoded).transpose(1, 2, 0)
+        if encoded := shard.image(row):
+            image = fit.crop_array(decode_image(encoded).transpose(2, 0, 1)).transpose(1, 2, 0)
         rows.append([image, events, *samples.task.draw(prediction, one.sample.truth.values)])
     if rows:
         save_picture(path, panel(COLUMNS, rows))
 
 
 def result_table(
-    benchmark: str,
-    task: Task,
-    setting: str,
-    evaluation: Evaluation,
-    baselines: dict[str, Result],
+    benchmark: str, task: Task, setting: str, evaluation: Evaluation, baselines: dict[str, Result]
 ) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
     """Columns and rows of a result table: ours by variant, constant baselines, and published ones.
 
@@ -81,11 +75,8 @@ def result_table(
 
 def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
     """What did not count, for the report."""
-    empty = task.empty(evaluation.result) if evaluation.samples else 0
-    found = {
-        "without a public label": evaluation.unlabelled,
-        "without a pixel that counts": empty,
-    }
+    empty = evaluation.result[task.empty] if evaluation.samples else 0
+    found = {"without a public label": evaluation.unlabelled, "without a pixel that counts": empty}
     return [f"{count:,} test samples {what}" for what, count in found.items() if count]
 
 
@@ -105,17 +96,11 @@ def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
 
 @dataclass
 class Submission:
-    """Writes flow predictions as the files that DSEC's server takes; `keep` of `evaluate`.
+    """Writes flow predictions as the files that DSEC's server takes; `keep` of `evaluate`."""
 
-    Args:
-        folder: For the files, a folder for each recording.
-        samples: Of the benchmark.
-        files: How many were written.
-    """
-
-    folder: Path
-    samples: LabelledSamples
-    files: int = 0
+    folder: Path  # for the files, a folder for each recording
+    samples: LabelledSamples  # of the benchmark
+    files: int = 0  # number of those written
 
     def __call__(self, one: EvalInput, prediction: np.ndarray) -> None:
         """Write a prediction where the benchmark asks for it; refuse one that leaves out pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
+from scaleevent.grids.geometry import Fit
 from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.samples import PairSamples
@@ -25,21 +26,13 @@ SCENES_FOR_TRAINING = 0.7  # the first ones, in stores of rendered scenes older 
 
 @dataclass(frozen=True)
 class EvalSample:
-    """The ground truth of one pair, and where it is from.
+    """The ground truth of one pair, and where it is from."""
 
-    Args:
-        truth: Label on its own pixels, or None where it is not public.
-        recording: Its recording.
-        subset: Its part of the test set that is also reported on its own, such as day and night.
-        file_index: Name of its prediction in a submission, where the benchmark wants one.
-        where: For messages.
-    """
-
-    truth: GroundTruth | None
+    truth: GroundTruth | None  # label on its own pixels, or None where it is not public
     recording: str
-    subset: str
-    file_index: int | None
-    where: str
+    subset: str  # part of the test set that is also reported on its own, such as day and night
+    file_index: int | None  # name of its prediction in a submission, where the benchmark wants one
+    where: str  # for messages
 
 
 class LabelledSamples(Dataset[dict[str, Tensor]]):
@@ -73,13 +66,9 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
         Raises:
             DataError: There is none, or it is on other pixels than the events.
         """
-        shard, row = self.pairs.shard(index)
-        label = shard.label(self.task.label, row)
-        where = f"{shard.path}, pair {row}"
-        if label is None:
+        values, fit, where = self._label(*self.pairs.shard(index))
+        if values is None:
             raise DataError(f"a pair without {self.task.label}", where=where)
-        fit = self.settings.fit(*self._sensor(shard, row))
-        values = self._on_sensor(label.values, shard, row, where)
         return torch.from_numpy(self.task.target(values, fit, where))
 
     def inputs(self, index: int) -> dict[str, Tensor]:
@@ -90,11 +79,8 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
             events, window = self._after(shard, row)
             found["after"] = voxelize(events, window, self.settings.bins)
         fit = self.settings.fit(*self._sensor(shard, row))
-        normaliser = self.settings.normaliser
-        return {
-            name: torch.from_numpy(voxel_input(voxel, fit, normaliser))
-            for name, voxel in found.items()
-        }
+        made = {n: voxel_input(v, fit, self.settings.normaliser) for n, v in found.items()}
+        return {name: torch.from_numpy(values) for name, values in made.items()}
 
     def eval_sample(self, index: int, at_input_size: bool = False) -> EvalSample:
         """Everything about a pair that an evaluation needs except the network's input.
@@ -104,16 +90,13 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
             at_input_size: Give the truth on the input's grid, as in training.
         """
         shard, row = self.pairs.shard(index)
-        label = shard.label(self.task.label, row)
-        where = f"{shard.path}, pair {row}"
-        store, row_of_store = self.pairs.locate(index)
-        recording = str(self.pairs.stores[store].recordings[row_of_store])
+        values, fit, where = self._label(shard, row)
+        store, inside = self.pairs.locate(index)
+        recording = str(self.pairs.stores[store].recordings[inside])
         origin = shard.provenance(row)
         named = recording, origin.get("subset", ""), origin.get("file_index"), where
-        if label is None:
+        if values is None:
             return EvalSample(None, *named)
-        fit = self.settings.fit(*self._sensor(shard, row))
-        values = self._on_sensor(label.values, shard, row, where)
         seen = self._event_pixels(shard, row)
         if at_input_size:
             truth = GroundTruth(self.task.target(values, fit, where), nearest(seen, fit), where)
@@ -123,8 +106,7 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
 
     def size(self, index: int) -> tuple[int, int]:
         """Rows and columns of a pair's native pixels that the input shows."""
-        shard, row = self.pairs.shard(index)
-        return self.settings.fit(*self._sensor(shard, row)).crop[2:]
+        return self.settings.fit(*self.sensor(index)).crop[2:]
 
     def recordings(self, indices: np.ndarray) -> set[str]:
         """The recordings that samples are from."""
@@ -134,11 +116,11 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
     def identity(self, index: int) -> dict[str, Any]:
         """Which pair this is, for the list of a subset."""
         shard, row = self.pairs.shard(index)
-        number, row_of_store = self.pairs.locate(index)
+        number, inside = self.pairs.locate(index)
         store = self.pairs.stores[number]
         return {
             "store": store.fingerprint,
-            "recording": str(store.recordings[row_of_store]),
+            "recording": str(store.recordings[inside]),
             "image_us": int(shard.rows("image_us")[row]),
         }
 
@@ -150,16 +132,18 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
         height, width = shard.rows("sensor")[row]
         return int(height), int(width)
 
-    def _on_sensor(self, values: np.ndarray, shard: Shard, row: int, where: str) -> np.ndarray:
-        sensor = self._sensor(shard, row)
-        if values.shape[-2:] != sensor:
+    def _label(self, shard: Shard, row: int) -> tuple[np.ndarray | None, Fit, str]:
+        """The label on the events' pixels, how it fits the input, and where it is, for messages."""
+        sensor, label = self._sensor(shard, row), shard.label(self.task.label, row)
+        values, where = None if label is None else label.values, f"{shard.path}, pair {row}"
+        if values is not None and values.shape[-2:] != sensor:
             raise DataError(
                 "label and events differ in size",
                 where=where,
                 found=f"label {values.shape[-2]}x{values.shape[-1]}",
                 expected=f"{sensor[0]}x{sensor[1]}",
             )
-        return values
+        return values, self.settings.fit(*sensor), where
 
     def _after(self, shard: Shard, row: int) -> tuple[Events, Any]:
         found = shard.after(row)
@@ -179,8 +163,7 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
         return seen
 
 
-@dataclass(frozen=True)
-class BenchmarkSplit:
+class BenchmarkSplit(NamedTuple):
     """Sample indices of a benchmark, in the stores' order: to train on, and to be scored."""
 
     train: np.ndarray
@@ -191,11 +174,7 @@ def benchmark_split(samples: LabelledSamples, scored: str = "test") -> Benchmark
     """The published split, which `prepare` wrote beside every recording.
 
     Older stores of rendered scenes, which are numbered and each a recording, have none: there the
-    first 70 % train and the rest test, as in the newer ones.
-
-    Args:
-        samples: All of the benchmark.
-        scored: Name of the part that is scored.
+    first 70 % train and the rest test, as in the newer ones. `scored` names the part to be scored.
 
     Raises:
         DataError: Recordings without a split.

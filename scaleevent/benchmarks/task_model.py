@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.registry import BENCHMARKS, WHOLE
 from scaleevent.config import benchmarks
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.config.downstream import FinetuneConfig
@@ -16,25 +16,18 @@ from scaleevent.decoders import build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.weights import read_tensors
-from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.training.tensors import HINTS, read_description
+from scaleevent.training.tensors import check_kind, read_description
 
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from.
+    """What training starts from."""
 
-    Attributes:
-        decoder: On the encoder.
-        settings: How the input is made; `encoder.input` too.
-        loaded: What became of published decoder weights; None where none were named.
-        pretraining: Description of the encoder's checkpoint; empty if it is not one of ours.
-    """
-
-    decoder: Decoder
-    settings: InputSettings
-    loaded: Loaded | None
+    decoder: Decoder  # on the encoder
+    settings: InputSettings  # how the input is made; `encoder.input` too
+    loaded: Loaded | None  # what became of published decoder weights; None where none were named
+    # description of the encoder's checkpoint; empty if it is not one of ours
     pretraining: dict[str, Any]
 
     def describe(self) -> list[str]:
@@ -53,8 +46,8 @@ def task_model(cfg: FinetuneConfig) -> Start:
     """Build encoder and decoder; what is random depends on the seed alone.
 
     Raises:
-        ConfigError: The checkpoint is not an encoder, or does not fit decoder or input size.
-        CheckpointError: Weights that cannot be used.
+        ConfigError: The checkpoint does not fit decoder or input size.
+        CheckpointError: Not an encoder, or weights that cannot be used.
     """
     torch.manual_seed(cfg.seed)
     encoder, pretraining = _encoder(cfg)
@@ -63,16 +56,14 @@ def task_model(cfg: FinetuneConfig) -> Start:
     encoder.grid(*size)
     known = pretraining.get("input") or {}
     normaliser = cfg.normaliser or known.get("normaliser", "minmax")
-    settings = InputSettings(
-        *size, encoder.patch, known.get("bins", 3), normaliser, benchmark.stretch
-    )
+    bins = known.get("bins", 3)
+    settings = InputSettings(*size, encoder.patch, bins, normaliser, WHOLE)
     encoder.input = settings
     torch.manual_seed(cfg.seed)
     decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)
-    if cfg.decoder_weights is None:
-        return Start(decoder, settings, None, pretraining)
-    tensors, _ = read_tensors(cfg.decoder_weights)
-    loaded = decoder.load_published(tensors, cfg.decoder_weights)
+    loaded = None
+    if cfg.decoder_weights is not None:
+        loaded = decoder.load_published(read_tensors(cfg.decoder_weights)[0], cfg.decoder_weights)
     return Start(decoder, settings, loaded, pretraining)
 
 
@@ -82,13 +73,8 @@ def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
         small = benchmarks.BENCHMARKS[cfg.benchmark].embedded
         arch = cfg.arch or ("tiny" if small else DEFAULT_ARCHITECTURE)
         return Encoder(ARCHS[arch]), {}
-    description = read_description(Path(cfg.checkpoint)) or {}
-    kind = description.get("kind", "encoder")
-    if kind != "encoder":
-        raise ConfigError(
-            "this checkpoint is not an encoder",
-            where=cfg.checkpoint,
-            found=kind,
-            hint=HINTS.get((kind, "encoder")),
-        )
-    return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description
+    path = Path(cfg.checkpoint)
+    description = read_description(path)
+    if description is not None:
+        check_kind(description, "encoder", path)
+    return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description or {}

@@ -21,26 +21,15 @@ from scaleevent.system.reports import Report
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A trained and scored task model.
-
-    Args:
-        cfg: All settings.
-        command: `probe` or `finetune`.
-        start: The model, and what it started from.
-        samples: Of the benchmark.
-        train: Indices of the samples that were trained on.
-        test: Indices of the samples that were scored.
-        constant: The constant baseline, from the training labels.
-        evaluation: The scores.
-    """
+    """A trained and scored task model."""
 
     cfg: FinetuneConfig
-    command: str
-    start: Start
-    samples: LabelledSamples
-    train: np.ndarray
-    test: np.ndarray
-    constant: ConstantBaseline
+    command: str  # `probe` or `finetune`
+    start: Start  # the model, and what it started from
+    samples: LabelledSamples  # of the benchmark
+    train: np.ndarray  # indices of the samples that were trained on
+    test: np.ndarray  # indices of the samples that were scored
+    constant: ConstantBaseline  # from the training labels
     evaluation: Evaluation
 
     @property
@@ -90,12 +79,8 @@ class TaskResult:
         )
         if cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
-        return Report(
-            self.command,
-            f"{self.command} {cfg.benchmark}: {len(self.train):,} training and "
-            f"{scored:,} test samples",
-            columns,
-            rows,
-            (*notes, *counting_notes(benchmark.task, self.evaluation), *benchmark.notes),
-            description | {"input": asdict(self.samples.settings)},
-        )
+        counts = f"{len(self.train):,} training and {scored:,} test samples"
+        title = f"{self.command} {cfg.benchmark}: {counts}"
+        notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
+        facts = description | {"input": asdict(self.samples.settings)}
+        return Report(self.command, title, columns, rows, tuple(notes), facts)

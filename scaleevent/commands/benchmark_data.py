@@ -38,10 +38,8 @@ def benchmark_samples(
         if ranks.main:
             street_store(size, quiet, rendered)
         ranks.wait()
-        folders = [street_store(size, True, rendered)]
-    else:
-        folders = data or [named_store(benchmark.data, name)]
-    stores = [PairStore(folder) for folder in folders]
+        data = [street_store(size, True, rendered)]
+    stores = [PairStore(folder) for folder in data or [named_store(benchmark.data, name)]]
     for store in stores:
         found = store.manifest["settings"].get("name", store.manifest["kind"])
         if found != benchmark.data:

@@ -23,14 +23,11 @@ from scaleevent.system.reports import Report, progress
 
 
 def run(cfg: EvalConfig, quiet: bool = False) -> Report:
-    """Score a task checkpoint.
+    """Score a task checkpoint, beside constant baselines and published results.
 
     Args:
         cfg: All settings; the network's input and everything else comes from the checkpoint.
         quiet: No progress on stderr.
-
-    Returns:
-        The result beside those of constant baselines and published ones.
 
     Raises:
         CheckpointError: Not a task checkpoint.

@@ -37,21 +37,14 @@ class Recipe(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchmarkEntry:
-    """One benchmark.
+    """One benchmark."""
 
-    Args:
-        task: Key of `DEFAULT_DECODERS`.
-        data: The data set that `prepare` makes for it.
-        recipe: The paper's; None where there is none.
-        submission: Whether the labels of its test set are not public, so that predictions are
-            handed in.
-        rendered: Settings of `prepare` for an embedded benchmark, rendered on first use.
-    """
-
-    task: str
-    data: str
-    recipe: Recipe | None = None
+    task: str  # key of `DEFAULT_DECODERS`
+    data: str  # the data set that `prepare` makes for it
+    recipe: Recipe | None = None  # the paper's, where there is one
+    # whether the labels of its test set are not public, so that predictions are handed in
     submission: bool = False
+    # settings of `prepare` for an embedded benchmark, rendered on first use
     rendered: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -15,26 +15,31 @@ from scaleevent.config.settings import OneOf, load_config, parse_size
 from scaleevent.errors import ConfigError
 
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
-_WHERE = "pair stores; default: $SCALEEVENT_DATA/NAME; street-*: rendered"
+
+Benchmark = Annotated[str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")]
+Stores = Annotated[
+    list[Path], Field(description="pair stores; default: $SCALEEVENT_DATA/NAME; street-*: rendered")
+]
+Transductive = Annotated[
+    bool, Field(description="allow an encoder that was pretrained on test recordings")
+]
+Pictures = Annotated[int, Field(ge=0, le=64, description="test samples to draw")]
 
 
 class TaskSettings(RunSettings):
     """What `probe` and `finetune` share."""
 
-    NO_EFFECT: ClassVar[frozenset[str]] = RunSettings.NO_EFFECT | {
-        "pictures", "transductive", "cache"
-    }  # fmt: skip
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
+        {*RunSettings.NO_EFFECT, "pictures", "transductive", "cache"}
+    )
 
-    benchmark: Annotated[
-        str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")
-    ]
+    benchmark: Benchmark
     checkpoint: Annotated[
         str, Field(description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)")
     ]
-    data: Annotated[list[Path], Field(description=_WHERE)] = []
+    data: Stores = []
     arch: Annotated[
-        Annotated[str, OneOf(ARCHITECTURES)] | None,
-        Field(description="size of a random encoder"),
+        Annotated[str, OneOf(ARCHITECTURES)] | None, Field(description="size of a random encoder")
     ] = None
     size: Annotated[
         tuple[int, int] | None, Field(description="network input; default: the benchmark's")
@@ -49,10 +54,8 @@ class TaskSettings(RunSettings):
     subset: Annotated[
         Literal["interval", "random", "prefix"], Field(description="how a fraction is chosen")
     ] = "interval"
-    transductive: Annotated[
-        bool, Field(description="allow an encoder that was pretrained on test recordings")
-    ] = False
-    pictures: Annotated[int, Field(ge=0, le=64, description="test samples to draw")] = 4
+    transductive: Transductive = False
+    pictures: Pictures = 4
 
     _size = field_validator("size", mode="before")(parse_size)
 
@@ -134,14 +137,12 @@ class ProbeConfig(TaskSettings):
 class EvalConfig(ComputeSettings):
     """Settings of `scaleevent eval`."""
 
-    benchmark: Annotated[
-        str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")
-    ]
+    benchmark: Benchmark
     checkpoint: Annotated[Path, Field(description="task checkpoint of probe or finetune")]
-    data: Annotated[list[Path], Field(description=_WHERE)] = []
+    data: Stores = []
     out: Annotated[Path | None, Field(description="folder for report and pictures")] = None
     batch: Annotated[int, Field(ge=1, le=65_536, description="samples at once")] = 4
-    pictures: Annotated[int, Field(ge=0, le=64, description="test samples to draw")] = 0
+    pictures: Pictures = 0
     submission: Annotated[
         Path | None, Field(description=f"{', '.join(_SUBMITTED)}: folder for files to hand in")
     ] = None
@@ -156,9 +157,7 @@ class EvalConfig(ComputeSettings):
         Literal["none", "median", "least-squares"],
         Field(description="depth: fit each prediction to its ground truth first"),
     ] = "none"
-    transductive: Annotated[
-        bool, Field(description="allow an encoder that was pretrained on test recordings")
-    ] = False
+    transductive: Transductive = False
     gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
 
     @model_validator(mode="after")
@@ -185,11 +184,7 @@ _DEMO = {
 
 # name: benchmark or task: settings
 FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {
-        name: benchmark.recipe._asdict()
-        for name, benchmark in BENCHMARKS.items()
-        if benchmark.recipe is not None
-    },
+    "paper": {name: one.recipe._asdict() for name, one in BENCHMARKS.items() if one.recipe},
     # zhiwen-xdu/ScaleEvent:scale_event/downstream/transfer_*_eomt.py, ViT-L on four GPUs
     "released": {
         "dsec-semantic": _RELEASED
@@ -215,11 +210,7 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     # minutes on a CPU
-    "demo": {
-        "segmentation": _DEMO | {"eomt": "upstream"},
-        "depth": _DEMO,
-        "flow": _DEMO,
-    },
+    "demo": {"segmentation": _DEMO | {"eomt": "upstream"}, "depth": _DEMO, "flow": _DEMO},
 }  # fmt: skip
 
 

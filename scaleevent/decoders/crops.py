@@ -17,19 +17,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Crops:
-    """Where the crops lie on a resized image whose shorter side is one crop.
+    """Where the crops lie on a resized image whose shorter side is one crop."""
 
-    Attributes:
-        height: Rows of the resized image.
-        width: Its columns.
-        side: Side of a crop, pixels.
-        starts: First row, or column, of each crop along the longer side.
-    """
-
-    height: int
-    width: int
-    side: int
-    starts: tuple[int, ...]
+    height: int  # rows of the resized image
+    width: int  # columns of the same
+    side: int  # of a crop, pixels
+    starts: tuple[int, ...]  # first row, or column, of each crop along the longer side
 
     @classmethod
     def over(cls, height: int, width: int, side: int) -> Crops:

@@ -26,20 +26,15 @@ from scaleevent.training.terms import Terms
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a file of published decoder weights.
+    """What became of a file of published decoder weights."""
 
-    Attributes:
-        layout: Whose names the file uses.
-        loaded: Own keys that took a value from the file.
-        fresh: Own keys that keep their random values, such as a class head for other classes.
-        unused: Keys of the file that have no place here, such as its image encoder.
-        notes: What a user should know, such as "class head re-initialised: 150 -> 11 classes".
-    """
-
-    layout: str
-    loaded: tuple[str, ...]
+    layout: str  # whose names the file uses
+    loaded: tuple[str, ...]  # own keys that took a value from the file
+    # own keys that keep their random values, such as a class head for other classes
     fresh: tuple[str, ...] = ()
+    # keys of the file that have no place here, such as its image encoder
     unused: tuple[str, ...] = ()
+    # what a user should know, such as "class head re-initialised: 150 -> 11 classes"
     notes: tuple[str, ...] = ()
 
 
@@ -50,11 +45,10 @@ class Decoder(nn.Module, ABC):
 
     Args:
         encoder: Event encoder; trained or frozen by whoever builds the optimiser.
-        settings: See below.
+        settings: The own keyword arguments that rebuild this decoder on another encoder; JSON-able.
 
     Attributes:
         task: `segmentation`, `depth` or `flow`.
-        settings: The own keyword arguments that rebuild this decoder on another encoder; JSON-able.
         weights: Factor of each loss term in the total.
         head_only: Whether `head` makes the raw output from the encoder's final tokens alone, so
             that the tokens of a frozen encoder can be computed once.
@@ -74,13 +68,7 @@ class Decoder(nn.Module, ABC):
 
     @classmethod
     def for_task(cls, encoder: Encoder, task: Task, options: Options) -> Self:
-        """A fresh decoder for a task.
-
-        Args:
-            encoder: It sits on.
-            task: One of those it serves.
-            options: An instance of the class's own `Options`.
-        """
+        """A fresh decoder for one of its tasks; `options` are of the class's own `Options`."""
         return cls(encoder, **task.decoder_settings, **options.model_dump())
 
     @abstractmethod

@@ -18,15 +18,7 @@ SPREAD_EPS = 1e-12  # fraction of a float32 map's power below which its variance
 
 
 def measured(target: Tensor, max_depth: float) -> Tensor:
-    """Where ground truth counts: finite and from `MIN_DEPTH` to `max_depth` metres.
-
-    Args:
-        target: (N, H, W) float metres; NaN is unknown.
-        max_depth: Metres.
-
-    Returns:
-        (N, H, W) bool.
-    """
+    """Where a target in metres counts, NaN being unknown: from `MIN_DEPTH` to `max_depth`."""
     return (target >= MIN_DEPTH) & (target <= max_depth)
 
 

@@ -1,4 +1,4 @@
-"""The two convolution blocks of dense prediction transformers, under their published names.
+"""The convolution blocks of dense prediction transformers, under their published names.
 
 Ranftl et al., "Vision Transformers for Dense Prediction", ICCV 2021, in the form of
 DepthAnything/Depth-Anything-V2:depth_anything_v2/util/blocks.py, without batch norm. WAFT's heads
@@ -7,16 +7,14 @@ are made of the same blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class ResidualConvUnit(nn.Module):
-    """ReLU and a 3x3 convolution, twice, added to the input.
-
-    Args:
-        features: Channels in and out.
-    """
+    """ReLU and a 3x3 convolution, twice, added to the input."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -32,11 +30,7 @@ class ResidualConvUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Add a refined second map, refine the sum, enlarge it and mix its channels.
-
-    Args:
-        features: Channels of all maps.
-    """
+    """Add a refined second map, refine the sum, enlarge it and mix its channels."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -60,12 +54,33 @@ class FusionBlock(nn.Module):
         """
         if skip_NCHW is not None:
             x_NCHW = self.resConfUnit1(skip_NCHW).add_(x_NCHW)
-        height, width = x_NCHW.shape[-2:]
-        fine = F.interpolate(
-            self.resConfUnit2(x_NCHW),
-            size or (2 * height, 2 * width),
-            mode="bilinear",
-            align_corners=True,
-        )
+        size = size or (2 * x_NCHW.shape[-2], 2 * x_NCHW.shape[-1])
+        refined = self.resConfUnit2(x_NCHW)
+        fine = F.interpolate(refined, size, mode="bilinear", align_corners=True)
         mixed: Tensor = self.out_conv(fine)
         return mixed
+
+
+def resize_layers(channels: Sequence[int]) -> nn.ModuleList:
+    """What brings four maps of one size to 4, 2, 1 and 1/2 times the side."""
+    return nn.ModuleList(
+        [
+            nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
+            nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
+            nn.Identity(),
+            nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
+        ]
+    )
+
+
+def fuse_levels(scratch: nn.ModuleDict, levels: Sequence[Tensor]) -> Tensor:
+    """Fuse four levels, fine to coarse, beginning with the coarsest.
+
+    `scratch` holds `layer1_rn` .. `layer4_rn`, `refinenet1` .. `refinenet4` and `output_conv1`.
+    """
+    lateral = [scratch[f"layer{i}_rn"](level) for i, level in enumerate(levels, start=1)]
+    path = scratch["refinenet4"](lateral[3], size=lateral[2].shape[-2:])
+    path = scratch["refinenet3"](path, lateral[2], size=lateral[1].shape[-2:])
+    path = scratch["refinenet2"](path, lateral[1], size=lateral[0].shape[-2:])
+    fused: Tensor = scratch["output_conv1"](scratch["refinenet1"](path, lateral[0]))
+    return fused

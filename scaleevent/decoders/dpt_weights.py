@@ -42,17 +42,10 @@ _MAX_DEPTHS = {"hypersim": 20.0, "indoor": 20.0, "vkitti": 80.0, "outdoor": 80.0
 def convert_head(
     tensors: Mapping[str, Tensor], where: object = None
 ) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
-    """Bring the depth head of a published file to its bare original names.
+    """The layout, the head's tensors under bare original names, and the file's other keys.
 
     Keys that belong to the head by their prefix but are unknown keep their names, to be reported by
-    whoever loads.
-
-    Args:
-        tensors: Names and tensors as published, perhaps behind ``module.``.
-        where: Named in errors.
-
-    Returns:
-        The layout, the head's tensors, and the other keys of the file.
+    whoever loads. Published names may stand behind ``module.``.
 
     Raises:
         CheckpointError: No depth head, or one with values that are not finite.
@@ -72,10 +65,8 @@ def convert_head(
             found=f"keys {', '.join(sorted(tensors)[:8])}",
             expected="depth_head.*, or neck.* and head.* (Hugging Face)",
         )
-    state = {
-        _own(name, layout): tensors[names[name]] for name in names if name.startswith(prefixes)
-    }
-    unused = tuple(names[name] for name in names if not name.startswith(prefixes))
+    state = {_own(n, layout): tensors[full] for n, full in names.items() if n.startswith(prefixes)}
+    unused = tuple(full for name, full in names.items() if not name.startswith(prefixes))
     broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise CheckpointError(

@@ -35,23 +35,15 @@ ANNEALING_POWER = 0.9
 
 
 class Prediction(NamedTuple):
-    """The output of the queries, once for each prediction of a forward pass; the last one is final.
+    """The queries' output, once for each prediction of a forward pass; the last one is final."""
 
-    Attributes:
-        masks: (N, Q, h, w) float logits, four input pixels apart for patches of 8 or 16.
-        classes: (N, Q, K + 1) float logits; the last class means no object.
-    """
-
+    # (N, Q, h, w) float logits, four input pixels apart for patches of 8 or 16
     masks: tuple[Tensor, ...]
-    classes: tuple[Tensor, ...]
+    classes: tuple[Tensor, ...]  # (N, Q, K + 1) float logits; the last class means no object
 
 
 class ScaleBlock(nn.Module):
-    """Doubles a feature map.
-
-    Args:
-        width: Channels in and out.
-    """
+    """Doubles a feature map of `width` channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -131,13 +123,8 @@ class EoMT(Decoder):
 
         self.q = nn.Embedding(queries, encoder.width)
         self.class_head = nn.Linear(width, classes + 1)
-        self.mask_head = nn.Sequential(
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-        )
+        wide = [nn.Linear(width, width) for _ in range(3)]
+        self.mask_head = nn.Sequential(wide[0], nn.GELU(), wide[1], nn.GELU(), wide[2])
         doublings = max(1, int(math.log2(encoder.patch)) - 2)
         self.upscale = nn.Sequential(*(ScaleBlock(width) for _ in range(doublings)))
         narrow = width != encoder.width
@@ -149,17 +136,11 @@ class EoMT(Decoder):
 
     def begin_step(self, step: int, steps: int) -> None:
         """Anneal masked attention in equal phases, see `mask_probability`."""
-        self.mask_probs = [
-            mask_probability(step, *phase) for phase in annealing_phases(steps, self.blocks)
-        ]
+        phases = annealing_phases(steps, self.blocks)
+        self.mask_probs = [mask_probability(step, *phase) for phase in phases]
 
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> Prediction:
-        """Masks and classes of all queries.
-
-        Args:
-            voxel: (N, 3, H, W) float network input.
-            after: Unused.
-        """
+        """Masks and classes of all queries; `after` is unused."""
         grid = self.encoder.grid(*voxel.shape[-2:])
         tokens, rope = self.encoder.embed(voxel)
         assert rope is not None  # see _check
@@ -183,10 +164,6 @@ class EoMT(Decoder):
 
     def loss(self, raw: Prediction, target: Tensor) -> Terms:
         """Terms "mask", "dice" and "class", each summed over the predictions.
-
-        Args:
-            raw: From `forward`.
-            target: (N, H, W) int64 on the input's grid, `IGNORE` not counted.
 
         Raises:
             DataError: Labels outside the classes.

@@ -72,9 +72,8 @@ def mask_classification_loss(
         _check_labels(target, class_logits[0].shape[-1] - 1)
         masks = _masks_per_rank(matches.shape[-1], target.device)
         terms = []
-        for mask, label, (image, query, wanted) in zip(
-            mask_logits, class_logits, matches, strict=True
-        ):
+        for mask, label, match in zip(mask_logits, class_logits, matches, strict=True):
+            image, query, wanted = match
             matched = mask[image, query]
             where = _uncertain_points(matched, through, points, generator)
             values = _at_points(matched[:, None], where, through)[:, 0]
@@ -139,16 +138,13 @@ def bordered(target: Tensor, classes: int) -> Tensor:
 
 
 def mask_at_points(labels: Tensor, image: Tensor, wanted: Tensor, points_MP2: Tensor) -> Tensor:
-    """Binary masks of chosen classes, read bilinearly at points; zero outside the image.
+    """Binary masks read bilinearly at points, (M, P) float in 0..1; zero outside the image.
 
     Args:
         labels: From `bordered`.
         image: (M,) int64, whose masks.
         wanted: (M,) int64, their classes.
         points_MP2: (M, P, 2) float x, y in 0..1.
-
-    Returns:
-        (M, P) float in 0..1.
     """
     around, weights = _labels_at_points(labels, image, points_MP2)
     return ((around == wanted[:, None, None]) * weights).sum(-1)
@@ -273,13 +269,6 @@ def _around(points_MP2: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
     left, top = x.floor(), y.floor()
     right_share, low_share = x - left, y - top
     high_share, low_right = 1 - low_share, right_share * low_share
-    weights = torch.stack(
-        [
-            high_share - right_share + low_right,
-            right_share - low_right,
-            low_share - low_right,
-            low_right,
-        ],
-        -1,
-    )
+    upper = [high_share - right_share + low_right, right_share - low_right]
+    weights = torch.stack([*upper, low_share - low_right, low_right], -1)
     return left.long(), top.long(), weights

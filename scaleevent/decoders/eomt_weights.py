@@ -13,22 +13,21 @@ from typing import Literal
 
 from torch import Tensor
 
-from scaleevent.encoders.weights import convert_weights
+from scaleevent.encoders.weights import check_keys, convert_weights
 from scaleevent.errors import CheckpointError
+from scaleevent.training.tensors import under
 
 Layout = Literal["tue-mps", "lightly-train", "huggingface", "scaleevent"]
 
+_BACKBONE = r"network\.encoder\.backbone\."
 _HEAD = r"(q|class_head|mask_head|upscale|transfer)\."
 # File name to own name; what becomes "encoder.*" carries a name that `convert_weights` knows.
 _RENAMES: dict[Layout, list[tuple[str, str]]] = {
     # Over DINOv3 this is a Hugging Face model in timm's clothes (tue-mps/eomt:models/vit.py).
     "tue-mps": [
-        (
-            r"network\.encoder\.backbone\.patch_embed\.(?=cls_token|register_tokens|patch_emb)",
-            "encoder.embeddings.",
-        ),
-        (r"network\.encoder\.backbone\.blocks\.", "encoder.layer."),
-        (r"network\.encoder\.backbone\.", "encoder."),
+        (_BACKBONE + r"patch_embed\.(?=cls_token|register_tokens|patch_e)", "encoder.embeddings."),
+        (_BACKBONE + r"blocks\.", "encoder.layer."),
+        (_BACKBONE, "encoder."),
         (r"network\." + _HEAD, r"\1."),
     ],
     "lightly-train": [
@@ -59,6 +58,7 @@ _QUERIES: dict[str, Layout] = {
 }
 # The state of masked attention, the class weights of the loss, and the image normalisation.
 _BUFFERS = re.compile(r"(^|\.)(attn_mask_probs|criterion\.empty_weight|encoder\.pixel_(mean|std))$")
+_OPTIONAL = re.compile(r"attn\.[qv]_bias$")
 _CLASS_HEAD = ("class_head.weight", "class_head.bias")
 _TRANSFER = ("transfer.weight", "transfer.bias")
 
@@ -69,18 +69,12 @@ _DELTA_NORM = 0.05
 
 @dataclass(frozen=True)
 class Published:
-    """A file's tensors, sorted.
+    """A file's tensors, sorted."""
 
-    Attributes:
-        layout: Whose names the file uses.
-        head: The head's tensors under own names.
-        encoder: The image encoder's under names that `convert_weights` knows.
-        names: Own name (or "encoder.*", or empty for buffers) of every name in the file.
-    """
-
-    layout: Layout
-    head: dict[str, Tensor]
-    encoder: dict[str, Tensor]
+    layout: Layout  # whose names the file uses
+    head: dict[str, Tensor]  # the head's tensors under own names
+    encoder: dict[str, Tensor]  # the image encoder's under names that `convert_weights` knows
+    # own name (or "encoder.*", or empty for buffers) of every name in the file
     names: dict[str, str]
 
 
@@ -90,7 +84,8 @@ def sort_published(tensors: Mapping[str, Tensor], where: object = None) -> Publi
     Raises:
         CheckpointError: No known layout, or keys that have no place in it, all named.
     """
-    layouts = {_QUERIES[name] for name in map(_uncompiled, tensors) if name in _QUERIES}
+    plain = {name: name.replace("_orig_mod.", "") for name in tensors}  # without torch.compile's
+    layouts = {_QUERIES[name] for name in plain.values() if name in _QUERIES}
     if len(layouts) != 1:
         raise CheckpointError(
             "not the weights of an EoMT model",
@@ -99,20 +94,15 @@ def sort_published(tensors: Mapping[str, Tensor], where: object = None) -> Publi
             expected="the queries of one model, under one of " + ", ".join(_QUERIES),
         )
     layout = layouts.pop()
-    found = {name: _own_name(_uncompiled(name), layout) for name in tensors}
+    found = {name: _own_name(bare, layout) for name, bare in plain.items()}
     names = {name: own for name, own in found.items() if own is not None}
     if strange := sorted(found.keys() - names.keys()):
         raise CheckpointError(
             f"keys that the layout {layout} does not have", where=where, found=", ".join(strange)
         )
-    head, encoder = {}, {}
-    for name, tensor in tensors.items():
-        own = names[name]
-        if own.startswith("encoder."):
-            encoder[own.removeprefix("encoder.")] = tensor
-        elif own:
-            head[own] = tensor
-    return Published(layout, head, encoder, names)
+    placed = {own: tensors[name] for name, own in names.items() if own}
+    head = {own: tensor for own, tensor in placed.items() if not own.startswith("encoder.")}
+    return Published(layout, head, under(placed, "encoder."), names)
 
 
 def fit_head(
@@ -140,12 +130,19 @@ def fit_head(
         notes.append(f"transfer, from {narrow} to {width} channels, starts fresh")
         fresh.update(_TRANSFER)
     if "q.weight" in state:
-        state["q.weight"], changes = _fit_queries(
-            state["q.weight"], own, "transfer.weight" in fresh
-        )
-        notes += changes
+        queries, (count, width) = state["q.weight"], own["q.weight"].shape
+        if "transfer.weight" in fresh and queries.shape[1] > width:
+            notes.append(f"queries keep the first {width} of {queries.shape[1]} channels")
+            queries = queries[:, :width]
+        if len(queries) != count:
+            how = "first kept" if len(queries) > count else "repeated"
+            notes.append(f"queries: {len(queries)} -> {count}, {how}")
+            queries = queries.repeat(-(-count // len(queries)), 1)[:count]
+        state["q.weight"] = queries
     state = {name: tensor for name, tensor in state.items() if name not in fresh}
-    _check_head(state, {name: own[name] for name in own if name not in fresh}, where)
+    shapes = {name: tuple(value.shape) for name, value in own.items() if name not in fresh}
+    hint = 'a head wider than the encoder fits with mode="scaleevent" or width=...'
+    check_keys(state, shapes, where, hint)
     return state, tuple(notes)
 
 
@@ -163,8 +160,7 @@ def published_encoder(
     Args:
         tensors: The file.
         base: Weights of the encoder that differences are added to, in any layout.
-        delta: Whether the file holds differences. None looks at the numbers: beside a base,
-            whether they are closer to nothing than to it; alone, whether the norm weights are.
+        delta: Whether the file holds differences; None decides by their size.
         where: Named in errors.
 
     Raises:
@@ -182,28 +178,21 @@ def published_encoder(
             expected="the DINOv3 weights that they belong to, to be added",
         )
     difference, start = convert_weights(encoder, where).state, convert_weights(base).state
-    wrong = {
-        name
-        for name in difference.keys() | start.keys()
-        if not re.search(r"attn\.[qv]_bias$", name)  # left out where they are zero throughout
-        and (
-            name not in difference
-            or name not in start
-            or difference[name].shape != start[name].shape
-        )
-    }
-    if wrong:
+    common = difference.keys() & start.keys()
+    fitting = {name for name in common if difference[name].shape == start[name].shape}
+    # biases of queries and values are left out where they are zero throughout
+    optional = {name for name in difference.keys() ^ start.keys() if _OPTIONAL.search(name)}
+    if wrong := (difference.keys() | start.keys()) - fitting - optional:
         raise CheckpointError(
             "the differences belong to another encoder", where=where, found=", ".join(sorted(wrong))
         )
-    common = difference.keys() & start.keys()
     return difference | start | {name: difference[name] + start[name] for name in common}
 
 
 def _is_delta(
     encoder: Mapping[str, Tensor], base: Mapping[str, Tensor] | None, where: object
 ) -> bool:
-    """Whether an encoder's tensors are differences."""
+    """Whether tensors are differences: nearer to 0 than to the base, or tiny norm weights."""
     if base is None:
         norms = [tensor for name, tensor in encoder.items() if re.search(r"norm\d?\.weight$", name)]
         sizes = [norm.float().abs().mean().item() for norm in norms]
@@ -215,11 +204,6 @@ def _is_delta(
     return bool(size < distance)
 
 
-def _uncompiled(name: str) -> str:
-    """A key without what torch.compile puts into it."""
-    return name.replace("_orig_mod.", "")
-
-
 def _own_name(name: str, layout: Layout) -> str | None:
     """The own name of a file's key; empty for buffers, None where it has no place."""
     if _BUFFERS.search(name):
@@ -229,41 +213,3 @@ def _own_name(name: str, layout: Layout) -> str | None:
         if count:
             return new
     return None
-
-
-def _fit_queries(
-    queries: Tensor, own: Mapping[str, Tensor], narrow: bool
-) -> tuple[Tensor, list[str]]:
-    """Queries cut or repeated to the decoder's number; if `narrow`, cut to the encoder's width."""
-    count, width = own["q.weight"].shape
-    notes = []
-    if narrow and queries.shape[1] > width:
-        notes.append(f"queries keep the first {width} of {queries.shape[1]} channels")
-        queries = queries[:, :width]
-    if len(queries) != count:
-        how = "first kept" if len(queries) > count else "repeated"
-        notes.append(f"queries: {len(queries)} -> {count}, {how}")
-        queries = queries.repeat(-(-count // len(queries)), 1)[:count]
-    return queries, notes
-
-
-def _check_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: object) -> None:
-    """Refuse a head of other parts or shapes."""
-    misshapen = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in sorted(state.keys() & own.keys())
-        if state[name].shape != own[name].shape
-    ]
-    kinds = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": misshapen,
-    }
-    found = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
-    if found:
-        raise CheckpointError(
-            "the weights do not make up the EoMT head",
-            where=where,
-            found="; ".join(found),
-            hint='a head wider than the encoder fits with mode="scaleevent" or width=...',
-        )

@@ -1,4 +1,4 @@
-"""What the optical-flow decoders share: padding, convex upsampling, warping, likelihood and loss.
+"""What the optical-flow decoders share: heads, padding, convex upsampling, warping and loss.
 
 SEA-RAFT (princeton-vl/SEA-RAFT) introduced the mixture-of-Laplace likelihood; WAFT
 (princeton-vl/WAFT) took it over.
@@ -7,42 +7,84 @@ SEA-RAFT (princeton-vl/SEA-RAFT) introduced the mixture-of-Laplace likelihood; W
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import DataError
+from scaleevent.training.terms import Terms
 
 GAMMA = 0.85  # weight of an estimate relative to the next one, princeton-vl/SEA-RAFT:config/train
 MAX_FLOW = 400.0  # pixels; longer targets are left out, princeton-vl/SEA-RAFT:core/loss.py
 MAX_LOG_SCALE = 10.0  # of the wide Laplace component, `var_max` in princeton-vl/SEA-RAFT:config
 
+FLOW, INFO = 2, 4  # channels of an estimate
+NEIGHBOURS = 9  # coarse cells that a fine pixel is combined from
+
 Padding = tuple[int, int, int, int]  # left, right, top, bottom, as torch.nn.functional.pad takes it
 
 
 class Estimate(NamedTuple):
-    """One estimate of the flow.
+    """One estimate of the flow."""
 
-    Attributes:
-        flow: (N, 2, H, W) pixels right and down.
-        info: (N, 4, H, W) what the likelihood needs: the logits of a wide and a narrow Laplace
-            component, the log scale of the wide one before clamping, and a channel that is unused
-            because the scale of the narrow one is fixed.
-    """
-
-    flow: Tensor
+    flow: Tensor  # (N, 2, H, W) pixels right and down
+    # (N, 4, H, W) what the likelihood needs: the logits of a wide and a narrow Laplace component,
+    # the log scale of the wide one before clamping, and a channel that is unused because the scale
+    # of the narrow one is fixed
     info: Tensor
 
 
-def second_window(after: Tensor | None) -> Tensor:
-    """The input of the window after, which flow cannot do without.
+class FlowDecoder(Decoder):
+    """A decoder whose raw output is a list of estimates, the last one final.
 
-    Raises:
-        DataError: There is none.
+    Attributes:
+        flow_head: From the recurrent state (N, dim, h, w) to an estimate on the same grid.
+        upsample_weight: From the same to the logits of `upsample_convex`.
     """
+
+    task = "flow"
+    weights: ClassVar[Mapping[str, float]] = {"flow": 1.0}
+    flow_head: nn.Module
+    upsample_weight: nn.Module
+
+    def heads(self, net: Tensor) -> tuple[Tensor, Tensor]:
+        """Change of flow and likelihood; float32, since positions add up in cells and fractions."""
+        flow, info = self.flow_head(net).float().split([FLOW, INFO], 1)
+        return flow, info
+
+    def estimate(
+        self, net: Tensor, flow: Tensor, info: Tensor, factor: int, padding: Padding
+    ) -> Estimate:
+        """The estimate on a grid `factor` times as fine, less the padding."""
+        # a quarter balances the gradients of the logits, as in RAFT
+        logits = 0.25 * self.upsample_weight(net)
+        fine = upsample_estimate(flow, info, logits, factor)
+        return Estimate(*(crop(part, padding) for part in fine))
+
+    def loss(self, raw: list[Estimate], target: Tensor) -> Terms:
+        """The likelihood of the true flow, over all estimates; see `sequence_loss`."""
+        return {"flow": sequence_loss(raw, target)}
+
+    def predict(self, raw: list[Estimate], size: tuple[int, int]) -> Tensor:
+        """The last estimate as (N, 2, h, w) float32, in pixels of a grid of `size`."""
+        return resize_flow(raw[-1].flow.float(), size)
+
+
+def two_convolutions(dim: int, outputs: int, kernel: int) -> nn.Sequential:
+    """A head on (N, dim, h, w): 3x3 to twice the channels, ReLU, `kernel` to the outputs."""
+    return nn.Sequential(
+        nn.Conv2d(dim, 2 * dim, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(2 * dim, outputs, kernel, padding=kernel // 2),
+    )
+
+
+def second_window(after: Tensor | None) -> Tensor:
+    """The input of the window after; a `DataError` where there is none."""
     if after is None:
         raise DataError(
             "optical flow needs two event windows",
@@ -106,14 +148,9 @@ def upsample_estimate(flow: Tensor, info: Tensor, logits: Tensor, factor: int) -
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """What `x` holds where `flow` points: bilinear, zero outside.
+    """What `x` (N, C, H, W) holds where `flow` (N, 2, H, W) points, in pixels right and down.
 
-    Args:
-        x: (N, C, H, W).
-        flow: (N, 2, H, W) pixels right and down.
-
-    Returns:
-        (N, C, H, W) float32.
+    Bilinear, zero outside; float32.
     """
     height, width = x.shape[-2:]
     size = flow.new_tensor([width - 1, height - 1])[:, None, None]
@@ -135,14 +172,8 @@ def mixture_nll(estimate: Estimate, target: Tensor) -> Tensor:
 
     Wang, Lipson and Deng, SEA-RAFT, ECCV 2024, section 3.2, with the clamps of
     princeton-vl/SEA-RAFT:core/raft.py: the narrow component has scale 1 and counts as the plain L1
-    loss, the wide one takes up what cannot be matched.
-
-    Args:
-        estimate: Of any resolution.
-        target: (N, 2, H, W) true flow, finite.
-
-    Returns:
-        (N, 2, H, W) nats, one value a flow component.
+    loss, the wide one takes up what cannot be matched. The true flow is finite; the result is
+    (N, 2, H, W) nats, one value a flow component.
     """
     error = (target - estimate.flow).abs()
     wide, narrow, log_scale, _ = estimate.info.split(1, 1)

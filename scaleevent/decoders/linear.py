@@ -86,16 +86,10 @@ class Linear(Decoder):
         return self.head(torch.cat(both.unflatten(0, (2, -1)).unbind(), -1), grid)
 
     def head(self, tokens_NLD: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Raw output from tokens that may have been computed before.
+        """Raw output on the token grid.
 
-        Args:
-            tokens_NLD: (N, L, D) from `Encoder.tokens`; for flow (N, L, 2 D), those of the window
-                before and then those of the window after.
-            grid: Rows and columns of tokens, see `Encoder.grid`.
-
-        Returns:
-            On the token grid. Segmentation: (N, C, h, w) logits. Depth: (N, 1, h, w) metres. Flow:
-            (N, 2, h, w) input pixels.
+        Segmentation: (N, C, h, w) logits. Depth: (N, 1, h, w) metres. Flow: (N, 2, h, w) input
+        pixels.
         """
         raw: Tensor = self.linear(tokens_NLD).transpose(1, 2).unflatten(2, grid)
         return raw.float().sigmoid() * self.max_depth if self.task == "depth" else raw
@@ -119,8 +113,7 @@ class Linear(Decoder):
         if self.task == "depth":
             return fine[:, 0]
         height, width = (tokens * self.encoder.patch for tokens in raw.shape[-2:])
-        scale = fine.new_tensor([size[1] / width, size[0] / height])
-        return fine * scale[:, None, None]
+        return fine * fine.new_tensor([size[1] / width, size[0] / height])[:, None, None]
 
     def scores(self, raw: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits (N, C, h, w) on a grid of `size`; their argmax is `predict`."""

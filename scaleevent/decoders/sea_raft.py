@@ -18,22 +18,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from scaleevent.decoders.decoder import Decoder, Loaded
+from scaleevent.decoders.decoder import Loaded
 from scaleevent.decoders.flow_parts import (
+    FLOW,
+    INFO,
+    NEIGHBOURS,
     Estimate,
+    FlowDecoder,
     centred_padding,
-    crop,
-    resize_flow,
     second_window,
-    sequence_loss,
-    upsample_estimate,
+    two_convolutions,
 )
 from scaleevent.decoders.sea_raft_backbone import STRIDE, ResNetFPN
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
@@ -41,34 +42,23 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
-from scaleevent.training.terms import Terms
 
 RADIUS = 4  # of a correlation window, cells
 REFINEMENTS = 2  # ConvNeXt blocks of the update
-NEIGHBOURS = 9  # coarse cells that a fine pixel is combined from
-FLOW, INFO = 2, 4  # channels of an estimate
 
 
 @dataclass(frozen=True)
 class Size:
-    """Channels and depths of the network.
+    """Channels and depths of the network."""
 
-    Attributes:
-        dim: Channels of the recurrent state; matching features have twice as many.
-        stem: Channels after the first convolution of a branch.
-        stages: Channels of a branch's stages.
-        blocks: Blocks of a branch's stages.
-        levels: Scales of the correlation pyramid.
-        normalised: Whether matching features have mean 0 and deviation 1 over each frame. The
-            published networks do without. In a fresh network the mean, alike everywhere, drowns the
-            differences that make a correlation: some 300 steps teach it nothing otherwise.
-    """
-
-    dim: int
-    stem: int
-    stages: tuple[int, int, int]
-    blocks: tuple[int, int, int]
-    levels: int = 4
+    dim: int  # channels of the recurrent state; matching features have twice as many
+    stem: int  # channels after the first convolution of a branch
+    stages: tuple[int, int, int]  # channels of a branch's stages
+    blocks: tuple[int, int, int]  # blocks of a branch's stages
+    levels: int = 4  # scales of the correlation pyramid
+    # whether matching features have mean 0 and deviation 1 over each frame. The published networks
+    # do without. In a fresh network the mean, alike everywhere, drowns the differences that make a
+    # correlation: some 300 steps teach it nothing otherwise
     normalised: bool = False
 
 
@@ -137,7 +127,7 @@ class UpdateBlock(nn.Module):
         return net
 
 
-class SeaRaft(Decoder):
+class SeaRaft(FlowDecoder):
     """SEA-RAFT with the event encoder's tokens added to its matching and context features.
 
     Args:
@@ -151,10 +141,7 @@ class SeaRaft(Decoder):
         ConfigError: Unknown size, or no iterations.
     """
 
-    task = "flow"
-    weights: ClassVar[Mapping[str, float]] = {"flow": 1.0}
-
-    class Options(Decoder.Options):
+    class Options(FlowDecoder.Options):
         """See `Decoder.Options`."""
 
         size: Annotated[
@@ -181,37 +168,20 @@ class SeaRaft(Decoder):
         self.fnet = ResNetFPN(3, *branch)
         self.init_conv = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1)
         self.update_block = UpdateBlock(shape.levels * (2 * RADIUS + 1) ** 2, dim)
-        self.flow_head = nn.Sequential(
-            nn.Conv2d(dim, 2 * dim, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(2 * dim, FLOW + INFO, 3, padding=1),
-        )
-        self.upsample_weight = nn.Sequential(
-            nn.Conv2d(dim, 2 * dim, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(2 * dim, NEIGHBOURS * STRIDE**2, 1),
-        )
+        self.flow_head = two_convolutions(dim, FLOW + INFO, 3)
+        self.upsample_weight = two_convolutions(dim, NEIGHBOURS * STRIDE**2, 1)
         self.fuse_match = nn.Conv2d(encoder.width, 2 * dim, 1) if fuse else None
         self.fuse_context = nn.Conv2d(encoder.width, 2 * dim, 1) if fuse else None
 
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> list[Estimate]:
-        """Estimates of the flow, on the input's grid.
-
-        Args:
-            voxel: (N, 3, H, W) network input of the window before.
-            after: (N, 3, H, W) network input of the window after.
-
-        Returns:
-            In training the first estimate and one an iteration; otherwise the last one only.
+        """On the input's grid: in training the first estimate and one an iteration, else the last.
 
         Raises:
             DataError: No second window.
         """
         after = second_window(after)
         frames = torch.cat([voxel, after])
-        tokens = None
-        if self.fuse_match is not None:
-            (tokens,) = self.encoder.maps(frames, [-1])
+        tokens = self.encoder.maps(frames, [-1])[0] if self.fuse_match is not None else None
         return self.estimates(_to_symmetric(frames), tokens, every=self.training)
 
     def estimates(
@@ -252,31 +222,16 @@ class SeaRaft(Decoder):
         net, context = self.init_conv(context).chunk(2, 1)
 
         found = []
-        flow, info = self._heads(net)
+        flow, info = self.heads(net)
         for step in range(self.iters + 1):
             if step:
                 flow = flow.detach()
                 net = self.update_block(net, context, pyramid.windows(flow, RADIUS), flow)
-                change, info = self._heads(net)
+                change, info = self.heads(net)
                 flow = flow + change
             if every or step == self.iters:
-                # a quarter balances the gradients of the logits, as in RAFT
-                logits = 0.25 * self.upsample_weight(net)
-                found.append(upsample_estimate(flow, info, logits, STRIDE))
-        return [Estimate(crop(flow, padding), crop(info, padding)) for flow, info in found]
-
-    def _heads(self, net: Tensor) -> tuple[Tensor, Tensor]:
-        """Change of flow and likelihood; float32, since positions add up in cells and fractions."""
-        flow, info = self.flow_head(net).float().split([FLOW, INFO], 1)
-        return flow, info
-
-    def loss(self, raw: list[Estimate], target: Tensor) -> Terms:
-        """The likelihood of the true flow, over all estimates; see `sequence_loss`."""
-        return {"flow": sequence_loss(raw, target)}
-
-    def predict(self, raw: list[Estimate], size: tuple[int, int]) -> Tensor:
-        """The last estimate as (N, 2, h, w) float32, in pixels of a grid of `size`."""
-        return resize_flow(raw[-1].flow.float(), size)
+                found.append(self.estimate(net, flow, info, STRIDE, padding))
+        return found
 
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Load a file of princeton-vl/SEA-RAFT, or its Hugging Face copy (MemorySlices/*).

@@ -15,10 +15,7 @@ STRIDE = 8  # input pixels to a side of an output cell
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, each convolution with bias, batch norm and ReLU.
 
-    Args:
-        inputs: Input channels.
-        outputs: Output channels.
-        stride: Of the first convolution and the shortcut.
+    The first convolution and the shortcut have the stride.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

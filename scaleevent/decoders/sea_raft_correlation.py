@@ -61,16 +61,9 @@ class CorrelationPyramid:
 
 
 def _window(volume: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
-    """Bilinear samples of one level.
+    """Bilinear samples (M, (2 radius + 1) ** 2), columns outermost, of one level.
 
-    Args:
-        volume: (M, rows, columns).
-        x: (M,) column of each window's centre.
-        y: (M,) row of each window's centre.
-        radius: Half a window's side.
-
-    Returns:
-        (M, (2 radius + 1) ** 2), columns outermost.
+    `volume` is (M, rows, columns); `x` and `y`, each (M,), are the windows' centres.
     """
     rows, columns = volume.shape[1:]
     offsets = torch.arange(-radius, radius + 2, device=volume.device)

@@ -14,52 +14,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scaleevent.decoders.decoder import Decoder, Loaded
+from scaleevent.decoders.decoder import Loaded
 from scaleevent.decoders.flow_parts import (
+    FLOW,
+    INFO,
+    NEIGHBOURS,
     Estimate,
+    FlowDecoder,
     centred_padding,
-    crop,
-    resize_flow,
     second_window,
-    sequence_loss,
-    upsample_estimate,
+    two_convolutions,
     warp,
 )
 from scaleevent.decoders.waft_backbone import ResNet18Deconv, TokenPyramid
 from scaleevent.decoders.waft_refine import Refiner, RefinerSize
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import ConfigError
-from scaleevent.training.terms import Terms
 
 STRIDE = 2  # input pixels to a side of a cell
 FACTOR = 16  # sides of a padded input are multiples of it
-FLOW, INFO = 2, 4  # channels of an estimate
 
 
 @dataclass(frozen=True)
 class Size:
-    """Channels and depths of the network.
+    """Channels and depths of the network."""
 
-    Attributes:
-        layers: Encoder blocks that the pyramid takes, from 0.
-        features: Channels of the pyramid.
-        channels: Channels of its levels before fusion.
-        stages: Channels of the convolutional branch.
-        refiner: The recurrent step.
-    """
-
-    layers: tuple[int, int, int, int]
-    features: int
-    channels: tuple[int, int, int, int]
-    stages: tuple[int, int, int, int]
-    refiner: RefinerSize
+    layers: tuple[int, int, int, int]  # encoder blocks that the pyramid takes, from 0
+    features: int  # channels of the pyramid
+    channels: tuple[int, int, int, int]  # of its levels before fusion
+    stages: tuple[int, int, int, int]  # channels of the convolutional branch
+    refiner: RefinerSize  # the recurrent step
 
 
 _STAGES = (64, 128, 256, 512)
@@ -81,7 +70,7 @@ SIZES: dict[tuple[int, int], Size] = {
 }
 
 
-class Waft(Decoder):
+class Waft(FlowDecoder):
     """WAFT on the event encoder.
 
     Args:
@@ -91,9 +80,6 @@ class Waft(Decoder):
     Raises:
         ConfigError: An encoder of another size, or no iterations.
     """
-
-    task = "flow"
-    weights: ClassVar[Mapping[str, float]] = {"flow": 1.0}
 
     def __init__(self, encoder: Encoder, iters: int = 5) -> None:
         super().__init__(encoder, {"iters": iters})
@@ -118,28 +104,13 @@ class Waft(Decoder):
         self.warp_linear = nn.Conv2d(3 * dim + FLOW, dim, 1)
         self.refine_net = Refiner(size.refiner)
         self.refine_transform = nn.Conv2d(dim // 2 + dim, dim, 1)
-        self.flow_head = nn.Sequential(
-            nn.Conv2d(dim, 2 * dim, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(2 * dim, FLOW + INFO, 1),
-        )
-        self.upsample_weight = nn.Sequential(
-            nn.Conv2d(dim, 2 * dim, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(2 * dim, 9 * STRIDE**2, 1),
-        )
+        self.flow_head = two_convolutions(dim, FLOW + INFO, 1)
+        self.upsample_weight = two_convolutions(dim, NEIGHBOURS * STRIDE**2, 1)
         for name in self.dead_parameters():
             self.get_parameter(name).requires_grad_(False)
 
     def forward(self, voxel: Tensor, after: Tensor | None = None) -> list[Estimate]:
-        """Estimates of the flow, on the input's grid.
-
-        Args:
-            voxel: (N, 3, H, W) network input of the window before.
-            after: (N, 3, H, W) network input of the window after.
-
-        Returns:
-            In training one estimate an iteration; otherwise the last one only.
+        """On the input's grid: in training one estimate an iteration, otherwise the last only.
 
         Raises:
             DataError: No second window.
@@ -158,14 +129,11 @@ class Waft(Decoder):
             warped = warp(second, flow)
             refined = self.refine_net(self.warp_linear(torch.cat([first, warped, net, flow], 1)))
             net = self.refine_transform(torch.cat([refined, net], 1))
-            # float32, since positions add up in cells and fractions
-            change, info = self.flow_head(net).float().split([FLOW, INFO], 1)
+            change, info = self.heads(net)
             flow = flow + change
             if self.training or step == self.iters - 1:
-                # a quarter balances the gradients of the logits, as in RAFT
-                logits = 0.25 * self.upsample_weight(net)
-                found.append(upsample_estimate(flow, info, logits, STRIDE))
-        return [Estimate(crop(flow, padding), crop(info, padding)) for flow, info in found]
+                found.append(self.estimate(net, flow, info, STRIDE, padding))
+        return found
 
     def _features(self, frame: Tensor) -> Tensor:
         """Features (N, dim, H / 2, W / 2) of a padded frame (N, 3, H, W)."""
@@ -175,31 +143,17 @@ class Waft(Decoder):
         features: Tensor = self.fmap_conv(torch.cat([tokens, fine], 1))
         return features
 
-    def loss(self, raw: list[Estimate], target: Tensor) -> Terms:
-        """The likelihood of the true flow, over all estimates; see `sequence_loss`."""
-        return {"flow": sequence_loss(raw, target)}
-
-    def predict(self, raw: list[Estimate], size: tuple[int, int]) -> Tensor:
-        """The last estimate as (N, 2, h, w) float32, in pixels of a grid of `size`."""
-        return resize_flow(raw[-1].flow.float(), size)
-
     def load_published(self, tensors: Mapping[str, Tensor], where: object = None) -> Loaded:
         """Load a file of WAFT on DINOv3; its image encoder is left out.
 
         Raises:
             CheckpointError: Missing, unexpected or misshapen keys, all named.
         """
-        image_encoder = tuple(name for name in tensors if name.startswith("encoder.encoder."))
-        state = {
-            name.removeprefix("encoder."): tensor
-            for name, tensor in tensors.items()
-            if name not in image_encoder
-        }
-        shapes = {name: tuple(value.shape) for name, value in self.own_state().items()}
-        check_keys(state, shapes, where)
+        unused = tuple(name for name in tensors if name.startswith("encoder.encoder."))
+        state = {name.removeprefix("encoder."): tensors[name] for name in tensors.keys() - unused}
         self.load_own(state, where)
-        notes = ("its image encoder is left out for the event encoder",) if image_encoder else ()
-        return Loaded("princeton-vl/WAFT", tuple(sorted(state)), unused=image_encoder, notes=notes)
+        notes = ("its image encoder is left out for the event encoder",) if unused else ()
+        return Loaded("princeton-vl/WAFT", tuple(sorted(state)), unused=unused, notes=notes)
 
     def dead_parameters(self) -> tuple[str, ...]:
         """Units with nothing to fuse at the coarsest levels, and the end of the refiner's head."""

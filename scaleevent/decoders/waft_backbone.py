@@ -77,12 +77,7 @@ class ResidualConv(nn.Module):
 
 
 class ResNet18Deconv(nn.Module):
-    """A small U-Net: down to 1/16 of the input and back to 1/2.
-
-    Args:
-        outputs: Output channels.
-        stages: Channels at 1/2, 1/4, 1/8 and 1/16.
-    """
+    """A small U-Net down to 1/16 of the input and back; `stages`: channels at 1/2 to 1/16."""
 
     def __init__(self, outputs: int, stages: Sequence[int]) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from scaleevent.decoders.dpt_blocks import FusionBlock
+from scaleevent.decoders.dpt_blocks import FusionBlock, fuse_levels, resize_layers
 
 PATCH = 8  # cells to a side of a token
 GRID = 8  # rows and columns that the position embedding is stored on
@@ -24,21 +24,14 @@ GRID = 8  # rows and columns that the position embedding is stored on
 
 @dataclass(frozen=True)
 class RefinerSize:
-    """Channels and depths of the refiner.
+    """Channels and depths of the refiner."""
 
-    Attributes:
-        width: Channels of a token.
-        heads: Attention heads of a block.
-        layers: The blocks whose tokens the head takes, from 0; the last is the depth.
-        features: Channels of the head's fused maps, and of the recurrent state.
-        channels: Channels of the head's four levels, finest first.
-    """
-
-    width: int
-    heads: int
+    width: int  # channels of a token
+    heads: int  # attention heads of a block
+    # the blocks whose tokens the head takes, from 0; the last is the depth
     layers: tuple[int, int, int, int]
-    features: int
-    channels: tuple[int, int, int, int]
+    features: int  # channels of the head's fused maps, and of the recurrent state
+    channels: tuple[int, int, int, int]  # channels of the head's four levels, finest first
 
 
 class RefinerHead(nn.Module):
@@ -52,14 +45,7 @@ class RefinerHead(nn.Module):
         super().__init__()
         channels, features = size.channels, size.features
         self.projects = nn.ModuleList(nn.Conv2d(size.width, each, 1) for each in channels)
-        self.resize_layers = nn.ModuleList(
-            [
-                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
-                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
-                nn.Identity(),
-                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
-            ]
-        )
+        self.resize_layers = resize_layers(channels)
         self.scratch = nn.ModuleDict(
             {
                 f"layer{level}_rn": nn.Conv2d(each, features, 3, padding=1, bias=False)
@@ -74,27 +60,15 @@ class RefinerHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four (N, width, h, w) maps to (N, features / 2, 14 h, 14 w)."""
-        lateral = [
-            self.scratch[f"layer{level}_rn"](resize(project(x)))
-            for level, (project, resize, x) in enumerate(
-                zip(self.projects, self.resize_layers, maps, strict=True), 1
-            )
-        ]
-        path = self.scratch["refinenet4"](lateral[3], size=lateral[2].shape[-2:])
-        path = self.scratch["refinenet3"](path, lateral[2], size=lateral[1].shape[-2:])
-        path = self.scratch["refinenet2"](path, lateral[1], size=lateral[0].shape[-2:])
-        path = self.scratch["output_conv1"](self.scratch["refinenet1"](path, lateral[0]))
+        layers = zip(self.projects, self.resize_layers, maps, strict=True)
+        fused = fuse_levels(self.scratch, [resize(project(x)) for project, resize, x in layers])
         h, w = maps[0].shape[-2:]
         # 14 is the patch of the head's origin, DINOv2; trained weights expect the detour
-        return F.interpolate(path, (14 * h, 14 * w), mode="bilinear", align_corners=True)
+        return F.interpolate(fused, (14 * h, 14 * w), mode="bilinear", align_corners=True)
 
 
 class Refiner(nn.Module):
-    """ViT blocks and a DPT head that turn a map into another of the same size.
-
-    Args:
-        size: Channels and depths; the input has `size.features` channels.
-    """
+    """ViT blocks and a DPT head that turn a map into another of the same size."""
 
     def __init__(self, size: RefinerSize) -> None:
         super().__init__()
@@ -106,9 +80,8 @@ class Refiner(nn.Module):
             for _ in range(size.layers[-1] + 1)
         )
         self.pos_embed = nn.Parameter(torch.zeros(1, GRID * GRID, size.width))
-        self.patch_embed = nn.ModuleDict(
-            {"proj": nn.Conv2d(size.features, size.width, PATCH, stride=PATCH)}
-        )
+        projection = nn.Conv2d(size.features, size.width, PATCH, stride=PATCH)
+        self.patch_embed = nn.ModuleDict({"proj": projection})
         self.dpt_head = RefinerHead(size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -226,7 +226,10 @@ def convert_weights(
 
 
 def check_keys(
-    state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: object = None
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    where: object = None,
+    hint: str | None = None,
 ) -> None:
     """Compare weights with the names and shapes of a network.
 
@@ -248,6 +251,7 @@ def check_keys(
             where=where,
             found="; ".join(found),
             expected=f"{len(shapes)} tensors",
+            hint=hint,
         )
 
 

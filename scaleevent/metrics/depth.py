@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
+from scaleevent.metrics import check_finite
 
 Alignment = Literal["none", "median", "least-squares"]
 Errors = Callable[[np.ndarray, np.ndarray], dict[str, float]]
@@ -69,7 +70,7 @@ def update(
             where=where,
             found=f"prediction {prediction.shape}, ground truth {target.shape}",
         )
-    _check_finite(prediction, where)
+    check_finite(prediction, "depth", where)
     prediction = align(prediction, target, alignment, where=where)
     known = (target > 0) & (target <= max_depth)
     state: dict[str, float] = {}
@@ -161,12 +162,7 @@ def align(
 
 
 def dae_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """Metrics of E2Depth and DepthAnyEvent on the pixels that count.
-
-    Args:
-        p: (n,) predicted metres.
-        t: (n,) rescaled ground truth.
-    """
+    """Metrics of E2Depth and DepthAnyEvent: (n,) predicted metres and rescaled ground truth."""
     difference = t - p
     logarithm = np.log(t + EPSILON) - np.log(p + EPSILON)
     ratio = np.maximum(t / (p + EPSILON), p / (t + EPSILON))
@@ -183,12 +179,7 @@ def dae_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
 
 
 def dav2_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """Metrics of Depth-Anything-V2 on the pixels that count.
-
-    Args:
-        p: (n,) predicted metres, above 0.
-        t: (n,) ground truth.
-    """
+    """Metrics of Depth-Anything-V2: (n,) predicted metres, above 0, and ground truth."""
     difference, logarithm = p - t, np.log(p) - np.log(t)
     ratio = np.maximum(t / p, p / t)
     return {
@@ -241,14 +232,3 @@ def _mean_of_sequences(
             values.setdefault(sequence, []).append(state[name])
     means = [math.fsum(frames) / len(frames) for frames in values.values()]
     return math.fsum(means) / len(means)
-
-
-def _check_finite(prediction: np.ndarray, where: object) -> None:
-    wrong = np.argwhere(~np.isfinite(prediction))
-    if len(wrong):
-        raise DataError(
-            "the predicted depth is not finite",
-            where=where,
-            found=f"{prediction[tuple(wrong[0])]} at row {wrong[0][0]}, column {wrong[0][1]}; "
-            f"{len(wrong)} pixels in total",
-        )

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaleevent.errors import DataError
+from scaleevent.metrics import check_finite
 
 OUTLIER_PX, OUTLIER_FRACTION = 3, 0.05  # KITTI 2015: an error above 3 px and above 5% of |g|
 EPSILON = 1e-5  # added by the references in divisions by the number of pixels
@@ -31,19 +32,12 @@ EPSILON = 1e-5  # added by the references in divisions by the number of pixels
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the formulas need of n pixels, each (n,) float64.
+    """What the formulas need of n pixels, each (n,) float64."""
 
-    Attributes:
-        error: |f - g| in pixels.
-        length: |f|.
-        true_length: |g|.
-        angle: Radians between (f, 1) and (g, 1), the angular error of Barron et al. 1994.
-    """
-
-    error: np.ndarray
-    length: np.ndarray
-    true_length: np.ndarray
-    angle: np.ndarray
+    error: np.ndarray  # |f - g| in pixels
+    length: np.ndarray  # |f|
+    true_length: np.ndarray  # |g|
+    angle: np.ndarray  # radians between (f, 1) and (g, 1), the angular error of Barron et al. 1994
 
     @classmethod
     def between(cls, f: np.ndarray, g: np.ndarray) -> Pixels:
@@ -197,11 +191,4 @@ def _check(f: np.ndarray, g: np.ndarray, events: np.ndarray | None, where: objec
     if len(set(shapes.values())) > 1 or f.ndim != 3 or f.shape[0] != 2:
         found = ", ".join(f"{name} {shape[-2:]}" for name, shape in shapes.items())
         raise DataError("flow maps differ in size", where=where, found=found, expected="2 x H x W")
-    wrong = np.argwhere(~np.isfinite(f))
-    if len(wrong):
-        raise DataError(
-            "the predicted flow is not finite",
-            where=where,
-            found=f"{f[tuple(wrong[0])]} at row {wrong[0][1]}, column {wrong[0][2]}; "
-            f"{len(wrong)} values in total",
-        )
+    check_finite(f, "flow", where)

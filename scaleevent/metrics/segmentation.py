@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.errors import DataError
-
-IGNORE = 255  # label id of pixels that do not count
 
 
 def update(
@@ -24,7 +23,7 @@ def update(
 
     Args:
         prediction: (H, W) integer classes below `classes`.
-        label: (H, W) integer classes, or 255 for pixels that do not count.
+        label: (H, W) integer classes, or `IGNORE` for pixels that do not count.
         classes: Number of classes K.
         where: Name of the sample in error messages.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.objectives.probing import ridge_probe
 from scaleevent.pairs.pair import decode_image
@@ -64,7 +65,7 @@ class Comparison:
         held = self._labelled(evenly_spaced(self.split.validation, PROBE_HELD_OUT))
         if not len(train[0]) or not len(held[0]):
             return None
-        classes = int(max(label[label < 255].max() for label in train[1])) + 1
+        classes = int(max(label[label < IGNORE].max() for label in train[1])) + 1
 
         def score(encoder: Encoder, key: str) -> float:
             tokens = [

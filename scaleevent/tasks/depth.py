@@ -20,20 +20,17 @@ WORST_ERROR = 0.5  # relative error that is drawn brightest
 
 @dataclass(frozen=True)
 class Depth(Task):
-    """Metres; NaN where unknown.
+    """Metres; NaN where unknown."""
 
-    Args:
-        max_depth: Farthest depth that counts, metres.
-        crop: Rows and columns of the middle of the label that is scored; None scores all of it.
-        alignment: How a prediction is fitted to its frame's ground truth before it is scored.
-    """
-
-    max_depth: float = depth_metrics.MAX_DEPTH_M
+    max_depth: float = depth_metrics.MAX_DEPTH_M  # farthest depth that counts, metres
+    # rows and columns of the middle of the label that is scored; None scores all of it
     crop: tuple[int, int] | None = None
+    # how a prediction is fitted to its frame's ground truth before it is scored
     alignment: depth_metrics.Alignment = "none"
     name = "depth"
     label = "depth"
     headline = "dav2_rmse"
+    empty = "dav2_empty"
     higher_is_better = False
 
     @property
@@ -72,22 +69,14 @@ class Depth(Task):
             if f"{variant}_rmse" in result
         }
 
-    def empty(self, result: Result) -> int:
-        """Samples without a pixel that counts."""
-        return int(result["dav2_empty"])
-
-    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, np.generic]:
         """The median depth."""
         known = [v[(v > 0) & (v <= self.max_depth)] for v in labels]
         pixels = np.concatenate([np.empty(0), *known])
         if not len(pixels):
             raise DataError("no training label has a depth in range", found=f"{len(known)} labels")
-        median = float(np.median(pixels))
-        return f"{median:.1f} m everywhere", median
-
-    def constant_prediction(self, constant: float, size: tuple[int, int]) -> np.ndarray:
-        """(h, w) float32."""
-        return np.full(size, constant, np.float32)
+        median = np.median(pixels)
+        return f"{median:.1f} m everywhere", np.float32(median)
 
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
         """By inverse depth, and the relative error."""

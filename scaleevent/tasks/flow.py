@@ -17,17 +17,14 @@ TABLE = ("epe", "1pe", "2pe", "3pe", "fl_all", "ae")
 
 @dataclass(frozen=True)
 class Flow(Task):
-    """Pixels right and down; NaN where unknown.
+    """Pixels right and down; NaN where unknown."""
 
-    Args:
-        recordings: Those whose end-point error is also reported on its own.
-    """
-
-    recordings: tuple[str, ...] = ()
+    recordings: tuple[str, ...] = ()  # those whose end-point error is also reported on its own
     name = "flow"
     label = "flow"
     frames = 2
     headline = "sparse_epe"
+    empty = "dense_empty"
     higher_is_better = False
 
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
@@ -60,17 +57,9 @@ class Flow(Task):
             if f"{variant}_epe" in result
         }
 
-    def empty(self, result: Result) -> int:
-        """Samples without a pixel that counts."""
-        return int(result["dense_empty"])
-
-    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, float]:
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, np.generic]:
         """No motion."""
-        return "zero flow", 0.0
-
-    def constant_prediction(self, constant: float, size: tuple[int, int]) -> np.ndarray:
-        """(2, h, w) float32."""
-        return np.full((2, *size), constant, np.float32)
+        return "zero flow", np.float32(0)
 
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
         """Direction as hue, length as saturation; errors up to the largest true length."""

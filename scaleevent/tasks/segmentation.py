@@ -20,18 +20,14 @@ WRONG, RIGHT = (215, 38, 30), (235, 235, 235)
 
 @dataclass(frozen=True, eq=False)
 class Segmentation(Task):
-    """One of some classes a pixel; `IGNORE` does not count.
+    """One of some classes a pixel; `IGNORE` does not count."""
 
-    Args:
-        classes: Names by id.
-        palette: Colours of the classes, (K, 3) uint8.
-    """
-
-    classes: tuple[str, ...]
-    palette: np.ndarray
+    classes: tuple[str, ...]  # names by id
+    palette: np.ndarray  # their colours, (K, 3) uint8
     name = "segmentation"
     label = "semantics"
     headline = "miou"
+    empty = "empty"
     higher_is_better = True
 
     @classmethod
@@ -76,23 +72,15 @@ class Segmentation(Task):
         """Overlap and accuracy in percent."""
         return {"all classes": {name: result[name] for name in ("miou", "acc", "miou_present")}}
 
-    def empty(self, result: Result) -> int:
-        """Samples without a pixel that counts."""
-        return int(result["empty"])
-
-    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, int]:
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, np.generic]:
         """The class of most pixels."""
         counts = np.zeros(IGNORE + 1, np.int64)
         for label in labels:
             counts += np.bincount(label[label != IGNORE].ravel(), minlength=IGNORE + 1)
         if not counts.any():
             raise DataError("no training label has a class")
-        best = int(np.argmax(counts[: len(self.classes)]))
+        best = np.argmax(counts[: len(self.classes)])
         return f"{self.classes[best]} everywhere", best
-
-    def constant_prediction(self, constant: int, size: tuple[int, int]) -> np.ndarray:
-        """(h, w) int64."""
-        return np.full(size, constant, np.int64)
 
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
         """Class colours; errors in red, ignored pixels black."""

@@ -18,17 +18,11 @@ Result = dict[str, Any]  # metric names to numbers or lists of them
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A label on its own pixels, within the input's field of view.
+    """A label on its own pixels, within the input's field of view."""
 
-    Args:
-        values: As in the store.
-        events: (h, w) bool, pixels with at least one event.
-        where: For messages.
-    """
-
-    values: np.ndarray
-    events: np.ndarray
-    where: str
+    values: np.ndarray  # as in the store
+    events: np.ndarray  # (h, w) bool, pixels with at least one event
+    where: str  # for messages
 
 
 class Task(ABC):
@@ -42,6 +36,7 @@ class Task(ABC):
         label: Name of its label in a pair store.
         frames: Number of event windows that its decoders take.
         headline: The one number of a result that stands for all.
+        empty: The number of a result that counts samples without a pixel that counts.
         higher_is_better: How the headline is read.
     """
 
@@ -49,6 +44,7 @@ class Task(ABC):
     label: str
     frames: int = 1
     headline: str
+    empty: str
     higher_is_better: bool
 
     @property
@@ -81,16 +77,8 @@ class Task(ABC):
         """The numbers of a result table, named as published, by variant of the metric."""
 
     @abstractmethod
-    def empty(self, result: Result) -> int:
-        """Samples without a pixel that counts."""
-
-    @abstractmethod
-    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, Any]:
-        """The best constant prediction for these labels: its name, and the constant."""
-
-    @abstractmethod
-    def constant_prediction(self, constant: Any, size: tuple[int, int]) -> np.ndarray:
-        """The prediction of a constant baseline on a grid of `size`."""
+    def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, np.generic]:
+        """The best constant prediction for these labels: its name, and the value of every pixel."""
 
     @abstractmethod
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -18,7 +18,7 @@ from scaleevent.version import __version__
 
 FORMAT = 1
 KEY = "scaleevent"
-HINTS = {
+_HINTS = {
     ("encoder", "task"): "an encoder gets a task by `scaleevent probe` or `scaleevent finetune`",
     ("task", "encoder"): "`scaleevent export --format safetensors` takes the encoder out of it",
 }
@@ -80,14 +80,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             "written by a newer version", where=path, found=description["version"],
             expected=f"format {FORMAT} of {__version__}",
         )  # fmt: skip
-    if description["kind"] != kind:
-        raise CheckpointError(
-            "another kind of checkpoint",
-            where=path,
-            found=description["kind"],
-            expected=kind,
-            hint=HINTS.get((description["kind"], kind)),
-        )
+    check_kind(description, kind, path)
     if description["sha256"] != content_hash(tensors):
         raise CheckpointError("the weights have changed since they were written", where=path)
     return tensors, description
@@ -101,6 +94,16 @@ def read_description(path: Path) -> dict[str, Any] | None:
     except (SafetensorError, OSError):
         return None
     return json.loads(metadata[KEY]) if KEY in metadata else None
+
+
+def check_kind(description: dict[str, Any], kind: str, path: Path) -> None:
+    """Refuse a checkpoint of another kind than `encoder`, `task` or `state`, naming both."""
+    found = description["kind"]
+    if found != kind:
+        raise CheckpointError(
+            "another kind of checkpoint", where=path, found=found, expected=kind,
+            hint=_HINTS.get((found, kind)),
+        )  # fmt: skip
 
 
 def content_hash(tensors: dict[str, Tensor]) -> str:
