@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scaleevent.config.export import ExportConfig
 from scaleevent.deployment.artifacts import (
     FORMATS,
@@ -16,6 +14,7 @@ from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
 from scaleevent.deployment.program import LoadedCheckpoint, describe, load_checkpoint
 from scaleevent.system.files import (
+    Json,
     check_folder,
     claimed_folder,
     sha256_file,
@@ -65,7 +64,7 @@ def _report(
     files: list[Artifact],
     differences: dict[str, float],
 ) -> Report:
-    entries: dict[str, dict[str, Any]] = {
+    entries: dict[str, Json] = {
         file.name: {
             "format": file.format,
             "bytes": (cfg.out / file.name).stat().st_size,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
-from scaleevent.system.files import claimed_folder
+from scaleevent.system.files import Json, claimed_folder
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
@@ -49,7 +48,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     return report
 
 
-def store_report(command: str, out: Path, manifest: dict[str, Any]) -> Report:
+def store_report(command: str, out: Path, manifest: Json) -> Report:
     """The counts of a written store."""
     size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
     return Report(

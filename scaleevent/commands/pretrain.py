@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Objective
 from scaleevent.pairs.samples import PairSamples, draw_epoch, evenly_spaced, in_order
-from scaleevent.system.files import append_json_line, read_json_lines
+from scaleevent.system.files import Json, append_json_line, read_json_lines
 from scaleevent.system.reports import Report
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import LOG, Drawn, Run
@@ -95,7 +94,7 @@ def _report(
     first, last = checks[0], checks[-1]
     titles = objective.titles.items()
     rows = [(title, first[key], last[key]) for key, title in titles if key in first] + compared
-    description: dict[str, Any] = {
+    description: Json = {
         "config": cfg.model_dump(mode="json"),
         **objective.description(),
         "data": {

@@ -51,7 +51,7 @@ EMBEDDED = "street"  # the data set that needs no files: used where no data are 
 OBJECTIVES: dict[str, Part] = {
     "scaleevent": Part(
         "scaleevent.objectives.scaleevent", "distil a frozen image teacher: L1, IS and CS"
-    ),
+    )
 }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from scaleevent.config.settings import Settings
+from scaleevent.system.files import Json
 
 
 class ComputeSettings(Settings):
@@ -42,7 +43,7 @@ class RunSettings(ComputeSettings):
     offline: Annotated[bool, Field(description="never use the network")] = False
     resume: Annotated[bool, Field(description="continue from the last saved state")] = False
 
-    def with_effect(self) -> dict[str, Any]:
+    def with_effect(self) -> Json:
         """The settings that a resumed run must agree with, JSON-able."""
         return self.model_dump(mode="json", exclude=set(self.NO_EFFECT))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from scaleevent.objectives.structure_loss import (
 from scaleevent.objectives.teacher import is_dinov3, teacher_and_student, teacher_name
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
+from scaleevent.system.files import Json
 from scaleevent.training.run import Run, to_device
 from scaleevent.training.tensors import content_hash
 from scaleevent.training.terms import Metrics, Terms
@@ -160,7 +161,7 @@ class Distillation(Objective):
         """The teacher's weights."""
         return {"teacher weights": content_hash(self.teacher.vit.state_dict())}
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Json:
         """The teacher and the token scale."""
         teacher = {"source": self._source, "sha256": content_hash(self.teacher.vit.state_dict())}
         return {"teacher": teacher, "token_scale": self.scale}

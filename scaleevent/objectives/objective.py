@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
+from scaleevent.system.files import Json
 from scaleevent.training.loop import Trainable
 from scaleevent.training.run import to_device
 from scaleevent.training.terms import Metrics, Terms, total
@@ -89,7 +90,7 @@ class Objective(Trainable):
         """What, beside the settings, a resumed run must agree with."""
         return {}
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Json:
         """What the checkpoint says of the objective; JSON-able."""
         return {}
 

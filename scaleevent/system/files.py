@@ -18,6 +18,7 @@ from typing import Any
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 
+Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY = ".tmp"
 FINAL = ("export", "evaluation")  # kinds of output whose commands cannot go on
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from scaleevent.system.files import Json
 from scaleevent.version import __version__
 
 STATUS_SECONDS = 30.0  # between lines where there is no terminal
@@ -45,7 +46,7 @@ class Report:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     notes: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
 
     def to_table(self) -> Table:
         """The table for a screen; columns of numbers are aligned right."""
@@ -59,7 +60,7 @@ class Report:
             table.add_row(*map(cell, row))
         return table
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Full precision, with the package version."""
         return {
             "schema": f"scaleevent.{self.command}/1",

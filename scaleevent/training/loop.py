@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from scaleevent.errors import DivergedError, StoppedError
-from scaleevent.system.files import (
-    append_json_line,
-)
+from scaleevent.system.files import Json, append_json_line
 from scaleevent.system.ranks import Ranks
 from scaleevent.system.signals import stop_requested
 from scaleevent.training.schedules import Stage, one_cycle_linear, poly, two_stage_poly
@@ -123,7 +121,7 @@ def train(
     first_step: int = 0,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, record: None,
     on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
-    fingerprint: dict[str, Any] | None = None,
+    fingerprint: Json | None = None,
 ) -> None:
     """Run the steps from `first_step` to the end of the settings.
 

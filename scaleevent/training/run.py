@@ -19,7 +19,7 @@ from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.system.files import Json, check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.loop import Trainable, TrainSettings, train
@@ -129,9 +129,7 @@ class Run:
         )
 
     @contextmanager
-    def started(
-        self, model: nn.Module, optimizer: Optimizer, fingerprint: dict[str, Any]
-    ) -> Iterator[int]:
+    def started(self, model: nn.Module, optimizer: Optimizer, fingerprint: Json) -> Iterator[int]:
         """Hold the folder for a block that trains; gives the steps that are already done.
 
         A resumed run gets its weights and moments back; a new one writes config.yaml.
@@ -154,7 +152,7 @@ class Run:
         optimizer: Optimizer,
         drawn: Drawn,
         first: int,
-        fingerprint: dict[str, Any],
+        fingerprint: Json,
         on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
     ) -> None:
         """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode.

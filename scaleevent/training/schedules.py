@@ -35,11 +35,7 @@ def one_cycle_linear(
 
 
 def two_stage_poly(
-    step: int,
-    total: int,
-    warmup: tuple[int, int],
-    stage: Stage,
-    power: float = 0.9,
+    step: int, total: int, warmup: tuple[int, int], stage: Stage, power: float = 0.9
 ) -> float:
     """EoMT's schedule: the head warms up first, then the encoder, each followed by its poly decay.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.system.files import read_json, read_json_lines, write_bytes, write_json
+from scaleevent.system.files import Json, read_json, read_json_lines, write_bytes, write_json
 from scaleevent.training.tensors import load_tensors, save_tensors, under
 
 LAST = "last.json"
@@ -21,7 +20,7 @@ def save_state(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    fingerprint: dict[str, Any] | None,
+    fingerprint: Json | None,
     keep: int,
 ) -> None:
     """Save what a resume needs: weights and moments. Draws depend on the step alone."""
@@ -42,7 +41,7 @@ def load_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    fingerprint: dict[str, Any] | None,
+    fingerprint: Json | None,
 ) -> int:
     """Restore the newest whole state; 0 steps where there is none.
 
@@ -75,7 +74,7 @@ def load_state(
     raise problem or CheckpointError("no saved state is left", where=states)
 
 
-def _check_fingerprint(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
     differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
     if not differing:
         return

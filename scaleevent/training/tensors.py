@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scaleevent.errors import CheckpointError
-from scaleevent.system.files import atomic_path
+from scaleevent.system.files import Json, atomic_path
 from scaleevent.version import __version__
 
 FORMAT = 1
@@ -24,7 +23,7 @@ HINTS = {
 }
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> None:
     """Write tensors and their description atomically.
 
     Args:
@@ -49,7 +48,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, 
         save_file(tensors, temporary, metadata={KEY: json.dumps(described)})
 
 
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
     """Read a file of ours and check it.
 
     Args:
@@ -93,7 +92,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, description
 
 
-def read_description(path: Path) -> dict[str, Any] | None:
+def read_description(path: Path) -> Json | None:
     """What a checkpoint of ours says about itself, without its tensors; None for other files."""
     try:
         with safe_open(path, "pt") as file:
