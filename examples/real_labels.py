@@ -53,8 +53,10 @@ from scaleevent.benchmarks.evaluation import (
 )
 from scaleevent.benchmarks.report import draw_rows
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
+from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.config.catalog import DECODERS, DEFAULT_DECODERS
+from scaleevent.config.run import ScheduledSettings
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
 from scaleevent.events import Events
@@ -72,7 +74,7 @@ from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import Task
-from scaleevent.training.loop import Plan, train
+from scaleevent.training.loop import TrainSettings, train
 from scaleevent.training.optimizer import build_optimizer
 
 IMAGE_US, WINDOW_US = 1_000_000, 100_000  # KITTI's cameras run at 10 Hz
@@ -269,22 +271,20 @@ def fit_and_score(
         "flow": {"size": "tiny"},
     }[trial.task.name]
     decoder = DECODERS[DEFAULT_DECODERS[trial.task.name]].load()(encoder, **own)
-    plan = Plan(1, steps, schedule="cosine", clip=1.0, save_every=steps)
+    cfg = ScheduledSettings(
+        out=out, epochs=1, schedule="cosine", clip=1.0, save_every=steps, precision="fp32"
+    )
     batches = StepBatches(
         lambda epoch: draw_epoch(samples.pairs, split.train, steps * BATCH, 0, epoch, "uniform"),
         1, steps, BATCH,
     )  # fmt: skip
     with ranks("cpu") as peers:
         train(
-            decoder.train(),
+            TaskObjective(decoder, frozen=False, cached=None),
             build_optimizer(decoder, lr=1e-3, encoder_lr=5e-4),
-            lambda batch: (decoder.loss(decoder(**_inputs(batch)), batch["target"]), {}),
             load_batches(samples, batches, 0),
-            plan,
+            TrainSettings(cfg, steps),
             peers,
-            out,
-            weights=dict(decoder.weights),
-            on_step=lambda step, record: decoder.begin_step(step, steps),
         )
         save_task(out / "task.safetensors", decoder, {})
         decoder, _ = load_task(out / "task.safetensors")
@@ -294,10 +294,6 @@ def fit_and_score(
     draw_overlays(decoder, samples, shown, out / "overlay.png")
     baseline = ConstantBaseline.of(samples, split.train)
     return result, (baseline.name, baseline.score(samples, split.test))
-
-
-def _inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in batch.items() if name != "target"}
 
 
 def draw_overlays(decoder, samples: LabelledSamples, indices: Sequence[int], path: Path) -> None:

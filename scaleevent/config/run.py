@@ -69,3 +69,7 @@ class ScheduledSettings(RunSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU, else fp32"
     )
+
+    def computes_in_bf16(self, on_gpu: bool) -> bool:
+        """Whether training uses mixed precision: by default on a GPU only."""
+        return self.precision == "bf16" or self.precision == "auto" and on_gpu

@@ -14,7 +14,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.objectives.comparison import Comparison
-from scaleevent.objectives.objective import Batch, Objective
+from scaleevent.objectives.objective import Objective
 from scaleevent.objectives.structure_loss import (
     LAMBDAS,
     distillation_terms,
@@ -25,7 +25,8 @@ from scaleevent.objectives.teacher import is_dinov3, teacher_and_student, teache
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
 from scaleevent.system.files import Json
-from scaleevent.training.run import Run, to_device
+from scaleevent.training.loop import Batch, to_device
+from scaleevent.training.run import Run
 from scaleevent.training.tensors import content_hash
 from scaleevent.training.terms import Metrics, Terms
 

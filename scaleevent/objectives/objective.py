@@ -12,17 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
 from scaleevent.system.files import Json
-from scaleevent.training.loop import Trainable
-from scaleevent.training.run import to_device
+from scaleevent.training.loop import Batch, Trainable, to_device
 from scaleevent.training.terms import Metrics, Terms, total
-
-Batch = dict[str, Tensor]
 
 
 class Objective(Trainable):

@@ -13,6 +13,7 @@ from scaleevent.system.files import Json, read_json, read_json_lines, write_byte
 from scaleevent.training.tensors import load_tensors, save_tensors, under
 
 LAST = "last.json"
+KEPT = 2  # states; the older one is for a damaged newest one
 
 
 def save_state(
@@ -21,7 +22,6 @@ def save_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     fingerprint: Json | None,
-    keep: int,
 ) -> None:
     """Save what a resume needs: weights and moments. Draws depend on the step alone."""
     states = Path(folder) / "state"
@@ -33,7 +33,7 @@ def save_state(
     description = {"kind": "state", "step": step, "fingerprint": fingerprint}
     save_tensors(states / name, tensors, description)
     write_json(states / LAST, {"file": name, "step": step})
-    for old in sorted(states.glob("step-*.safetensors"))[:-keep]:
+    for old in sorted(states.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink(missing_ok=True)
 
 
