@@ -35,23 +35,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and on which pairs.
+    """What is compared, and on which pairs."""
 
-    Args:
-        samples: All pairs.
-        split: Which of them were held out.
-        teacher: Frozen image encoder.
-        before: The student as it started, on voxels.
-        after: The trained student, on voxels.
-        batch: Samples encoded together.
-    """
-
-    samples: PairSamples
-    split: Split
-    teacher: Encoder
-    before: Encoder
-    after: Encoder
-    batch: int
+    samples: PairSamples  # all pairs
+    split: Split  # which of them were held out
+    teacher: Encoder  # frozen image encoder
+    before: Encoder  # the student as it started, on voxels
+    after: Encoder  # the trained student, on voxels
+    batch: int  # samples encoded together
 
     @property
     def grid(self) -> tuple[int, int]:

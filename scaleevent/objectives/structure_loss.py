@@ -34,20 +34,17 @@ NORM_EPS = 1e-12  # of torch.nn.functional.normalize, which the released code us
 
 @dataclass(frozen=True)
 class Structure:
-    """How similarity maps are made, compared and averaged.
+    """How similarity maps are made, compared and averaged."""
 
-    Attributes:
-        similarity: "cosine" normalises tokens first, "dot" takes raw inner products.
-        distance: "mse" squares the differences of two maps, "l1" takes their absolute value.
-        gate: Compare only entries whose teacher similarity exceeds this, and take negative student
-            similarities as zero. None compares everything as it is.
-        reduction: "mean" averages over all entries, masked ones included (N L D for the token term,
-            N L L for maps). "rowsum" is the norm as printed: rows are summed, then averaged (N L).
-    """
-
+    # "cosine" normalises tokens first, "dot" takes raw inner products
     similarity: Literal["cosine", "dot"] = "cosine"
+    # "mse" squares the differences of two maps, "l1" takes their absolute value
     distance: Literal["mse", "l1"] = "mse"
+    # compare only entries whose teacher similarity exceeds this, and take negative student
+    # similarities as zero. None compares everything as it is.
     gate: float | None = 0.1
+    # "mean" averages over all entries, masked ones included (N L D for the token term, N L L for
+    # maps). "rowsum" is the norm as printed: rows are summed, then averaged (N L).
     reduction: Literal["mean", "rowsum"] = "mean"
 
     def __post_init__(self) -> None:

@@ -179,21 +179,13 @@ def _run_file(out: Path) -> Iterator[tuple[RunFile, TextIO]]:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Writes one shard, unless it is there already; picklable, so that any executor can run it.
+    """Writes one shard, unless it is there already; picklable, so that any executor can run it."""
 
-    Args:
-        source: Of the pairs.
-        path: The shard to write.
-        settings: See `write_store`.
-        voxels: See `write_store`.
-        run: The run it belongs to.
-    """
-
-    source: PairSource
-    path: Path
-    settings: Json
-    voxels: Json | None
-    run: RunFile
+    source: PairSource  # of the pairs
+    path: Path  # the shard to write
+    settings: Json  # see `write_store`
+    voxels: Json | None  # see `write_store`
+    run: RunFile  # the run it belongs to
 
     def __call__(self) -> Json:
         """Write the shard and return its entry in the manifest."""

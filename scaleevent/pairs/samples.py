@@ -92,19 +92,12 @@ class PairSamples(Dataset[dict[str, Tensor]]):
 
 @dataclass(frozen=True)
 class Split:
-    """Sample indices for training and validation.
+    """Sample indices for training and validation."""
 
-    Args:
-        train: Indices to train on.
-        validation: Indices held out.
-        dropped: How many samples belong to neither.
-        shared: Whether some events are on both sides, because every window overlaps.
-    """
-
-    train: np.ndarray
-    validation: np.ndarray
-    dropped: int = 0
-    shared: bool = False
+    train: np.ndarray  # indices to train on
+    validation: np.ndarray  # indices held out
+    dropped: int = 0  # how many samples belong to neither
+    shared: bool = False  # whether some events are on both sides, because every window overlaps
 
 
 def split_samples(samples: PairSamples, fraction: float) -> Split:
@@ -197,25 +190,15 @@ def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepBatches:
-    """Sample indices of every step of one rank, from any step on: the loader's batch sampler.
+    """Sample indices of every step of one rank, from any step on: the loader's batch sampler."""
 
-    Args:
-        draw: Maps an epoch to its samples, in order, over all ranks.
-        epochs: Number of epochs.
-        steps_per_epoch: Steps in each; what is left of an epoch's samples is not used.
-        batch: Samples per step over all ranks.
-        first_step: Steps already done.
-        rank: Rank of this process.
-        world: Number of ranks.
-    """
-
-    draw: Callable[[int], np.ndarray]
-    epochs: int
-    steps_per_epoch: int
-    batch: int
-    first_step: int = 0
-    rank: int = 0
-    world: int = 1
+    draw: Callable[[int], np.ndarray]  # maps an epoch to its samples, in order, over all ranks
+    epochs: int  # number of epochs
+    steps_per_epoch: int  # steps in each; what is left of an epoch's samples is not used
+    batch: int  # samples per step over all ranks
+    first_step: int = 0  # steps already done
+    rank: int = 0  # rank of this process
+    world: int = 1  # number of ranks
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch - self.first_step

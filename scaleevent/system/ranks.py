@@ -27,17 +27,11 @@ PATIENCE = timedelta(hours=1)  # of ranks that wait for the main one: it downloa
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the ranks of a run.
+    """This process among the ranks of a run."""
 
-    Args:
-        rank: Index of this process.
-        world: Number of processes.
-        device: Where this process computes.
-    """
-
-    rank: int
-    world: int
-    device: torch.device
+    rank: int  # index of this process
+    world: int  # number of processes
+    device: torch.device  # where this process computes
 
     @property
     def main(self) -> bool:

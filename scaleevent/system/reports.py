@@ -30,23 +30,14 @@ STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
 @dataclass(frozen=True)
 class Report:
-    """A table with notes and facts.
+    """A table with notes and facts."""
 
-    Args:
-        command: The command that made it; names the JSON schema.
-        title: Heading.
-        columns: Column names.
-        rows: Plain numbers and text, a value a column.
-        notes: Lines under the table.
-        facts: Everything else worth keeping; JSON-able.
-    """
-
-    command: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[str, ...] = ()
-    facts: Json = field(default_factory=dict)
+    command: str  # the command that made it; names the JSON schema
+    title: str  # heading
+    columns: tuple[str, ...]  # column names
+    rows: tuple[tuple[Any, ...], ...]  # plain numbers and text, a value a column
+    notes: tuple[str, ...] = ()  # lines under the table
+    facts: Json = field(default_factory=dict)  # everything else worth keeping; JSON-able
 
     def to_table(self) -> Table:
         """The table for a screen; columns of numbers are aligned right."""

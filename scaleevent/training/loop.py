@@ -58,15 +58,11 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long a run takes, and at which rates.
+    """How long a run takes, and at which rates."""
 
-    Args:
-        cfg: The run's settings; the schedules beside the simple ones are in `training.schedules`.
-        steps_per_epoch: Optimiser steps in each epoch.
-    """
-
+    # the run's settings; the schedules beside the simple ones are in `training.schedules`
     cfg: ScheduledSettings
-    steps_per_epoch: int
+    steps_per_epoch: int  # optimiser steps in each epoch
 
     @property
     def steps(self) -> int:

@@ -28,38 +28,24 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True)
 class Drawn:
-    """Training samples and the order in which they are drawn.
+    """Training samples and the order in which they are drawn."""
 
-    Args:
-        samples: By index.
-        order: Number of an epoch, from 0, to the indices of its samples, in order.
-        per_epoch: How many these are.
-        batch: Global batch; what is left of an epoch is not used.
-    """
-
-    samples: Dataset[Any]
+    samples: Dataset[Any]  # by index
+    # number of an epoch, from 0, to the indices of its samples, in order
     order: Callable[[int], np.ndarray]
-    per_epoch: int
-    batch: int
+    per_epoch: int  # how many these are
+    batch: int  # global batch; what is left of an epoch is not used
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a command, on this rank.
+    """One training run of a command, on this rank."""
 
-    Args:
-        cfg: Everything that decides on the result.
-        command: For messages and the report.
-        ranks: This process among the others.
-        quiet: Nothing on stderr.
-        record: The command's own settings, for config.yaml.
-    """
-
-    cfg: ScheduledSettings
-    command: str
-    ranks: Ranks
-    quiet: bool
-    record: RunSettings
+    cfg: ScheduledSettings  # everything that decides on the result
+    command: str  # for messages and the report
+    ranks: Ranks  # this process among the others
+    quiet: bool  # nothing on stderr
+    record: RunSettings  # the command's own settings, for config.yaml
 
     @classmethod
     @contextmanager
