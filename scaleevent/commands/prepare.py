@@ -64,13 +64,8 @@ def store_report(command: str, out: Path, manifest: Json) -> Report:
 def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
     """What would be read and written."""
     rows = tuple(
-        (
-            source.name,
-            source.found,
-            source.expected,
-            sum(p.stat().st_size for p in source.inputs) / 1e6,
-        )
-        for source in sources
+        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
+        for s in sources
     )
     return Report(
         "prepare",

@@ -19,10 +19,7 @@ SOURCES = ("street/*.py", "simulation/*.py", "pairs/store.py", "datasets/street.
 def street_store(size: tuple[int, int], quiet: bool = False, settings: Json | None = None) -> Path:
     """Folder of a pair store of `street`, prepared unless it is there.
 
-    Args:
-        size: Rows and columns; larger than 480x640 is rendered at 480x640.
-        quiet: No progress on stderr.
-        settings: Of `prepare street`, where they are not the usual ones.
+    Larger than 480x640 is rendered at 480x640. `settings` are unusual ones of `prepare street`.
     """
     from scaleevent.commands import prepare
 

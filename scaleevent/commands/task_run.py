@@ -48,10 +48,8 @@ def run_task(
             cfg.benchmark, benchmark.task, cfg.data, start.settings, run.ranks, quiet=run.quiet
         )
         split = benchmark_split(samples, benchmark.eval_split)
-        train, test = (
-            training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed),
-            split.test,
-        )
+        train = training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed)
+        test = split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
         constant = ConstantBaseline.of(samples, train.tolist())

@@ -54,7 +54,7 @@ OBJECTIVES: dict[str, Part] = {
 class DecoderPart(Part):
     """A decoder: a subclass of `Decoder`."""
 
-    tasks: tuple[str, ...]  # the tasks it serves
+    tasks: tuple[str, ...]  # that it serves
 
 
 DEFAULT_DECODERS = {"segmentation": "eomt", "depth": "dpt", "flow": "sea_raft"}  # by task
@@ -81,7 +81,7 @@ class Architecture:
     model: str  # name of the timm model
     width: int  # channels of a token
     depth: int  # blocks
-    heads: int  # attention heads
+    heads: int
     batch: int  # global batch of pretraining
     options: tuple[tuple[str, float], ...] = ()  # further keyword arguments of `timm.create_model`
 

@@ -22,12 +22,9 @@ class ComputeSettings(Settings):
 
 
 class RunSettings(ComputeSettings):
-    """A training run in a folder, which can be resumed.
+    """A training run in a folder, which can be resumed."""
 
-    Attributes:
-        NO_EFFECT: Settings that do not change the result; a resumed run may change them.
-    """
-
+    # settings that do not change the result; a resumed run may change them
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
         {"out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
          "overwrite"}

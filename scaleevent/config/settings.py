@@ -70,14 +70,10 @@ class PartSettings(Settings):
 
     The part's module holds a subclass `Settings`. Calling the base gives that subclass:
     ``PrepareConfig(name="street", scenes=8)`` are the settings of `street`.
-
-    Attributes:
-        parts: The parts by name.
-        chooser: The key that names the part.
     """
 
-    parts: ClassVar[Mapping[str, Part]] = {}
-    chooser: ClassVar[str]
+    parts: ClassVar[Mapping[str, Part]] = {}  # by name
+    chooser: ClassVar[str]  # the key that names the part
 
     def __new__(cls, **values: Any) -> Self:
         """An instance of the chosen part's settings."""

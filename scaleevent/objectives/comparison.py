@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,9 @@ class Comparison:
 
         def score(encoder: Encoder, key: str) -> float:
             tokens = [
-                encode_all(encoder, (batch[key] for batch in self._batches(indices)))
+                encode_all(
+                    encoder, (batch[key] for batch in in_order(self.samples, indices, self.batch))
+                )
                 for indices in (train[0], held[0])
             ]
             iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
@@ -78,7 +80,7 @@ class Comparison:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""
         pool = self.split.validation if len(self.split.validation) else self.split.train
         indices = evenly_spaced(pool, min(PANEL_ROWS, self.batch))
-        batch = next(self._batches(indices))
+        batch = next(in_order(self.samples, indices, self.batch))
         tokens = [
             encode_all(encoder, [batch[key]]).numpy()
             for encoder, key in (
@@ -95,9 +97,6 @@ class Comparison:
             image = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
             rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
         save_picture(path, panel(COLUMNS, rows))
-
-    def _batches(self, indices: np.ndarray) -> Iterator[dict[str, Tensor]]:
-        return in_order(self.samples, indices, self.batch)
 
     def _labelled(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
         """Indices of the samples with semantic labels, and the labels, cropped to the input."""

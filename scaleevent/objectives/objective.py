@@ -8,7 +8,7 @@ a subclass of `PretrainConfig` with the options that only this objective has, an
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,15 +68,25 @@ class Objective(Trainable):
         Args:
             batches: Held-out samples, on the CPU.
         """
+
+        def numbers(batch: Batch) -> dict[str, float]:
+            terms, _ = self.step(self.model, batch)
+            values = {"loss": total(terms, self.weights), **terms}
+            return {name: float(value) for name, value in values.items()}
+
+        return self.sample_means(batches, numbers)
+
+    def sample_means(
+        self, batches: Iterable[Batch], numbers: Callable[[Batch], dict[str, float]]
+    ) -> dict[str, float]:
+        """Means over samples of a batch's numbers, named `val_*`; batches come on the CPU."""
         sums: dict[str, float] = {}
         count = 0
         device = next(self.encoder.parameters()).device
         for batch in batches:
             size = len(next(iter(batch.values())))
-            terms, _ = self.step(self.model, to_device(batch, device))
-            values = {"loss": total(terms, self.weights), **terms}
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + size * float(value)
+            for name, value in numbers(to_device(batch, device)).items():
+                sums[name] = sums.get(name, 0.0) + size * value
             count += size
         return {f"val_{name}": value / count for name, value in sums.items()}
 

@@ -60,7 +60,13 @@ class Settings(PretrainConfig):
 
 
 def build(settings: Settings, run: Run) -> Distillation:
-    """Teacher and student on the run's device; see `Distillation.of_settings`."""
+    """Teacher and student on the run's device."""
     from scaleevent.objectives.distillation import Distillation
+    from scaleevent.objectives.teacher import is_dinov3, teacher_and_student, teacher_name
 
-    return Distillation.of_settings(settings, run)
+    teacher, student = teacher_and_student(settings, run)
+    return Distillation(
+        teacher, student, settings.structure, settings.mask, settings.tau,
+        scale=settings.token_scale or (1.0 if is_dinov3(teacher) else None),
+        weights=settings.lambdas, source=teacher_name(settings), probe=settings.probe,
+    )  # fmt: skip

@@ -25,9 +25,7 @@ from scaleevent.training.terms import Terms
 
 LAMBDAS: dict[str, float] = {"l1": 1.0, "intra": 10.0, "cross": 4.0}  # paper eq. 5
 
-TILE_CPU = (
-    512  # tokens; a 512 x 512 float32 tile is 1 MiB, near the cache and large enough for the GEMM
-)
+TILE_CPU = 512  # tokens; a float32 tile is 1 MiB, near the cache and large enough for the GEMM
 TILE_GPU = 2048
 NORM_EPS = 1e-12  # of torch.nn.functional.normalize, which the released code uses
 
@@ -49,16 +47,13 @@ class Structure:
 
     def __post_init__(self) -> None:
         """Refuse unknown options."""
-        choices = {
-            "similarity": ("cosine", "dot"),
-            "distance": ("mse", "l1"),
-            "reduction": ("mean", "rowsum"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"unknown {name}", found=getattr(self, name), expected=" or ".join(known)
-                )
+        for name, known in (
+            ("similarity", ("cosine", "dot")), ("distance", ("mse", "l1")),
+            ("reduction", ("mean", "rowsum")),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(f"unknown {name}", found=value, expected=" or ".join(known))
         if self.gate is not None and self.gate < 0:
             raise ConfigError("gate must not be negative", found=self.gate, expected=">= 0 or None")
 
@@ -180,9 +175,8 @@ class _Distillation(Function):
         l1 = distance.sum() if weight is None else distance @ weight.double()
         norms = None
         if structure.similarity == "cosine":
-            norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (k, q)]).clamp_min_(
-                NORM_EPS
-            )
+            norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (k, q)])
+            norms.clamp_min_(NORM_EPS)
             k.div_(norms[0, :, None])
             q.div_(norms[1, :, None])
 
@@ -193,14 +187,9 @@ class _Distillation(Function):
         with torch.autocast(k.device.type, enabled=False):
             for count in active.sum(1).tolist():
                 part = slice(start, start + count)
-                _add_image(
-                    k[part],
-                    q[part],
-                    None if weight is None else weight[part],
-                    structure,
-                    sums,
-                    None if slopes is None else [slope[part] for slope in slopes],
-                )
+                soft = None if weight is None else weight[part]
+                into = None if slopes is None else [slope[part] for slope in slopes]
+                _add_image(k[part], q[part], soft, structure, sums, into)
                 start += count
 
         rows = images * length

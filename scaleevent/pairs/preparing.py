@@ -149,8 +149,12 @@ class RunFile:
         Raises:
             StoppedError: The run has ended.
         """
+
+        def existing(path: str, flags: int) -> int:
+            return os.open(path, flags & ~os.O_CREAT)
+
         try:
-            with writing(self.path), open(self.path, "ab", opener=_open_existing) as file:
+            with writing(self.path), open(self.path, "ab", opener=existing) as file:
                 file.write(b"%d\n" % count)
         except FileNotFoundError:
             raise StoppedError("stopped together with its run", where=self.path.parent) from None
@@ -158,10 +162,6 @@ class RunFile:
     def end(self) -> None:
         """Have all tasks leave at their next pair."""
         self.path.unlink(missing_ok=True)
-
-
-def _open_existing(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_CREAT)
 
 
 @contextmanager
@@ -181,11 +181,11 @@ def _run_file(out: Path) -> Iterator[tuple[RunFile, TextIO]]:
 class ShardTask:
     """Writes one shard, unless it is there already; picklable, so that any executor can run it."""
 
-    source: PairSource  # of the pairs
-    path: Path  # the shard to write
+    source: PairSource
+    path: Path  # of the shard
     settings: Json  # see `write_store`
     voxels: Json | None  # see `write_store`
-    run: RunFile  # the run it belongs to
+    run: RunFile
 
     def __call__(self) -> Json:
         """Write the shard and return its entry in the manifest."""

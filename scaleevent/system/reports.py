@@ -10,16 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from scaleevent.system.files import Json
@@ -95,7 +88,9 @@ def say(line: str) -> None:
 class Ticker:
     """Progress of one task: a bar with rate and ETA on a terminal, a line every 30 s elsewhere."""
 
-    def __init__(self, name: str, total: int, unit: str, bar: Progress | None, lines: bool) -> None:
+    def __init__(
+        self, name: str, total: int, unit: str, bar: bars.Progress | None, lines: bool
+    ) -> None:
         self.name, self.total, self.unit, self.bar, self.lines = name, total, unit, bar, lines
         self.done = 0
         self._began = self._said = time.monotonic()
@@ -126,13 +121,8 @@ def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ti
     if not (show and sys.stderr.isatty()):
         yield Ticker(name, total, unit, None, lines=show)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    name_column, detail = map(bars.TextColumn, ("{task.description}", "{task.fields[detail]}"))
+    columns = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TaskProgressColumn())
+    left = bars.TimeRemainingColumn()
+    with bars.Progress(name_column, *columns, left, detail, console=Console(stderr=True)) as bar:
         yield Ticker(name, total, unit, bar, lines=False)

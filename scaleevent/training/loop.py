@@ -29,15 +29,10 @@ Batch = dict[str, Tensor]
 
 
 class Trainable(Protocol):
-    """A model with what is minimised: the loop's objective.
+    """A model with what is minimised: the loop's objective."""
 
-    Attributes:
-        weights: Factor of each loss term in the total.
-        shown: Metrics that the progress line shows.
-    """
-
-    weights: Mapping[str, float]
-    shown: ClassVar[tuple[str, ...]] = ()
+    weights: Mapping[str, float]  # factor of each loss term in the total
+    shown: ClassVar[tuple[str, ...]] = ()  # metrics that the progress line shows
 
     @property
     @abstractmethod
@@ -50,6 +45,7 @@ class Trainable(Protocol):
 
     def begin_step(self, step: int, steps: int) -> None:
         """Called before every step, counted from 0, with the number of all steps."""
+        return
 
     def training_mode(self) -> None:
         """Put the model, or the part of it that is trained, into training mode."""

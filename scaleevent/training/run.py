@@ -30,10 +30,9 @@ LOG = "log.jsonl"
 class Drawn:
     """Training samples and the order in which they are drawn."""
 
-    samples: Dataset[Any]  # by index
-    # number of an epoch, from 0, to the indices of its samples, in order
-    order: Callable[[int], np.ndarray]
-    per_epoch: int  # how many these are
+    samples: Dataset[Any]
+    order: Callable[[int], np.ndarray]  # epoch, from 0, to the indices of its samples, in order
+    per_epoch: int  # samples of an epoch
     batch: int  # global batch; what is left of an epoch is not used
 
 
@@ -43,7 +42,7 @@ class Run:
 
     cfg: ScheduledSettings  # everything that decides on the result
     command: str  # for messages and the report
-    ranks: Ranks  # this process among the others
+    ranks: Ranks
     quiet: bool  # nothing on stderr
     record: RunSettings  # the command's own settings, for config.yaml
 
