@@ -17,15 +17,7 @@ NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
-    """Prepare a data set.
-
-    Args:
-        cfg: What and where.
-        quiet: No progress on stderr.
-
-    Returns:
-        Counts by kind; every image and event is accounted for.
-    """
+    """Prepare a data set; the report counts every image and event by kind."""
     sources = DATASETS[cfg.name].load().sources(cfg)
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)

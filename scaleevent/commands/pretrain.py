@@ -26,15 +26,10 @@ VALIDATION_SAMPLES = 256
 
 
 def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
-    """Pretrain on the machine's devices.
+    """Pretrain on the machine's devices; the report has held-out numbers before and after.
 
-    Args:
-        cfg: All settings.
-        quiet: No progress on stderr.
-
-    Returns:
-        Held-out numbers before and after. The run folder holds config.yaml, log.jsonl,
-        encoder.safetensors, panel.png, report.json and state/.
+    The run folder holds config.yaml, log.jsonl, encoder.safetensors, panel.png, report.json and
+    state/.
     """
     with Run.open(cfg, "pretrain", quiet) as this:
         this.say(cfg.describe())

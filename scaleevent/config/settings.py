@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
@@ -160,7 +160,7 @@ def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
     )
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: ErrorDetails) -> str:
     """One problem of validation: which setting, what is wrong, what was given."""
     key = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")

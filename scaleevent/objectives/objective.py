@@ -27,15 +27,12 @@ class Objective(Trainable):
 
     Args:
         encoder: The event encoder that is trained, on the run's device.
-
-    Attributes:
-        weights: Factor of each loss term in the total.
-        inputs: What a sample holds: functions by name, those of `pairs.sample_inputs.INPUTS` or
-            others. Batches have the same keys.
-        titles: Names in the final table for numbers of `validate`.
     """
 
+    # what a sample holds: functions by name, those of `pairs.sample_inputs.INPUTS` or others;
+    # batches have the same keys
     inputs: ClassVar[Mapping[str, Input]] = {"voxel": INPUTS["voxel"]}
+    # names in the final table for numbers of `validate`
     titles: ClassVar[Mapping[str, str]] = {"val_loss": "held-out loss"}
 
     def __init__(self, encoder: Encoder) -> None:

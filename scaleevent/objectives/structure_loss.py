@@ -12,7 +12,7 @@ Teacher tokens are targets; no gradient flows into them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -47,12 +47,9 @@ class Structure:
 
     def __post_init__(self) -> None:
         """Refuse unknown options."""
-        for name, known in (
-            ("similarity", ("cosine", "dot")), ("distance", ("mse", "l1")),
-            ("reduction", ("mean", "rowsum")),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value not in known:
+        for name, kind in get_type_hints(Structure).items():
+            value, known = getattr(self, name), get_args(kind)
+            if get_origin(kind) is Literal and value not in known:
                 raise ConfigError(f"unknown {name}", found=value, expected=" or ".join(known))
         if self.gate is not None and self.gate < 0:
             raise ConfigError("gate must not be negative", found=self.gate, expected=">= 0 or None")
@@ -118,11 +115,8 @@ def distillation_terms(
 def effective_rank(tokens: Tensor) -> float:
     """How many directions the tokens use: exp of the entropy of their normalised singular values.
 
-    Roy and Vetterli, "The effective rank", EUSIPCO 2007, on centred tokens. It falls to 1 when an
-    encoder collapses.
-
-    Args:
-        tokens: (..., D) float.
+    Roy and Vetterli, "The effective rank", EUSIPCO 2007, on centred (..., D) tokens. It falls
+    to 1 when an encoder collapses.
     """
     centred = tokens.detach().flatten(0, -2).double()
     centred = centred - centred.mean(0)
@@ -135,10 +129,7 @@ def effective_rank(tokens: Tensor) -> float:
 def mean_cosine(student_NLD: Tensor, teacher_NLD: Tensor, mask_NL: Tensor | None = None) -> float:
     """Mean cosine between tokens at the same place, weighted by the mask; 0 if nothing is active.
 
-    Args:
-        student_NLD: (N, L, D) float.
-        teacher_NLD: (N, L, D) float.
-        mask_NL: (N, L) bool or float in 0..1; None is all ones.
+    The mask is bool or float in 0..1; None is all ones.
     """
     cosine = F.cosine_similarity(student_NLD.double(), teacher_NLD.double(), dim=-1)
     weight = torch.ones_like(cosine) if mask_NL is None else mask_NL.double()
@@ -237,13 +228,9 @@ def _add_image(
     derivative of a map's sum by its entries, IS has the gradient (G + G^T) K = 2 G K, of which
     `slopes[0]` gets G K (the caller doubles it), and CS has G Q.
 
-    Args:
-        k: (A, D) active student tokens, of unit length for cosine maps.
-        q: (A, D) teacher tokens alike.
-        weight: (A,) soft mask or None.
-        structure: Options.
-        sums: (2,) float64 sums of IS and CS, added to.
-        slopes: Two (A, D) tensors for IS and CS, added to; None without gradient.
+    `k` and `q` are the (A, D) active tokens of student and teacher, of unit length for cosine maps,
+    `weight` is the (A,) soft mask or None. `sums` is (2,) float64, and `slopes` are two (A, D)
+    tensors or None without gradient, for IS and CS each.
     """
     tile = TILE_GPU if k.is_cuda else TILE_CPU
     for i in range(0, len(k), tile):

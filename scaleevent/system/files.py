@@ -75,7 +75,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a JSON document, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
@@ -94,7 +94,7 @@ def read_json(path: Path) -> Any:
         raise DataError("not a JSON file", where=path, found=str(error)) from None
 
 
-def append_json_line(path: Path, value: Any) -> None:
+def append_json_line(path: Path, value: object) -> None:
     """Append one JSON object as a line; what a killed writer left of a last line is cut off."""
     with writing(path), open(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
@@ -116,7 +116,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """Short stable hash of a JSON-able value, for "is this the same job?"."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -69,7 +69,7 @@ class Report:
             console.print(note, highlight=False, markup=False)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Text of a table cell: integers with thousands, floats with four significant digits."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]

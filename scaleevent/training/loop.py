@@ -89,16 +89,14 @@ def train(
     batches: Iterable[Batch],
     settings: TrainSettings,
     ranks: Ranks,
-    *,
     first_step: int = 0,
+    fingerprint: Json | None = None,
     on_step: Callable[[dict[str, float]], None] = lambda record: None,
     on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
-    fingerprint: Json | None = None,
 ) -> None:
     """Run the steps from `first_step` to the end of the settings; writes log.jsonl and state/.
 
-    Everything random in a step depends on the seed and the step alone, so a resumed run draws the
-    same.
+    All that is random in a step depends on seed and step alone: a resumed run draws the same.
 
     Args:
         objective: Its model's parameters are saved; those that require gradients are trained.
@@ -107,9 +105,9 @@ def train(
         settings: Length and rates; the run's settings.
         ranks: This process among the others.
         first_step: Steps already done.
+        fingerprint: What a later resume must agree with.
         on_step: Called after every step with the log record, empty unless logged.
         on_epoch: Called with the number of epochs done; what it returns goes into the log.
-        fingerprint: What a later resume must agree with.
 
     Raises:
         DivergedError: A loss or gradient is not finite; raised before the update.
@@ -144,7 +142,10 @@ def train(
             if (step + 1) % cfg.log_every == 0 or step == first_step:
                 count = len(next(iter(batch.values()))) * ranks.world
                 seconds = time.perf_counter() - began
-                record = _record(terms, loss, metrics, norm, optimizer, ranks) | {
+                means = ranks.mean([loss, *terms.values(), *(m() for m in metrics.values())])
+                record = dict(zip(["loss", *terms, *metrics], means, strict=True)) | {
+                    "lr": optimizer.param_groups[-1]["lr"],
+                    "grad_norm": float(norm.detach()),
                     "samples_per_s": count * (step + 1 - since) / seconds,
                     "data_wait_percent": 100 * waited / seconds,
                 }
@@ -152,11 +153,10 @@ def train(
                 _log(folder, step + 1, record, ranks)
             on_step(record)
             stopping = ranks.any(stop()) if (step + 1) % 10 == 0 or ranks.world == 1 else False
-            end_of_epoch = (step + 1) % settings.steps_per_epoch == 0
-            if end_of_epoch:
-                epoch = (step + 1) // settings.steps_per_epoch
+            epoch, rest = divmod(step + 1, settings.steps_per_epoch)
+            if not rest:
                 _log(folder, step + 1, {"epoch": epoch} | on_epoch(epoch), ranks)
-            if stopping or end_of_epoch or (step + 1) % cfg.save_every == 0:
+            if stopping or not rest or (step + 1) % cfg.save_every == 0:
                 if ranks.main:
                     save_state(folder, step + 1, objective.model, optimizer, fingerprint)
                 ranks.wait()
@@ -179,20 +179,6 @@ def _parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world == 1:
         return model
     return DistributedDataParallel(model, [ranks.device.index] if ranks.on_gpu else None)
-
-
-def _record(
-    terms: Terms,
-    loss: Tensor,
-    metrics: Metrics,
-    norm: Tensor,
-    optimizer: torch.optim.Optimizer,
-    ranks: Ranks,
-) -> dict[str, float]:
-    names = ["loss", *terms, *metrics]
-    values = ranks.mean([loss, *terms.values(), *(metric() for metric in metrics.values())])
-    rates = {"lr": optimizer.param_groups[-1]["lr"], "grad_norm": float(norm.detach())}
-    return dict(zip(names, values, strict=True)) | rates
 
 
 def _log(folder: Path, step: int, record: dict[str, float], ranks: Ranks) -> None:

@@ -130,11 +130,21 @@ class Run:
         batches = load_batches(drawn.samples, steps, workers, pin=ranks.on_gpu)
         with progress(self.command, settings.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)
+
+            def on_step(record: dict[str, float]) -> None:
+                ticker.advance(1, _detail(objective, record))
+
             train(
-                objective, optimizer, batches, settings, ranks,
-                first_step=first, fingerprint=fingerprint, on_epoch=on_epoch,
-                on_step=lambda record: ticker.advance(1, _detail(objective, record)),
-            )  # fmt: skip
+                objective,
+                optimizer,
+                batches,
+                settings,
+                ranks,
+                first,
+                fingerprint,
+                on_step,
+                on_epoch,
+            )
         ranks.broadcast(objective.model.buffers())  # statistics of the last step differ by rank
         objective.model.eval()
 

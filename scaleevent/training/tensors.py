@@ -24,12 +24,9 @@ HINTS = {
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> None:
-    """Write tensors and their description atomically.
+    """Write tensors and their description to a .safetensors file, atomically.
 
-    Args:
-        path: A .safetensors file.
-        tensors: By name; copied to the CPU.
-        description: JSON-able; `format`, `version` and `sha256` of the tensors are added.
+    `format`, `version` and `sha256` of the tensors are added to the description.
 
     Raises:
         CheckpointError: A value is not finite: such a state is never written.
@@ -38,22 +35,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> N
     bad = [n for n, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if bad:
         raise CheckpointError("weights are not finite, so not saved", where=path, found=bad[:8])
-    described = {
-        "format": FORMAT,
-        "version": __version__,
-        **description,
-        "sha256": content_hash(tensors),
-    }
+    described = {"format": FORMAT, "version": __version__, **description}
+    described["sha256"] = content_hash(tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(described)})
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
-    """Read a file of ours and check it.
-
-    Args:
-        path: A .safetensors file.
-        kind: What it must be: `encoder`, `task` or `state`.
+    """Read a .safetensors file of ours and check it; `kind` is `encoder`, `task` or `state`.
 
     Raises:
         CheckpointError: Not ours, of another kind or a newer format, truncated, or changed.
