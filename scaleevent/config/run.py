@@ -26,9 +26,8 @@ class RunSettings(ComputeSettings):
 
     # settings that do not change the result; a resumed run may change them
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        {"out", "gpus", "device", "workers", "log_every", "save_every", "offline", "resume",
-         "overwrite"}
-    )  # fmt: skip
+        "out gpus device workers log_every save_every offline resume overwrite".split()
+    )
 
     out: Path = Field(Path("runs/run"), description="run folder")
     epochs: int = Field(10, ge=1, le=100_000, description="epochs")

@@ -118,13 +118,7 @@ def load_config(
     file: Path | None = None,
     preset: dict[str, Any] | None = None,
 ) -> Model:
-    """Merge the sources of settings and check them.
-
-    Args:
-        model: The command's settings.
-        flags: What was given on the command line; None means not given.
-        file: YAML file of settings.
-        preset: Values of a preset, weaker than the file.
+    """Merge preset, YAML file and command line (None means not given), weakest first; check them.
 
     Raises:
         ConfigError: An unknown key (the nearest known one is named) or a value out of range.

@@ -22,18 +22,6 @@ COLUMNS = ("image", "events", "teacher PCA", "student before", "student after")
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Mean intersection over union in percent, and what it was measured on."""
-
-    before: float
-    after: float
-    teacher: float
-    classes: int
-    training: int
-    held_out: int
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What is compared, and on which pairs."""
 
@@ -49,12 +37,15 @@ class Comparison:
         """Rows and columns of tokens."""
         return self.after.grid(self.samples.settings.height, self.samples.settings.width)
 
-    def probe(self) -> Probe | None:
-        """Ridge probes for the semantics in the stores; None where there are none."""
+    def probe(self) -> tuple[list[tuple[str, float, float]], list[str]]:
+        """Ridge probes for the semantics in the stores, as rows and notes for the final table.
+
+        A row has a name, and mean intersection over union in percent before and after.
+        """
         train = self._labelled(evenly_spaced(self.split.train, PROBE_TRAINING))
         held = self._labelled(evenly_spaced(self.split.validation, PROBE_HELD_OUT))
         if not len(train[0]) or not len(held[0]):
-            return None
+            return [], []
         classes = int(max(label[label < 255].max() for label in train[1])) + 1
 
         def score(encoder: Encoder, key: str) -> float:
@@ -67,14 +58,12 @@ class Comparison:
             iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
             return 100 * float(np.nanmean(iou))
 
-        return Probe(
-            before=score(self.before, "voxel"),
-            after=score(self.after, "voxel"),
-            teacher=score(self.teacher, "image"),
-            classes=classes,
-            training=len(train[0]),
-            held_out=len(held[0]),
+        row = ("probe mIoU", score(self.before, "voxel"), score(self.after, "voxel"))
+        note = (
+            f"probe: ridge on frozen tokens, {classes} classes, {len(train[0])} labelled pairs, "
+            f"{len(held[0])} held out; teacher on images {score(self.teacher, 'image'):.1f} mIoU"
         )
+        return [row], [note]
 
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""

@@ -153,16 +153,7 @@ class Distillation(Objective):
     ) -> tuple[list[tuple[str, float, float]], list[str]]:
         """A ridge probe where semantics exist; features of teacher and student as a picture."""
         comparison = Comparison(samples, split, self.teacher, before, self.encoder, batch)
-        rows: list[tuple[str, float, float]] = []
-        notes = []
-        probe = comparison.probe() if self.probe else None
-        if probe is not None:
-            rows.append(("probe mIoU", probe.before, probe.after))
-            notes.append(
-                f"probe: ridge on frozen tokens, {probe.classes} classes, {probe.training} "
-                f"labelled pairs, {probe.held_out} held out; teacher on images "
-                f"{probe.teacher:.1f} mIoU"
-            )
+        rows, notes = comparison.probe() if self.probe else ([], [])
         comparison.picture(out / "panel.png")
         return rows, [*notes, f"picture: {out / 'panel.png'}"]
 

@@ -132,11 +132,8 @@ def clean_leftovers(folder: Path) -> None:
 def check_folder(folder: Path, kind: str, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that may not be written to.
 
-    Args:
-        folder: The output folder.
-        kind: What we would write there; our folders say so in a marker file.
-        resume: The user agreed to go on in a folder of ours.
-        overwrite: The user agreed to empty a folder of ours.
+    Our folders name their `kind` of output in a marker file. The user agrees to go on in such a
+    folder with `resume`, and to empty it with `overwrite`.
 
     Raises:
         ConfigError: Both were asked for.

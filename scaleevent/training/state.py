@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.system.files import Json, read_json, read_json_lines, write_bytes, write_json
@@ -17,11 +18,7 @@ KEPT = 2  # states; the older one is for a damaged newest one
 
 
 def save_state(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fingerprint: Json | None,
+    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, fingerprint: Json | None
 ) -> None:
     """Save what a resume needs: weights and moments. Draws depend on the step alone."""
     states = Path(folder) / "state"
@@ -38,10 +35,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fingerprint: Json | None,
+    folder: Path, model: nn.Module, optimizer: Optimizer, fingerprint: Json | None
 ) -> int:
     """Restore the newest whole state; 0 steps where there is none.
 
