@@ -248,10 +248,7 @@ def main() -> None:
         _leave(error.exit_code)
     except Exception as error:
         traceback.print_exc()
-        print(
-            f"error[E100]: this is a bug in scaleevent {__version__}: {error!r}",
-            file=sys.stderr,
-        )
+        print(f"error[E100]: this is a bug in scaleevent {__version__}: {error!r}", file=sys.stderr)
         _leave(1)
 
 

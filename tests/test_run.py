@@ -11,7 +11,7 @@ from scaleevent.config.run import ScheduledSettings
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
 from scaleevent.system.files import read_json_lines
 from scaleevent.system.ranks import Ranks
-from scaleevent.training.loop import Trainable
+from scaleevent.training.loop import Trainable, TrainSettings
 from scaleevent.training.run import Drawn, Run
 
 CPU = torch.device("cpu")
@@ -78,9 +78,8 @@ def test_a_batch_divides_over_the_ranks(tmp_path, world, batch):
 )
 def test_mixed_precision_by_default_on_a_gpu_only(precision, device, bf16):
     cfg = ScheduledSettings(precision=precision)
-    run = Run(cfg, "test", Ranks(0, 1, torch.device(device)), True, cfg)
-    assert (run.settings(5).autocast is torch.bfloat16) == bf16
-    assert run.settings(5).steps == 5 * cfg.epochs
+    assert cfg.computes_in_bf16(Ranks(0, 1, torch.device(device)).on_gpu) == bf16
+    assert TrainSettings(cfg, 5).steps == 5 * cfg.epochs
 
 
 def test_several_processes_need_a_launcher(tmp_path):

@@ -7,12 +7,14 @@ import signal
 import numpy as np
 import pytest
 import torch
+from pydantic import create_model
 from torch import nn
 
+from scaleevent.config.run import ScheduledSettings
 from scaleevent.errors import CheckpointError, ConfigError, DivergedError, StoppedError
 from scaleevent.system.files import read_json_lines
 from scaleevent.system.ranks import Ranks
-from scaleevent.training.loop import TrainSettings, train
+from scaleevent.training.loop import Trainable, TrainSettings, train
 from scaleevent.training.state import load_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -32,25 +34,43 @@ def batches(first=0, steps=12):
         yield {"x": torch.randn(8, 4, generator=generator)}
 
 
-def run(folder, settings, model, optimizer, first=0, spoil=None, on_step=lambda step, record: None):
-    folder.mkdir(exist_ok=True)
+class Square(Trainable):
+    """The mean square of a linear layer's output; NaN for the input `spoil`."""
 
-    def objective(batch, step):
+    weights = WEIGHTS
+
+    def __init__(self, model, spoil):
+        self._model, self.spoil = model, spoil
+
+    @property
+    def model(self):
+        return self._model
+
+    def step(self, model, batch):
         out = model(batch["x"])
-        if spoil is not None and torch.equal(batch["x"], spoil):
+        if self.spoil is not None and torch.equal(batch["x"], self.spoil):
             out = out * torch.nan
         return {"square": out.square().mean()}, {"largest": lambda: float(out.detach().max())}
 
+
+def settings_of(steps_per_epoch, **settings):
+    kind = create_model("Warm", __base__=ScheduledSettings, encoder_warmup_steps=(int, 0))
+    return TrainSettings(kind(**settings), steps_per_epoch)
+
+
+def run(folder, settings, model, optimizer, first=0, spoil=None, on_step=lambda record: None):
+    folder.mkdir(exist_ok=True)
+    settings = TrainSettings(
+        settings.cfg.model_copy(update={"out": folder}), settings.steps_per_epoch
+    )
     train(
-        model, optimizer, objective, batches(first, settings.steps), settings, ALONE, folder,
-        weights=WEIGHTS, first_step=first, fingerprint=SAME, on_step=on_step,
+        Square(model, spoil), optimizer, batches(first, settings.steps), settings, ALONE,
+        first_step=first, fingerprint=SAME, on_step=on_step,
     )  # fmt: skip
 
 
 def test_equals_a_hand_written_loop(tmp_path):
-    settings = TrainSettings(
-        epochs=3, steps_per_epoch=4, decay=0.5, warmup_steps=3, clip=0.05, log_every=1
-    )
+    settings = settings_of(4, epochs=3, decay=0.5, warmup_steps=3, clip=0.05, log_every=1)
     model, optimizer = make()
     run(tmp_path, settings, model, optimizer)
 
@@ -73,14 +93,15 @@ def test_equals_a_hand_written_loop(tmp_path):
 
 @pytest.mark.parametrize("cut", [3, 4, 7])
 def test_resume_is_exact(tmp_path, cut):
-    settings = TrainSettings(
-        epochs=3, steps_per_epoch=4, schedule="cosine", save_every=cut, log_every=1
-    )
+    settings = settings_of(4, epochs=3, schedule="cosine", save_every=cut, log_every=1)
     model, optimizer = make()
     run(tmp_path / "whole", settings, model, optimizer)
 
-    def stop(step, record):
-        if step == cut:
+    done = []
+
+    def stop(record):
+        done.append(record)
+        if len(done) == cut:
             os.kill(os.getpid(), signal.SIGTERM)
 
     cut_model, cut_optimizer = make()
@@ -106,7 +127,7 @@ def test_resume_is_exact(tmp_path, cut):
 
 
 def test_a_state_of_other_settings_is_refused(tmp_path):
-    settings = TrainSettings(epochs=1, steps_per_epoch=4)
+    settings = settings_of(4, epochs=1)
     model, optimizer = make()
     run(tmp_path, settings, model, optimizer)
     with pytest.raises(ConfigError, match="--lr") as error:
@@ -117,7 +138,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
 
 
 def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
-    settings = TrainSettings(epochs=2, steps_per_epoch=4)
+    settings = settings_of(4, epochs=2)
     model, optimizer = make()
     run(tmp_path, settings, model, optimizer)
     newest = tmp_path / "state" / json.loads((tmp_path / "state/last.json").read_text())["file"]
@@ -128,13 +149,13 @@ def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
 
 
 def test_non_finite_loss_stops_before_the_update(tmp_path):
-    settings = TrainSettings(epochs=1, steps_per_epoch=6)
+    settings = settings_of(6, epochs=1)
     model, optimizer = make()
     weights = []
     with pytest.raises(DivergedError) as diverged:
         run(
             tmp_path, settings, model, optimizer, spoil=list(batches())[3]["x"],
-            on_step=lambda step, record: weights.append(model.weight.clone()),
+            on_step=lambda record: weights.append(model.weight.clone()),
         )  # fmt: skip
     assert "step 4" in str(diverged.value)
     assert diverged.value.exit_code == 6
@@ -142,7 +163,7 @@ def test_non_finite_loss_stops_before_the_update(tmp_path):
 
 
 def test_states_beyond_the_kept_ones_go(tmp_path):
-    settings = TrainSettings(epochs=5, steps_per_epoch=2, keep=2)
+    settings = settings_of(2, epochs=5)
     run(tmp_path, settings, *make())
     names = sorted(path.name for path in (tmp_path / "state").glob("*.safetensors"))
     assert names == ["step-00000008.safetensors", "step-00000010.safetensors"]
@@ -150,7 +171,7 @@ def test_states_beyond_the_kept_ones_go(tmp_path):
 
 def test_other_schedules():
     def rates(stage="head", **settings):
-        settings = TrainSettings(epochs=4, steps_per_epoch=25, **settings)
+        settings = settings_of(25, epochs=4, **settings)
         return np.array([settings.lr_factor(step, stage) for step in range(settings.steps)])
 
     slow = rates(schedule="exponential", decay=0.5, decay_every=2)

@@ -13,7 +13,7 @@ from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.objectives.objective import Objective
 from scaleevent.pairs.sample_inputs import INPUTS
-from scaleevent.training.run import to_device
+from scaleevent.training.loop import to_device
 
 
 class Settings(PretrainConfig):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scaleevent.config.export import ExportConfig
 from scaleevent.deployment.artifacts import FORMATS, artifacts, check_packages, write_checked
 from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
 from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.system.files import (
+    Json,
     check_folder,
     claimed_folder,
     sha256_file,
@@ -46,7 +45,7 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
         with progress("export", len(files), "files", not quiet) as ticker:
             parity = Parity(checkpoint.predictor.settings)
             differences = write_checked(files, cfg.out, parity, ticker.advance)
-        entries: dict[str, dict[str, Any]] = {
+        entries: dict[str, Json] = {
             file.name: {
                 "format": file.format,
                 "bytes": (cfg.out / file.name).stat().st_size,
@@ -62,7 +61,7 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
     return report
 
 
-def _report(cfg: ExportConfig, model: dict[str, Any], entries: dict[str, dict[str, Any]]) -> Report:
+def _report(cfg: ExportConfig, model: Json, entries: dict[str, Json]) -> Report:
     rows = tuple(
         (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
         for name, entry in entries.items()

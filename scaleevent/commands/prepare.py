@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
-from scaleevent.system.files import claimed_folder
+from scaleevent.system.files import Json, claimed_folder
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
@@ -18,15 +17,7 @@ NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
-    """Prepare a data set.
-
-    Args:
-        cfg: What and where.
-        quiet: No progress on stderr.
-
-    Returns:
-        Counts by kind; every image and event is accounted for.
-    """
+    """Prepare a data set; the report counts every image and event by kind."""
     sources = DATASETS[cfg.name].load().sources(cfg)
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
@@ -49,7 +40,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     return report
 
 
-def store_report(command: str, out: Path, manifest: dict[str, Any]) -> Report:
+def store_report(command: str, out: Path, manifest: Json) -> Report:
     """The counts of a written store."""
     size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
     return Report(
@@ -65,13 +56,8 @@ def store_report(command: str, out: Path, manifest: dict[str, Any]) -> Report:
 def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
     """What would be read and written."""
     rows = tuple(
-        (
-            source.name,
-            source.found,
-            source.expected,
-            sum(p.stat().st_size for p in source.inputs) / 1e6,
-        )
-        for source in sources
+        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
+        for s in sources
     )
     return Report(
         "prepare",

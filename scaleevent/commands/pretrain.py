@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Objective
 from scaleevent.pairs.samples import PairSamples, draw_epoch, evenly_spaced, in_order
-from scaleevent.system.files import append_json_line, read_json_lines
+from scaleevent.system.files import Json, append_json_line, read_json_lines
 from scaleevent.system.reports import Report
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import LOG, Drawn, Run
@@ -27,15 +26,10 @@ VALIDATION_SAMPLES = 256
 
 
 def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
-    """Pretrain on the machine's devices.
+    """Pretrain on the machine's devices; the report has held-out numbers before and after.
 
-    Args:
-        cfg: All settings.
-        quiet: No progress on stderr.
-
-    Returns:
-        Held-out numbers before and after. The run folder holds config.yaml, log.jsonl,
-        encoder.safetensors, panel.png, report.json and state/.
+    The run folder holds config.yaml, log.jsonl, encoder.safetensors, panel.png, report.json and
+    state/.
     """
     with Run.open(cfg, "pretrain", quiet) as this:
         this.say(cfg.describe())
@@ -95,7 +89,7 @@ def _report(
     first, last = checks[0], checks[-1]
     titles = objective.titles.items()
     rows = [(title, first[key], last[key]) for key, title in titles if key in first] + compared
-    description: dict[str, Any] = {
+    description: Json = {
         "config": cfg.model_dump(mode="json"),
         **objective.description(),
         "data": {

@@ -5,27 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
 from scaleevent.pairs.store import MANIFEST
-from scaleevent.system.files import fingerprint
+from scaleevent.system.files import Json, fingerprint
 from scaleevent.system.locations import cache_folder
 
 SCENES = 1250
 SOURCES = ("street/*.py", "simulation/*.py", "pairs/store.py", "datasets/street.py")
 
 
-def street_store(
-    size: tuple[int, int], quiet: bool = False, settings: dict[str, Any] | None = None
-) -> Path:
+def street_store(size: tuple[int, int], quiet: bool = False, settings: Json | None = None) -> Path:
     """Folder of a pair store of `street`, prepared unless it is there.
 
-    Args:
-        size: Rows and columns; larger than 480x640 is rendered at 480x640.
-        quiet: No progress on stderr.
-        settings: Of `prepare street`, where they are not the usual ones.
+    Larger than 480x640 is rendered at 480x640. `settings` are unusual ones of `prepare street`.
     """
     from scaleevent.commands import prepare
 
@@ -36,7 +30,7 @@ def street_store(
         for pattern in SOURCES
         for path in sorted(package.glob(pattern))
     ]
-    chosen = {"scenes": SCENES} | (settings or {})
+    chosen: Json = {"scenes": SCENES} | (settings or {})
     digest = fingerprint([*code, *sorted(chosen.items())])
     folder = cache_folder() / f"street-{height}x{width}-{digest}"
     if not (folder / MANIFEST).exists():

@@ -29,15 +29,9 @@ def run_task(
 ) -> Report:
     """Train a decoder, and the encoder unless it is frozen; score it on the test set.
 
-    Args:
-        cfg: All settings.
-        command: `probe` or `finetune`, for report and messages.
-        quiet: No progress on stderr.
-        record: The command's own settings, for config.yaml; None: `cfg`.
-
-    Returns:
-        The result beside constant and published ones. The run folder holds config.yaml, log.jsonl,
-        subset.json, task.safetensors, panel.png, report.json and state/.
+    The report has the result beside constant and published ones. The run folder holds config.yaml,
+    log.jsonl, subset.json, task.safetensors, panel.png, report.json and state/. `record` are the
+    command's own settings, for config.yaml, where they are not `cfg`.
     """
     with Run.open(cfg, command, quiet, record) as run:
         run.local_batch(cfg.batch)
@@ -48,10 +42,8 @@ def run_task(
             cfg.benchmark, benchmark.task, cfg.data, start.settings, run.ranks, quiet=run.quiet
         )
         split = benchmark_split(samples, benchmark.eval_split)
-        train, test = (
-            training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed),
-            split.test,
-        )
+        train = training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed)
+        test = split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
         constant = ConstantBaseline.of(samples, train.tolist())

@@ -13,15 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Part:
-    """Something that is chosen by name.
+    """Something that is chosen by name."""
 
-    Args:
-        where: ``module`` or ``module:attribute``.
-        summary: One line for help.
-    """
-
-    where: str
-    summary: str
+    where: str  # ``module`` or ``module:attribute``
+    summary: str  # one line for help
 
     def load(self) -> Any:
         """Import the module and return it, or its attribute."""
@@ -51,19 +46,15 @@ EMBEDDED = "street"  # the data set that needs no files: used where no data are 
 OBJECTIVES: dict[str, Part] = {
     "scaleevent": Part(
         "scaleevent.objectives.scaleevent", "distil a frozen image teacher: L1, IS and CS"
-    ),
+    )
 }
 
 
 @dataclass(frozen=True)
 class DecoderPart(Part):
-    """A decoder: a subclass of `Decoder`.
+    """A decoder: a subclass of `Decoder`."""
 
-    Args:
-        tasks: The tasks it serves.
-    """
-
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # that it serves
 
 
 DEFAULT_DECODERS = {"segmentation": "eomt", "depth": "dpt", "flow": "sea_raft"}  # by task
@@ -85,23 +76,14 @@ DECODERS: dict[str, DecoderPart] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder of a known size.
+    """An encoder of a known size."""
 
-    Args:
-        model: Name of the timm model.
-        width: Channels of a token.
-        depth: Blocks.
-        heads: Attention heads.
-        batch: Global batch of pretraining.
-        options: Further keyword arguments of `timm.create_model`.
-    """
-
-    model: str
-    width: int
-    depth: int
+    model: str  # name of the timm model
+    width: int  # channels of a token
+    depth: int  # blocks
     heads: int
-    batch: int
-    options: tuple[tuple[str, float], ...] = ()
+    batch: int  # global batch of pretraining
+    options: tuple[tuple[str, float], ...] = ()  # further keyword arguments of `timm.create_model`
 
 
 # DINOv3 S, B, L: facebookresearch/dinov3:dinov3/hub/backbones.py. Batches: four GPUs with the

@@ -25,42 +25,30 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     parts: ClassVar[Mapping[str, Part]] = OBJECTIVES
     chooser: ClassVar[str] = "objective"
 
-    data: Annotated[
-        list[Path],
-        Field(description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"),
-    ] = []
-    out: Annotated[Path, Field(description="run folder")] = Path("runs/pretrain")
-    objective: Annotated[
-        str, OneOf(OBJECTIVES), Field(description="what the encoder is pretrained for")
-    ] = "scaleevent"
-    preset: Annotated[str | None, Field(description="demo, paper-vits|b|l, released-vits|b|l")] = (
-        None
+    data: list[Path] = Field(
+        [], description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"
     )
-    arch: Annotated[
-        Annotated[str, OneOf(ARCHITECTURES)] | None,
-        Field(description="encoder; default: that of --teacher, else vits"),
-    ] = None
-    size: Annotated[tuple[int, int], Field(description="network input, rows x columns")] = (
-        480,
-        640,
+    out: Path = Field(Path("runs/pretrain"), description="run folder")
+    objective: Annotated[str, OneOf(OBJECTIVES)] = Field(
+        "scaleevent", description="what the encoder is pretrained for"
     )
-    normaliser: Annotated[Normaliser, Field(description="how voxel values are normalised")] = (
-        "minmax"
+    preset: str | None = Field(None, description="demo, paper-vits|b|l, released-vits|b|l")
+    arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
+        None, description="encoder; default: that of --teacher, else vits"
     )
-    draws: Annotated[int, Field(ge=1, le=10**9, description="samples per epoch")] = 100_000
-    batch: Annotated[
-        int | None, Field(ge=1, le=65_536, description="global batch; default by --arch")
-    ] = None
-    sampling: Annotated[
-        Literal["released", "uniform"], Field(description="how training pairs are sampled")
-    ] = "released"
-    freeze: Annotated[
-        Literal["none", "released"],
-        Field(description="released: class and register tokens and final norm stay"),
-    ] = "none"
-    validation: Annotated[
-        float, Field(ge=0, lt=1, description="fraction of pairs held out, by recording")
-    ] = 0.05
+    size: tuple[int, int] = Field((480, 640), description="network input, rows x columns")
+    normaliser: Normaliser = Field("minmax", description="how voxel values are normalised")
+    draws: int = Field(100_000, ge=1, le=10**9, description="samples per epoch")
+    batch: int | None = Field(None, ge=1, le=65_536, description="global batch; default by --arch")
+    sampling: Literal["released", "uniform"] = Field(
+        "released", description="how training pairs are sampled"
+    )
+    freeze: Literal["none", "released"] = Field(
+        "none", description="released: class and register tokens and final norm stay"
+    )
+    validation: float = Field(
+        0.05, ge=0, lt=1, description="fraction of pairs held out, by recording"
+    )
 
     _size = field_validator("size", mode="before")(parse_size)
 

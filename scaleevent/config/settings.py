@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
@@ -70,14 +70,10 @@ class PartSettings(Settings):
 
     The part's module holds a subclass `Settings`. Calling the base gives that subclass:
     ``PrepareConfig(name="street", scenes=8)`` are the settings of `street`.
-
-    Attributes:
-        parts: The parts by name.
-        chooser: The key that names the part.
     """
 
-    parts: ClassVar[Mapping[str, Part]] = {}
-    chooser: ClassVar[str]
+    parts: ClassVar[Mapping[str, Part]] = {}  # by name
+    chooser: ClassVar[str]  # the key that names the part
 
     def __new__(cls, **values: Any) -> Self:
         """An instance of the chosen part's settings."""
@@ -122,13 +118,7 @@ def load_config(
     file: Path | None = None,
     preset: dict[str, Any] | None = None,
 ) -> Model:
-    """Merge the sources of settings and check them.
-
-    Args:
-        model: The command's settings.
-        flags: What was given on the command line; None means not given.
-        file: YAML file of settings.
-        preset: Values of a preset, weaker than the file.
+    """Merge preset, YAML file and command line (None means not given), weakest first; check them.
 
     Raises:
         ConfigError: An unknown key (the nearest known one is named) or a value out of range.
@@ -164,7 +154,7 @@ def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
     )
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: ErrorDetails) -> str:
     """One problem of validation: which setting, what is wrong, what was given."""
     key = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")

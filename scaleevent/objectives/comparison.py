@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,72 +23,54 @@ COLUMNS = ("image", "events", "teacher PCA", "student before", "student after")
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Mean intersection over union in percent, and what it was measured on."""
-
-    before: float
-    after: float
-    teacher: float
-    classes: int
-    training: int
-    held_out: int
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """What is compared, and on which pairs.
+    """What is compared, and on which pairs."""
 
-    Args:
-        samples: All pairs.
-        split: Which of them were held out.
-        teacher: Frozen image encoder.
-        before: The student as it started, on voxels.
-        after: The trained student, on voxels.
-        batch: Samples encoded together.
-    """
-
-    samples: PairSamples
-    split: Split
-    teacher: Encoder
-    before: Encoder
-    after: Encoder
-    batch: int
+    samples: PairSamples  # all pairs
+    split: Split  # which of them were held out
+    teacher: Encoder  # frozen image encoder
+    before: Encoder  # the student as it started, on voxels
+    after: Encoder  # the trained student, on voxels
+    batch: int  # samples encoded together
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of tokens."""
         return self.after.grid(self.samples.settings.height, self.samples.settings.width)
 
-    def probe(self) -> Probe | None:
-        """Ridge probes for the semantics in the stores; None where there are none."""
+    def probe(self) -> tuple[list[tuple[str, float, float]], list[str]]:
+        """Ridge probes for the semantics in the stores, as rows and notes for the final table.
+
+        A row has a name, and mean intersection over union in percent before and after.
+        """
         train = self._labelled(evenly_spaced(self.split.train, PROBE_TRAINING))
         held = self._labelled(evenly_spaced(self.split.validation, PROBE_HELD_OUT))
         if not len(train[0]) or not len(held[0]):
-            return None
+            return [], []
         classes = int(max(label[label < IGNORE].max() for label in train[1])) + 1
 
         def score(encoder: Encoder, key: str) -> float:
             tokens = [
-                encode_all(encoder, (batch[key] for batch in self._batches(indices)))
+                encode_all(
+                    encoder, (batch[key] for batch in in_order(self.samples, indices, self.batch))
+                )
                 for indices in (train[0], held[0])
             ]
             iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
             return 100 * float(np.nanmean(iou))
 
-        return Probe(
-            before=score(self.before, "voxel"),
-            after=score(self.after, "voxel"),
-            teacher=score(self.teacher, "image"),
-            classes=classes,
-            training=len(train[0]),
-            held_out=len(held[0]),
+        row = ("probe mIoU", score(self.before, "voxel"), score(self.after, "voxel"))
+        note = (
+            f"probe: ridge on frozen tokens, {classes} classes, {len(train[0])} labelled pairs, "
+            f"{len(held[0])} held out; teacher on images {score(self.teacher, 'image'):.1f} mIoU"
         )
+        return [row], [note]
 
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""
         pool = self.split.validation if len(self.split.validation) else self.split.train
         indices = evenly_spaced(pool, min(PANEL_ROWS, self.batch))
-        batch = next(self._batches(indices))
+        batch = next(in_order(self.samples, indices, self.batch))
         tokens = [
             encode_all(encoder, [batch[key]]).numpy()
             for encoder, key in (
@@ -105,9 +87,6 @@ class Comparison:
             image = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
             rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
         save_picture(path, panel(COLUMNS, rows))
-
-    def _batches(self, indices: np.ndarray) -> Iterator[dict[str, Tensor]]:
-        return in_order(self.samples, indices, self.batch)
 
     def _labelled(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
         """Indices of the samples with semantic labels, and the labels, cropped to the input."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +14,19 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.objectives.comparison import Comparison
-from scaleevent.objectives.objective import Batch, Objective
+from scaleevent.objectives.objective import Objective
 from scaleevent.objectives.structure_loss import (
     LAMBDAS,
     distillation_terms,
     effective_rank,
     mean_cosine,
 )
-from scaleevent.objectives.teacher import is_dinov3, teacher_and_student, teacher_name
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
-from scaleevent.training.run import Run, to_device
+from scaleevent.system.files import Json
+from scaleevent.training.loop import Batch
 from scaleevent.training.tensors import content_hash
 from scaleevent.training.terms import Metrics, Terms
-
-if TYPE_CHECKING:
-    from scaleevent.objectives.scaleevent import Settings
 
 DINOV3_TOKEN_RMS = 0.2  # lambdas 10 and 4 assume tokens of about this size
 VALID_FRACTION = 0.5  # of a token's pixels that the image must show
@@ -78,16 +75,6 @@ class Distillation(Objective):
         self.scale, self.weights = scale, weights
         self._source, self.probe = source, probe
 
-    @classmethod
-    def of_settings(cls, cfg: Settings, run: Run) -> Distillation:
-        """Teacher and student as the settings of `pretrain` have them, on the run's device."""
-        teacher, student = teacher_and_student(cfg, run)
-        return cls(
-            teacher, student, cfg.structure, cfg.mask, cfg.tau,
-            scale=cfg.token_scale or (1.0 if is_dinov3(teacher) else None),
-            weights=cfg.lambdas, source=teacher_name(cfg), probe=cfg.probe,
-        )  # fmt: skip
-
     @property
     def source(self) -> str:
         """The teacher, and how its tokens are scaled."""
@@ -130,13 +117,11 @@ class Distillation(Objective):
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Means over samples: loss terms, cosine to the teacher (active and all tokens), rank."""
-        sums: dict[str, float] = {}
         kept: list[Tensor] = []
-        count = 0
-        device = next(self.teacher.parameters()).device
-        for batch in batches:
-            batch = to_device(batch, device)
+
+        def numbers(batch: Batch) -> dict[str, float]:
             student, teacher = self.tokens(self.encoder, batch)
+            kept.append(student.float().cpu())
             mask = self.token_weights(batch)
             terms = distillation_terms(student.float(), teacher.float(), mask, self.structure)
             means = {name: float(term) for name, term in terms.items()}
@@ -144,11 +129,9 @@ class Distillation(Objective):
             means["cosine"] = mean_cosine(student, teacher, mask)
             means["cosine_all"] = mean_cosine(student, teacher)
             means["active"] = float((mask > 0).double().mean())
-            for name, value in means.items():
-                sums[name] = sums.get(name, 0.0) + len(mask) * value
-            kept.append(student.float().cpu())
-            count += len(mask)
-        held_out = {f"val_{name}": value / count for name, value in sums.items()}
+            return means
+
+        held_out = self.sample_means(batches, numbers)
         return held_out | {"val_rank": effective_rank(torch.cat(kept))}
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
@@ -160,7 +143,7 @@ class Distillation(Objective):
         """The teacher's weights."""
         return {"teacher weights": content_hash(self.teacher.vit.state_dict())}
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Json:
         """The teacher and the token scale."""
         teacher = {"source": self._source, "sha256": content_hash(self.teacher.vit.state_dict())}
         return {"teacher": teacher, "token_scale": self.scale}
@@ -170,16 +153,7 @@ class Distillation(Objective):
     ) -> tuple[list[tuple[str, float, float]], list[str]]:
         """A ridge probe where semantics exist; features of teacher and student as a picture."""
         comparison = Comparison(samples, split, self.teacher, before, self.encoder, batch)
-        rows: list[tuple[str, float, float]] = []
-        notes = []
-        probe = comparison.probe() if self.probe else None
-        if probe is not None:
-            rows.append(("probe mIoU", probe.before, probe.after))
-            notes.append(
-                f"probe: ridge on frozen tokens, {probe.classes} classes, {probe.training} "
-                f"labelled pairs, {probe.held_out} held out; teacher on images "
-                f"{probe.teacher:.1f} mIoU"
-            )
+        rows, notes = comparison.probe() if self.probe else ([], [])
         comparison.picture(out / "panel.png")
         return rows, [*notes, f"picture: {out / 'panel.png'}"]
 

@@ -8,20 +8,18 @@ a subclass of `PretrainConfig` with the options that only this objective has, an
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
-from scaleevent.training.loop import Trainable
-from scaleevent.training.run import to_device
+from scaleevent.system.files import Json
+from scaleevent.training.loop import Batch, Trainable, to_device
 from scaleevent.training.terms import Metrics, Terms, total
-
-Batch = dict[str, Tensor]
 
 
 class Objective(Trainable):
@@ -29,15 +27,12 @@ class Objective(Trainable):
 
     Args:
         encoder: The event encoder that is trained, on the run's device.
-
-    Attributes:
-        weights: Factor of each loss term in the total.
-        inputs: What a sample holds: functions by name, those of `pairs.sample_inputs.INPUTS` or
-            others. Batches have the same keys.
-        titles: Names in the final table for numbers of `validate`.
     """
 
+    # what a sample holds: functions by name, those of `pairs.sample_inputs.INPUTS` or others;
+    # batches have the same keys
     inputs: ClassVar[Mapping[str, Input]] = {"voxel": INPUTS["voxel"]}
+    # names in the final table for numbers of `validate`
     titles: ClassVar[Mapping[str, str]] = {"val_loss": "held-out loss"}
 
     def __init__(self, encoder: Encoder) -> None:
@@ -70,15 +65,25 @@ class Objective(Trainable):
         Args:
             batches: Held-out samples, on the CPU.
         """
+
+        def numbers(batch: Batch) -> dict[str, float]:
+            terms, _ = self.step(self.model, batch)
+            values = {"loss": total(terms, self.weights), **terms}
+            return {name: float(value) for name, value in values.items()}
+
+        return self.sample_means(batches, numbers)
+
+    def sample_means(
+        self, batches: Iterable[Batch], numbers: Callable[[Batch], dict[str, float]]
+    ) -> dict[str, float]:
+        """Means over samples of a batch's numbers, named `val_*`; batches come on the CPU."""
         sums: dict[str, float] = {}
         count = 0
         device = next(self.encoder.parameters()).device
         for batch in batches:
             size = len(next(iter(batch.values())))
-            terms, _ = self.step(self.model, to_device(batch, device))
-            values = {"loss": total(terms, self.weights), **terms}
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + size * float(value)
+            for name, value in numbers(to_device(batch, device)).items():
+                sums[name] = sums.get(name, 0.0) + size * value
             count += size
         return {f"val_{name}": value / count for name, value in sums.items()}
 
@@ -89,7 +94,7 @@ class Objective(Trainable):
         """What, beside the settings, a resumed run must agree with."""
         return {}
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Json:
         """What the checkpoint says of the objective; JSON-able."""
         return {}
 

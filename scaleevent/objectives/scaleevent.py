@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,30 +18,24 @@ class Settings(PretrainConfig):
 
     NO_EFFECT: ClassVar[frozenset[str]] = PretrainConfig.NO_EFFECT | {"probe"}
 
-    teacher: Annotated[
-        str | None,
-        Field(description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"),
-    ] = None
-    student_init: Annotated[
-        str, Field(description="start of the student: teacher, random, or as --teacher")
-    ] = "teacher"
-    structure: Annotated[
-        Literal["released", "equation", "cosine-l1"], Field(description="form of the loss")
-    ] = "released"
-    mask: Annotated[
-        Literal["hard", "soft", "none"], Field(description="which tokens are compared")
-    ] = "hard"
-    tau: Annotated[float, Field(ge=0, le=1e6, description="activity per 16x16 patch")] = 64.0
-    lambda_l1: Annotated[float, Field(ge=0, le=1e6, description="weight of the token term")] = 1.0
-    lambda_is: Annotated[float, Field(ge=0, le=1e6, description="weight of IS")] = 10.0
-    lambda_cs: Annotated[float, Field(ge=0, le=1e6, description="weight of CS")] = 4.0
-    token_scale: Annotated[
-        float | None,
-        Field(gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"),
-    ] = None
-    probe: Annotated[
-        bool, Field(description="ridge probe before and after, where semantics exist")
-    ] = True
+    teacher: str | None = Field(
+        None, description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"
+    )
+    student_init: str = Field(
+        "teacher", description="start of the student: teacher, random, or as --teacher"
+    )
+    structure: Literal["released", "equation", "cosine-l1"] = Field(
+        "released", description="form of the loss"
+    )
+    mask: Literal["hard", "soft", "none"] = Field("hard", description="which tokens are compared")
+    tau: float = Field(64.0, ge=0, le=1e6, description="activity per 16x16 patch")
+    lambda_l1: float = Field(1.0, ge=0, le=1e6, description="weight of the token term")
+    lambda_is: float = Field(10.0, ge=0, le=1e6, description="weight of IS")
+    lambda_cs: float = Field(4.0, ge=0, le=1e6, description="weight of CS")
+    token_scale: float | None = Field(
+        None, gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"
+    )
+    probe: bool = Field(True, description="ridge probe before and after, where semantics exist")
 
     @property
     def lambdas(self) -> dict[str, float]:
@@ -66,7 +60,13 @@ class Settings(PretrainConfig):
 
 
 def build(settings: Settings, run: Run) -> Distillation:
-    """Teacher and student on the run's device; see `Distillation.of_settings`."""
+    """Teacher and student on the run's device."""
     from scaleevent.objectives.distillation import Distillation
+    from scaleevent.objectives.teacher import is_dinov3, teacher_and_student, teacher_name
 
-    return Distillation.of_settings(settings, run)
+    teacher, student = teacher_and_student(settings, run)
+    return Distillation(
+        teacher, student, settings.structure, settings.mask, settings.tau,
+        scale=settings.token_scale or (1.0 if is_dinov3(teacher) else None),
+        weights=settings.lambdas, source=teacher_name(settings), probe=settings.probe,
+    )  # fmt: skip

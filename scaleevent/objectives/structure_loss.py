@@ -12,7 +12,7 @@ Teacher tokens are targets; no gradient flows into them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args, get_origin, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -25,43 +25,32 @@ from scaleevent.training.terms import Terms
 
 LAMBDAS: dict[str, float] = {"l1": 1.0, "intra": 10.0, "cross": 4.0}  # paper eq. 5
 
-TILE_CPU = (
-    512  # tokens; a 512 x 512 float32 tile is 1 MiB, near the cache and large enough for the GEMM
-)
+TILE_CPU = 512  # tokens; a float32 tile is 1 MiB, near the cache and large enough for the GEMM
 TILE_GPU = 2048
 NORM_EPS = 1e-12  # of torch.nn.functional.normalize, which the released code uses
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How similarity maps are made, compared and averaged.
+    """How similarity maps are made, compared and averaged."""
 
-    Attributes:
-        similarity: "cosine" normalises tokens first, "dot" takes raw inner products.
-        distance: "mse" squares the differences of two maps, "l1" takes their absolute value.
-        gate: Compare only entries whose teacher similarity exceeds this, and take negative student
-            similarities as zero. None compares everything as it is.
-        reduction: "mean" averages over all entries, masked ones included (N L D for the token term,
-            N L L for maps). "rowsum" is the norm as printed: rows are summed, then averaged (N L).
-    """
-
+    # "cosine" normalises tokens first, "dot" takes raw inner products
     similarity: Literal["cosine", "dot"] = "cosine"
+    # "mse" squares the differences of two maps, "l1" takes their absolute value
     distance: Literal["mse", "l1"] = "mse"
+    # compare only entries whose teacher similarity exceeds this, and take negative student
+    # similarities as zero. None compares everything as it is.
     gate: float | None = 0.1
+    # "mean" averages over all entries, masked ones included (N L D for the token term, N L L for
+    # maps). "rowsum" is the norm as printed: rows are summed, then averaged (N L).
     reduction: Literal["mean", "rowsum"] = "mean"
 
     def __post_init__(self) -> None:
         """Refuse unknown options."""
-        choices = {
-            "similarity": ("cosine", "dot"),
-            "distance": ("mse", "l1"),
-            "reduction": ("mean", "rowsum"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"unknown {name}", found=getattr(self, name), expected=" or ".join(known)
-                )
+        for name, kind in get_type_hints(Structure).items():
+            value, known = getattr(self, name), get_args(kind)
+            if get_origin(kind) is Literal and value not in known:
+                raise ConfigError(f"unknown {name}", found=value, expected=" or ".join(known))
         if self.gate is not None and self.gate < 0:
             raise ConfigError("gate must not be negative", found=self.gate, expected=">= 0 or None")
 
@@ -126,11 +115,8 @@ def distillation_terms(
 def effective_rank(tokens: Tensor) -> float:
     """How many directions the tokens use: exp of the entropy of their normalised singular values.
 
-    Roy and Vetterli, "The effective rank", EUSIPCO 2007, on centred tokens. It falls to 1 when an
-    encoder collapses.
-
-    Args:
-        tokens: (..., D) float.
+    Roy and Vetterli, "The effective rank", EUSIPCO 2007, on centred (..., D) tokens. It falls
+    to 1 when an encoder collapses.
     """
     centred = tokens.detach().flatten(0, -2).double()
     centred = centred - centred.mean(0)
@@ -143,10 +129,7 @@ def effective_rank(tokens: Tensor) -> float:
 def mean_cosine(student_NLD: Tensor, teacher_NLD: Tensor, mask_NL: Tensor | None = None) -> float:
     """Mean cosine between tokens at the same place, weighted by the mask; 0 if nothing is active.
 
-    Args:
-        student_NLD: (N, L, D) float.
-        teacher_NLD: (N, L, D) float.
-        mask_NL: (N, L) bool or float in 0..1; None is all ones.
+    The mask is bool or float in 0..1; None is all ones.
     """
     cosine = F.cosine_similarity(student_NLD.double(), teacher_NLD.double(), dim=-1)
     weight = torch.ones_like(cosine) if mask_NL is None else mask_NL.double()
@@ -183,9 +166,8 @@ class _Distillation(Function):
         l1 = distance.sum() if weight is None else distance @ weight.double()
         norms = None
         if structure.similarity == "cosine":
-            norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (k, q)]).clamp_min_(
-                NORM_EPS
-            )
+            norms = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (k, q)])
+            norms.clamp_min_(NORM_EPS)
             k.div_(norms[0, :, None])
             q.div_(norms[1, :, None])
 
@@ -196,14 +178,9 @@ class _Distillation(Function):
         with torch.autocast(k.device.type, enabled=False):
             for count in active.sum(1).tolist():
                 part = slice(start, start + count)
-                _add_image(
-                    k[part],
-                    q[part],
-                    None if weight is None else weight[part],
-                    structure,
-                    sums,
-                    None if slopes is None else [slope[part] for slope in slopes],
-                )
+                soft = None if weight is None else weight[part]
+                into = None if slopes is None else [slope[part] for slope in slopes]
+                _add_image(k[part], q[part], soft, structure, sums, into)
                 start += count
 
         rows = images * length
@@ -251,13 +228,9 @@ def _add_image(
     derivative of a map's sum by its entries, IS has the gradient (G + G^T) K = 2 G K, of which
     `slopes[0]` gets G K (the caller doubles it), and CS has G Q.
 
-    Args:
-        k: (A, D) active student tokens, of unit length for cosine maps.
-        q: (A, D) teacher tokens alike.
-        weight: (A,) soft mask or None.
-        structure: Options.
-        sums: (2,) float64 sums of IS and CS, added to.
-        slopes: Two (A, D) tensors for IS and CS, added to; None without gradient.
+    `k` and `q` are the (A, D) active tokens of student and teacher, of unit length for cosine maps,
+    `weight` is the (A,) soft mask or None. `sums` is (2,) float64, and `slopes` are two (A, D)
+    tensors or None without gradient, for IS and CS each.
     """
     tile = TILE_GPU if k.is_cuda else TILE_CPU
     for i in range(0, len(k), tile):

@@ -13,7 +13,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
 from scaleevent.pairs.store import MANIFEST, finish_shard, shard_done
 from scaleevent.system.files import (
+    Json,
     clean_leftovers,
     fingerprint,
     temporary_path,
@@ -42,12 +43,12 @@ GRACE_SECONDS = 1  # for running tasks to leave at their next pair
 def write_store(
     sources: Sequence[PairSource],
     out: Path,
-    settings: dict[str, Any],
+    settings: Json,
     *,
     executor: Executor,
-    voxels: dict[str, Any] | None = None,
+    voxels: Json | None = None,
     advance: Callable[[int], None] = lambda count: None,
-) -> dict[str, Any]:
+) -> Json:
     """Write one shard per source, then the manifest.
 
     Args:
@@ -74,7 +75,7 @@ def write_store(
     if twice:
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
     with stop_requested() as stop, _run_file(out) as (run, progress):
-        tasks: dict[Future[dict[str, Any]], ShardTask] = {}
+        tasks: dict[Future[Json], ShardTask] = {}
         try:
             for index, source in enumerate(sources):
                 path = out / f"{index:05d}-{source.name}.h5"
@@ -104,7 +105,7 @@ def write_store(
 
 
 def _wait_for(
-    tasks: dict[Future[dict[str, Any]], ShardTask],
+    tasks: dict[Future[Json], ShardTask],
     progress: TextIO,
     advance: Callable[[int], None],
     stop: Callable[[], bool],
@@ -148,8 +149,12 @@ class RunFile:
         Raises:
             StoppedError: The run has ended.
         """
+
+        def existing(path: str, flags: int) -> int:
+            return os.open(path, flags & ~os.O_CREAT)
+
         try:
-            with writing(self.path), open(self.path, "ab", opener=_open_existing) as file:
+            with writing(self.path), open(self.path, "ab", opener=existing) as file:
                 file.write(b"%d\n" % count)
         except FileNotFoundError:
             raise StoppedError("stopped together with its run", where=self.path.parent) from None
@@ -157,10 +162,6 @@ class RunFile:
     def end(self) -> None:
         """Have all tasks leave at their next pair."""
         self.path.unlink(missing_ok=True)
-
-
-def _open_existing(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_CREAT)
 
 
 @contextmanager
@@ -178,23 +179,15 @@ def _run_file(out: Path) -> Iterator[tuple[RunFile, TextIO]]:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Writes one shard, unless it is there already; picklable, so that any executor can run it.
-
-    Args:
-        source: Of the pairs.
-        path: The shard to write.
-        settings: See `write_store`.
-        voxels: See `write_store`.
-        run: The run it belongs to.
-    """
+    """Writes one shard, unless it is there already; picklable, so that any executor can run it."""
 
     source: PairSource
-    path: Path
-    settings: dict[str, Any]
-    voxels: dict[str, Any] | None
+    path: Path  # of the shard
+    settings: Json  # see `write_store`
+    voxels: Json | None  # see `write_store`
     run: RunFile
 
-    def __call__(self) -> dict[str, Any]:
+    def __call__(self) -> Json:
         """Write the shard and return its entry in the manifest."""
         source = self.source
         inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]

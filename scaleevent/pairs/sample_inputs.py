@@ -20,17 +20,11 @@ from scaleevent.pairs.shard import Shard
 
 @dataclass(frozen=True)
 class StoredPair:
-    """One pair of a store, as inputs are made of it.
+    """One pair of a store, as inputs are made of it."""
 
-    Args:
-        shard: The file it is in.
-        row: Its row in there.
-        settings: The network's input.
-    """
-
-    shard: Shard
-    row: int
-    settings: InputSettings
+    shard: Shard  # the file it is in
+    row: int  # its row in there
+    settings: InputSettings  # the network's input
 
     @property
     def where(self) -> str:

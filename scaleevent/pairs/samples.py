@@ -92,19 +92,12 @@ class PairSamples(Dataset[dict[str, Tensor]]):
 
 @dataclass(frozen=True)
 class Split:
-    """Sample indices for training and validation.
+    """Sample indices for training and validation."""
 
-    Args:
-        train: Indices to train on.
-        validation: Indices held out.
-        dropped: How many samples belong to neither.
-        shared: Whether some events are on both sides, because every window overlaps.
-    """
-
-    train: np.ndarray
-    validation: np.ndarray
-    dropped: int = 0
-    shared: bool = False
+    train: np.ndarray  # indices to train on
+    validation: np.ndarray  # indices held out
+    dropped: int = 0  # how many samples belong to neither
+    shared: bool = False  # whether some events are on both sides, because every window overlaps
 
 
 def split_samples(samples: PairSamples, fraction: float) -> Split:
@@ -114,10 +107,6 @@ def split_samples(samples: PairSamples, fraction: float) -> Split:
     the pairs. In a single recording the last pairs in time are, and training pairs whose image lies
     inside a held-out window are dropped, so that no event is on both sides; where that would
     leave none, all stay and the split says so.
-
-    Args:
-        samples: All samples.
-        fraction: How much to hold out, 0 to 1.
     """
     everything = np.arange(len(samples))
     held = int(np.ceil(fraction * len(samples)))
@@ -148,20 +137,12 @@ def split_samples(samples: PairSamples, fraction: float) -> Split:
 def draw_epoch(
     samples: PairSamples, indices: np.ndarray, draws: int, seed: int, epoch: int, sampling: str
 ) -> np.ndarray:
-    """The samples of one epoch, in order; depends on its arguments alone.
+    """The samples of one epoch, in order: (draws,) int64 of `indices`.
 
-    Args:
-        samples: All samples.
-        indices: The samples to draw from.
-        draws: Samples per epoch.
-        seed: Random seed of the run.
-        epoch: From 0.
-        sampling: `uniform`: repeated random passes over all pairs. `released`: with replacement,
-            store in proportion to its pairs, then recording uniformly, then pair uniformly, as
-            zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py.
-
-    Returns:
-        (draws,) int64.
+    They depend on the arguments alone; `seed` is the run's, `epoch` counts from 0. With `uniform`
+    sampling they are repeated random passes over all pairs. With `released` they are drawn with
+    replacement: store in proportion to its pairs, then recording uniformly, then pair uniformly, as
+    zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py.
     """
     rng = np.random.default_rng([seed, epoch])
     if sampling == "uniform":
@@ -197,25 +178,15 @@ def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepBatches:
-    """Sample indices of every step of one rank, from any step on: the loader's batch sampler.
+    """Sample indices of every step of one rank, from any step on: the loader's batch sampler."""
 
-    Args:
-        draw: Maps an epoch to its samples, in order, over all ranks.
-        epochs: Number of epochs.
-        steps_per_epoch: Steps in each; what is left of an epoch's samples is not used.
-        batch: Samples per step over all ranks.
-        first_step: Steps already done.
-        rank: Rank of this process.
-        world: Number of ranks.
-    """
-
-    draw: Callable[[int], np.ndarray]
+    draw: Callable[[int], np.ndarray]  # maps an epoch to its samples, in order, over all ranks
     epochs: int
-    steps_per_epoch: int
-    batch: int
-    first_step: int = 0
+    steps_per_epoch: int  # steps in each; what is left of an epoch's samples is not used
+    batch: int  # samples per step over all ranks
+    first_step: int = 0  # steps already done
     rank: int = 0
-    world: int = 1
+    world: int = 1  # number of ranks
 
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch - self.first_step

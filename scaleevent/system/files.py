@@ -18,6 +18,7 @@ from typing import Any
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 
+Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY = ".tmp"
 FINAL = ("export", "evaluation")  # kinds of output whose commands cannot go on
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
@@ -74,7 +75,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a JSON document, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
@@ -93,7 +94,7 @@ def read_json(path: Path) -> Any:
         raise DataError("not a JSON file", where=path, found=str(error)) from None
 
 
-def append_json_line(path: Path, value: Any) -> None:
+def append_json_line(path: Path, value: object) -> None:
     """Append one JSON object as a line; what a killed writer left of a last line is cut off."""
     with writing(path), open(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
@@ -115,7 +116,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """Short stable hash of a JSON-able value, for "is this the same job?"."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -131,11 +132,8 @@ def clean_leftovers(folder: Path) -> None:
 def check_folder(folder: Path, kind: str, *, resume: bool, overwrite: bool) -> None:
     """Refuse an output folder that may not be written to.
 
-    Args:
-        folder: The output folder.
-        kind: What we would write there; our folders say so in a marker file.
-        resume: The user agreed to go on in a folder of ours.
-        overwrite: The user agreed to empty a folder of ours.
+    Our folders name their `kind` of output in a marker file. The user agrees to go on in such a
+    folder with `resume`, and to empty it with `overwrite`.
 
     Raises:
         ConfigError: Both were asked for.

@@ -27,17 +27,11 @@ PATIENCE = timedelta(hours=1)  # of ranks that wait for the main one: it downloa
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the ranks of a run.
+    """This process among the ranks of a run."""
 
-    Args:
-        rank: Index of this process.
-        world: Number of processes.
-        device: Where this process computes.
-    """
-
-    rank: int
-    world: int
-    device: torch.device
+    rank: int  # index of this process
+    world: int  # number of processes
+    device: torch.device  # where this process computes
 
     @property
     def main(self) -> bool:
@@ -161,19 +155,10 @@ def ranks(device_name: str) -> Iterator[Ranks]:
 
 
 def launch(processes: int, device_name: str, arguments: Sequence[str], instead: str) -> int:
-    """Run this command once per GPU through torchrun and wait.
-
-    Args:
-        processes: How many ranks.
-        device_name: `auto`, `cuda` or `cpu`.
-        arguments: The command's own arguments.
-        instead: A command that does run on this machine, for the message.
-
-    Returns:
-        The exit code.
+    """Run this command on so many ranks through torchrun, and wait for the exit code.
 
     Raises:
-        EnvironmentProblem: Fewer GPUs than asked for.
+        EnvironmentProblem: Fewer GPUs than asked for; `instead` runs on this machine.
     """
     device = choose_device(device_name)
     found = torch.cuda.device_count()

@@ -10,18 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from scaleevent.system.files import Json
 from scaleevent.version import __version__
 
 STATUS_SECONDS = 30.0  # between lines where there is no terminal
@@ -29,23 +23,14 @@ STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
 @dataclass(frozen=True)
 class Report:
-    """A table with notes and facts.
+    """A table with notes and facts."""
 
-    Args:
-        command: The command that made it; names the JSON schema.
-        title: Heading.
-        columns: Column names.
-        rows: Plain numbers and text, a value a column.
-        notes: Lines under the table.
-        facts: Everything else worth keeping; JSON-able.
-    """
-
-    command: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    notes: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    command: str  # the command that made it; names the JSON schema
+    title: str  # heading
+    columns: tuple[str, ...]  # column names
+    rows: tuple[tuple[Any, ...], ...]  # plain numbers and text, a value a column
+    notes: tuple[str, ...] = ()  # lines under the table
+    facts: Json = field(default_factory=dict)  # everything else worth keeping; JSON-able
 
     def to_table(self) -> Table:
         """The table for a screen; columns of numbers are aligned right."""
@@ -59,7 +44,7 @@ class Report:
             table.add_row(*map(cell, row))
         return table
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Full precision, with the package version."""
         return {
             "schema": f"scaleevent.{self.command}/1",
@@ -84,7 +69,7 @@ class Report:
             console.print(note, highlight=False, markup=False)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Text of a table cell: integers with thousands, floats with four significant digits."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
@@ -103,7 +88,9 @@ def say(line: str) -> None:
 class Ticker:
     """Progress of one task: a bar with rate and ETA on a terminal, a line every 30 s elsewhere."""
 
-    def __init__(self, name: str, total: int, unit: str, bar: Progress | None, lines: bool) -> None:
+    def __init__(
+        self, name: str, total: int, unit: str, bar: bars.Progress | None, lines: bool
+    ) -> None:
         self.name, self.total, self.unit, self.bar, self.lines = name, total, unit, bar, lines
         self.done = 0
         self._began = self._said = time.monotonic()
@@ -134,13 +121,8 @@ def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ti
     if not (show and sys.stderr.isatty()):
         yield Ticker(name, total, unit, None, lines=show)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    name_column, detail = map(bars.TextColumn, ("{task.description}", "{task.fields[detail]}"))
+    columns = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TaskProgressColumn())
+    left = bars.TimeRemainingColumn()
+    with bars.Progress(name_column, *columns, left, detail, console=Console(stderr=True)) as bar:
         yield Ticker(name, total, unit, bar, lines=False)

@@ -31,9 +31,6 @@ class ProcessExecutor(Executor):
       lock or semaphore, so a dead one blocks nobody, and only the task it was at fails.
     - `shutdown(cancel_futures=True)` kills the workers at once, whatever they are doing.
     - Workers never receive stop signals, and they end when this process does.
-
-    Args:
-        workers: Number of processes.
     """
 
     def __init__(self, workers: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
+
+from scaleevent.system.files import Json
 
 Freeze = Literal["none", "released", "encoder"]
 # what the released code leaves as it is: class and register tokens and the final norm
@@ -58,7 +60,7 @@ def build_optimizer(
         parameter.requires_grad_(not fixed)
         if not fixed:
             groups.setdefault((stage, rate), []).append(parameter)
-    described: list[dict[str, Any]] = [
+    described: list[Json] = [
         {"params": parameters, "lr": rate, "stage": stage}
         for (stage, rate), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]

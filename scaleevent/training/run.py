@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
@@ -19,50 +17,34 @@ from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.system.files import Json, check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.loop import Trainable, TrainSettings, train
 from scaleevent.training.state import load_state
 
 LOG = "log.jsonl"
-SEED_STRIDE = 1_000_003  # between the seeds of neighbouring runs, so that their steps do not meet
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Training samples and the order in which they are drawn.
-
-    Args:
-        samples: By index.
-        order: Number of an epoch, from 0, to the indices of its samples, in order.
-        per_epoch: How many these are.
-        batch: Global batch; what is left of an epoch is not used.
-    """
+    """Training samples and the order in which they are drawn."""
 
     samples: Dataset[Any]
-    order: Callable[[int], np.ndarray]
-    per_epoch: int
-    batch: int
+    order: Callable[[int], np.ndarray]  # epoch, from 0, to the indices of its samples, in order
+    per_epoch: int  # samples of an epoch
+    batch: int  # global batch; what is left of an epoch is not used
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a command, on this rank.
+    """One training run of a command, on this rank."""
 
-    Args:
-        cfg: Everything that decides on the result.
-        command: For messages and the report.
-        ranks: This process among the others.
-        quiet: Nothing on stderr.
-        record: The command's own settings, for config.yaml.
-    """
-
-    cfg: ScheduledSettings
-    command: str
+    cfg: ScheduledSettings  # everything that decides on the result
+    command: str  # for messages and the report
     ranks: Ranks
-    quiet: bool
-    record: RunSettings
+    quiet: bool  # nothing on stderr
+    record: RunSettings  # the command's own settings, for config.yaml
 
     @classmethod
     @contextmanager
@@ -110,28 +92,8 @@ class Run:
             )  # fmt: skip
         return batch // self.ranks.world
 
-    def settings(self, steps_per_epoch: int) -> TrainSettings:
-        """The loop's settings; mixed precision by default on a GPU only."""
-        cfg = self.cfg
-        bf16 = cfg.precision == "bf16" or cfg.precision == "auto" and self.ranks.on_gpu
-        return TrainSettings(
-            epochs=cfg.epochs,
-            steps_per_epoch=steps_per_epoch,
-            schedule=cfg.schedule,
-            decay=cfg.decay,
-            decay_every=cfg.decay_every,
-            warmup_steps=cfg.warmup_steps,
-            encoder_warmup_steps=getattr(cfg, "encoder_warmup_steps", 0),
-            clip=cfg.clip or None,
-            autocast=torch.bfloat16 if bf16 else None,
-            log_every=cfg.log_every,
-            save_every=cfg.save_every,
-        )
-
     @contextmanager
-    def started(
-        self, model: nn.Module, optimizer: Optimizer, fingerprint: dict[str, Any]
-    ) -> Iterator[int]:
+    def started(self, model: nn.Module, optimizer: Optimizer, fingerprint: Json) -> Iterator[int]:
         """Hold the folder for a block that trains; gives the steps that are already done.
 
         A resumed run gets its weights and moments back; a new one writes config.yaml.
@@ -154,70 +116,42 @@ class Run:
         optimizer: Optimizer,
         drawn: Drawn,
         first: int,
-        fingerprint: dict[str, Any],
+        fingerprint: Json,
         on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
     ) -> None:
-        """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode.
-
-        Everything random in a step depends on the seed and the step alone, so a resumed run draws
-        the same.
-        """
+        """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode."""
         cfg, ranks = self.cfg, self.ranks
-        settings = self.settings(drawn.per_epoch // drawn.batch)
+        settings = TrainSettings(cfg, drawn.per_epoch // drawn.batch)
         steps = StepBatches(
-            drawn.order, settings.epochs, settings.steps_per_epoch, drawn.batch, first,
+            drawn.order, cfg.epochs, settings.steps_per_epoch, drawn.batch, first,
             ranks.rank, ranks.world,
         )  # fmt: skip
         workers = ranks.loader_workers(cfg.workers)
-        model = self._parallel(objective.model)
-        objective.training_mode()
-
-        def step(batch: dict[str, torch.Tensor], number: int) -> Any:
-            torch.manual_seed(cfg.seed * SEED_STRIDE + number)
-            objective.begin_step(number, settings.steps)
-            return objective.step(model, to_device(batch, ranks.device))
-
+        batches = load_batches(drawn.samples, steps, workers, pin=ranks.on_gpu)
         with progress(self.command, settings.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)
 
-            def on_step(done: int, record: dict[str, float]) -> None:
+            def on_step(record: dict[str, float]) -> None:
                 ticker.advance(1, _detail(objective, record))
 
             train(
-                objective.model,
+                objective,
                 optimizer,
-                step,
-                load_batches(drawn.samples, steps, workers, pin=ranks.on_gpu),
+                batches,
                 settings,
                 ranks,
-                cfg.out,
-                weights=objective.weights,
-                first_step=first,
-                on_step=on_step,
-                on_epoch=on_epoch,
-                fingerprint=fingerprint,
+                first,
+                fingerprint,
+                on_step,
+                on_epoch,
             )
-        ranks.broadcast(
-            objective.model.buffers()
-        )  # batch statistics of the last step differ by rank
+        ranks.broadcast(objective.model.buffers())  # statistics of the last step differ by rank
         objective.model.eval()
-
-    def _parallel(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the ranks."""
-        if self.ranks.world == 1:
-            return model
-        device = self.ranks.device
-        return DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
 
     def finish(self, report: Report) -> Report:
         """Keep the report in the folder."""
         write_json(Path(self.cfg.out) / "report.json", report.to_json())
         return report
-
-
-def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The batch on a device."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 def _detail(objective: Trainable, record: dict[str, float]) -> str:

@@ -15,32 +15,20 @@ def poly(step: int, total: int, power: float = 0.9) -> float:
     return float(max(0.0, 1.0 - step / total) ** power)
 
 
-def one_cycle_linear(
-    step: int,
-    total: int,
-    pct_start: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
-) -> float:
+def one_cycle_linear(step: int, total: int, pct_start: float) -> float:
     """Linear rise to 1 and linear fall, as torch's OneCycleLR with ``anneal_strategy="linear"``.
 
-    From 1 / div_factor at step 0 to 1 at step ``pct_start * total - 1``, which need not be whole,
-    and down to 1 / (div_factor * final_div_factor) at step ``total - 1``; it stays there.
+    From 1 / 25 at step 0 to 1 at step ``pct_start * total - 1``, which need not be whole, and down
+    to 1 / 250,000 at step ``total - 1``; it stays there.
     """
-    start, peak, end = 1 / div_factor, pct_start * total - 1, total - 1
-    floor = start / final_div_factor
+    start, peak, end = 1 / 25, pct_start * total - 1, total - 1
+    floor = start / 1e4
     if step <= peak:
         return start + (1 - start) * step / peak if peak > 0 else 1.0
     return 1 + (floor - 1) * (min(step, end) - peak) / (end - peak)
 
 
-def two_stage_poly(
-    step: int,
-    total: int,
-    warmup: tuple[int, int],
-    stage: Stage,
-    power: float = 0.9,
-) -> float:
+def two_stage_poly(step: int, total: int, warmup: tuple[int, int], stage: Stage) -> float:
     """EoMT's schedule: the head warms up first, then the encoder, each followed by its poly decay.
 
     Source: tue-mps/eomt:training/two_stage_warmup_poly_schedule.py.
@@ -51,11 +39,10 @@ def two_stage_poly(
         warmup: Steps of linear warm-up of the head, and then of the encoder, which rests until
             the head is warm.
         stage: Whose factor.
-        power: Of the decay.
     """
     rest, ramp = (0, warmup[0]) if stage == "head" else warmup
     if step < rest:
         return 0.0
     if step < rest + ramp:
         return (step - rest) / ramp
-    return poly(step - rest - ramp, max(1, total - rest - ramp), power)
+    return poly(step - rest - ramp, max(1, total - rest - ramp))

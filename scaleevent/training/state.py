@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.system.files import read_json, read_json_lines, write_bytes, write_json
+from scaleevent.system.files import Json, read_json, read_json_lines, write_bytes, write_json
 from scaleevent.training.tensors import load_tensors, save_tensors, under
 
 LAST = "last.json"
+KEPT = 2  # states; the older one is for a damaged newest one
 
 
 def save_state(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fingerprint: dict[str, Any] | None,
-    keep: int,
+    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, fingerprint: Json | None
 ) -> None:
     """Save what a resume needs: weights and moments. Draws depend on the step alone."""
     states = Path(folder) / "state"
@@ -34,15 +30,12 @@ def save_state(
     description = {"kind": "state", "step": step, "fingerprint": fingerprint}
     save_tensors(states / name, tensors, description)
     write_json(states / LAST, {"file": name, "step": step})
-    for old in sorted(states.glob("step-*.safetensors"))[:-keep]:
+    for old in sorted(states.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink(missing_ok=True)
 
 
 def load_state(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fingerprint: dict[str, Any] | None,
+    folder: Path, model: nn.Module, optimizer: Optimizer, fingerprint: Json | None
 ) -> int:
     """Restore the newest whole state; 0 steps where there is none.
 
@@ -75,7 +68,7 @@ def load_state(
     raise problem or CheckpointError("no saved state is left", where=states)
 
 
-def _check_fingerprint(saved: dict[str, Any], now: dict[str, Any], where: Path) -> None:
+def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
     differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
     if not differing:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scaleevent.errors import CheckpointError
-from scaleevent.system.files import atomic_path
+from scaleevent.system.files import Json, atomic_path
 from scaleevent.version import __version__
 
 FORMAT = 1
@@ -24,13 +23,10 @@ _HINTS = {
 }
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write tensors and their description atomically.
+def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> None:
+    """Write tensors and their description to a .safetensors file, atomically.
 
-    Args:
-        path: A .safetensors file.
-        tensors: By name; copied to the CPU.
-        description: JSON-able; `format`, `version` and `sha256` of the tensors are added.
+    `format`, `version` and `sha256` of the tensors are added to the description.
 
     Raises:
         CheckpointError: A value is not finite: such a state is never written.
@@ -39,22 +35,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, 
     bad = [n for n, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if bad:
         raise CheckpointError("weights are not finite, so not saved", where=path, found=bad[:8])
-    described = {
-        "format": FORMAT,
-        "version": __version__,
-        **description,
-        "sha256": content_hash(tensors),
-    }
+    described = {"format": FORMAT, "version": __version__, **description}
+    described["sha256"] = content_hash(tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(described)})
 
 
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of ours and check it.
-
-    Args:
-        path: A .safetensors file.
-        kind: What it must be: `encoder`, `task` or `state`.
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
+    """Read a .safetensors file of ours and check it; `kind` is `encoder`, `task` or `state`.
 
     Raises:
         CheckpointError: Not ours, of another kind or a newer format, truncated, or changed.
@@ -86,7 +74,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, description
 
 
-def read_description(path: Path) -> dict[str, Any] | None:
+def read_description(path: Path) -> Json | None:
     """What a checkpoint of ours says about itself, without its tensors; None for other files."""
     try:
         with safe_open(path, "pt") as file:
@@ -96,7 +84,7 @@ def read_description(path: Path) -> dict[str, Any] | None:
     return json.loads(metadata[KEY]) if KEY in metadata else None
 
 
-def check_kind(description: dict[str, Any], kind: str, path: Path) -> None:
+def check_kind(description: Json, kind: str, path: Path) -> None:
     """Refuse a checkpoint of another kind than `encoder`, `task` or `state`, naming both."""
     found = description["kind"]
     if found != kind:
