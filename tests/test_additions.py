@@ -20,7 +20,7 @@ from scaleevent.config.benchmarks import BenchmarkEntry
 from scaleevent.config.settings import Settings
 from scaleevent.formats.arrays import open_source
 from scaleevent.objectives import structure_loss
-from scaleevent.objectives.structure_loss import Structure
+from scaleevent.objectives.structures import Structure
 from scaleevent.system.reports import Report
 from scaleevent.tasks.depth import Depth
 

@@ -18,21 +18,19 @@ Normaliser = Annotated[str, OneOf(NORMALISERS)]
 class WindowSettings(Settings):
     """How the window of events that ends at an image is chosen."""
 
-    window: Annotated[
-        Literal["adaptive", "time", "count"],
-        Field(description="rule for the window that ends at each image"),
-    ] = "adaptive"
-    window_ms: Annotated[
-        float | None,
-        Field(gt=0, le=10_000, description="length for time (50), longest for adaptive (200)"),
-    ] = None
-    window_events: Annotated[
-        float, Field(gt=0, le=100, description="events per sensor pixel, for count")
-    ] = 0.33
-    quantile: Annotated[
-        float, Field(gt=0, le=1, description="fraction of cells that must be full, for adaptive")
-    ] = 0.1
-    cell: Annotated[int, Field(ge=2, le=256, description="cell side in pixels, adaptive")] = 16
+    window: Literal["adaptive", "time", "count"] = Field(
+        "adaptive", description="rule for the window that ends at each image"
+    )
+    window_ms: float | None = Field(
+        None, gt=0, le=10_000, description="length for time (50), longest for adaptive (200)"
+    )
+    window_events: float = Field(
+        0.33, gt=0, le=100, description="events per sensor pixel, for count"
+    )
+    quantile: float = Field(
+        0.1, gt=0, le=1, description="fraction of cells that must be full, for adaptive"
+    )
+    cell: int = Field(16, ge=2, le=256, description="cell side in pixels, adaptive")
 
     @model_validator(mode="after")
     def _used(self) -> WindowSettings:
@@ -56,17 +54,16 @@ class WindowSettings(Settings):
 class DamageSettings(Settings):
     """What happens with damaged recordings."""
 
-    on_error: Annotated[
-        Literal["strict", "skip"],
-        Field(description="damage in a recording: an error, or left out and counted"),
-    ] = "strict"
-    max_bad: Annotated[
-        float,
-        Field(
-            ge=0, le=1, json_schema_extra={"flag": "text"},
-            description="fraction of a recording that skip may lose, such as 0.1%",
-        ),
-    ] = 0.001  # fmt: skip
+    on_error: Literal["strict", "skip"] = Field(
+        "strict", description="damage in a recording: an error, or left out and counted"
+    )
+    max_bad: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        json_schema_extra={"flag": "text"},
+        description="fraction of a recording that skip may lose, such as 0.1%",
+    )
 
     _fraction = field_validator("max_bad", mode="before")(parse_share)
 
@@ -87,15 +84,13 @@ class DamageSettings(Settings):
 class RecordingSettings(Settings):
     """What a recording's file may leave open; shared by `info` and what reads any recording."""
 
-    size: Annotated[
-        tuple[int, int] | None, Field(description="sensor rows x columns if the file has none")
-    ] = None
-    time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the event times")
-    ] = None
-    columns: Annotated[
-        str | None, Field(description="order in a table without names, such as txyp")
-    ] = None
+    size: tuple[int, int] | None = Field(
+        None, description="sensor rows x columns if the file has none"
+    )
+    time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="unit of the event times"
+    )
+    columns: str | None = Field(None, description="order in a table without names, such as txyp")
 
     _size = field_validator("size", mode="before")(parse_size)
 
@@ -113,14 +108,14 @@ class PrepareConfig(PartSettings):
     parts: ClassVar[Mapping[str, Part]] = DATASETS
     chooser: ClassVar[str] = "name"
 
-    name: Annotated[str, OneOf(DATASETS), Field(description="data set")]
-    roots: Annotated[list[Path], Field(description="folder(s) or file(s) of the data set")] = []
-    out: Annotated[Path, Field(description="pair store to write")] = Path("pairs")
-    lossless: Annotated[bool, Field(description="store images as PNG, not JPEG q95")] = False
-    jobs: Annotated[int, Field(ge=1, le=1024, description="worker processes")] = 1
-    resume: Annotated[bool, Field(description="keep shards that are finished")] = False
-    overwrite: Annotated[bool, Field(description="empty the output store first")] = False
-    dry_run: Annotated[bool, Field(description="list what would be read and written")] = False
+    name: Annotated[str, OneOf(DATASETS)] = Field(description="data set")
+    roots: list[Path] = Field([], description="folder(s) or file(s) of the data set")
+    out: Path = Field(Path("pairs"), description="pair store to write")
+    lossless: bool = Field(False, description="store images as PNG, not JPEG q95")
+    jobs: int = Field(1, ge=1, le=1024, description="worker processes")
+    resume: bool = Field(False, description="keep shards that are finished")
+    overwrite: bool = Field(False, description="empty the output store first")
+    dry_run: bool = Field(False, description="list what would be read and written")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them
@@ -141,9 +136,7 @@ class PrepareConfig(PartSettings):
 class SequencesConfig(PrepareConfig):
     """Settings of a data set that consists of named sequences."""
 
-    sequences: Annotated[
-        list[str], Field(description="only these sequences (repeat the flag)")
-    ] = []
+    sequences: list[str] = Field([], description="only these sequences (repeat the flag)")
 
     def check_sequences(self, known: Collection[str]) -> None:
         """Refuse sequences that the data set does not have.
@@ -161,30 +154,28 @@ class SequencesConfig(PrepareConfig):
 class VoxelizeConfig(StreamSettings):
     """Settings of `scaleevent voxelize`."""
 
-    root: Annotated[Path, Field(description="folder of recordings, or one recording")]
-    out: Annotated[Path, Field(description="folder for the voxel shards")] = Path("voxels")
-    bins: Annotated[int, Field(ge=1, le=64, description="time bins")] = 3
-    representation: Annotated[
-        str,
-        OneOf(REPRESENTATIONS),
-        Field(description="grid to store; others than zhu are not for pretrain"),
-    ] = "zhu"
-    rate: Annotated[
-        float, Field(gt=0, le=100_000, description="windows per second where there are no frames")
-    ] = 20.0
-    tau: Annotated[float, Field(ge=0, description="activity threshold per 16x16 patch")] = 64.0
-    patch: Annotated[int, Field(ge=2, le=256, description="patch of the activity statistics")] = 16
-    jobs: Annotated[int, Field(ge=1, le=1024, description="worker processes")] = 1
-    resume: Annotated[bool, Field(description="keep shards that are finished")] = False
-    overwrite: Annotated[bool, Field(description="empty the output folder first")] = False
+    root: Path = Field(description="folder of recordings, or one recording")
+    out: Path = Field(Path("voxels"), description="folder for the voxel shards")
+    bins: int = Field(3, ge=1, le=64, description="time bins")
+    representation: Annotated[str, OneOf(REPRESENTATIONS)] = Field(
+        "zhu", description="grid to store; others than zhu are not for pretrain"
+    )
+    rate: float = Field(
+        20.0, gt=0, le=100_000, description="windows per second where there are no frames"
+    )
+    tau: float = Field(64.0, ge=0, description="activity threshold per 16x16 patch")
+    patch: int = Field(16, ge=2, le=256, description="patch of the activity statistics")
+    jobs: int = Field(1, ge=1, le=1024, description="worker processes")
+    resume: bool = Field(False, description="keep shards that are finished")
+    overwrite: bool = Field(False, description="empty the output folder first")
 
 
 class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
-    path: Annotated[Path, Field(description="a recording, a pair store or a checkpoint")]
-    picture: Annotated[Path | None, Field(description="write a PNG of the events here")] = None
-    full: Annotated[
-        bool, Field(description="read every event, where the file's index would do for most facts")
-    ] = False
-    verify: Annotated[bool, Field(description="re-hash every shard of a pair store")] = False
+    path: Path = Field(description="a recording, a pair store or a checkpoint")
+    picture: Path | None = Field(None, description="write a PNG of the events here")
+    full: bool = Field(
+        False, description="read every event, where the file's index would do for most facts"
+    )
+    verify: bool = Field(False, description="re-hash every shard of a pair store")

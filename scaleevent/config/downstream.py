@@ -34,26 +34,25 @@ class TaskSettings(RunSettings):
     )
 
     benchmark: Benchmark
-    checkpoint: Annotated[
-        str, Field(description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)")
-    ]
+    checkpoint: str = Field(
+        description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)"
+    )
     data: Stores = []
-    arch: Annotated[
-        Annotated[str, OneOf(ARCHITECTURES)] | None, Field(description="size of a random encoder")
-    ] = None
-    size: Annotated[
-        tuple[int, int] | None, Field(description="network input; default: the benchmark's")
-    ] = None
-    normaliser: Annotated[
-        Normaliser | None,
-        Field(description="range of the voxel input; default: the encoder's, else minmax"),
-    ] = None
-    fraction: Annotated[
-        float, Field(gt=0, le=1, description="fraction of the training samples, such as 0.01")
-    ] = 1.0
-    subset: Annotated[
-        Literal["interval", "random", "prefix"], Field(description="how a fraction is chosen")
-    ] = "interval"
+    arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
+        None, description="size of a random encoder"
+    )
+    size: tuple[int, int] | None = Field(
+        None, description="network input; default: the benchmark's"
+    )
+    normaliser: Normaliser | None = Field(
+        None, description="range of the voxel input; default: the encoder's, else minmax"
+    )
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="fraction of the training samples, such as 0.01"
+    )
+    subset: Literal["interval", "random", "prefix"] = Field(
+        "interval", description="how a fraction is chosen"
+    )
     transductive: Transductive = False
     pictures: Pictures = 4
 
@@ -63,42 +62,32 @@ class TaskSettings(RunSettings):
 class FinetuneConfig(TaskSettings, ScheduledSettings):
     """Settings of `scaleevent finetune`. Defaults are the benchmark's preset."""
 
-    out: Annotated[Path, Field(description="run folder")] = Path("runs/finetune")
-    preset: Annotated[str | None, Field(description="paper, released, origin, demo")] = None
-    decoder: Annotated[
-        Annotated[str, OneOf(DECODERS)] | None,
-        Field(description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"),
-    ] = None
-    decoder_options: Annotated[
-        dict[str, str], Field(description="option of the decoder, NAME=VALUE; repeatable")
-    ] = {}
-    decoder_weights: Annotated[
-        Path | None, Field(description="published weights of the decoder")
-    ] = None
-    eomt: Annotated[
-        Literal["upstream", "scaleevent"],
-        Field(description="the same as --decoder-option mode=..., where the decoder is EoMT"),
-    ] = "scaleevent"
-    freeze: Annotated[
-        Literal["none", "released", "encoder"],
-        Field(description="released: tokens and final norm stay; encoder: all of it"),
-    ] = "none"
-    cache: Annotated[
-        bool, Field(description="linear on a frozen encoder: compute its features once")
-    ] = True
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs")] = 30
-    batch: Annotated[int, Field(ge=1, le=65_536, description="global batch")] = 12
-    lr: Annotated[float, Field(gt=0, le=10, description="learning rate of the decoder")] = 4e-6
-    encoder_lr: Annotated[
-        float | None, Field(gt=0, le=10, description="learning rate of the encoder; default: --lr")
-    ] = None
-    layer_decay: Annotated[
-        float, Field(gt=0, le=1, description="factor on the rate per encoder block, from the top")
-    ] = 1.0
-    decay_every: Annotated[int, Field(ge=1, description="epochs between its steps")] = 5
-    encoder_warmup_steps: Annotated[
-        int, Field(ge=0, le=10**9, description="two-stage-poly: the encoder's, after the decoder's")
-    ] = 0
+    out: Path = Field(Path("runs/finetune"), description="run folder")
+    preset: str | None = Field(None, description="paper, released, origin, demo")
+    decoder: Annotated[str, OneOf(DECODERS)] | None = Field(
+        None, description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"
+    )
+    decoder_options: dict[str, str] = Field(
+        {}, description="option of the decoder, NAME=VALUE; repeatable"
+    )
+    decoder_weights: Path | None = Field(None, description="published weights of the decoder")
+    eomt: Literal["upstream", "scaleevent"] = Field(
+        "scaleevent", description="the same as --decoder-option mode=..., where the decoder is EoMT"
+    )
+    freeze: Literal["none", "released", "encoder"] = Field(
+        "none", description="released: tokens and final norm stay; encoder: all of it"
+    )
+    cache: bool = Field(True, description="linear on a frozen encoder: compute its features once")
+    epochs: int = Field(30, ge=1, le=100_000, description="epochs")
+    batch: int = Field(12, ge=1, le=65_536, description="global batch")
+    lr: float = Field(4e-6, gt=0, le=10, description="learning rate of the decoder")
+    encoder_lr: float | None = Field(
+        None, gt=0, le=10, description="learning rate of the encoder; default: --lr"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on the rate per encoder block, from the top"
+    )
+    decay_every: int = Field(5, ge=1, description="epochs between its steps")
 
     @field_validator("decoder_options", mode="before")
     @classmethod
@@ -120,11 +109,11 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 class ProbeConfig(TaskSettings):
     """Settings of `scaleevent probe`: a linear head on the frozen encoder, as the paper's."""
 
-    out: Annotated[Path, Field(description="run folder")] = Path("runs/probe")
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs")] = 20
-    batch: Annotated[int, Field(ge=1, le=65_536, description="batch")] = 8
-    lr: Annotated[float, Field(gt=0, le=10, description="learning rate")] = 5e-4
-    cache: Annotated[bool, Field(description="compute the frozen features once")] = True
+    out: Path = Field(Path("runs/probe"), description="run folder")
+    epochs: int = Field(20, ge=1, le=100_000, description="epochs")
+    batch: int = Field(8, ge=1, le=65_536, description="batch")
+    lr: float = Field(5e-4, gt=0, le=10, description="learning rate")
+    cache: bool = Field(True, description="compute the frozen features once")
 
     def as_finetuning(self) -> FinetuneConfig:
         """The same run in the words of `finetune`."""
@@ -138,27 +127,25 @@ class EvalConfig(ComputeSettings):
     """Settings of `scaleevent eval`."""
 
     benchmark: Benchmark
-    checkpoint: Annotated[Path, Field(description="task checkpoint of probe or finetune")]
+    checkpoint: Path = Field(description="task checkpoint of probe or finetune")
     data: Stores = []
-    out: Annotated[Path | None, Field(description="folder for report and pictures")] = None
-    batch: Annotated[int, Field(ge=1, le=65_536, description="samples at once")] = 4
+    out: Path | None = Field(None, description="folder for report and pictures")
+    batch: int = Field(4, ge=1, le=65_536, description="samples at once")
     pictures: Pictures = 0
-    submission: Annotated[
-        Path | None, Field(description=f"{', '.join(_SUBMITTED)}: folder for files to hand in")
-    ] = None
-    at_input_size: Annotated[
-        bool, Field(description="segmentation: score at the input's size, as the released code")
-    ] = False
-    windows: Annotated[
-        int | None,
-        Field(ge=8, le=4096, description="segmentation: predict in square crops of this side"),
-    ] = None
-    alignment: Annotated[
-        Literal["none", "median", "least-squares"],
-        Field(description="depth: fit each prediction to its ground truth first"),
-    ] = "none"
+    submission: Path | None = Field(
+        None, description=f"{', '.join(_SUBMITTED)}: folder for files to hand in"
+    )
+    at_input_size: bool = Field(
+        False, description="segmentation: score at the input's size, as the released code"
+    )
+    windows: int | None = Field(
+        None, ge=8, le=4096, description="segmentation: predict in square crops of this side"
+    )
+    alignment: Literal["none", "median", "least-squares"] = Field(
+        "none", description="depth: fit each prediction to its ground truth first"
+    )
     transductive: Transductive = False
-    gpus: Annotated[int, Field(ge=1, le=1024, description="processes on this machine")] = 1
+    gpus: int = Field(1, ge=1, le=1024, description="processes on this machine")
 
     @model_validator(mode="after")
     def _fit_benchmark(self) -> Self:

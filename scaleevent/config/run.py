@@ -57,6 +57,9 @@ class ScheduledSettings(RunSettings):
     warmup_steps: int = Field(
         0, ge=0, le=10**9, description="steps over which the rates rise from zero"
     )
+    encoder_warmup_steps: int = Field(
+        0, ge=0, le=10**9, description="two-stage-poly: the encoder's, after the others'"
+    )
     clip: float = Field(0.1, ge=0, le=1e6, description="largest gradient norm; 0: no clipping")
     lr_patch: float | None = Field(
         None, gt=0, le=10, description="learning rate of the patch embedding; default: encoder's"

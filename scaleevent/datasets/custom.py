@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -45,26 +45,22 @@ from scaleevent.pairs.pairing import TimedImage, window_rule
 class Settings(PrepareConfig, StreamSettings):
     """What `custom` adds to the settings of `prepare`."""
 
-    frames: Annotated[Path | None, Field(description="folder or video of the frame camera")] = None
-    timestamps: Annotated[Path | None, Field(description="text file of frame times")] = None
-    segment: Annotated[
-        int | None,
-        Field(ge=1, description="which segment between clock resets (1, 2, ..; see info)"),
-    ] = None
-    frame_time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, Field(description="unit of the frame times")
-    ] = None
-    offset_us: Annotated[int, Field(description="added to frame times, us")] = 0
-    exposure_point: Annotated[
-        Literal["start", "middle", "end"],
-        Field(description="moment of the exposure that is the image time"),
-    ] = "middle"
-    homography: Annotated[
-        Path | None, Field(description="3x3 matrix, event pixel to frame pixel")
-    ] = None
-    calibration: Annotated[
-        Path | None, Field(description="YAML in the layout of DSEC's cam_to_cam.yaml")
-    ] = None
+    frames: Path | None = Field(None, description="folder or video of the frame camera")
+    timestamps: Path | None = Field(None, description="text file of frame times")
+    segment: int | None = Field(
+        None, ge=1, description="which segment between clock resets (1, 2, ..; see info)"
+    )
+    frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="unit of the frame times"
+    )
+    offset_us: int = Field(0, description="added to frame times, us")
+    exposure_point: Literal["start", "middle", "end"] = Field(
+        "middle", description="moment of the exposure that is the image time"
+    )
+    homography: Path | None = Field(None, description="3x3 matrix, event pixel to frame pixel")
+    calibration: Path | None = Field(
+        None, description="YAML in the layout of DSEC's cam_to_cam.yaml"
+    )
 
 
 class FramesInside(Frames):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -42,12 +41,10 @@ Parts = Mapping[str, Path | None]
 class LabelSettings(SequencesConfig):
     """What all label benchmarks on DSEC add to the settings of `prepare`."""
 
-    label_skip: Annotated[
-        int | None, Field(ge=0, description="labels left out at a sequence's start")
-    ] = None
-    label_stride: Annotated[
-        int | None, Field(ge=1, description="of the others every how many is taken")
-    ] = None
+    label_skip: int | None = Field(None, ge=0, description="labels left out at a sequence's start")
+    label_stride: int | None = Field(
+        None, ge=1, description="of the others every how many is taken"
+    )
 
     def chosen(self, skip: int, stride: int) -> slice:
         """Which labels are taken.

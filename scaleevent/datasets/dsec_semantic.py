@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -65,9 +65,7 @@ second; the training takes every label.
 class Settings(LabelSettings, WindowSettings):
     """What `dsec-semantic` adds to the settings of `prepare`."""
 
-    event_view: Annotated[
-        Literal["rectified", "raw"], Field(description="pixels of the events")
-    ] = "rectified"
+    event_view: Literal["rectified", "raw"] = Field("rectified", description="pixels of the events")
 
 
 def sources(config: Settings) -> list[LabelledSequence]:

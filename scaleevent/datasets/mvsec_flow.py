@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO
 
 import numpy as np
 from pydantic import Field
@@ -66,10 +66,8 @@ LONGEST_US = 500_000
 class Settings(SequencesConfig):
     """What `mvsec-flow` adds to the settings of `prepare`: windows are the spans of its labels."""
 
-    dt: Annotated[int, Field(ge=1, le=16, description="image intervals that a flow spans")] = 1
-    all_frames: Annotated[
-        bool, Field(description="beyond the part that is usually scored, too")
-    ] = False
+    dt: int = Field(1, ge=1, le=16, description="image intervals that a flow spans")
+    all_frames: bool = Field(False, description="beyond the part that is usually scored, too")
 
 
 @dataclass(frozen=True)

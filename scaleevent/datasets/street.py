@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -25,21 +25,19 @@ TRAINING = 0.7  # fraction of the scenes, the first ones, that train; the others
 class Settings(PrepareConfig):
     """What `street` adds to the settings of `prepare`."""
 
-    seed: Annotated[int, Field(ge=0, description="family of scenes")] = 0
-    scenes: Annotated[int, Field(ge=1, description="number of scenes")] = 1000
-    size: Annotated[tuple[int, int], Field(description="image rows x columns")] = (96, 128)
-    window: Annotated[Literal["time"], Field(description="rule for the window")] = "time"
-    window_ms: Annotated[
-        float, Field(gt=0, le=1000, description="duration of the window before the image")
-    ] = 50.0
-    speed: Annotated[float, Field(ge=0, le=16, description="factor on motion")] = 1.0
-    darkness: Annotated[float, Field(ge=0, le=1, description="0 day .. 1 night")] = 0.0
-    exposure: Annotated[float, Field(ge=-8, le=8, description="stops")] = 0.0
-    shutter_ms: Annotated[float, Field(ge=0, le=1000, description="exposure time")] = 8.0
-    noise_hz: Annotated[float, Field(ge=0, le=1000, description="noise events per pixel")] = 0.1
-    after: Annotated[
-        bool, Field(description="also the window after the image, for optical flow")
-    ] = False
+    seed: int = Field(0, ge=0, description="family of scenes")
+    scenes: int = Field(1000, ge=1, description="number of scenes")
+    size: tuple[int, int] = Field((96, 128), description="image rows x columns")
+    window: Literal["time"] = Field("time", description="rule for the window")
+    window_ms: float = Field(
+        50.0, gt=0, le=1000, description="duration of the window before the image"
+    )
+    speed: float = Field(1.0, ge=0, le=16, description="factor on motion")
+    darkness: float = Field(0.0, ge=0, le=1, description="0 day .. 1 night")
+    exposure: float = Field(0.0, ge=-8, le=8, description="stops")
+    shutter_ms: float = Field(8.0, ge=0, le=1000, description="exposure time")
+    noise_hz: float = Field(0.1, ge=0, le=1000, description="noise events per pixel")
+    after: bool = Field(False, description="also the window after the image, for optical flow")
 
     _size = field_validator("size", mode="before")(parse_size)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from scaleevent.config.pretrain import PretrainConfig
+from scaleevent.config.settings import OneOf
+from scaleevent.objectives.structures import STRUCTURES
 
 if TYPE_CHECKING:
     from scaleevent.objectives.distillation import Distillation
@@ -24,9 +26,7 @@ class Settings(PretrainConfig):
     student_init: str = Field(
         "teacher", description="start of the student: teacher, random, or as --teacher"
     )
-    structure: Literal["released", "equation", "cosine-l1"] = Field(
-        "released", description="form of the loss"
-    )
+    structure: Annotated[str, OneOf(STRUCTURES)] = Field("released", description="form of the loss")
     mask: Literal["hard", "soft", "none"] = Field("hard", description="which tokens are compared")
     tau: float = Field(64.0, ge=0, le=1e6, description="activity per 16x16 patch")
     lambda_l1: float = Field(1.0, ge=0, le=1e6, description="weight of the token term")
@@ -49,8 +49,6 @@ class Settings(PretrainConfig):
 
     def describe(self) -> str:
         """The loss, term by term."""
-        from scaleevent.objectives.structure_loss import STRUCTURES
-
         form = STRUCTURES[self.structure]
         return (
             f"loss {self.structure}: L1 x {self.lambda_l1:g} + IS x {self.lambda_is:g} + "

@@ -69,7 +69,7 @@ class TrainSettings:
         """Factor on the peak learning rates at a step, counted from 0."""
         cfg = self.cfg
         if cfg.schedule == "two-stage-poly":
-            warmup = cfg.warmup_steps, getattr(cfg, "encoder_warmup_steps", 0)
+            warmup = cfg.warmup_steps, cfg.encoder_warmup_steps
             return two_stage_poly(step, self.steps, warmup, stage)
         if cfg.schedule == "one-cycle":  # princeton-vl/SEA-RAFT:train.py
             return one_cycle_linear(step, self.steps + 100, pct_start=0.05)
