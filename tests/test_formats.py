@@ -9,13 +9,7 @@ from scipy.io import savemat
 
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.events import Events
-from scaleevent.formats import (
-    FORMATS,
-    Recording,
-    open_recording,
-    read_events,
-    recording_facts,
-)
+from scaleevent.formats import FORMATS, Recording, open_recording, read_events, recording_facts
 from scaleevent.formats import words as words_module
 from tests import event_files
 from tests.event_files import some_events, write_dsec, write_hdf5, write_raw, write_text

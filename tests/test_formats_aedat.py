@@ -12,13 +12,7 @@ from scaleevent.events import Events
 from scaleevent.formats import aedat as aedat_module
 from scaleevent.formats import open_recording, read_events
 from scaleevent.formats import words as words_module
-from tests.event_files import (
-    aedat3_packet,
-    rows_of,
-    some_events,
-    write_aedat2,
-    write_aedat3,
-)
+from tests.event_files import aedat3_packet, rows_of, some_events, write_aedat2, write_aedat3
 from tests.test_formats import assert_same
 
 EVENTS = some_events(1500)

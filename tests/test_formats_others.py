@@ -13,13 +13,7 @@ from scaleevent.errors import DataError, NotEventsError
 from scaleevent.events import Events
 from scaleevent.formats import matlab, open_recording, read_events
 from scaleevent.formats import words as words_module
-from tests.event_files import (
-    rows_of,
-    some_events,
-    write_aedat2,
-    write_atis_bin,
-    write_es,
-)
+from tests.event_files import rows_of, some_events, write_aedat2, write_atis_bin, write_es
 from tests.test_formats import assert_same
 
 EVENTS = some_events(1500)

@@ -73,11 +73,7 @@ def test_sensor_that_leaves_no_bit_is_refused():
 
 @pytest.mark.parametrize(
     ("word", "gaps", "message"),
-    [
-        (24 << 6, [], "y = 24"),
-        (20 << 1, [], "x = 20"),
-        (0, [[2, -50_000]], "not sorted"),
-    ],
+    [(24 << 6, [], "y = 24"), (20 << 1, [], "x = 20"), (0, [[2, -50_000]], "not sorted")],
 )
 def test_words_of_no_events_are_refused(word, gaps, message):
     packed = PackedEvents.pack(random_events(9, 24, 20, 50_000, seed=1), 0)

@@ -28,13 +28,7 @@ from scaleevent.grids.windows import Window
 from scaleevent.pairs import preparing
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
 from scaleevent.pairs.shard import Shard, ShardWriter
-from scaleevent.pairs.store import (
-    MANIFEST,
-    PairStore,
-    finish_shard,
-    shard_done,
-    verify_shards,
-)
+from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, shard_done, verify_shards
 from scaleevent.system.files import read_json
 from scaleevent.system.workers import ProcessExecutor
 

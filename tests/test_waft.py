@@ -6,12 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scaleevent.decoders.flow_parts import (
-    centred_padding,
-    resize_flow,
-    upsample_estimate,
-    warp,
-)
+from scaleevent.decoders.flow_parts import centred_padding, resize_flow, upsample_estimate, warp
 from scaleevent.decoders.waft import Waft, padded_side
 from scaleevent.decoders.waft_backbone import TokenPyramid
 from scaleevent.decoders.waft_refine import Refiner, RefinerSize

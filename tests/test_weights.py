@@ -27,10 +27,7 @@ def timm_state() -> dict[str, Tensor]:
 
 def to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm to Meta, written from models/vision_transformer.py of facebookresearch/dinov3."""
-    meta = {
-        "mask_token": torch.zeros(1, WIDTH),
-        "rope_embed.periods": 100 ** (torch.arange(8) / 8),
-    }
+    meta = {"mask_token": torch.zeros(1, WIDTH), "rope_embed.periods": 100 ** (torch.arange(8) / 8)}
     for name, tensor in state.items():
         if name.endswith(".attn.q_bias"):
             v_bias = state[name.replace("q_bias", "v_bias")]

@@ -23,12 +23,7 @@ from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
 from scaleevent.datasets.finding import require
 from scaleevent.datasets.frames import check_count, list_pictures
-from scaleevent.datasets.timed_labels import (
-    TimedLabel,
-    pair_labels,
-    read_times,
-    seen_from,
-)
+from scaleevent.datasets.timed_labels import TimedLabel, pair_labels, read_times, seen_from
 from scaleevent.formats import open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
