@@ -64,16 +64,17 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
     for name, (model, positional, summary) in COMMANDS.items():
         if name == command and issubclass(model, PartSettings):
             given = list(arguments[arguments.index(name) + 1 :])
-            summary += _parts_help(model)
-            model = _chosen(model, positional, given)
+            model, part = _chosen(model, positional, given)
+            named = f"\n\n{part}: {model.parts[part].summary}" if part in model.parts else None
+            summary += named or _parts_help(model)
         app.command(name, help=summary)(_command(name, model, positional))
     return app
 
 
 def _chosen(
     model: type[PartSettings], positional: tuple[str, ...], arguments: list[str]
-) -> type[PartSettings]:
-    """The settings of the part that a command line names, in whatever place.
+) -> tuple[type[PartSettings], str]:
+    """The settings and the name of the part that a command line asks for, in whatever place.
 
     Raises:
         ConfigError: No such part, or an option that only others have.
@@ -95,7 +96,7 @@ def _chosen(
         known = {*chosen.model_fields, "config", "json", "help"}
         if argument.startswith("--") and key not in known and model.owners(key):
             raise unknown_setting(chosen, key, argument)
-    return chosen
+    return chosen, name or ""
 
 
 def _option(arguments: list[str], flag: str) -> str | None:

@@ -34,8 +34,8 @@ class Settings(PrepareConfig):
     )
     speed: float = Field(1.0, ge=0, le=16, description="factor on motion")
     darkness: float = Field(0.0, ge=0, le=1, description="0 day .. 1 night")
-    exposure: float = Field(0.0, ge=-8, le=8, description="stops")
-    shutter_ms: float = Field(8.0, ge=0, le=1000, description="exposure time")
+    exposure: float = Field(0.0, ge=-8, le=8, description="exposure compensation in stops")
+    shutter_ms: float = Field(8.0, ge=0, le=1000, description="exposure time, ms")
     noise_hz: float = Field(0.1, ge=0, le=1000, description="noise events per pixel")
     after: bool = Field(False, description="also the window after the image, for optical flow")
 
