@@ -53,7 +53,7 @@ def test_a_toy_objective_trains_with_its_own_flag_input_and_number(pairs, tmp_pa
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, torch
 from pathlib import Path
 from scaleevent import cli
 from scaleevent.config.catalog import OBJECTIVES, Part
@@ -65,11 +65,12 @@ def save_and_die(folder, *given):
 
 save_state, loop.save_state = loop.save_state, save_and_die
 OBJECTIVES["toy"] = Part("toy_objective", "counts events")
+torch.set_num_threads(1)
 cli.main()
 """
 
 
-def test_a_killed_toy_run_resumes_to_the_same_bits(pairs, tmp_path):
+def test_a_killed_toy_run_resumes_to_the_same_bits(pairs, tmp_path, one_thread):
     call(f"pretrain {pairs} {TINY} -o {tmp_path / 'whole'}")
     line = f"pretrain {pairs} {TINY} -o {tmp_path / 'parts'}"
     command = [sys.executable, "-c", KILLED, *line.split()]
