@@ -260,6 +260,7 @@ def test_the_teacher_gets_no_gradient():
     assert teacher.grad is None and student.grad is not None
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_tokens():
     """19,200 tokens, 40% active: whole maps would take gigabytes, 250 MB are allowed."""
     code = """
@@ -284,6 +285,7 @@ print(step(19200))
     assert 0 < float(found) <= 250
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs():
     script = Path(__file__).parents[1] / "examples" / "bench_losses.py"
     command = [sys.executable, str(script), "--cases", "4801x16x0.02", "--rounds", "1"]

@@ -121,6 +121,7 @@ class Processes(Dataset):
         return os.getpid()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_error():
     batches = load_batches(Processes(), [[0]] * 20, 2)
     worker = int(next(batches))
@@ -166,12 +167,14 @@ def started(tmp_path, how):
     return process
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path):
     process = started(tmp_path, "run")
     process.kill()
     process.communicate(timeout=5)  # returns when no process holds its output any more
 
 
+@pytest.mark.slow
 def test_an_interrupt_from_the_terminal_reaches_only_the_run(tmp_path):
     """^C goes to all processes of a group; one of them answers, with one traceback."""
     process = started(tmp_path, "run")
@@ -180,6 +183,7 @@ def test_an_interrupt_from_the_terminal_reaches_only_the_run(tmp_path):
     assert error.count("Traceback") == 1 and "worker" not in error
 
 
+@pytest.mark.slow
 def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
     process = started(tmp_path, "fail")
     error = process.communicate(timeout=20)[1]

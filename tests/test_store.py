@@ -245,6 +245,7 @@ def test_flipped_bit_in_a_column_names_it(tmp_path):
         Shard(path).events(0)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
     whole = write_shard(tmp_path / "whole.h5", rich_pairs())
     expected, data = everything(Shard(whole)), whole.read_bytes()
@@ -511,6 +512,7 @@ def when_there(path: Path) -> float:
     return time.monotonic()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_error_and_resume_completes(tmp_path):
     """Even if the other worker is at a task that would never end."""
     folder, straight, died = tmp_path / "pairs", tmp_path / "straight", tmp_path / "died"

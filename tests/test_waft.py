@@ -107,6 +107,7 @@ def test_parameter_count_is_the_published_one():
     assert sum(p.numel() for p in network.parameters()) + unused == 56_477_195
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vitb", "vitl"])
 def test_other_encoders_fit(arch):
     with torch.device("meta"):
