@@ -11,7 +11,7 @@ compared:
 
     eomt             tue-mps/eomt, whole; wants transformers as in its requirements.txt (4.56.1)
     eomt-scaleevent  zhiwen-xdu/ScaleEvent on our encoder; wants transformers too
-    dpt              DepthAnything/Depth-Anything-V2 (metric) on our encoder, told our patch size
+    dpt              DepthAnything/Depth-Anything-V2 (metric) on our encoder, given our patch size
     sea_raft-alone   princeton-vl/SEA-RAFT, whole; no encoder takes part
     waft             zhiwen-xdu/ScaleEvent (WAFT on DINOv3, ViT-S) on our encoder
 """

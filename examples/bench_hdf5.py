@@ -46,7 +46,7 @@ def write(path: Path, number: int, chunk: int) -> np.ndarray:
 
 
 class Plain:
-    """What a script with h5py does; told where every millisecond begins."""
+    """What a script with h5py does that knows where every millisecond begins."""
 
     def __init__(self, path: Path, index: np.ndarray) -> None:
         self.file, self.index = h5py.File(path), index

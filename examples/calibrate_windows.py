@@ -73,10 +73,10 @@ def main() -> None:
         print(f"\n{path}")
         print(f"{'share':>6}{'events a pixel':>16}{'ms':>8}{'active':>8}  windows began by")
         for share, medians, stops in rows:
-            told = ", ".join(f"{stop} {number}" for stop, number in stops.most_common())
+            listed = ", ".join(f"{stop} {number}" for stop, number in stops.most_common())
             print(
                 f"{share:6.2f}{medians['events a pixel']:16.3f}{medians['ms']:8.1f}"
-                f"{medians['active']:8.1%}  {told}"
+                f"{medians['active']:8.1%}  {listed}"
             )
             pooled[share].append(medians)
     print("\nmedian over recordings")

@@ -145,7 +145,7 @@ def camvid(folder: Path, every: int = 4) -> list[Scene]:
 
 
 def cityscapes(folder: Path) -> list[Scene]:
-    """LeftImg8bit with gtFine training ids, told as CamVid's classes; others are not scored."""
+    """LeftImg8bit with gtFine training ids, mapped to CamVid's classes; others are not scored."""
     table = np.full(256, IGNORE, np.uint8)
     for train_id, name in CITYSCAPES_TO_CAMVID.items():
         table[train_id] = list(CAMVID_CLASSES).index(name)

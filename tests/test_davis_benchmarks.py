@@ -99,13 +99,13 @@ def test_depth_windows_and_images(tmp_path):
         expected[0, :3] = np.nan
         assert label.values.dtype == np.float32
         np.testing.assert_array_equal(label.values, expected)
-        told = shard.provenance(row)
+        printed = shard.provenance(row)
         if number == 3:  # the nearest image is more than 50 ms away
-            assert told.pop("frame") is None and shard.image(row) == b""
+            assert printed.pop("frame") is None and shard.image(row) == b""
         else:
-            assert (told.pop("frame"), told.pop("frame_us")) == (frame, IMAGES_US[frame])
+            assert (printed.pop("frame"), printed.pop("frame_us")) == (frame, IMAGES_US[frame])
             assert (decode_image(shard.image(row)) == 10 * (frame + 1)).all()
-        assert told == {
+        assert printed == {
             "sequence": "outdoor_night2", "split": "test", "subset": "night", "map": number,
         }  # fmt: skip
 
@@ -296,8 +296,8 @@ def test_semantics_windows_and_images(tmp_path):
         np.testing.assert_array_equal(label.values, masks[number])
         picture = decode_image(shard.image(row))
         assert picture.shape == (200, 346, 3) and (picture == 10 * number).all()
-        told = {"sequence": "dir0", "split": "train", "frame": number}
-        assert shard.provenance(row) == told
+        printed = {"sequence": "dir0", "split": "train", "frame": number}
+        assert shard.provenance(row) == printed
     assert counts["events decoded"] == len(events)
     hood = int((events.y >= 200).sum())
     assert counts["events dropped: below the label image"] == hood > 0

@@ -89,7 +89,7 @@ SPOILT_MVSEC = {
 
 
 @pytest.mark.parametrize("what", SPOILT_MVSEC)
-def test_spoilt_mvsec_files_are_told(tmp_path, what):
+def test_spoilt_mvsec_files_are_errors(tmp_path, what):
     write_depth(tmp_path)
     files = tmp_path / "outdoor_night2_data.hdf5", tmp_path / "outdoor_night2_gt.hdf5"
     SPOILT_MVSEC[what](*files)
@@ -132,7 +132,7 @@ SPOILT_FLOW = {
 
 
 @pytest.mark.parametrize("what", SPOILT_FLOW)
-def test_spoilt_flow_archives_are_told(tmp_path, what):
+def test_spoilt_flow_archives_are_errors(tmp_path, what):
     root = write_flow(tmp_path)
     path = root / "gt_flow" / "indoor_flying2_gt_flow_dist.npz"
     SPOILT_FLOW[what](path)
@@ -200,7 +200,7 @@ SPOILT_DDD17 = {
 
 
 @pytest.mark.parametrize("what", SPOILT_DDD17)
-def test_spoilt_ddd17_is_told(tmp_path, what):
+def test_spoilt_ddd17_is_an_error(tmp_path, what):
     SPOILT_DDD17[what](write_drive(tmp_path))
     with pytest.raises(DataError, match=f"(?s){what}") as caught:
         for source in sources("ddd17-seg", tmp_path):

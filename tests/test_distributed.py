@@ -1,4 +1,4 @@
-"""Which device a process computes on, told before anything is computed."""
+"""Which device a process computes on, decided before anything is computed."""
 
 import pytest
 import torch

@@ -56,11 +56,11 @@ def test_finetune_leaves_a_whole_run_that_eval_repeats(place, task, capsys):
     capsys.readouterr()
     call(f"eval street-{task} {out / 'task.safetensors'} --data {place / 'pairs'} --json "
          f"-o {place / task}-eval --pictures 2 --batch 4")  # fmt: skip
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     report = json.loads((out / "report.json").read_text())
-    assert told["metrics"] == report["metrics"]
-    assert told["rows"] == report["rows"]
-    assert json.loads((place / f"{task}-eval/report.json").read_text()) == told
+    assert printed["metrics"] == report["metrics"]
+    assert printed["rows"] == report["rows"]
+    assert json.loads((place / f"{task}-eval/report.json").read_text()) == printed
     with Image.open(place / f"{task}-eval/panel.png") as picture:
         assert picture.width > 500
 
@@ -113,7 +113,7 @@ def test_a_subset_is_recorded_and_resume_goes_on(place, capsys):
 
 def test_two_ranks_measure_what_one_does(place):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    told = []
+    printed = []
     for gpus in (1, 2):
         command = (
             f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
@@ -124,8 +124,8 @@ def test_two_ranks_measure_what_one_does(place):
             capture_output=True, text=True, env=environment, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        told.append(json.loads(done.stdout)["metrics"])
-    assert told[0] == told[1]
+        printed.append(json.loads(done.stdout)["metrics"])
+    assert printed[0] == printed[1]
 
 
 def test_a_loader_process_changes_nothing(place, capsys):
@@ -133,11 +133,11 @@ def test_a_loader_process_changes_nothing(place, capsys):
         f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} --json "
         "--batch 2 --workers"
     )
-    told = []
+    printed = []
     for workers in (0, 1):
         call(f"{command} {workers}")
-        told.append(json.loads(capsys.readouterr().out)["metrics"])
-    assert told[0] == told[1]
+        printed.append(json.loads(capsys.readouterr().out)["metrics"])
+    assert printed[0] == printed[1]
 
 
 def test_what_cannot_be_is_refused(place, capsys):
@@ -157,8 +157,8 @@ def test_what_cannot_be_is_refused(place, capsys):
     }
     for command, message in refused.items():
         call(command, None)
-        told = capsys.readouterr().err
-        assert message in told and "bug" not in told, command
+        printed = capsys.readouterr().err
+        assert message in printed and "bug" not in printed, command
         assert not (place / "refused").exists()
 
 
@@ -222,12 +222,12 @@ def test_a_random_encoder_is_the_same_for_a_seed(place):
 def test_eomt_predicts_in_windows_as_well(place, capsys):
     task = place / "semantic/task.safetensors"
     command = f"eval street-semantic {task} --data {place / 'pairs'} --json"
-    told = []
+    printed = []
     for windows in ("", "--windows 32", "--windows 16"):
         capsys.readouterr()
         call(f"{command} {windows}")
-        told.append(json.loads(capsys.readouterr().out)["metrics"]["pixels"])
-    assert len(set(told)) == 1  # every pixel is predicted once
+        printed.append(json.loads(capsys.readouterr().out)["metrics"]["pixels"])
+    assert len(set(printed)) == 1  # every pixel is predicted once
     call(f"{command} --windows 20", 2)
     call(f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
          "--windows 16", 2)  # fmt: skip
@@ -246,17 +246,17 @@ def test_a_decoder_is_one_file_and_one_line(place, monkeypatch, capsys):
     call(f"finetune {again}")
     other = load_task(place / "toy-again/task.safetensors")[0].own_state()
     assert all(torch.equal(value, other[name]) for name, value in decoder.own_state().items())
-    told = []
+    printed = []
     for windows in ("", "--windows 32"):
         capsys.readouterr()
         call(f"eval street-semantic {place / 'toy/task.safetensors'} --data {place / 'pairs'} "
              f"--json {windows}")  # fmt: skip
-        told.append(json.loads(capsys.readouterr().out)["metrics"]["miou"])
-    assert told[0] != told[1]  # its windows are all of the first class
+        printed.append(json.loads(capsys.readouterr().out)["metrics"]["miou"])
+    assert printed[0] != printed[1]  # its windows are all of the first class
     for wrong, message in (("y=3", "y=3"), ("x=two", "x=two"), ("x", "NAME=VALUE")):
         call(f"{train} -o {place / 'refused'} --decoder-option {wrong}", 2)
-        told = capsys.readouterr().err
-        assert message in told and ("how many layers" in told or wrong == "x")
+        printed = capsys.readouterr().err
+        assert message in printed and ("how many layers" in printed or wrong == "x")
     call(f"finetune street-depth random --data {place / 'pairs'} -o {place / 'refused'} {SMALL} "
          "--decoder toy", 2)  # fmt: skip
     assert "toy: segmentation" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_unusable_settings_are_refused(settings):
         DPT(Encoder(ARCHS["tiny"]), **settings)
 
 
-def test_an_encoder_of_unknown_size_must_be_told():
+def test_an_encoder_of_unknown_size_must_be_given():
     kwargs = {"embed_dim": 48, "depth": 4, "num_heads": 3}
     with pytest.raises(ConfigError, match="features, out_channels and layers"):
         DPT(Encoder({"name": "vit_small_patch16_dinov3", "kwargs": kwargs}))

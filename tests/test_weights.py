@@ -238,7 +238,7 @@ def test_other_contents_are_refused(timm_state, tmp_path):
         convert_weights(hf | {"model.layer.0.norm1.bias": torch.zeros(WIDTH)})
 
 
-def test_layouts_are_told_by_their_marks():
+def test_layouts_are_recognised_by_their_marks():
     assert detect_layout(["storage_tokens"]) == "meta"
     assert detect_layout(["blocks.3.ls2.gamma"]) == "meta"
     assert detect_layout(["reg_token", "blocks.0.gamma_1"]) == "timm"

@@ -32,7 +32,7 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
         quiet: No progress on stderr.
 
     Returns:
-        Counts, the share of active cells, and the path of a preview picture.
+        Counts, the fraction of active cells, and the path of a preview picture.
     """
     sources, passed, unused = find_sources(cfg)
     claim = claimed_folder(cfg.out, "voxels", resume=cfg.resume, overwrite=cfg.overwrite)
@@ -56,7 +56,9 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     if not counts.get("pairs"):
         notes.append("warning: no window holds events")
     elif not counts.get("cells"):
-        notes.append(f"no activity told: the sensor is smaller than {cfg.patch}x{cfg.patch} pixels")
+        notes.append(
+            f"activity not computed: the sensor is smaller than {cfg.patch}x{cfg.patch} pixels"
+        )
     else:
         active = counts["cells active"] / counts["cells"]
         empty = counts["windows without an active cell"] / counts["pairs"]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, Part
-from scaleevent.config.settings import OneOf, PartSettings, Settings, parse_share, parse_size
+from scaleevent.config.settings import OneOf, PartSettings, Settings, parse_fraction, parse_size
 from scaleevent.errors import ConfigError
 
 Normaliser = Annotated[str, OneOf(NORMALISERS)]
@@ -65,7 +65,7 @@ class DamageSettings(Settings):
         description="fraction of a recording that skip may lose, such as 0.1%",
     )
 
-    _fraction = field_validator("max_bad", mode="before")(parse_share)
+    _fraction = field_validator("max_bad", mode="before")(parse_fraction)
 
     @model_validator(mode="after")
     def _tolerates(self) -> DamageSettings:

@@ -52,7 +52,7 @@ def parse_size(value: object) -> object:
     return value
 
 
-def parse_share(value: object) -> object:
+def parse_fraction(value: object) -> object:
     """`0.1%` or `0.001` to a number."""
     if isinstance(value, str) and value.strip().endswith("%"):
         return float(value.strip()[:-1]) / 100

@@ -119,7 +119,7 @@ class Distillation(Objective):
         """Means over samples: loss terms, cosine to the teacher (active and all tokens), rank."""
         kept: list[Tensor] = []
 
-        def numbers(batch: Batch) -> dict[str, float]:
+        def measure(batch: Batch) -> dict[str, float]:
             student, teacher = self.tokens(self.encoder, batch)
             kept.append(student.float().cpu())
             mask = self.token_weights(batch)
@@ -131,7 +131,7 @@ class Distillation(Objective):
             means["active"] = float((mask > 0).double().mean())
             return means
 
-        held_out = self.sample_means(batches, numbers)
+        held_out = self.sample_means(batches, measure)
         return held_out | {"val_rank": effective_rank(torch.cat(kept))}
 
     def calibrate(self, batches: Iterable[Batch]) -> None:

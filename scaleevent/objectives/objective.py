@@ -66,15 +66,15 @@ class Objective(Trainable):
             batches: Held-out samples, on the CPU.
         """
 
-        def numbers(batch: Batch) -> dict[str, float]:
+        def measure(batch: Batch) -> dict[str, float]:
             terms, _ = self.step(self.model, batch)
             values = {"loss": total(terms, self.weights), **terms}
             return {name: float(value) for name, value in values.items()}
 
-        return self.sample_means(batches, numbers)
+        return self.sample_means(batches, measure)
 
     def sample_means(
-        self, batches: Iterable[Batch], numbers: Callable[[Batch], dict[str, float]]
+        self, batches: Iterable[Batch], measure: Callable[[Batch], dict[str, float]]
     ) -> dict[str, float]:
         """Means over samples of a batch's numbers, named `val_*`; batches come on the CPU."""
         sums: dict[str, float] = {}
@@ -82,7 +82,7 @@ class Objective(Trainable):
         device = next(self.encoder.parameters()).device
         for batch in batches:
             size = len(next(iter(batch.values())))
-            for name, value in numbers(to_device(batch, device)).items():
+            for name, value in measure(to_device(batch, device)).items():
                 sums[name] = sums.get(name, 0.0) + size * value
             count += size
         return {f"val_{name}": value / count for name, value in sums.items()}

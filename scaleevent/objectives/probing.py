@@ -18,7 +18,7 @@ def ridge_probe(
     grid: tuple[int, int],
     classes: int,
 ) -> np.ndarray:
-    """Fit class shares of each token's cell by ridge regression; score pixels on other samples.
+    """Fit class fractions of each token's cell by ridge regression; score pixels on other samples.
 
     Args:
         train_tokens: (N, L, D) float.
@@ -33,8 +33,8 @@ def ridge_probe(
     """
     h, w = grid
     targets = F.one_hot(train_labels.long().clamp_max(classes), classes + 1)[..., :classes]
-    shares = F.adaptive_avg_pool2d(targets.permute(0, 3, 1, 2).double(), (h, w))
-    y = shares.flatten(2).transpose(1, 2).reshape(-1, classes)
+    fractions = F.adaptive_avg_pool2d(targets.permute(0, 3, 1, 2).double(), (h, w))
+    y = fractions.flatten(2).transpose(1, 2).reshape(-1, classes)
     x = train_tokens.flatten(0, 1).double()
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
     x = F.pad((x - mean) / std, (0, 1), value=1.0)

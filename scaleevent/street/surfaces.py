@@ -290,7 +290,7 @@ def solid_albedo(
         v: Height above the solid's base (on a top face: depth), metres.
         du: Footprint of the pixel along u, metres.
         dv: Footprint of the pixel along v, metres.
-        lamps: Share of lit windows.
+        lamps: Fraction of lit windows.
     """
     if material == FACADE and face != TOP:
         return facade(rgb, seed, height, u, v, du, dv, lamps)
