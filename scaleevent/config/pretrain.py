@@ -52,6 +52,9 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     _size = field_validator("size", mode="before")(parse_size)
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)  # keys of any objective: the one named checks them
+
     @property
     def arch_from_weights(self) -> bool:
         """Whether weights that were named decide on the architecture."""
