@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ class EventView:
 
 
 @dataclass(frozen=True)
-class Frames:
+class Frames(ABC):
     """The frames of a recording; a subclass reads them from pictures, a video or the recording.
 
     Args:
@@ -117,9 +118,9 @@ class Frames:
     times_us: tuple[int, ...]
     files: tuple[Path, ...]
 
+    @abstractmethod
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames in their order, on the event pixels."""
-        raise NotImplementedError
 
 
 class PictureFiles(Frames):
@@ -138,7 +139,7 @@ class PictureFiles(Frames):
 
 
 @dataclass(frozen=True)
-class FramedRecording:
+class FramedRecording(ABC):
     """One recording and its frames: a `PairSource`; a subclass relates the two cameras.
 
     Args:
@@ -202,9 +203,9 @@ class FramedRecording:
                 hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
             )
 
+    @abstractmethod
     def view(self) -> EventView:
         """How frames come onto the event pixels."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Refuse a calibration or pictures of a wrong size: before hours of work, not after."""

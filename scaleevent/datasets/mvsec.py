@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,7 +52,7 @@ flow between two images goes back by a few maps."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(ABC):
     """One scene: a `PairSource`; a subclass reads its ground truth and makes labels of it.
 
     Args:
@@ -76,14 +77,14 @@ class Scene:
         """Both files."""
         return (self.data, self.truth)
 
+    @abstractmethod
     def labels(self, truth: TimedMaps, images: TimedMaps, counts: Counter[str]) -> list[TimedLabel]:
         """The labels; `frame` in their provenance is the index of their image, None for none."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def open_truth(cls, path: Path) -> TimedMaps:
         """The ground truth in a file."""
-        raise NotImplementedError
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label that is known at some pixel and has events."""
