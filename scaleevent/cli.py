@@ -128,7 +128,7 @@ def _parts_help(model: type[PartSettings]) -> str:
     width = max(map(len, model.parts))
     lines = "\n".join(f"  {name:{width}}  {part.summary}" for name, part in model.parts.items())
     # \b keeps the lines apart
-    return f"\n\n\b\nchoices of {model.chooser}, each with options of its own:\n{lines}"
+    return f"\n\n\b\n{model.noun}s, each with options of its own:\n{lines}"
 
 
 def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> Callable[..., None]:

@@ -107,6 +107,7 @@ class PrepareConfig(PartSettings):
 
     parts: ClassVar[Mapping[str, Part]] = DATASETS
     chooser: ClassVar[str] = "name"
+    noun: ClassVar[str] = "data set"
 
     name: Annotated[str, OneOf(DATASETS)] = Field(description="data set")
     roots: list[Path] = Field([], description="folder(s) or file(s) of the data set")

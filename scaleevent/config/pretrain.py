@@ -24,6 +24,7 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     parts: ClassVar[Mapping[str, Part]] = OBJECTIVES
     chooser: ClassVar[str] = "objective"
+    noun: ClassVar[str] = "objective"
 
     data: list[Path] = Field(
         [], description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"

@@ -74,6 +74,7 @@ class PartSettings(Settings):
 
     parts: ClassVar[Mapping[str, Part]] = {}  # by name
     chooser: ClassVar[str]  # the key that names the part
+    noun: ClassVar[str]  # the key that names the part
 
     def __new__(cls, **values: Any) -> Self:
         """An instance of the chosen part's settings."""
@@ -92,7 +93,7 @@ class PartSettings(Settings):
             return cls
         if name not in cls.parts:
             raise ConfigError(
-                f"unknown {cls.chooser}{nearest(name, cls.parts)}",
+                f"unknown {cls.noun}{nearest(name, cls.parts)}",
                 where=cls.chooser, found=name, expected=", ".join(cls.parts),
             )  # fmt: skip
         chosen: type[Self] = cls.parts[name].load().Settings
