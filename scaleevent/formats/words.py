@@ -81,7 +81,8 @@ class WordSource(FileSource):
         left = np.empty(0, machine.word)
         with self.path.open("rb") as file:
             file.seek(byte)
-            while len(words := np.fromfile(file, machine.word, BLOCK)):
+            while data := file.read(BLOCK * size):
+                words = np.frombuffer(data, machine.word, len(data) // size)
                 if len(left):
                     words = np.concatenate([left, words])
                 used = 1
