@@ -180,7 +180,7 @@ class BlockReader:
         return np.asarray(self._held[block][inside])
 
 
-class TimedMaps:
+class TimedMaps(ABC):
     """Maps by number with their times; a context that closes their file.
 
     Attributes:
@@ -201,13 +201,13 @@ class TimedMaps:
     def __len__(self) -> int:
         return len(self.times_us)
 
+    @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray:
         """One map, as stored; a view.
 
         Raises:
             DataError: Damaged data.
         """
-        raise NotImplementedError
 
 
 class Hdf5Maps(TimedMaps):
