@@ -110,8 +110,8 @@ def claims(folder: Path) -> list[Path]:
 
 def _claim(folder: Path, me: Owner, take_over: bool) -> Path:
     for attempt in range(ATTEMPTS):
-        check_owner(folder, take_over)
         numbers = [int(path.name.rpartition("-")[2]) for path in claims(folder)]
+        check_owner(folder, take_over)  # second, so that all these are of dead ones
         path = folder / f".owner-{max(numbers, default=0) + 1}"
         try:
             make_folder(folder)
