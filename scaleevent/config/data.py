@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, Part
 from scaleevent.config.settings import OneOf, PartSettings, Settings, parse_fraction, parse_size
 from scaleevent.errors import ConfigError
+from scaleevent.system.files import Json
 
 Normaliser = Annotated[str, OneOf(NORMALISERS)]
 
@@ -91,8 +92,18 @@ class RecordingSettings(Settings):
         None, description="unit of the event times"
     )
     columns: str | None = Field(None, description="order in a table without names, such as txyp")
+    topic: str | None = Field(
+        None, description="event stream, where a file has several: ROS topic, HDF5 group, variable"
+    )
+    image_topic: str | None = Field(None, description="ROS topic of the images")
+    camera: str | None = Field(None, description="camera model, if the file has none, as DVS128")
 
     _size = field_validator("size", mode="before")(parse_size)
+
+    @property
+    def reading(self) -> Json:
+        """Arguments of `formats.open_recording`, besides the sensor's size."""
+        return {key: getattr(self, key) for key in RecordingSettings.model_fields if key != "size"}
 
 
 class StreamSettings(WindowSettings, RecordingSettings, DamageSettings):
