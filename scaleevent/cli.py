@@ -139,6 +139,7 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         flags = {key: value for key, value in given.items() if value not in (None, [])}
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         settings = load(flags, file)
+        settings.check()
         module = importlib.import_module(f"scaleevent.commands.{name}")
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")

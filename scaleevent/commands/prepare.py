@@ -10,11 +10,11 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
-from scaleevent.system.files import Json, claimed_folder
+from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
+NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run"}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
@@ -28,10 +28,9 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     if not quiet:
         for line in choices(sources):
             say(line)
-    claim = claimed_folder(cfg.out, "pairs", resume=cfg.resume, overwrite=cfg.overwrite)
     settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
     with (
-        claim,
+        cfg.claimed(),
         progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker,
         ProcessExecutor(cfg.jobs) as executor,
     ):

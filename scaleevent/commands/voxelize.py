@@ -15,11 +15,10 @@ from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.store import PairStore
 from scaleevent.pictures import draw_voxel, panel, save_picture
-from scaleevent.system.files import claimed_folder
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "root"}
+NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "root"}
 PREVIEW_ROWS = 4
 EMPTY_SHARE = 0.2  # of windows without an active cell, above which we warn
 
@@ -35,13 +34,12 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
         Counts, the fraction of active cells, and the path of a preview picture.
     """
     sources, passed, unused = find_sources(cfg)
-    claim = claimed_folder(cfg.out, "voxels", resume=cfg.resume, overwrite=cfg.overwrite)
     if not quiet:
         for line in choices(sources):
             say(line)
     windows = sum(source.expected for source in sources)
     with (
-        claim,
+        cfg.claimed(),
         progress("voxelize", windows, "windows", not quiet) as ticker,
         ProcessExecutor(cfg.jobs) as executor,
     ):

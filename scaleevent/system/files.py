@@ -17,11 +17,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, ScaleEventError
 from scaleevent.system.owner import check_owner, claims, owned
 from scaleevent.system.platform import make_folder, remove_file, sync_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY = ".tmp"
@@ -167,7 +170,7 @@ class SteadyFile(io.FileIO):
         super().__init__(path, "w+")
         self.failure: OSError | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         """All bytes of a buffer, or a failure that is kept."""
         view = memoryview(data).cast("B")
         done = 0

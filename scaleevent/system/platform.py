@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 STOP_SIGNALS = tuple(
     getattr(signal, name)
@@ -101,7 +100,7 @@ def _exists(process: int) -> bool:
 
 
 def _exists_on_windows(process: int) -> bool:
-    kernel: Any = vars(ctypes)["WinDLL"]("kernel32")  # the name exists on Windows only
+    kernel = vars(ctypes)["WinDLL"]("kernel32")  # the name exists on Windows only
     query_limited_information, still_active = 0x1000, 259
     handle = kernel.OpenProcess(query_limited_information, False, process)
     if not handle:
@@ -110,6 +109,11 @@ def _exists_on_windows(process: int) -> bool:
     kernel.GetExitCodeProcess(handle, ctypes.byref(code))
     kernel.CloseHandle(handle)
     return code.value == still_active
+
+
+def first_of_launched() -> bool:
+    """Whether this process is alone, or the one of a launcher's processes that writes files."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import Json, check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.system.files import Json, write_bytes, write_json
 from scaleevent.system.ranks import Ranks, launched, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.loop import Trainable, TrainSettings, train
@@ -70,8 +70,7 @@ class Run:
             )
         with ranks(cfg.device) as joined:
             run = cls(cfg, command, joined, quiet or not joined.main, record or cfg)
-            if joined.main:
-                check_folder(cfg.out, "run", resume=cfg.resume, overwrite=cfg.overwrite)
+            cfg.check()
             yield run
 
     def say(self, line: str) -> None:
@@ -99,12 +98,11 @@ class Run:
         A resumed run gets its weights and moments back; a new one writes config.yaml.
         """
         cfg = self.cfg
-        claim = claimed_folder(cfg.out, "run", resume=cfg.resume, overwrite=cfg.overwrite)
-        with claim if self.ranks.main else nullcontext():
+        with cfg.claimed() if self.ranks.main else nullcontext():
             self.ranks.wait()
             first = load_state(cfg.out, model, optimizer, fingerprint) if cfg.resume else 0
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state
-                text = dump_yaml(self.record, exclude={"resume", "overwrite"})
+                text = dump_yaml(self.record, exclude={"resume", "overwrite", "take_over"})
                 write_bytes(cfg.out / "config.yaml", text.encode())
                 (cfg.out / LOG).unlink(missing_ok=True)
             self.ranks.wait()
