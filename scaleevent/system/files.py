@@ -86,7 +86,8 @@ def staged(path: Path) -> Iterator[Path]:
 
 def temporary_path(path: Path) -> Path:
     """A new name beside `path`, which the next owner of the folder removes if it is left over."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    name = path.name[:50]  # so that it is no longer than systems allow
+    return path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 @contextmanager
@@ -297,12 +298,16 @@ def check_folder(
             hint="--resume goes on with what is there, --overwrite deletes it",
         )
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise EnvironmentProblem(
-            "output is a file", where=folder, expected="a folder", hint="choose another --out"
-        )
-    check_owner(folder, take_over)
-    _check_content(folder, kind, resume or overwrite)
+    with writing(folder):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise EnvironmentProblem(
+                "output is a file", where=there, expected="a folder", hint="choose another --out"
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        check_owner(folder, take_over)
+        _check_content(folder, kind, resume or overwrite)
 
 
 def _check_content(folder: Path, kind: str, consent: bool) -> None:
