@@ -97,7 +97,7 @@ class ShardWriter:
 
     def _check(self, *_: object) -> None:
         """Raise if something could not be written, whatever else went wrong because of that."""
-        with writing(self.path):
+        with writing(self.path, self._bytes.size):
             self._bytes.check()
 
     def _finish(self, kind: object, *_: object) -> None:

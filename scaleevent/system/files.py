@@ -120,7 +120,7 @@ def refusal(error: Exception, path: Path, size: int | None = None) -> Environmen
         f"cannot write: {os.strerror(number)}",
         where=path,
         found=f"{free / 1e6:,.1f} MB free" if full and free is not None else None,
-        expected=f"{size / 1e6:,.1f} MB" if full and size is not None else None,
+        expected=f"at least {size / 1e6:,.1f} MB" if full and size is not None else None,
         hint=HINTS[number],
     )
 
@@ -165,11 +165,15 @@ class SteadyFile(io.FileIO):
     """A new file for libraries that end the process if a write fails: no write ever does.
 
     The first failure is kept for `check`; from then on nothing is written.
+
+    Attributes:
+        size: Bytes of the file if all of it had been written.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
         self.failure: OSError | None = None
+        self.size = 0
 
     def write(self, data: Buffer) -> int:
         """All bytes of a buffer, or a failure that is kept."""
@@ -182,6 +186,7 @@ class SteadyFile(io.FileIO):
                 self.failure = error
         if done < len(view):  # as if it had been written
             self.seek(len(view) - done, os.SEEK_CUR)
+        self.size = max(self.size, self.tell())
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
