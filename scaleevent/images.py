@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from scaleevent.errors import DataError, ScaleEventError
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 25_000_000
 """Larger pictures are refused: a few hundred bytes can declare gigabytes of pixels."""
 
 # Pillow warns of what this module refuses
@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @contextmanager
 def open_image(
-    source: Path | bytes, where: object, formats: Sequence[str] = ("PNG", "JPEG")
+    source: Path | bytes, where: object, formats: tuple[str, ...] = ("PNG", "JPEG")
 ) -> Iterator[Image.Image]:
     """A picture, its header read and its pixels not yet decoded.
 
@@ -43,7 +43,7 @@ def open_image(
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(str(error).partition(",")[0], where) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError(
             "image cannot be read", where=where, found=f"no {' or '.join(formats)} file"
         ) from None

@@ -281,7 +281,7 @@ def read_ids(
     Raises:
         DataError: Not such a file, another size, or an id that is no class.
     """
-    with open_image(path, path, ["PNG"]) as image:
+    with open_image(path, path, ("PNG",)) as image:
         form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
         fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
         ids = np.asarray(image) if fits else None
