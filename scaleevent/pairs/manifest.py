@@ -50,10 +50,10 @@ class Manifest(_Document):
     """A finished store."""
 
     format: int
-    kind: Literal["pairs", "voxels"]
-    version: str
-    settings: Json
-    counts: Counts
+    kind: Literal["pairs", "voxels"] = "pairs"
+    version: str = "unknown"
+    settings: Json = {}
+    counts: Counts = {}
     shards: list[Entry]
 
     @model_validator(mode="after")

@@ -209,7 +209,7 @@ class Shard:
     def pool(self, name: str, index: int) -> np.ndarray:
         """The values of one item of a pool."""
         first, end = (self.row(f"{name}/offset", at) for at in (index, index + 1))
-        self._require(0 <= first <= end, f"{name}/offset", f"{first} .. {end}")
+        self._require(0 <= int(first) <= int(end), f"{name}/offset", f"{first} .. {end}")
         return self._read(f"{name}/values", slice(first, end))
 
     def image(self, index: int) -> bytes:
@@ -272,7 +272,7 @@ class Shard:
         if item is None:
             return None
         values, shape = self.pool(name, item), self.row(f"{name}/shape", item)
-        self._require(min(shape) >= 0 and prod(shape.tolist()) == len(values), name, shape)
+        self._require(min(shape.tolist()) >= 0 and prod(shape.tolist()) == len(values), name, shape)
         start_us, end_us = map(int, self.row(f"{name}/span_us", item))
         return Label(values.reshape(shape), start_us, end_us)
 

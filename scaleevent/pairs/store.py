@@ -88,7 +88,7 @@ class PairStore:
                 else "recordings become one with `scaleevent prepare custom FOLDER -o pairs`",
             )
         manifest = read_document(self.folder / MANIFEST, Manifest)
-        self.manifest = manifest.model_dump(exclude_unset=True)
+        self.manifest = manifest.model_dump()
         self.shards = [entry for entry in self.manifest["shards"] if entry["pairs"]]
         lost = [entry["file"] for entry in self.shards if not self._whole(entry)]
         if lost:
