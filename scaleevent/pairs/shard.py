@@ -175,14 +175,15 @@ class Shard:
         # Reading one pair touches some ten datasets, and opening a dataset by its name takes longer
         # than reading a row of it. Hence three caches by name:
         self._tables: dict[str, np.ndarray] = {}  # small per-pair tables, read whole
-        self._datasets: dict[str, h5py.Dataset] = {}  # open datasets, checked to be of this file
+        # open datasets, checked to be of this file, and the bytes of one of their rows
+        self._datasets: dict[str, tuple[h5py.Dataset, int]] = {}
         self._exists: dict[str, bool] = {}  # whether the file has such a dataset or group
         self.recordings: list[str] = self._json("recordings", 0, list)
 
     def rows(self, name: str) -> np.ndarray:
         """A small per-pair table, read once."""
         if name not in self._tables:
-            self._tables[name] = self._read(name, slice(None))
+            self._tables[name] = self._read(name, None)
         return self._tables[name]
 
     def recording_of_pairs(self) -> np.ndarray:
@@ -196,7 +197,8 @@ class Shard:
     def row(self, name: str, index: int) -> np.ndarray:
         """One row of such a table."""
         table = self.rows(name)
-        self._require(0 <= index < len(table), name, f"{len(table)} rows, no row {index}")
+        if not 0 <= index < len(table):
+            raise self._damaged(name, f"{len(table)} rows, no row {index}")
         row: np.ndarray = table[index]
         return row
 
@@ -208,9 +210,10 @@ class Shard:
 
     def pool(self, name: str, index: int) -> np.ndarray:
         """The values of one item of a pool."""
-        first, end = (self.row(f"{name}/offset", at) for at in (index, index + 1))
-        self._require(0 <= int(first) <= int(end), f"{name}/offset", f"{first} .. {end}")
-        return self._read(f"{name}/values", slice(first, end))
+        offsets = self.rows(f"{name}/offset")[index : index + 2].tolist()
+        if len(offsets) < 2 or not 0 <= offsets[0] <= offsets[1]:
+            raise self._damaged(f"{name}/offset", offsets)
+        return self._read(f"{name}/values", slice(*offsets))
 
     def image(self, index: int) -> bytes:
         """The encoded image; empty if the pair has none."""
@@ -300,14 +303,18 @@ class Shard:
             raise self._damaged(name, type(value).__name__)
         return value
 
-    def _read(self, name: str, part: slice | int) -> np.ndarray:
+    def _read(self, name: str, part: slice | int | None) -> np.ndarray:
+        """One row, the rows of a slice with both ends, or all."""
         try:
             if name not in self._datasets:
-                self._datasets[name] = self._checked(self.file[name])
-            dataset = self._datasets[name]
-            rows = len(range(*part.indices(len(dataset)))) if isinstance(part, slice) else 1
-            size = rows * prod(dataset.shape[1:]) * dataset.dtype.itemsize
-            self._require(size <= MAX_BYTES, name, f"{size:,} bytes in one piece")
+                dataset = self._checked(self.file[name])
+                row_bytes = prod(dataset.shape[1:]) * dataset.dtype.itemsize
+                self._datasets[name] = dataset, row_bytes
+            dataset, row_bytes = self._datasets[name]
+            part = slice(0, len(dataset)) if part is None else part
+            rows = part.stop - part.start if isinstance(part, slice) else 1
+            if rows * row_bytes > MAX_BYTES:
+                raise self._damaged(name, f"{rows * row_bytes:,} bytes in one piece")
             values: np.ndarray = dataset[part]
             return values
         except (OSError, KeyError) as error:
