@@ -42,7 +42,7 @@ def open_image(
     except ScaleEventError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large(str(error).partition(",")[0], where) from None
+        raise _too_large(str(error).partition(" exceeds")[0], where) from None
     except UnidentifiedImageError:
         raise DataError(
             "image cannot be read", where=where, found=f"no {' or '.join(formats)} file"
