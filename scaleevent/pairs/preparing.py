@@ -21,6 +21,7 @@ from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
+from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
@@ -33,7 +34,6 @@ from scaleevent.system.files import (
     write_json,
     writing,
 )
-from scaleevent.system.locations import MANIFEST
 from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 

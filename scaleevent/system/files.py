@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, ScaleEventError
+from scaleevent.system.documents import MAX_BYTES, MalformedError, parse_json, read_bounded
 from scaleevent.system.owner import check_owner, claims, owned
 from scaleevent.system.platform import make_folder, remove_file, sync_folder
 
@@ -229,14 +230,16 @@ def read_json(path: Path) -> Any:
     """Read a JSON document of ours.
 
     Raises:
-        DataError: Missing or not JSON.
+        DataError: Missing, not JSON, or too large.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        return parse_json(read_bounded(path, MAX_BYTES))
     except FileNotFoundError:
         raise DataError("file not found", where=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("not a JSON file", where=path, found=str(error)) from None
+    except OSError as error:
+        raise DataError("cannot read the file", where=path, found=error) from None
+    except MalformedError as error:
+        raise DataError("not a JSON file", where=error.at(path), found=error) from None
 
 
 def append_json_line(path: Path, value: object) -> None:
