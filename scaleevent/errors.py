@@ -106,6 +106,12 @@ class EnvironmentProblem(ScaleEventError):
     code, exit_code = "E500", 5
 
 
+class InUseError(EnvironmentProblem):
+    """An output folder that belongs to another process (exit 5)."""
+
+    code = "E510"
+
+
 class DivergedError(ScaleEventError):
     """Training produced a non-finite value (exit 6)."""
 

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
-TEMPORARY = ".tmp"
+TEMPORARY_NAME = re.compile(r"\.(.+)\.\d{1,9}\.[0-9a-f]{8}\.tmp")
 FINAL = ("export", "evaluation")  # kinds of output whose commands cannot go on
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 1 << 20  # with less than this free, a write that failed without a reason found no room
 _REFUSALS = {  # what the system says: what the user can do
     "ENOSPC EDQUOT": "free some space; then --resume goes on (export and eval: --overwrite)",
@@ -88,7 +89,7 @@ def staged(path: Path) -> Iterator[Path]:
 def temporary_path(path: Path) -> Path:
     """A new name beside `path`, which the next owner of the folder removes if it is left over."""
     name = path.name[:50]  # so that it is no longer than systems allow
-    return path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    return path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 @contextmanager
@@ -116,10 +117,11 @@ def refusal(error: Exception, path: Path, size: int | None = None) -> Environmen
         number = errno.ENOSPC
     if number is None or number not in HINTS:
         return None
-    full = number in (errno.ENOSPC, errno.EDQUOT)
+    full = number in FULL
+    name = TEMPORARY_NAME.fullmatch(Path(path).name)
     return EnvironmentProblem(
         f"cannot write: {os.strerror(number)}",
-        where=path,
+        where=Path(path).with_name(name[1]) if name else path,
         found=f"{free / 1e6:,.1f} MB free" if full and free is not None else None,
         expected=f"at least {size / 1e6:,.1f} MB" if full and size is not None else None,
         hint=HINTS[number],
@@ -283,7 +285,7 @@ def clean_leftovers(folder: Path) -> None:
 
 
 def _is_temporary(path: Path) -> bool:
-    return bool(re.fullmatch(rf"\..+\.\d{{1,9}}\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}", path.name))
+    return TEMPORARY_NAME.fullmatch(path.name) is not None
 
 
 def check_folder(

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scaleevent.errors import EnvironmentProblem
+from scaleevent.errors import InUseError
 from scaleevent.system.platform import (
     make_folder,
     process_space,
@@ -64,7 +64,7 @@ def check_owner(folder: Path, take_over: bool = False, besides: Path | None = No
         besides: A claim that does not count: one's own.
 
     Raises:
-        EnvironmentProblem: Another process owns it, or may own it.
+        InUseError: Another process owns it, or may own it.
     """
     for path in claims(folder):
         owner = None if path == besides else _read(path)
@@ -72,7 +72,7 @@ def check_owner(folder: Path, take_over: bool = False, besides: Path | None = No
         if owner is None or not alive and (alive is not None or take_over):
             continue
         elsewhere = alive is None
-        raise EnvironmentProblem(
+        raise InUseError(
             "the output folder belongs to a run on another host or in another container"
             if elsewhere else "another run is writing to the output folder",
             where=folder,
@@ -87,7 +87,7 @@ def owned(folder: Path, take_over: bool = False) -> Iterator[Path]:
     """Own a folder, made if need be, for a block; gives the claim.
 
     Raises:
-        EnvironmentProblem: Another process owns it, or may own it.
+        InUseError: Another process owns it, or may own it.
         OSError: It cannot be written.
     """
     me = Owner.this()

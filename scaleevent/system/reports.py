@@ -58,7 +58,7 @@ class Report:
     def show(self, as_json: bool) -> None:
         """Print to stdout: the table and notes, or exactly one JSON document."""
         if as_json:
-            print(json.dumps(self.to_json(), indent=2))
+            print(json.dumps(self.to_json(), indent=2), flush=True)
             return
         console = Console(soft_wrap=True)
         if self.rows:  # never squeezed: a terminal wraps what a table would cut to pieces

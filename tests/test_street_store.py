@@ -1,0 +1,111 @@
+"""The cached street: made once, whole or made again, by one of several processes at a time."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+
+import pytest
+
+from scaleevent.commands import prepare
+from scaleevent.commands import street_store as module
+from scaleevent.commands.street_store import street_store
+from scaleevent.pairs.store import PairStore, verify_shards
+from scaleevent.system.files import MARKER, sha256_file
+from scaleevent.system.owner import Owner
+
+FEW = {"scenes": 2}
+SIZE = (32, 48)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEEVENT_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(prepare, "ProcessExecutor", ThreadPoolExecutor)  # starts at once
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def change_kind(path):
+    path.write_text("runs\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("*.h5", lambda path: path.write_bytes(path.read_bytes()[:5000])),
+        ("*.h5", lambda path: path.unlink()),
+        ("*.h5", flip_a_bit),
+        ("manifest.json", lambda path: path.write_text("{}")),
+        ("manifest.json", lambda path: path.write_bytes(b"")),
+        (MARKER, lambda path: path.unlink()),
+        (MARKER, change_kind),
+    ],
+    ids=["cut", "lost", "bit", "manifest", "empty manifest", "no marker", "other marker"],
+)
+def test_a_damaged_street_is_rendered_again_and_this_is_said(capsys, name, harm):
+    folder = street_store(SIZE, settings=FEW)
+    before = {path.name: sha256_file(path) for path in folder.glob("*.h5")}
+    capsys.readouterr()
+    assert street_store(SIZE, settings=FEW) == folder
+    assert not capsys.readouterr().err
+    for path in folder.glob(name):
+        harm(path)
+    if name == MARKER:  # noticed only when there is something to mend
+        (folder / "manifest.json").write_bytes(b"")
+    street_store(SIZE, settings=FEW)
+    assert "the cached street was damaged" in capsys.readouterr().err
+    verify_shards(PairStore(folder))
+    assert {path.name: sha256_file(path) for path in folder.glob("*.h5")} == before
+
+
+@pytest.mark.slow
+def test_several_processes_at_once_get_the_same_street(tmp_path):
+    code = (
+        "from scaleevent.commands.street_store import street_store;"
+        "from scaleevent.pairs.store import PairStore;"
+        f"print(len(PairStore(street_store({SIZE}, False, {FEW}))))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(3)]
+    ended = [racer.communicate(timeout=100) for racer in racers]
+    assert [out for out, _ in ended] == ["2\n"] * 3, ended
+    assert all("Traceback" not in error for _, error in ended)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_street_rendered_on_another_host_is_waited_for_while_it_grows(
+    tmp_path, monkeypatch, capsys, works
+):
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.6)
+    folder = street_store(SIZE, quiet=True, settings=FEW)
+    manifest = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").unlink()
+    there = replace(Owner.this(), host="node7")
+    (folder / ".owner-1").write_text(json.dumps(asdict(there)))
+
+    def other() -> None:
+        for count in range(20):
+            time.sleep(0.1)
+            (folder / "progress").write_text("." * count)
+        (folder / ".owner-1").unlink()
+        (folder / "manifest.json").write_bytes(manifest)
+
+    thread = threading.Thread(target=other)
+    began = time.monotonic()
+    if works:
+        thread.start()
+    street_store(SIZE, settings=FEW)
+    assert time.monotonic() - began > (1.9 if works else 0.6)
+    assert capsys.readouterr().err.count("waiting for process") == 1
+    assert not list(folder.glob(".owner-*"))
+    if works:
+        thread.join()
