@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from scaleevent.config.settings import Settings
 from scaleevent.system.files import Json
 
 
+def served_device(name: str) -> str:
+    """Refuse a device that we do not compute on, whatever torch makes of its name."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name, re.ASCII):
+        return name
+    raise ValueError("expected auto, cpu, cuda or cuda:N; no other device is served")
+
+
 class ComputeSettings(Settings):
     """Where a model is trained or evaluated."""
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: Annotated[str, AfterValidator(served_device)] = Field(
+        "auto", description="auto, cpu, cuda, cuda:N"
+    )
     workers: int | None = Field(
         None, ge=0, le=256, description="loader processes a rank; default by cores"
     )

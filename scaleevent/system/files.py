@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
+from scaleevent.system.signals import note_claim
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY = ".tmp"
@@ -181,6 +182,8 @@ def claimed_folder(folder: Path, kind: str, *, resume: bool, overwrite: bool) ->
         ) from error  # fmt: skip
     with writing(folder):
         write_bytes(folder / MARKER, f"{kind}\n".encode())
+    again = "--overwrite starts anew" if kind in FINAL else "--resume goes on"
+    note_claim(folder, f"the same command with {again}")
     try:
         yield
     except BaseException:
