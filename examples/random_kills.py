@@ -2,12 +2,13 @@
 
     python examples/random_kills.py [--kills 30] [--seed 0] [COMMAND ...]
 
-A run is killed so many times at a random moment of what is left of it, each time with SIGKILL: the
-whole process group, or one process of the run, which is known by a variable in its environment. Then
-it is resumed to its end. The table says how many kills met the run while it was going on, how many
-of these were answered by the command itself and within what time, which processes were left two
-seconds later, whether every byte of the output equals the undisturbed run's (but for wall-clock
-times in the log), and which temporary files are left in the output folder.
+A run is killed with SIGKILL at a random moment: its process group, or one process of it, known by a
+variable in the environment. It is resumed and killed again until it has had so many kills or has
+come to its end. The table says how many kills met a run while it was going on, how many of these
+the command answered with a message, and within what time; whether every byte of the output equals
+the undisturbed run's (but for wall-clock times in the log); which temporary files are left.
+Processes that outlive their run by two seconds, a second message and other exit codes are listed as
+problems.
 """
 
 from __future__ import annotations

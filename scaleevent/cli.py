@@ -25,7 +25,7 @@ from scaleevent.config.settings import (
     unknown_setting,
 )
 from scaleevent.errors import ScaleEventError, starved
-from scaleevent.system.launchers import speaks_for_all
+from scaleevent.system.launchers import find_place, speaks_for_all
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -139,6 +139,9 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         flags = {key: value for key, value in given.items() if value not in (None, [])}
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         settings = load(flags, file)
+        if hasattr(settings, "device"):  # a command that joins the processes of a launcher
+            find_place()
+        settings.check()
         module = importlib.import_module(f"scaleevent.commands.{name}")
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")

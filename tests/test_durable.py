@@ -81,21 +81,21 @@ def test_refusals_of_the_system_say_what_to_do(tmp_path, monkeypatch, number, hi
     assert not list(tmp_path.iterdir())
 
 
-def test_leftovers_of_live_writers_and_foreign_files_stay(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    kept = [
-        f".a.h5.{os.getpid()}.0123abcd.tmp",
-        ".notes.tmp",
-        ".12.tmp",
-        f".a.h5.{dead.pid}.notours.tmp",
-        f"a.h5.{dead.pid}.0123abcd.tmp",
-        "a.h5",
-    ]
-    for name in [*kept, f".a.h5.{dead.pid}.0123abcd.tmp", f".b.{dead.pid}.00000000.tmp"]:
-        (tmp_path / name).touch()
-    clean_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+def test_an_owner_cleans_its_folder_of_leftovers_and_of_nothing_else(tmp_path):
+    folder = tmp_path / "out"
+    claim(folder)
+    places = [folder, folder / "state", folder / "run-of-its-own", folder / "state/deeper"]
+    kept = {".notes.tmp", ".12.tmp", ".a.h5.12.notours.tmp", "a.h5.12.0123abcd.tmp", "a.h5"}
+    left = {f".a.h5.{os.getpid()}.0123abcd.tmp", ".b.12.00000000.tmp"}
+    for place in places:
+        place.mkdir(exist_ok=True)
+        for name in kept | left:
+            (place / name).touch()
+    (places[2] / MARKER).touch()
+    claim(folder, resume=True)
+    for place, cleaned in zip(places, (True, True, False, False), strict=True):
+        names = {path.name for path in place.iterdir() if path.is_file()}
+        assert names - {MARKER, "content"} == (kept if cleaned else kept | left)
 
 
 # Folders
@@ -166,7 +166,7 @@ def test_places_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(EnvironmentProblem, match="output is a file"):
         claim(tmp_path / "out", overwrite=True)
-    with pytest.raises(EnvironmentProblem, match="cannot make the output folder"):
+    with pytest.raises(EnvironmentProblem, match="cannot write: Not a directory"):
         claim(tmp_path / "out" / "below")
 
 

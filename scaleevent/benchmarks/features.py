@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch.utils.data import Dataset
 
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.errors import EnvironmentProblem
+from scaleevent.system.files import SteadyFile, check_space, temporary_path, writing
+from scaleevent.system.platform import make_folder, remove_file
 
 BATCH = 8  # samples encoded together
 
@@ -27,7 +29,7 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
         samples: Where inputs and targets come from.
         indices: Which of them; items are addressed by the same indices.
         encoder: Frozen, in evaluation mode.
-        path: File for the tokens; removed by `close`.
+        path: File for the tokens, under a temporary name; removed by `close`.
         advance: Called with the number of samples encoded since the last call.
 
     Raises:
@@ -42,36 +44,47 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
         path: Path,
         advance: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.samples, self.path = samples, path
+        self.samples, self.path = samples, temporary_path(path)
         self._place = {int(index): place for place, index in enumerate(indices)}
         settings = samples.settings
         self.grid = h, w = encoder.grid(settings.height, settings.width)
         self.shape = (len(indices), samples.task.frames, h * w, encoder.width)
+        size = 2 * prod(self.shape)
+        check_space(path, size, "--no-cache computes the features in every epoch")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tokens = np.lib.format.open_memmap(path, "w+", np.float16, self.shape)
-        except OSError as error:
-            size = 2 * np.prod(self.shape, dtype=np.int64)
-            raise EnvironmentProblem(
-                "no room for the cached features",
-                where=path,
-                found=error.strerror,
-                expected=f"{size / 1e9:.1f} GB",
-                hint="--no-cache computes them in every epoch",
-            ) from None
+            with writing(path, size):
+                make_folder(path.parent)
+                file = SteadyFile(self.path)
+            with file:
+                for count in self._encode(encoder, file):
+                    with writing(path, size):
+                        file.check()
+                    advance(count)
+        except BaseException:
+            self.close()
+            raise
+
+    def _encode(self, encoder: Encoder, file: SteadyFile) -> Iterator[int]:
+        """Write the tokens group by group; gives the sizes of the groups.
+
+        Not through a memory map: a full disk would kill the process.
+        """
+        header = {"descr": "<f2", "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        begin, frame_bytes = file.tell(), 2 * prod(self.shape[2:])
         device = next(encoder.parameters()).device
         order = sorted(self._place)
-        with torch.inference_mode():
-            for first in range(0, len(order), BATCH):
-                group = order[first : first + BATCH]
-                inputs = [samples.inputs(index) for index in group]
-                for frame, name in enumerate(("voxel", "after")[: samples.task.frames]):
-                    x = torch.stack([one[name] for one in inputs]).to(device)
-                    encoded = encoder.tokens(x).half().cpu().numpy()
-                    for index, value in zip(group, encoded, strict=True):
-                        tokens[self._place[index], frame] = value
-                advance(len(group))
-        tokens.flush()
+        for first in range(0, len(order), BATCH):
+            group = order[first : first + BATCH]
+            inputs = [self.samples.inputs(index) for index in group]
+            for frame, name in enumerate(("voxel", "after")[: self.shape[1]]):
+                x = torch.stack([one[name] for one in inputs]).to(device)
+                with torch.inference_mode():
+                    encoded = encoder.tokens(x).half().cpu().numpy().astype("<f2")
+                for index, value in zip(group, encoded, strict=True):
+                    file.seek(begin + (self._place[index] * self.shape[1] + frame) * frame_bytes)
+                    file.write(value)
+            yield len(group)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -86,4 +99,4 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
 
     def close(self) -> None:
         """Remove the file."""
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)

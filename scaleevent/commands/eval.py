@@ -17,7 +17,7 @@ from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
-from scaleevent.system.files import claimed_folder, write_json
+from scaleevent.system.files import write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress
 
@@ -54,11 +54,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         "trained on": description.get("data", {}).get("recordings", ()),
     }
     notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
-    claim = (
-        claimed_folder(cfg.out, "evaluation", overwrite=cfg.overwrite, resume=False)
-        if ranks.main and cfg.out is not None
-        else nullcontext()
-    )
+    claim = cfg.claimed() if ranks.main else nullcontext()
     submission = Submission(cfg.submission, samples) if cfg.submission else None
     with claim, progress("eval", len(split.test), "samples", not quiet) as ticker:
         evaluation = evaluate(

@@ -7,17 +7,8 @@ from scaleevent.deployment.artifacts import FORMATS, artifacts, check_packages, 
 from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
 from scaleevent.deployment.program import LoadedCheckpoint
-from scaleevent.system.files import (
-    Json,
-    check_folder,
-    claimed_folder,
-    sha256_file,
-    write_bytes,
-    write_json,
-)
+from scaleevent.system.files import Json, sha256_file, write_bytes, write_json
 from scaleevent.system.reports import Report, progress
-
-KIND = "export"
 
 
 def run(cfg: ExportConfig, quiet: bool = False) -> Report:
@@ -37,11 +28,10 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
     """
     formats = FORMATS if cfg.format == "all" else (cfg.format,)
     check_packages(formats)
-    folder = {"resume": False, "overwrite": cfg.overwrite}
-    check_folder(cfg.out, KIND, **folder)
+    cfg.check()
     checkpoint = LoadedCheckpoint(cfg.checkpoint, cfg.size)
     files = artifacts(checkpoint, formats)
-    with claimed_folder(cfg.out, KIND, **folder):
+    with cfg.claimed():
         with progress("export", len(files), "files", not quiet) as ticker:
             parity = Parity(checkpoint.predictor.settings)
             differences = write_checked(files, cfg.out, parity, ticker.advance)

@@ -13,8 +13,9 @@ from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.formats import open_recording, recording_facts
-from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards
+from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.pictures import draw_recording, save_picture
+from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report
 
 SEGMENTS = 20  # listed one by one
@@ -39,11 +40,9 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if path.suffix == ".safetensors":
         return _weights(path)
     # reads what can be read of a damaged recording, and reports the damage
-    recording = open_recording(
-        path, size=cfg.size, time_unit=cfg.time_unit, columns=cfg.columns, max_bad=1.0
-    )
+    recording = open_recording(path, size=cfg.size, **cfg.reading, max_bad=1.0)
     facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}
-    notes = []
+    notes = list(recording.choices)
     if len(facts.get("segments", ())) > 1:
         notes.append("the clock was reset: prepare custom takes one segment, --segment 1, 2, ..")
     if cfg.picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
@@ -9,11 +10,11 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
-from scaleevent.system.files import Json, claimed_folder
+from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "dry_run"}
+NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run"}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
@@ -24,23 +25,30 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     images = sum(source.expected for source in sources)
     if cfg.dry_run:
         return _plan(cfg, sources, images)
-    claim = claimed_folder(cfg.out, "pairs", resume=cfg.resume, overwrite=cfg.overwrite)
+    if not quiet:
+        for line in choices(sources):
+            say(line)
     settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
     with (
-        claim,
+        cfg.claimed(),
         progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker,
         ProcessExecutor(cfg.jobs) as executor,
     ):
         manifest = write_store(
             sources, cfg.out, settings, executor=executor, advance=ticker.advance
         )
-    report = store_report("prepare", cfg.out, manifest)
+    report = store_report("prepare", cfg.out, manifest, choices(sources))
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
     return report
 
 
-def store_report(command: str, out: Path, manifest: Json) -> Report:
+def choices(sources: Sequence[PairSource]) -> list[str]:
+    """What the sources that read any recording guessed or chose, a line each."""
+    return [f"{s.name}: {line}" for s in sources for line in getattr(s, "choices", ())]
+
+
+def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:
     """The counts of a written store."""
     size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
     return Report(
@@ -49,7 +57,7 @@ def store_report(command: str, out: Path, manifest: Json) -> Report:
         ("what", "count"),
         tuple(manifest["counts"].items()),
         (f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",),
-        {"out": str(out), "counts": manifest["counts"], "bytes": size},
+        {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
     )
 
 
@@ -64,6 +72,6 @@ def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
         f"prepare {cfg.name}: dry run, nothing is written",
         ("shard", "found", "images", "input MB"),
         rows,
-        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}",),
-        {"dry_run": True, "out": str(cfg.out), "images": images},
+        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}", *choices(sources)),
+        {"dry_run": True, "out": str(cfg.out), "images": images, "choices": choices(sources)},
     )

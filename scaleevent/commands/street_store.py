@@ -8,9 +8,8 @@ from pathlib import Path
 
 from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
-from scaleevent.pairs.store import MANIFEST
 from scaleevent.system.files import Json, fingerprint
-from scaleevent.system.locations import cache_folder
+from scaleevent.system.locations import MANIFEST, cache_folder
 
 SCENES = 1250
 SOURCES = ("street/*.py", "simulation/*.py", "pairs/store.py", "datasets/street.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.commands.prepare import store_report
+from scaleevent.commands.prepare import choices, store_report
 from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
@@ -15,11 +15,10 @@ from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.store import PairStore
 from scaleevent.pictures import draw_voxel, panel, save_picture
-from scaleevent.system.files import claimed_folder
-from scaleevent.system.reports import Report, progress
+from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "root"}
+NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "root"}
 PREVIEW_ROWS = 4
 EMPTY_SHARE = 0.2  # of windows without an active cell, above which we warn
 
@@ -35,10 +34,12 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
         Counts, the fraction of active cells, and the path of a preview picture.
     """
     sources, passed, unused = find_sources(cfg)
-    claim = claimed_folder(cfg.out, "voxels", resume=cfg.resume, overwrite=cfg.overwrite)
+    if not quiet:
+        for line in choices(sources):
+            say(line)
     windows = sum(source.expected for source in sources)
     with (
-        claim,
+        cfg.claimed(),
         progress("voxelize", windows, "windows", not quiet) as ticker,
         ProcessExecutor(cfg.jobs) as executor,
     ):
@@ -50,7 +51,7 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
             voxels=cfg.model_dump(include={"bins", "tau", "patch", "representation"}),
             advance=ticker.advance,
         )
-    report = store_report("voxelize", cfg.out, manifest)
+    report = store_report("voxelize", cfg.out, manifest, choices(sources))
     counts = manifest["counts"]
     notes, facts = list(report.notes), dict(report.facts)
     if not counts.get("pairs"):

@@ -85,6 +85,11 @@ class Architecture:
     batch: int  # global batch of pretraining
     options: tuple[tuple[str, float], ...] = ()  # further keyword arguments of `timm.create_model`
 
+    @property
+    def patch(self) -> int:
+        """Side of a patch, pixels."""
+        return int(dict(self.options).get("patch_size", 16))
+
 
 # DINOv3 S, B, L: facebookresearch/dinov3:dinov3/hub/backbones.py. Batches: four GPUs with the
 # per-GPU batch of the released code's comment ("20-S, 12/8-B, 5-L":

@@ -9,8 +9,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, Part
-from scaleevent.config.settings import OneOf, PartSettings, Settings, parse_fraction, parse_size
+from scaleevent.config.settings import (
+    OneOf,
+    OutputSettings,
+    PartSettings,
+    Settings,
+    parse_fraction,
+    parse_size,
+)
 from scaleevent.errors import ConfigError
+from scaleevent.system.files import Json
 
 Normaliser = Annotated[str, OneOf(NORMALISERS)]
 
@@ -91,20 +99,31 @@ class RecordingSettings(Settings):
         None, description="unit of the event times"
     )
     columns: str | None = Field(None, description="order in a table without names, such as txyp")
+    topic: str | None = Field(
+        None, description="event stream, where a file has several: ROS topic, HDF5 group, variable"
+    )
+    image_topic: str | None = Field(None, description="ROS topic of the images")
+    camera: str | None = Field(None, description="camera model, if the file has none, as DVS128")
 
     _size = field_validator("size", mode="before")(parse_size)
+
+    @property
+    def reading(self) -> Json:
+        """Arguments of `formats.open_recording`, besides the sensor's size."""
+        return {key: getattr(self, key) for key in RecordingSettings.model_fields if key != "size"}
 
 
 class StreamSettings(WindowSettings, RecordingSettings, DamageSettings):
     """How any recording is read and cut into windows; shared by `voxelize` and `prepare`."""
 
 
-class PrepareConfig(PartSettings):
+class PrepareConfig(PartSettings, OutputSettings):
     """Settings of `scaleevent prepare` that every data set has; each adds its own in its module.
 
     Called with a `name`, this gives the settings of that data set.
     """
 
+    KIND: ClassVar[str] = "pairs"
     parts: ClassVar[Mapping[str, Part]] = DATASETS
     chooser: ClassVar[str] = "name"
     noun: ClassVar[str] = "data set"
@@ -115,11 +134,15 @@ class PrepareConfig(PartSettings):
     lossless: bool = Field(False, description="store images as PNG, not JPEG q95")
     jobs: int = Field(1, ge=1, le=1024, description="worker processes")
     resume: bool = Field(False, description="keep shards that are finished")
-    overwrite: bool = Field(False, description="empty the output store first")
     dry_run: bool = Field(False, description="list what would be read and written")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them
+
+    def check(self) -> None:
+        """A dry run writes nothing."""
+        if not self.dry_run:
+            super().check()
 
     def require_roots(self) -> None:
         """Refuse settings that name no folder or file.
@@ -152,8 +175,10 @@ class SequencesConfig(PrepareConfig):
             )  # fmt: skip
 
 
-class VoxelizeConfig(StreamSettings):
+class VoxelizeConfig(StreamSettings, OutputSettings):
     """Settings of `scaleevent voxelize`."""
+
+    KIND: ClassVar[str] = "voxels"
 
     root: Path = Field(description="folder of recordings, or one recording")
     out: Path = Field(Path("voxels"), description="folder for the voxel shards")
@@ -168,7 +193,6 @@ class VoxelizeConfig(StreamSettings):
     patch: int = Field(16, ge=2, le=256, description="patch of the activity statistics")
     jobs: int = Field(1, ge=1, le=1024, description="worker processes")
     resume: bool = Field(False, description="keep shards that are finished")
-    overwrite: bool = Field(False, description="empty the output folder first")
 
 
 class InfoConfig(RecordingSettings):

@@ -13,6 +13,7 @@ from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSettings
 from scaleevent.config.settings import OneOf, load_config, parse_size
 from scaleevent.errors import ConfigError
+from scaleevent.system.locations import check_checkpoint, check_store, check_weights, named_store
 
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
 
@@ -57,6 +58,12 @@ class TaskSettings(RunSettings):
     pictures: Pictures = 4
 
     _size = field_validator("size", mode="before")(parse_size)
+
+    def check(self) -> None:
+        """Also the data and the encoder's file."""
+        super().check()
+        check_weights(self.checkpoint)
+        check_data(self.benchmark, self.data)
 
 
 class FinetuneConfig(TaskSettings, ScheduledSettings):
@@ -126,6 +133,8 @@ class ProbeConfig(TaskSettings):
 class EvalConfig(ComputeSettings):
     """Settings of `scaleevent eval`."""
 
+    KIND: ClassVar[str] = "evaluation"
+
     benchmark: Benchmark
     checkpoint: Path = Field(description="task checkpoint of probe or finetune")
     data: Stores = []
@@ -160,6 +169,26 @@ class EvalConfig(ComputeSettings):
         if self.pictures and self.out is None:
             raise ValueError("pictures need a folder: add --out FOLDER")
         return self
+
+    def check(self) -> None:
+        """Also the data and the checkpoint."""
+        super().check()
+        check_checkpoint(self.checkpoint)
+        check_data(self.benchmark, self.data)
+
+
+def check_data(benchmark: str, named: list[Path]) -> None:
+    """Refuse data of a benchmark that are not there.
+
+    Raises:
+        ConfigError: None are named, and there is no place where they are by default.
+        DataError: Not a pair store.
+    """
+    entry = BENCHMARKS[benchmark]
+    if not named and not entry.embedded:
+        named = [named_store(entry.data, benchmark)]
+    for folder in named:
+        check_store(folder)
 
 
 _RELEASED = {"schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from scaleevent.config.settings import Settings, parse_size
+from scaleevent.config.settings import OutputSettings, parse_size
+from scaleevent.system.locations import check_checkpoint
 
 
-class ExportConfig(Settings):
+class ExportConfig(OutputSettings):
     """Settings of `scaleevent export`."""
+
+    KIND: ClassVar[str] = "export"
 
     checkpoint: Path = Field(description="encoder or task checkpoint")
     out: Path = Field(Path("export"), description="folder for the files")
@@ -21,6 +24,10 @@ class ExportConfig(Settings):
     size: tuple[int, int] | None = Field(
         None, description="input rows x columns; default: the checkpoint's"
     )
-    overwrite: bool = Field(False, description="empty the output folder first")
 
     _size = field_validator("size", mode="before")(parse_size)
+
+    def check(self) -> None:
+        """Also the checkpoint."""
+        check_checkpoint(self.checkpoint)
+        super().check()

@@ -11,9 +11,9 @@ from pydantic import Field, field_validator
 from scaleevent.config.catalog import ARCHITECTURES, DEFAULT_ARCHITECTURE, OBJECTIVES, Part
 from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ScheduledSettings
-from scaleevent.config.settings import OneOf, PartSettings, load_config, parse_size
+from scaleevent.config.settings import OneOf, PartSettings, load_config, parse_size, patch_grid
 from scaleevent.errors import ConfigError
-from scaleevent.system.locations import data_source
+from scaleevent.system.locations import check_store, data_source
 
 
 class PretrainConfig(PartSettings, ScheduledSettings):
@@ -55,6 +55,14 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any objective: the one named checks them
+
+    def check(self) -> None:
+        """Also the data, and the size where the architecture is known."""
+        super().check()
+        for folder in data_source(self.data)[0]:
+            check_store(folder)
+        if self.arch is not None:
+            patch_grid(*self.size, ARCHITECTURES[self.arch].patch)
 
     @property
     def arch_from_weights(self) -> bool:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, field_validator
 
-from scaleevent.config.settings import Settings
+from scaleevent.config.settings import OutputSettings
 from scaleevent.system.files import Json
 
 
-def served_device(name: str) -> str:
-    """Refuse a device that we do not compute on, whatever torch makes of its name."""
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name, re.ASCII):
-        return name
-    raise ValueError("expected auto, cpu, cuda or cuda:N; no other device is served")
-
-
-class ComputeSettings(Settings):
+class ComputeSettings(OutputSettings):
     """Where a model is trained or evaluated."""
 
-    device: Annotated[str, AfterValidator(served_device)] = Field(
-        "auto", description="auto, cpu, cuda, cuda:N"
-    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
     workers: int | None = Field(
         None, ge=0, le=256, description="loader processes a rank; default by cores"
     )
-    overwrite: bool = Field(False, description="empty the output folder first")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, name: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
+            raise ValueError("expected one that is served: auto, cpu, cuda or cuda:N")
+        return name
 
 
 class RunSettings(ComputeSettings):
@@ -36,8 +33,9 @@ class RunSettings(ComputeSettings):
 
     # settings that do not change the result; a resumed run may change them
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        "out gpus device workers log_every save_every offline resume overwrite".split()
+        "out gpus device workers log_every save_every offline resume overwrite take_over".split()
     )
+    KIND: ClassVar[str] = "run"
 
     out: Path = Field(Path("runs/run"), description="run folder")
     epochs: int = Field(10, ge=1, le=100_000, description="epochs")

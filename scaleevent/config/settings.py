@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
+from scaleevent.system.files import check_folder, claimed_folder
+from scaleevent.system.platform import first_of_launched
 
 YAML_BYTES = 1_000_000
+LARGEST_SIDE = 65_536  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +50,31 @@ def parse_size(value: object) -> object:
     """`480x640` (rows x columns) or a pair to (height, width)."""
     if isinstance(value, str):
         parts = value.lower().split("x")
-        if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
-            return int(parts[0]), int(parts[1])
-        raise ValueError("expected rows x columns, such as 480x640")
+        if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+            raise ValueError("expected rows x columns, such as 480x640")
+        value = int(parts[0]), int(parts[1])
+    if isinstance(value, tuple | list) and any(
+        isinstance(side, int) and not 1 <= side <= LARGEST_SIDE for side in value
+    ):
+        raise ValueError(f"expected 1 to {LARGEST_SIDE} rows and columns")
     return value
+
+
+def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """Rows and columns of patches for an input of this size in pixels.
+
+    Raises:
+        ConfigError: The size is not a positive multiple of the patch.
+    """
+    if height < patch or width < patch or height % patch or width % patch:
+        nearest = [max(patch, round(size / patch) * patch) for size in (height, width)]
+        raise ConfigError(
+            "the input size does not divide into patches",
+            found=f"height {height}, width {width}",
+            expected=f"multiples of {patch} pixels",
+            hint=f"nearest: height {nearest[0]}, width {nearest[1]}",
+        )
+    return height // patch, width // patch
 
 
 def parse_fraction(value: object) -> object:
@@ -63,6 +88,49 @@ class Settings(BaseModel):
     """Base of all command settings: frozen, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def check(self) -> None:
+        """Refuse in milliseconds what the command would refuse after it has imported torch.
+
+        Raises:
+            ScaleEventError: As the command does.
+        """
+
+
+class OutputSettings(Settings):
+    """A command with an output folder, which belongs to one process at a time."""
+
+    KIND: ClassVar[str]  # of output: what a folder of it is marked with
+
+    out: Path | None = Field(None, description="output folder")
+    overwrite: bool = Field(False, description="empty the output folder first")
+    take_over: bool = Field(
+        False, description="the run on another host that holds the output folder is dead"
+    )
+
+    def check(self) -> None:
+        """Also the folder, unless a process beside this one may have claimed it already."""
+        super().check()
+        if self.out is not None and first_of_launched():
+            check_folder(self.out, self.KIND, **self._consent)
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """The output folder, owned for a block; nothing where none was asked for.
+
+        Raises:
+            EnvironmentProblem: See `claimed_folder`.
+        """
+        if self.out is None:
+            return nullcontext()
+        return claimed_folder(self.out, self.KIND, **self._consent)
+
+    @property
+    def _consent(self) -> dict[str, bool]:
+        return {
+            "resume": getattr(self, "resume", False),
+            "overwrite": self.overwrite,
+            "take_over": self.take_over,
+        }
 
 
 class PartSettings(Settings):

@@ -145,8 +145,7 @@ def unique_names(names: list[str]) -> list[str]:
 
 def read_options(config: StreamSettings) -> dict[str, Any]:
     """Arguments of `open_recording` for every recording, besides its sensor's size."""
-    units = {"time_unit": config.time_unit, "columns": config.columns}
-    return {**units, "max_bad": config.tolerated}
+    return {**config.reading, "max_bad": config.tolerated}
 
 
 def with_frames(name: str, recording: Recording, config: Settings) -> CustomRecording:
@@ -180,6 +179,7 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         lossless=config.lossless,
         origin={},
         found=f"{recording.format} {recording.width}x{recording.height}; {found}",
+        choices=recording.choices,
     )
     source.check()
     return source

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,7 @@ class FramedRecording(ABC):
     lossless: bool
     origin: dict[str, Any]
     found: str
+    choices: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def inputs(self) -> tuple[Path, ...]:

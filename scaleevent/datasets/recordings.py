@@ -47,6 +47,7 @@ class EventWindows:
     period_us: int
     span_us: tuple[int, int] | None
     found: str
+    choices: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -238,6 +239,7 @@ def _by_rate(
             period_us=period_us,
             span_us=(segment.first_us, segment.last_us) if segment else None,
             found=recording.format,
+            choices=recording.choices,
         )
         for index, segment in enumerate(segments or [None])
     ]

@@ -28,7 +28,7 @@ from scaleevent.deployment.program import Deployed, LoadedCheckpoint
 from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, MissingPackageError
-from scaleevent.system.files import atomic_path
+from scaleevent.system.files import SteadyFile, staged, writing
 from scaleevent.training.tensors import KEY, load_tensors, save_tensors
 
 FORMATS = ("safetensors", "meta", "exported", "onnx")
@@ -113,10 +113,11 @@ def write_checked(
         EnvironmentProblem: The folder cannot be written.
     """
     differences = {}
-    with ExitStack() as staged:
+    with ExitStack() as files_to_be:
         for file in files:
-            path = staged.enter_context(atomic_path(folder / file.name))
-            file.write(path)
+            path = files_to_be.enter_context(staged(folder / file.name))
+            with writing(folder / file.name):
+                file.write(path)
             try:
                 differences[file.name] = parity.difference(
                     file.reference, file.reload(path), any_batch=file.any_batch
@@ -264,9 +265,10 @@ def _exported_file(
     """The program in the format of torch.export."""
 
     def write(path: Path) -> None:
-        with open(path, "wb") as file:
+        with SteadyFile(path) as file:
             extra = {EXTRA_FILE: json.dumps(checkpoint.about)}
             torch.export.save(program, file, extra_files=extra)
+        file.check()
 
     def reload(path: Path) -> Run:
         with open(path, "rb") as file:

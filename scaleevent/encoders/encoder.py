@@ -18,10 +18,12 @@ import timm
 from torch import Tensor, nn
 
 from scaleevent.config.catalog import ARCHITECTURES
+from scaleevent.config.settings import patch_grid
 from scaleevent.encoders.hub import fetch_weights
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, read_weights
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.system.locations import is_weight_file
 
 DINOV3_HEAD_WIDTH = 64
 
@@ -123,16 +125,7 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: The size is not a positive multiple of the patch.
         """
-        patch = self.patch
-        if height < patch or width < patch or height % patch or width % patch:
-            nearest = [max(patch, round(size / patch) * patch) for size in (height, width)]
-            raise ConfigError(
-                "the input size does not divide into patches",
-                found=f"height {height}, width {width}",
-                expected=f"multiples of {patch} pixels",
-                hint=f"nearest: height {nearest[0]}, width {nearest[1]}",
-            )
-        return height // patch, width // patch
+        return patch_grid(height, width, self.patch)
 
     def tokens(self, x_NCHW: Tensor) -> Tensor:
         """Patch tokens after the final norm, without class and register tokens.
@@ -237,7 +230,7 @@ def build_encoder(
     source = str(weights)
     if source.startswith("hf-hub:"):
         found = read_weights(fetch_weights(source.removeprefix("hf-hub:"), offline))
-    elif Path(source).exists() or "/" in source or source.endswith((".pth", ".safetensors")):
+    elif is_weight_file(source):
         found = read_weights(Path(weights))
     else:
         return _from_timm(arch, source.removeprefix("timm:"), offline)

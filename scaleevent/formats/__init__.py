@@ -77,6 +77,9 @@ def open_recording(
     size: tuple[int, int] | None = None,
     time_unit: str | None = None,
     columns: str | None = None,
+    topic: str | None = None,
+    image_topic: str | None = None,
+    camera: str | None = None,
     max_bad: float | None = None,
     segment: int | None = None,
 ) -> Recording:
@@ -91,6 +94,10 @@ def open_recording(
         columns: Order of time, column, row and polarity in a table without names (NumPy, text,
             MATLAB, HDF5), such as "txyp", instead of the order inferred from its values (which
             assumes x before y).
+        topic: The event stream to read, of a file with several (a ROS topic, an HDF5 group, a
+            MATLAB variable), instead of the one chosen by rule, which `Recording.choices` states.
+        image_topic: The ROS topic of the images, likewise.
+        camera: Model of the camera, such as "DVS128", for AEDAT files that do not name it.
         max_bad: Fraction of the events, 0 to 1, that may be lost to damage; None: any damage is
             an error.
         segment: Index, from 0, of the stretch between clock resets to read; None: see `Recording`.
@@ -117,7 +124,9 @@ def open_recording(
         )
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
-    source = _module_for(path).open_source(path, ReadOptions(time_unit, columns))
+    source = _module_for(path).open_source(
+        path, ReadOptions(time_unit, columns, topic, image_topic, camera)
+    )
     notes = dict(source.notes)
     if size is not None:
         notes["sensor size from"] = "the caller"

@@ -110,6 +110,11 @@ class Recording:
         return self.source.format
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """What was guessed or chosen among several, a line each, for commands to print."""
+        return self.source.choices
+
+    @property
     def has_frames(self) -> bool:
         """Whether the file also contains camera images."""
         return self.source.has_frames

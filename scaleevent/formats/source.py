@@ -38,10 +38,17 @@ class ReadOptions:
     Args:
         time_unit: s, ms, us or ns.
         columns: Order of t, x, y, p in a table, such as "txyp".
+        topic: The event stream to read, of a file with several: a ROS topic, an HDF5 group, a
+            MATLAB variable.
+        image_topic: The ROS topic of the images.
+        camera: Model of the camera, such as "DVS128", for files that do not name it.
     """
 
     time_unit: str | None = None
     columns: str | None = None
+    topic: str | None = None
+    image_topic: str | None = None
+    camera: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,11 +172,13 @@ class Source:
         format: Name of the format, such as "EVT3".
         size: (height, width) if the file states it.
         notes: Header facts to display, by name.
+        choices: What was guessed or chosen among several, a line each; commands print them.
     """
 
     format: str
     size: tuple[int, int] | None
     notes: dict[str, str]
+    choices: tuple[str, ...] = ()
 
     @property
     def has_frames(self) -> bool:
@@ -208,6 +217,7 @@ class FileSource(Source):
     format: str
     size: tuple[int, int] | None
     notes: dict[str, str]
+    choices: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 class Format(Protocol):

@@ -9,6 +9,7 @@ from pydantic import Field
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import OneOf
 from scaleevent.objectives.structures import STRUCTURES
+from scaleevent.system.locations import check_weights
 
 if TYPE_CHECKING:
     from scaleevent.objectives.distillation import Distillation
@@ -46,6 +47,12 @@ class Settings(PretrainConfig):
     def arch_from_weights(self) -> bool:
         """A teacher that was named decides on the architecture."""
         return self.teacher is not None
+
+    def check(self) -> None:
+        """Also the files of teacher and student."""
+        super().check()
+        check_weights(self.teacher)
+        check_weights(self.student_init)
 
     def describe(self) -> str:
         """The loss, term by term."""

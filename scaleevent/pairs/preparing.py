@@ -24,7 +24,7 @@ from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
-from scaleevent.pairs.store import MANIFEST, finish_shard, shard_done
+from scaleevent.pairs.store import finish_shard, shard_done
 from scaleevent.system.files import (
     Json,
     clean_leftovers,
@@ -33,6 +33,7 @@ from scaleevent.system.files import (
     write_json,
     writing,
 )
+from scaleevent.system.locations import MANIFEST
 from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 

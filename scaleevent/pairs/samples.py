@@ -24,6 +24,7 @@ from scaleevent.pairs.sample_inputs import INPUTS, Input, StoredPair
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
+from scaleevent.system.platform import loader_start
 from scaleevent.system.signals import held_stop_signals
 from scaleevent.system.workers import describe, end_with_parent, kill
 
@@ -234,13 +235,14 @@ def load_batches(
         EnvironmentProblem: A worker died, or a batch does not come.
     """
     workers = min(workers, len(batches))
-    if workers:
+    start = loader_start() if workers else None
+    if start == "forkserver":
         # the kernel ends the server with the thread that starts it: right for the main one only
         ending = [SERVER] if current_thread() is main_thread() else []
         forkserver.set_forkserver_preload([*ending, *PRELOAD, type(samples).__module__])
         with held_stop_signals():
             forkserver.ensure_running()
-    else:
+    if not workers:
         keep_freed_memory()
     loader = DataLoader(
         _ErrorsReturned(samples),
@@ -248,7 +250,7 @@ def load_batches(
         num_workers=workers,
         collate_fn=partial(_collate, collate),
         worker_init_fn=_start_worker,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=start,
         pin_memory=pin,
         timeout=POLL_SECONDS if workers else 0,
     )

@@ -24,7 +24,7 @@ from scaleevent.grids.voxels import voxelize_packed
 from scaleevent.grids.windows import STOPS, Window
 from scaleevent.packing import PackedEvents
 from scaleevent.pairs.pair import Label, Pair
-from scaleevent.system.files import atomic_path
+from scaleevent.system.files import SteadyFile, staged, writing
 
 FORMAT = 2
 CHUNK_BYTES = 65_536  # the fastest of the measured sizes for reading windows
@@ -43,8 +43,12 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         self._recordings: dict[str, int] = {}
         with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            self._file = stack.enter_context(h5py.File(temporary, "w", libver="v110"))
+            temporary = stack.enter_context(staged(self.path))
+            with writing(self.path):
+                self._bytes = SteadyFile(temporary)
+            stack.push(self._check)
+            stack.enter_context(self._bytes)
+            self._file = stack.enter_context(h5py.File(self._bytes, "w", libver="v110"))
             stack.push(self._finish)
             self._file.attrs["format"] = FORMAT
             self._exits = stack.pop_all()  # left open until `__exit__`
@@ -56,7 +60,9 @@ class ShardWriter:
         Raises:
             DataError: Events outside their window, a sensor of about 2^31 pixels, a validity mask
                 and a sensor of different sizes, or labels of one task with different types.
+            EnvironmentProblem: The disk is full, or refuses for another reason.
         """
+        self._check()
         self._pool("image", np.frombuffer(pair.image, np.uint8), compress=False)
         if voxel is None:
             self._events("before", pair.window, pair.events)
@@ -88,6 +94,11 @@ class ShardWriter:
 
     def __exit__(self, *error: Any) -> None:
         self._exits.__exit__(*error)
+
+    def _check(self, *_: object) -> None:
+        """Raise if something could not be written, whatever else went wrong because of that."""
+        with writing(self.path):
+            self._bytes.check()
 
     def _finish(self, kind: object, *_: object) -> None:
         """Write what is known only at the end, unless an error ended the block."""

@@ -21,9 +21,8 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.pairs.shard import FORMAT, Shard
-from scaleevent.system.files import MARKER, read_json, sha256_file, write_json
-
-MANIFEST = "manifest.json"
+from scaleevent.system.files import read_json, sha256_file, write_json
+from scaleevent.system.locations import MANIFEST, check_store
 
 
 def finish_shard(
@@ -79,15 +78,7 @@ class PairStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / MANIFEST).exists():
-            raise DataError(
-                "not a prepared pair store",
-                where=self.folder,
-                expected=f"a folder with {MANIFEST}, as `scaleevent prepare` writes it",
-                hint="an interrupted prepare is finished by the same command with --resume"
-                if (self.folder / MARKER).exists()
-                else "recordings become one with `scaleevent prepare custom FOLDER -o pairs`",
-            )
+        check_store(self.folder)
         self.manifest = read_json(self.folder / MANIFEST)
         if self.manifest.get("format") != FORMAT:
             raise DataError(

@@ -2,7 +2,7 @@
 
 import sys
 
-from scaleevent.system.workers import end_with_starter
+from scaleevent.system.platform import end_with_starter
 
 if sys.argv[0] == "-c":  # as multiprocessing starts it
     end_with_starter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scaleevent.errors import ConfigError
+from scaleevent.errors import CheckpointError, ConfigError, DataError
 from scaleevent.system.files import MARKER
 
 MANIFEST = "manifest.json"
@@ -16,6 +16,57 @@ def cache_folder() -> Path:
     named = os.environ.get("SCALEEVENT_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(named) if named else Path(home) / "scaleevent"
+
+
+def check_store(folder: Path) -> None:
+    """Refuse a folder that is no finished pair store.
+
+    Raises:
+        DataError: It has no manifest.
+    """
+    if not (Path(folder) / MANIFEST).exists():
+        raise DataError(
+            "not a prepared pair store",
+            where=folder,
+            expected=f"a folder with {MANIFEST}, as `scaleevent prepare` writes it",
+            hint="an interrupted prepare is finished by the same command with --resume"
+            if (Path(folder) / MARKER).exists()
+            else "recordings become one with `scaleevent prepare custom FOLDER -o pairs`",
+        )
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that is no file.
+
+    Raises:
+        CheckpointError: Nothing is there, or a folder.
+    """
+    if path.is_dir():
+        inside = sorted(found.name for found in path.glob("*.safetensors"))
+        raise CheckpointError(
+            "a folder, not a checkpoint",
+            where=path,
+            expected=", ".join(str(path / name) for name in inside) or "a .safetensors file",
+        )
+    if not path.exists():
+        raise CheckpointError("file not found", where=path)
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether weights are named by a file, not as `random`, timm's or a hub repository's."""
+    if name.startswith("hf-hub:"):
+        return False
+    return Path(name).exists() or "/" in name or name.endswith((".pth", ".safetensors"))
+
+
+def check_weights(name: str | None) -> None:
+    """Refuse weights that are named by a file which is not there.
+
+    Raises:
+        CheckpointError: As `check_checkpoint`.
+    """
+    if name is not None and is_weight_file(name):
+        check_checkpoint(Path(name))
 
 
 def named_store(name: str, needed_by: str) -> Path:

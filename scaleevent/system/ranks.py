@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from scaleevent.errors import ConfigError, EnvironmentProblem, ScaleEventError, StoppedError
 from scaleevent.system.launchers import LAUNCHER, Place, find_place
+from scaleevent.system.platform import wake
 from scaleevent.system.reports import say
 from scaleevent.system.signals import on_stop
 from scaleevent.system.workers import describe
@@ -326,8 +326,9 @@ def _until_gone(
             end = min(end, time.monotonic() + LEAVE_SECONDS)
         if len(received) > passed:
             for process in ranks:
-                process.send_signal(signal.SIGCONT)  # one that is stopped hears nothing
-                process.send_signal(received[passed])
+                if process.poll() is None:
+                    wake(process.pid)
+                    process.send_signal(received[passed])
             passed += 1
             wait = SHUTDOWN_SECONDS if passed == 1 else LEAVE_SECONDS
             end = min(end, time.monotonic() + wait)

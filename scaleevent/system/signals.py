@@ -11,17 +11,9 @@ from types import FrameType
 from typing import Any
 
 from scaleevent.errors import StoppedError
-
-STOP_SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-)
-
+from scaleevent.system.platform import STOP_SIGNALS, signals_held
 
 Handler = Callable[[int, FrameType | None], None]
-
-
 _claimed: list[tuple[Path, str]] = []  # output folders of this process, and how to go on there
 
 
@@ -123,11 +115,8 @@ def held_stop_signals() -> Iterator[None]:
     A terminal sends ^C to all processes of a run: only the main one answers it.
     """
     resource_tracker.ensure_running()  # else it starts with the process and lifts the mask again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
+    with signals_held():
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _handle_stop(handler: Handler | signal.Handlers) -> dict[int, Any]:

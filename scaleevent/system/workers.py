@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -19,12 +17,12 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
+from scaleevent.system.platform import end_with_starter
 from scaleevent.system.signals import held_stop_signals
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PR_SET_PDEATHSIG = 1  # sys/prctl.h
 POLL_SECONDS = 0.5
 
 
@@ -156,15 +154,6 @@ def end_with_launcher(launcher: int, ours: bool) -> None:
             time.sleep(POLL_SECONDS)
 
     _leave_after(wait)
-
-
-def end_with_starter() -> None:
-    """Have the kernel end this process with the thread that started it, where it can (Linux).
-
-    It ends a process that is stopped, or busy importing, too.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _leave_after(wait: Callable[[], object]) -> None:

@@ -17,14 +17,7 @@ from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import (
-    Json,
-    check_folder,
-    claimed_folder,
-    clean_leftovers,
-    write_bytes,
-    write_json,
-)
+from scaleevent.system.files import Json, write_bytes, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress, say
@@ -84,8 +77,7 @@ class Run:
             )  # fmt: skip
         with ranks(cfg.device) as joined:
             run = cls(cfg, command, joined, quiet or not joined.main, record or cfg)
-            if joined.main:
-                check_folder(cfg.out, "run", resume=cfg.resume, overwrite=cfg.overwrite)
+            cfg.check()
             yield run
 
     def say(self, line: str) -> None:
@@ -113,17 +105,14 @@ class Run:
         A resumed run gets its weights and moments back; a new one writes config.yaml.
         """
         cfg = self.cfg
-        claim = claimed_folder(cfg.out, "run", resume=cfg.resume, overwrite=cfg.overwrite)
-        with claim if self.ranks.main else nullcontext():
+        with cfg.claimed() if self.ranks.main else nullcontext():
             self.ranks.wait()
-            if self.ranks.main:
-                clean_leftovers(cfg.out / "state")
             warn = say if self.ranks.main else lambda line: None
             first = load_state(cfg.out, model, optimizer, fingerprint, warn) if cfg.resume else 0
             if first and self.ranks.main:
                 mend_log(cfg.out / LOG, first, warn)
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state
-                text = dump_yaml(self.record, exclude={"resume", "overwrite"})
+                text = dump_yaml(self.record, exclude={"resume", "overwrite", "take_over"})
                 write_bytes(cfg.out / "config.yaml", text.encode())
                 (cfg.out / LOG).unlink(missing_ok=True)
             self.ranks.wait()

@@ -37,7 +37,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> N
         raise CheckpointError("weights are not finite, so not saved", where=path, found=bad[:8])
     described = {"format": FORMAT, "version": __version__, **description}
     described["sha256"] = content_hash(tensors)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sum(value.nbytes for value in tensors.values())) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(described)})
 
 

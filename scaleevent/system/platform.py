@@ -1,0 +1,155 @@
+"""All that differs between operating systems: processes, folders, signals, worker start-up.
+
+Linux and macOS are supported. On Windows the same calls do what can be done there: folders are not
+synced, since NTFS logs its own changes, and workers are spawned, since it has no fork server.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # file systems and folders that cannot be
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
+RETRIES, RETRY_SECONDS = 50, 0.02  # on Windows, for a file that another process has open
+
+
+def windows() -> bool:
+    """Whether this is Windows."""
+    return os.name == "nt"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a power cut, where the file system can."""
+    if windows():
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of which lasts through a power cut."""
+    if not folder.is_dir():
+        if folder.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there; Windows waits for a moment in which nobody has it open."""
+    for _ in range(RETRIES if windows() else 0):
+        try:
+            return path.unlink(missing_ok=True)
+        except PermissionError:
+            time.sleep(RETRY_SECONDS)
+    path.unlink(missing_ok=True)
+
+
+def process_started(process: int) -> str | None:
+    """A text that no other process of this number has had; empty where the system tells none.
+
+    None if there is no such process, or only one that has ended and waits for its parent.
+    """
+    if not _exists(process):
+        return None
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # no /proc, or a process of another user
+        return ""
+    return None if fields[0] in (b"Z", b"X") else f"{boot}/{fields[19].decode()}"
+
+
+def process_space() -> str:
+    """The space in which process numbers count: a container has its own. Empty if unknown."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except (OSError, AttributeError):
+        return ""
+
+
+def _exists(process: int) -> bool:
+    if windows():
+        return _exists_on_windows(process)
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _exists_on_windows(process: int) -> bool:
+    kernel = vars(ctypes)["WinDLL"]("kernel32")  # the name exists on Windows only
+    query_limited_information, still_active = 0x1000, 259
+    handle = kernel.OpenProcess(query_limited_information, False, process)
+    if not handle:
+        return False
+    code = ctypes.c_ulong()
+    kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return code.value == still_active
+
+
+def first_of_launched() -> bool:
+    """Whether this process is alone, or the one of a launcher's processes that writes files."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold back stop signals from this thread, and from processes started meanwhile for good.
+
+    On Windows there is nothing to hold back: ^C reaches every process of a console.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def loader_start() -> str:
+    """How processes that load samples start: from a server that has imported torch, if there is."""
+    server = "forkserver"
+    return server if server in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def end_with_starter() -> None:
+    """Have the kernel end this process with the thread that started it, where it can (Linux).
+
+    It ends a process that is stopped, or busy importing, too.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wake(process: int) -> None:
+    """Let a process that was stopped go on, so that it hears other signals."""
+    if hasattr(signal, "SIGCONT"):
+        os.kill(process, signal.SIGCONT)
