@@ -17,7 +17,8 @@ def launch_ranks(command: str, cfg: ScheduledSettings) -> int | None:
     """Run `--gpus` ranks of this command line if that takes a launch; their exit code."""
     if find_place().world > 1:
         return None
-    return launch(cfg.gpus, cfg.device, sys.argv[1:], runs_here(command, cfg))
+    same = [sys.executable, "-m", "scaleevent", *sys.argv[1:]]
+    return launch(cfg.gpus, cfg.device, same, runs_here(command, cfg))
 
 
 def runs_here(command: str, cfg: ScheduledSettings) -> str:

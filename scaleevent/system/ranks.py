@@ -255,8 +255,8 @@ def _waited(began: float, said: bool, line: str, where: str) -> bool:
     return said
 
 
-def launch(processes: int, device_name: str, arguments: Sequence[str], instead: str) -> int:
-    """Run a command line on so many ranks of this machine, and wait for their exit code.
+def launch(processes: int, device_name: str, command: Sequence[str], instead: str) -> int:
+    """Run a command on so many ranks of this machine, and wait for their exit code.
 
     Raises:
         EnvironmentProblem: Fewer GPUs than asked for (`instead` runs on this machine), or a rank
@@ -286,7 +286,6 @@ def launch(processes: int, device_name: str, arguments: Sequence[str], instead: 
         "TORCHELASTIC_RESTART_COUNT": "0",
         LAUNCHER: str(os.getpid()),
     }
-    command = [sys.executable, "-m", "scaleevent", *arguments]
     received: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
     with on_stop(lambda number, frame: received.append(number)):

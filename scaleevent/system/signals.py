@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from scaleevent.errors import StoppedError
 from scaleevent.system.platform import STOP_SIGNALS, signals_held
@@ -39,7 +38,8 @@ class StopSignal(BaseException):
 
 
 def raise_stop_signals() -> None:
-    """From now on a stop signal raises `StopSignal`."""
+    """From now on a stop signal raises `StopSignal`; nothing is claimed yet."""
+    _claimed.clear()
     _handle_stop(_raise)
 
 
@@ -119,7 +119,7 @@ def held_stop_signals() -> Iterator[None]:
         yield
 
 
-def _handle_stop(handler: Handler | signal.Handlers) -> dict[int, Any]:
+def _handle_stop(handler: Handler | signal.Handlers) -> dict[int, Handler | int | None]:
     """Handle every stop signal, but not SIGHUP under nohup; returns the handlers until now."""
     found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     nohup = [
