@@ -93,7 +93,7 @@ def _report(
     titles = objective.titles.items()
     rows = [(title, first.get(key), last[key]) for key, title in titles if key in last] + compared
     description: Json = {
-        "config": cfg.model_dump(mode="json"),
+        "config": cfg.recorded(),
         **objective.description(),
         "data": {
             "origin": origin,

@@ -112,7 +112,7 @@ class Run:
             if first and self.ranks.main:
                 mend_log(cfg.out / LOG, first, warn)
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state
-                text = dump_yaml(self.record, exclude={"resume", "overwrite", "take_over"})
+                text = dump_yaml(self.record, exclude=set(self.record.CONSENT))
                 write_bytes(cfg.out / "config.yaml", text.encode())
                 (cfg.out / LOG).unlink(missing_ok=True)
             self.ranks.wait()
