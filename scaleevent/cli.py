@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,7 +24,8 @@ from scaleevent.config.settings import (
     read_yaml,
     unknown_setting,
 )
-from scaleevent.errors import ScaleEventError
+from scaleevent.errors import ScaleEventError, starved
+from scaleevent.system.launchers import find_place, speaks_for_all
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -139,11 +139,13 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         flags = {key: value for key, value in given.items() if value not in (None, [])}
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         settings = load(flags, file)
+        if hasattr(settings, "device"):  # a command that joins the processes of a launcher
+            find_place()
         settings.check()
         module = importlib.import_module(f"scaleevent.commands.{name}")
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")
-            if (code := launching.launch_ranks(name, settings, as_json)) is not None:
+            if (code := launching.launch_ranks(name, settings)) is not None:
                 raise typer.Exit(code)
         report = module.run(settings, quiet=as_json)
         if report.rows or report.notes:
@@ -241,22 +243,15 @@ def _options(
 
 
 def main() -> None:
-    """Entry point: every error becomes its message and exit code."""
+    """Every error becomes its message and exit code."""
     try:
         build(sys.argv[1:])()
-    except ScaleEventError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(error, file=sys.stderr)
-        _leave(error.exit_code)
     except Exception as error:
+        told = starved(error) or error
+        if isinstance(told, ScaleEventError):
+            if speaks_for_all():
+                print(told, file=sys.stderr)
+            sys.exit(told.exit_code)
         traceback.print_exc()
         print(f"error[E100]: this is a bug in scaleevent {__version__}: {error!r}", file=sys.stderr)
-        _leave(1)
-
-
-def _leave(code: int) -> None:
-    """Exit; a rank also tells the process that launched it, since torchrun maps codes to 1."""
-    exit_file = os.environ.get("SCALEEVENT_EXIT_FILE")
-    if exit_file and os.environ.get("RANK", "0") == "0":
-        Path(exit_file).write_text(str(code))
-    sys.exit(code)
+        sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -122,3 +123,27 @@ class StoppedError(ScaleEventError):
     """Stopped on request, with the state saved (exit 75)."""
 
     code, exit_code = "E750", 75
+
+
+_MEMORY = "free some memory, or use fewer --workers or --jobs, a smaller --batch or --size"
+_STARVED = {  # what the system or a library says: what it means, what helps
+    "out of memory|can.?t allocate memory|cannot allocate memory": ("out of memory", _MEMORY),
+    "can.?t start new thread|resource temporarily unavailable": (
+        "too many processes or threads",
+        "allow more: `ulimit -u`, or use fewer --workers or --jobs",
+    ),
+    "too many open files": ("too many open files", "allow more: `ulimit -n 65536`"),
+}  # fmt: skip
+
+
+def starved(error: BaseException, where: object = None) -> EnvironmentProblem | None:
+    """What is told where memory, processes or open files ran out; None for other errors."""
+    text = str(error)
+    if isinstance(error, MemoryError):
+        text = f"out of memory: {text}".removesuffix(": ")
+    elif not isinstance(error, OSError | RuntimeError):
+        return None
+    for pattern, (what, hint) in _STARVED.items():
+        if re.search(pattern, text, re.I):
+            return EnvironmentProblem(what, where=where, found=text.splitlines()[0], hint=hint)
+    return None

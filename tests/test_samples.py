@@ -105,12 +105,12 @@ class Damaged(Dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_a_sample_arrives_unchanged(workers):
+def test_an_error_of_a_sample_arrives_with_its_number(workers):
     batches = load_batches(Damaged(), [[0, 1], [2, 3], [4, 5]], workers)
     assert next(batches).tolist() == [0, 1]
     with pytest.raises(DataError) as caught:
         next(batches)
-    raised = DataError("shard is damaged", where="pair 3", hint="prepare it again")
+    raised = DataError("shard is damaged", where="pair 3 (sample 3)", hint="prepare it again")
     assert str(caught.value) == str(raised)
 
 

@@ -15,7 +15,7 @@ from scaleevent.errors import CheckpointError, ConfigError, DivergedError, Stopp
 from scaleevent.system.files import read_json_lines
 from scaleevent.system.ranks import Ranks
 from scaleevent.training.loop import Trainable, TrainSettings, train
-from scaleevent.training.state import load_state
+from scaleevent.training.state import load_state, mend_log
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WEIGHTS = {"square": 2.0}
@@ -91,9 +91,9 @@ def test_equals_a_hand_written_loop(tmp_path):
     assert {"lr", "grad_norm", "samples_per_s", "data_wait_percent", "largest"} <= log[0].keys()
 
 
-@pytest.mark.parametrize("cut", [3, 4, 7])
-def test_resume_is_exact(tmp_path, cut):
-    settings = settings_of(4, epochs=3, schedule="cosine", save_every=cut, log_every=1)
+@pytest.mark.parametrize(("cut", "log_every"), [(3, 1), (4, 1), (7, 1), (3, 2), (5, 4)])
+def test_resume_is_exact(tmp_path, cut, log_every):
+    settings = settings_of(4, epochs=3, schedule="cosine", save_every=cut, log_every=log_every)
     model, optimizer = make()
     run(tmp_path / "whole", settings, model, optimizer)
 
@@ -137,7 +137,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
         load_state(tmp_path, model, optimizer, {"lr": 1.0, "data": ["b"]})
 
 
-def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
+def test_a_damaged_newest_state_falls_back_to_the_older_one_aloud(tmp_path):
     settings = settings_of(4, epochs=2)
     model, optimizer = make()
     run(tmp_path, settings, model, optimizer)
@@ -145,7 +145,54 @@ def test_a_damaged_newest_state_falls_back_to_the_older_one(tmp_path):
     content = bytearray(newest.read_bytes())
     content[-5] ^= 4  # one flipped bit in a moment
     newest.write_bytes(content)
-    assert load_state(tmp_path, model, optimizer, SAME) == 4
+    said = []
+    assert load_state(tmp_path, model, optimizer, SAME, said.append) == 4
+    assert len(said) == 1 and newest.name in said[0] and "older" in said[0]
+    newest.unlink()
+    assert load_state(tmp_path, model, optimizer, SAME, said.append) == 4
+    assert len(said) == 2 and newest.name in said[1]
+    (tmp_path / "state/step-00000004.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="--overwrite starts anew"):
+        load_state(tmp_path, model, optimizer, SAME, said.append)
+
+
+@pytest.mark.parametrize(
+    "last", [b"", b'{"fi', b"{}", b"[]", b"7", b'{"file": 3}', b"\xff", b'{"file": "../x"}', None]
+)
+def test_a_damaged_pointer_to_the_newest_state_is_said(tmp_path, last):
+    settings = settings_of(4, epochs=2)
+    model, optimizer = make()
+    run(tmp_path, settings, model, optimizer)
+    said = []
+    assert load_state(tmp_path, model, optimizer, SAME, said.append) == 8 and not said
+    (tmp_path / "state/last.json").unlink()
+    if last is not None:
+        (tmp_path / "state/last.json").write_bytes(last)
+    assert load_state(tmp_path, model, optimizer, SAME, said.append) == 8
+    assert len(said) == 1 and "last.json" in said[0]
+
+
+def test_a_damaged_log_is_mended_and_said(tmp_path):
+    """Random damage: whole lines up to the step stay, everything else goes, nothing raises."""
+    rng = np.random.default_rng(0)
+    log = tmp_path / "log.jsonl"
+    for _ in range(200):
+        lines = [json.dumps({"step": step, "loss": step / 7}).encode() for step in range(1, 9)]
+        damaged = rng.random(8) < 0.2
+        for number in np.flatnonzero(damaged):
+            cut = int(rng.integers(1, len(lines[number])))
+            garbage = [lines[number][:cut], b"\xff" * cut, b"[]", b"7", b'{"step": "x"}', b"{}"]
+            lines[number] = garbage[rng.integers(len(garbage))]
+        log.write_bytes(b"\n".join(lines) + b"\n" * int(rng.integers(2)))
+        said = []
+        mend_log(log, 6, said.append)
+        kept = [line["step"] for line in read_json_lines(log)]
+        assert kept == [step for step in range(1, 7) if not damaged[step - 1]]
+        assert bool(said) == bool(damaged[:7].any()) or damaged[7]
+    log.unlink()
+    said = []
+    mend_log(log, 6, said.append)
+    assert read_json_lines(log) == [] and "lost its beginning" in said[0]
 
 
 def test_non_finite_loss_stops_before_the_update(tmp_path):

@@ -49,7 +49,7 @@ class TaskResult:
         return {
             "benchmark": self.cfg.benchmark,
             "protocol": self.protocol,
-            "config": self.cfg.model_dump(mode="json"),
+            "config": self.cfg.recorded(),
             "pretraining": pretraining.get("data", {}),
             "encoder": {"source": self.cfg.checkpoint, "sha256": pretraining.get("sha256")},
             "teacher": pretraining.get("teacher"),

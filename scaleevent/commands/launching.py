@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
+import sys
 
 import torch
 
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.config.pretrain import PretrainConfig
-from scaleevent.config.run import ComputeSettings
-from scaleevent.config.settings import dump_yaml
-from scaleevent.system.ranks import launch, launched
+from scaleevent.config.run import ScheduledSettings
+from scaleevent.system.launchers import find_place
+from scaleevent.system.ranks import launch
 
 
-def launch_ranks(command: str, cfg: ComputeSettings, as_json: bool) -> int | None:
-    """Run `--gpus` ranks of a command if that takes a launch; their exit code."""
-    processes = getattr(cfg, "gpus", 1)
-    if processes == 1 or launched():
+def launch_ranks(command: str, cfg: ScheduledSettings) -> int | None:
+    """Run `--gpus` ranks of this command line if that takes a launch; their exit code."""
+    if find_place().world > 1:
         return None
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(dump_yaml(cfg))
-        file.flush()
-        arguments = [command, "--config", file.name, *(["--json"] if as_json else [])]
-        return launch(processes, cfg.device, arguments, runs_here(command, cfg))
+    same = [sys.executable, "-m", "scaleevent", *sys.argv[1:]]
+    return launch(cfg.gpus, cfg.device, same, runs_here(command, cfg))
 
 
-def runs_here(command: str, cfg: ComputeSettings) -> str:
+def runs_here(command: str, cfg: ScheduledSettings) -> str:
     """A command that needs no more GPUs than there are."""
     found = torch.cuda.device_count()
     if not isinstance(cfg, PretrainConfig):

@@ -71,6 +71,9 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
             this.train(objective, optimizer, drawn, first, fingerprint, validate)
             if not this.ranks.main:
                 return Report("pretrain", "", (), ())
+            if not any(line.get("epoch") == cfg.epochs for line in read_json_lines(cfg.out / LOG)):
+                mended = {"step": cfg.epochs * (cfg.draws // batch), "epoch": cfg.epochs}
+                append_json_line(cfg.out / LOG, mended | validate(cfg.epochs))
             before.to(this.ranks.device).eval()
             rows, notes = objective.compare(samples, split, before, local, cfg.out)
             return this.finish(_report(cfg, objective, samples, rows, notes, origin))
@@ -86,11 +89,11 @@ def _report(
 ) -> Report:
     """Numbers before and after; writes encoder.safetensors."""
     checks = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line]
-    first, last = checks[0], checks[-1]
+    first, last = checks[0] if checks[0]["epoch"] == 0 else {}, checks[-1]  # a log may be lost
     titles = objective.titles.items()
-    rows = [(title, first[key], last[key]) for key, title in titles if key in first] + compared
+    rows = [(title, first.get(key), last[key]) for key, title in titles if key in last] + compared
     description: Json = {
-        "config": cfg.model_dump(mode="json"),
+        "config": cfg.recorded(),
         **objective.description(),
         "data": {
             "origin": origin,

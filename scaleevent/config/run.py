@@ -24,13 +24,14 @@ class ComputeSettings(OutputSettings):
     @classmethod
     def _known_device(cls, name: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
-            raise ValueError("expected auto, cpu, cuda or cuda:N")
+            raise ValueError("expected one that is served: auto, cpu, cuda or cuda:N")
         return name
 
 
 class RunSettings(ComputeSettings):
     """A training run in a folder, which can be resumed."""
 
+    CONSENT: ClassVar[frozenset[str]] = frozenset({"resume", "overwrite", "take_over"})
     # settings that do not change the result; a resumed run may change them
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
         "out gpus device workers log_every save_every offline resume overwrite take_over".split()
@@ -46,6 +47,10 @@ class RunSettings(ComputeSettings):
     save_every: int = Field(1000, ge=1, description="steps between saved states")
     offline: bool = Field(False, description="never use the network")
     resume: bool = Field(False, description="continue from the last saved state")
+
+    def recorded(self) -> Json:
+        """The settings that a record of the run holds: all but the consent to use the folder."""
+        return self.model_dump(mode="json", exclude=set(self.CONSENT))
 
     def with_effect(self) -> Json:
         """The settings that a resumed run must agree with, JSON-able."""

@@ -17,7 +17,7 @@ from typing import TextIO
 
 import numpy as np
 
-from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
+from scaleevent.errors import DataError, EnvironmentProblem, StoppedError, starved
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
@@ -119,6 +119,8 @@ def _wait_for(
         for future in done:
             try:
                 future.result()
+            except MemoryError as error:
+                raise starved(error, where=tasks[future].path) or error from None
             except BrokenExecutor as error:
                 raise EnvironmentProblem(
                     "a worker process died while writing",

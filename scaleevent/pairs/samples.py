@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 from multiprocessing import active_children, connection, forkserver
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from scaleevent.errors import DataError, EnvironmentProblem, ScaleEventError
+from scaleevent.errors import DataError, EnvironmentProblem, ScaleEventError, starved
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.sample_inputs import INPUTS, Input, StoredPair
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
+from scaleevent.system.platform import loader_start
 from scaleevent.system.signals import held_stop_signals
 from scaleevent.system.workers import describe, end_with_parent, kill
 
 PRELOAD = (__name__, "scipy.linalg")  # the latter is imported by the first call of a numba kernel
+SERVER = "scaleevent.system.loader_server"
+LATE = object()
+POLL_SECONDS = 1
 DEATH_SECONDS = 1  # until a worker's death is known here
+LOAD_SECONDS = 180  # that a batch may take to load
 
 
 class PairSamples(Dataset[dict[str, Tensor]]):
@@ -222,15 +231,18 @@ def load_batches(
         pin: Put tensors into pinned memory, from which a GPU copies asynchronously.
 
     Raises:
-        ScaleEventError: What a sample raised, in a worker too.
-        EnvironmentProblem: A worker died.
+        Exception: What a sample raised, in a worker too.
+        EnvironmentProblem: A worker died, or a batch does not come.
     """
     workers = min(workers, len(batches))
-    if workers:
-        forkserver.set_forkserver_preload([*PRELOAD, type(samples).__module__])
+    start = loader_start() if workers else None
+    if start == "forkserver":
+        # the kernel ends the server with the thread that starts it: right for the main one only
+        ending = [SERVER] if current_thread() is main_thread() else []
+        forkserver.set_forkserver_preload([*ending, *PRELOAD, type(samples).__module__])
         with held_stop_signals():
             forkserver.ensure_running()
-    else:
+    if not workers:
         keep_freed_memory()
     loader = DataLoader(
         _ErrorsReturned(samples),
@@ -238,16 +250,28 @@ def load_batches(
         num_workers=workers,
         collate_fn=partial(_collate, collate),
         worker_init_fn=_start_worker,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=start,
         pin_memory=pin,
+        timeout=POLL_SECONDS if workers else 0,
     )
     others = active_children()
     loaded = iter(loader)
     processes = [process for process in active_children() if process not in others]
     Finalize(loaded, kill, (processes,), exitpriority=0)  # they do not hear torch's SIGTERM
-    while (batch := _next_batch(loaded, processes)) is not None:
-        if isinstance(batch, ScaleEventError):
-            raise batch
+    for number in count():
+        began = time.monotonic()
+        while (batch := _next_batch(loaded, processes)) is LATE:
+            if time.monotonic() - began > LOAD_SECONDS:
+                samples_of = next(islice(batches, number, None))
+                raise EnvironmentProblem(
+                    f"loading a batch takes more than {LOAD_SECONDS} s",
+                    where=f"samples {', '.join(map(str, samples_of))}",
+                    hint="a stalled disk, or a process that was stopped; then --resume",
+                )
+        if batch is None:
+            return
+        if isinstance(batch, Exception):
+            raise starved(batch) or batch
         yield batch
 
 
@@ -263,17 +287,20 @@ def _start_worker(number: int) -> None:
 
 
 def _next_batch(loaded: Iterator[Any], processes: list[BaseProcess]) -> Any:
-    """The next batch, or None after the last one."""
+    """The next batch, None after the last one, or `LATE` where it is not there yet."""
     try:
         return next(loaded, None)
-    except (RuntimeError, OSError, EOFError):  # what torch raises depends on where a worker died
-        connection.wait([process.sentinel for process in processes], DEATH_SECONDS)
+    except (RuntimeError, OSError, EOFError) as error:  # torch's, by where a worker died
+        late = bool(processes) and "timed out" in str(error)
+        connection.wait([process.sentinel for process in processes], 0 if late else DEATH_SECONDS)
         dead = [process for process in processes if not process.is_alive()]
+        if late and not dead:
+            return LATE
         if not dead:
             raise
         raise EnvironmentProblem(
             f"{len(dead)} of {len(processes)} worker processes died while loading samples",
-            found="; ".join(map(describe, dead)),
+            found="; ".join(describe(process.pid, process.exitcode) for process in dead),
             hint="usually memory; use fewer --workers or a smaller --batch, then --resume",
         ) from None
 
@@ -288,9 +315,13 @@ class _ErrorsReturned(Dataset[object]):
         try:
             return self.samples[index]
         except ScaleEventError as error:
+            error.where = f"{error.where} (sample {index})" if error.where else f"sample {index}"
+            return error
+        except Exception as error:
+            error.add_note(f"while sample {index} was loaded:\n{traceback.format_exc()}")
             return error
 
 
 def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    errors = (sample for sample in samples if isinstance(sample, ScaleEventError))
+    errors = (sample for sample in samples if isinstance(sample, Exception))
     return next(errors, None) or collate(samples)

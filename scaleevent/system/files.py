@@ -23,6 +23,7 @@ from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, ScaleE
 from scaleevent.system.documents import MAX_BYTES, MalformedError, parse_json, read_bounded
 from scaleevent.system.owner import check_owner, claims, owned
 from scaleevent.system.platform import make_folder, remove_file, sync_folder
+from scaleevent.system.signals import note_claim
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -361,6 +362,8 @@ def claimed_folder(
                 elif path != claim:
                     remove_file(path)
             write_bytes(folder / MARKER, f"{kind}\n".encode())
+        again = "--overwrite starts anew" if kind in FINAL else "--resume goes on"
+        note_claim(folder, f"the same command with {again}")
         try:
             yield
         except BaseException:

@@ -11,6 +11,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ STOP_SIGNALS = tuple(
     if hasattr(signal, name)
 )
 UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # file systems and folders that cannot be
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
 RETRIES, RETRY_SECONDS = 50, 0.02  # on Windows, for a file that another process has open
 
 
@@ -136,3 +138,18 @@ def loader_start() -> str:
     """How processes that load samples start: from a server that has imported torch, if there is."""
     server = "forkserver"
     return server if server in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def end_with_starter() -> None:
+    """Have the kernel end this process with the thread that started it, where it can (Linux).
+
+    It ends a process that is stopped, or busy importing, too.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wake(process: int) -> None:
+    """Let a process that was stopped go on, so that it hears other signals."""
+    if hasattr(signal, "SIGCONT"):
+        os.kill(process, signal.SIGCONT)

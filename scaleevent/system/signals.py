@@ -6,34 +6,99 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 from types import FrameType
 
-STOP_SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
-)
+from scaleevent.errors import StoppedError
+from scaleevent.system.platform import STOP_SIGNALS, signals_held
+
+Handler = Callable[[int, FrameType | None], None]
+_claimed: list[tuple[Path, str]] = []  # output folders of this process, and how to go on there
+
+
+def note_claim(folder: Path, hint: str) -> None:
+    """From now on a stop leaves a part of an output, with which `hint` says how to go on."""
+    _claimed.append((folder, hint))
+
+
+class StopSignal(BaseException):
+    """A stop signal where no safe point is near: raised wherever the program is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+    def told(self) -> tuple[str, int]:
+        """The message and the exit code: as a shell has it, unless there is something to resume."""
+        if not _claimed:
+            return str(self), 128 + self.number
+        folder, hint = _claimed[-1]
+        error = StoppedError(f"{self}; what is finished is kept", where=folder, hint=hint)
+        return str(error), error.exit_code
+
+
+def raise_stop_signals() -> None:
+    """From now on a stop signal raises `StopSignal`; nothing is claimed yet."""
+    _claimed.clear()
+    _handle_stop(_raise)
+
+
+def ignore_stop_signals() -> None:
+    """From now on stop signals change nothing: the program is ending."""
+    _handle_stop(signal.SIG_IGN)
+
+
+class Stop:
+    """Whether a stop signal has come, within `stop_requested`."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._waiting = False
+
+    def __call__(self) -> bool:
+        """Whether one has come."""
+        return bool(self.received)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        self.received.append(number)
+        if self._waiting or len(self.received) > 1:
+            _raise(number, frame)
+
+    @contextmanager
+    def while_waiting(self, may_raise: bool = True) -> Iterator[None]:
+        """A block that a stop signal ends at once: while it waits there is nothing to lose.
+
+        Raises:
+            StopSignal: One came, here or before.
+        """
+        self._waiting = may_raise
+        try:
+            if may_raise and self.received:
+                raise StopSignal(self.received[0])
+            yield
+        finally:
+            self._waiting = False
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Whether a stop signal has come; a second one leaves at once."""
-    received: list[int] = []
+def stop_requested() -> Iterator[Stop]:
+    """Note stop signals instead of acting on them; a second one leaves at once.
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    with on_stop(note):
-        yield lambda: bool(received)
+    One that was noted too late for the block takes effect after it.
+    """
+    stop = Stop()
+    with on_stop(stop.note):
+        yield stop
+    if stop():
+        signal.raise_signal(stop.received[0])
 
 
 @contextmanager
-def on_stop(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def on_stop(handler: Handler) -> Iterator[None]:
     """Handle stop signals within a block; outside the main thread, where none come, nothing."""
     try:
-        old = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+        old = _handle_stop(handler)
     except ValueError:
         old = {}
     try:
@@ -50,8 +115,18 @@ def held_stop_signals() -> Iterator[None]:
     A terminal sends ^C to all processes of a run: only the main one answers it.
     """
     resource_tracker.ensure_running()  # else it starts with the process and lifts the mask again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
+    with signals_held():
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _handle_stop(handler: Handler | signal.Handlers) -> dict[int, Handler | int | None]:
+    """Handle every stop signal, but not SIGHUP under nohup; returns the handlers until now."""
+    found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    nohup = [
+        number for number in found if number != signal.SIGINT and found[number] == signal.SIG_IGN
+    ]
+    return {n: signal.signal(n, handler) for n in found if n not in nohup}
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise StopSignal(number)

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -16,10 +17,13 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
+from scaleevent.system.platform import end_with_starter
 from scaleevent.system.signals import held_stop_signals
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+POLL_SECONDS = 0.5
 
 
 class ProcessExecutor(Executor):
@@ -60,6 +64,9 @@ class ProcessExecutor(Executor):
                 self._kill()
             self._threads.shutdown(wait)
 
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+
     def _run(self, task: partial[T]) -> T:
         """Have this thread's worker run a task, and wait for the outcome."""
         message = pickle.dumps(task)
@@ -72,7 +79,7 @@ class ProcessExecutor(Executor):
         except (EOFError, OSError):
             del self._own.worker
             process.join()
-            raise BrokenExecutor(describe(process)) from None
+            raise BrokenExecutor(describe(process.pid, process.exitcode)) from None
         error: Exception | None
         result: T
         error, result = pickle.loads(answer)
@@ -88,8 +95,11 @@ class ProcessExecutor(Executor):
         with self._lock:
             if not self._kill.still_active():
                 raise BrokenExecutor("shut down before the task began")
-            with held_stop_signals():
-                process.start()
+            try:
+                with held_stop_signals():
+                    process.start()
+            except OSError as error:  # it died at once, or the system refuses another process
+                raise BrokenExecutor(f"a process that could not start: {error}") from None
             self._processes.append(process)
         theirs.close()  # now the pipe ends with the process
         return process, ours
@@ -103,12 +113,11 @@ def kill(processes: Sequence[BaseProcess]) -> None:
         process.join()
 
 
-def describe(process: BaseProcess) -> str:
+def describe(process: int | None, code: int | None) -> str:
     """Name a dead process, such as "process 4711, killed by SIGKILL"."""
-    code = process.exitcode
     if code is not None and code < 0:
-        return f"process {process.pid}, killed by {signal.Signals(-code).name}"
-    return f"process {process.pid}, left with exit code {code}"
+        return f"process {process}, killed by {signal.Signals(-code).name}"
+    return f"process {process}, left with exit code {code}"
 
 
 def _serve(connection: Connection) -> None:
@@ -131,9 +140,25 @@ def end_with_parent() -> None:
     """In a worker: leave at once when the process that started it is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
+    end_with_starter()
+    _leave_after(parent.join)
 
+
+def end_with_launcher(launcher: int, ours: bool) -> None:
+    """In a rank: leave at once when its launcher is gone, `ours` or torchrun."""
+    if ours:
+        end_with_starter()
+
+    def wait() -> None:
+        while os.getppid() == launcher:
+            time.sleep(POLL_SECONDS)
+
+    _leave_after(wait)
+
+
+def _leave_after(wait: Callable[[], object]) -> None:
     def leave() -> None:
-        parent.join()
+        wait()
         os._exit(1)
 
     threading.Thread(target=leave, daemon=True).start()

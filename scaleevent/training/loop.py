@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -19,7 +19,7 @@ from scaleevent.config.run import ScheduledSettings
 from scaleevent.errors import DivergedError, StoppedError
 from scaleevent.system.files import Json, append_json_line
 from scaleevent.system.ranks import Ranks
-from scaleevent.system.signals import stop_requested
+from scaleevent.system.signals import Stop, StopSignal, stop_requested
 from scaleevent.training.schedules import Stage, one_cycle_linear, poly, two_stage_poly
 from scaleevent.training.state import save_state
 from scaleevent.training.terms import Metrics, Terms, total
@@ -120,12 +120,19 @@ def train(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     peaks = [group["lr"] for group in optimizer.param_groups]
     source = iter(batches)
-    began, since, waited = time.perf_counter(), first_step, 0.0
+    pace = _Pace(first_step)
+
+    def saved(done: int) -> StoppedError:
+        if ranks.main:
+            save_state(folder, done, objective.model, optimizer, fingerprint)
+        ranks.wait()
+        return _stopped(folder, done, settings.steps)
+
     with stop_requested() as stop:
         for step in range(first_step, settings.steps):
-            before = time.perf_counter()
-            batch = next(source)
-            waited += time.perf_counter() - before
+            batch = _next(source, stop, ranks, pace)
+            if batch is None:
+                raise saved(step)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * settings.lr_factor(step, group.get("stage", "head"))
             torch.manual_seed(cfg.seed * SEED_STRIDE + step)
@@ -136,42 +143,75 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = clip_grad_norm_(parameters, cfg.clip or math.inf)
-            _check_finite(loss, norm, terms, step, ranks, folder)
+            finite = torch.isfinite(loss) and torch.isfinite(norm)
+            broken, stopping = ranks.any(not finite, stop())
+            if broken:
+                raise _diverged(norm, terms, step, folder)
             optimizer.step()
             record: dict[str, float] = {}
-            if (step + 1) % cfg.log_every == 0 or step == first_step:
+            if (step + 1) % cfg.log_every == 0 or step == 0:
                 count = len(next(iter(batch.values()))) * ranks.world
-                seconds = time.perf_counter() - began
                 means = ranks.mean([loss, *terms.values(), *(m() for m in metrics.values())])
-                record = dict(zip(["loss", *terms, *metrics], means, strict=True)) | {
+                record = dict(zip(["loss", *terms, *metrics], means, strict=True))
+                record |= {
                     "lr": optimizer.param_groups[-1]["lr"],
                     "grad_norm": float(norm.detach()),
-                    "samples_per_s": count * (step + 1 - since) / seconds,
-                    "data_wait_percent": 100 * waited / seconds,
                 }
-                began, since, waited = time.perf_counter(), step + 1, 0.0
+                record |= pace.lap(step + 1, count)
                 _log(folder, step + 1, record, ranks)
             on_step(record)
-            stopping = ranks.any(stop()) if (step + 1) % 10 == 0 or ranks.world == 1 else False
             epoch, rest = divmod(step + 1, settings.steps_per_epoch)
             if not rest:
                 _log(folder, step + 1, {"epoch": epoch} | on_epoch(epoch), ranks)
             if stopping or not rest or (step + 1) % cfg.save_every == 0:
-                if ranks.main:
-                    save_state(folder, step + 1, objective.model, optimizer, fingerprint)
-                ranks.wait()
-            if stopping and step + 1 < settings.steps:
-                raise StoppedError(
-                    "stopped on request, state saved",
-                    where=folder,
-                    found=f"step {step + 1} of {settings.steps}",
-                    hint="the same command with --resume goes on",
-                )
+                error = saved(step + 1)
+                if stopping:
+                    raise error
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+@dataclass
+class _Pace:
+    """How fast steps went since the last log line."""
+
+    step: int  # of that line
+    began: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0  # seconds, for data
+
+    def lap(self, step: int, samples: int) -> dict[str, float]:
+        """The rates until a step of so many samples, and a new lap."""
+        seconds = time.perf_counter() - self.began
+        rates = {
+            "samples_per_s": samples * (step - self.step) / seconds,
+            "data_wait_percent": 100 * self.waited / seconds,
+        }
+        self.step, self.began, self.waited = step, time.perf_counter(), 0.0
+        return rates
+
+
+def _next(source: Iterator[Batch], stop: Stop, ranks: Ranks, pace: _Pace) -> Batch | None:
+    """The next batch; None where a stop came first. Several ranks stop after the same step."""
+    began = time.perf_counter()
+    try:
+        with stop.while_waiting(ranks.world == 1):
+            return next(source)
+    except StopSignal:
+        return None
+    finally:
+        pace.waited += time.perf_counter() - began
+
+
+def _stopped(folder: Path, done: int, steps: int) -> StoppedError:
+    return StoppedError(
+        "stopped on request, state saved",
+        where=folder,
+        found=f"step {done} of {steps}",
+        hint="the same command with --resume goes on",
+    )
 
 
 def _parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
@@ -186,13 +226,9 @@ def _log(folder: Path, step: int, record: dict[str, float], ranks: Ranks) -> Non
         append_json_line(Path(folder) / "log.jsonl", {"step": step} | record)
 
 
-def _check_finite(
-    loss: Tensor, norm: Tensor, terms: Terms, step: int, ranks: Ranks, folder: Path
-) -> None:
-    if not ranks.any(not (torch.isfinite(loss) and torch.isfinite(norm))):
-        return
+def _diverged(norm: Tensor, terms: Terms, step: int, folder: Path) -> DivergedError:
     values = ", ".join(f"{name} {float(term.detach()):.4g}" for name, term in terms.items())
-    raise DivergedError(
+    return DivergedError(
         "loss or gradient is not finite; the weights were not updated",
         where=f"step {step + 1}",
         found=f"{values}, gradient norm {float(norm.detach()):.4g}",

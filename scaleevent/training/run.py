@@ -18,10 +18,11 @@ from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
 from scaleevent.system.files import Json, write_bytes, write_json
-from scaleevent.system.ranks import Ranks, launched, ranks
+from scaleevent.system.launchers import find_place
+from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.loop import Trainable, TrainSettings, train
-from scaleevent.training.state import load_state
+from scaleevent.training.state import load_state, mend_log
 
 LOG = "log.jsonl"
 
@@ -61,13 +62,19 @@ class Run:
             ConfigError: More processes than this one are asked for.
             EnvironmentProblem: The folder holds something else, or a run without consent.
         """
-        if cfg.gpus > 1 and not launched():
+        place = find_place()
+        if cfg.gpus > 1 and place.world == 1:
             raise ConfigError(
                 "one Python process is one rank",
                 where="gpus",
                 found=cfg.gpus,
                 hint="use the command line, or run your script under torchrun",
             )
+        if cfg.gpus > 1 and cfg.gpus not in (place.world, place.here):
+            raise ConfigError(
+                "processes are started already, and not as many",
+                where="--gpus", found=cfg.gpus, expected=place.world, hint="leave out --gpus",
+            )  # fmt: skip
         with ranks(cfg.device) as joined:
             run = cls(cfg, command, joined, quiet or not joined.main, record or cfg)
             cfg.check()
@@ -100,9 +107,12 @@ class Run:
         cfg = self.cfg
         with cfg.claimed() if self.ranks.main else nullcontext():
             self.ranks.wait()
-            first = load_state(cfg.out, model, optimizer, fingerprint) if cfg.resume else 0
+            warn = say if self.ranks.main else lambda line: None
+            first = load_state(cfg.out, model, optimizer, fingerprint, warn) if cfg.resume else 0
+            if first and self.ranks.main:
+                mend_log(cfg.out / LOG, first, warn)
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state
-                text = dump_yaml(self.record, exclude={"resume", "overwrite", "take_over"})
+                text = dump_yaml(self.record, exclude=set(self.record.CONSENT))
                 write_bytes(cfg.out / "config.yaml", text.encode())
                 (cfg.out / LOG).unlink(missing_ok=True)
             self.ranks.wait()

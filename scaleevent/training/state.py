@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.system.files import Json, read_json, read_json_lines, write_bytes, write_json
+from scaleevent.errors import CheckpointError, ConfigError, DataError
+from scaleevent.system.files import Json, read_json, write_bytes, write_json
 from scaleevent.training.tensors import load_tensors, save_tensors, under
 
 LAST = "last.json"
@@ -35,27 +37,35 @@ def save_state(
 
 
 def load_state(
-    folder: Path, model: nn.Module, optimizer: Optimizer, fingerprint: Json | None
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    fingerprint: Json | None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Restore the newest whole state; 0 steps where there is none.
+
+    Args:
+        folder: Of the run.
+        model: Gets the saved weights.
+        optimizer: Gets the saved moments.
+        fingerprint: What the state must agree with.
+        warn: Told of every state that had to be passed over, and why.
 
     Raises:
         ConfigError: The state is of a run with other settings, which are listed.
         CheckpointError: It is of a run on other data, or all states are damaged.
     """
     states = Path(folder) / "state"
-    if not (states / LAST).exists():
-        return 0
-    newest = read_json(states / LAST)["file"]
-    older = sorted((p.name for p in states.glob("step-*.safetensors")), reverse=True)
-    problem: CheckpointError | None = None
-    for name in [newest, *(name for name in older if name != newest)]:
+    damaged = []
+    for path in _newest_first(states, warn):
         try:
-            tensors, description = load_tensors(states / name, "state")
+            tensors, description = load_tensors(path, "state")
         except CheckpointError as error:
-            problem = problem or error
+            damaged.append(error)
+            warn(f"warning: {path} cannot be used, trying an older state: {error.what}")
             continue
-        _check_fingerprint(description.get("fingerprint") or {}, fingerprint or {}, states / name)
+        _check_fingerprint(description.get("fingerprint") or {}, fingerprint or {}, path)
         model.load_state_dict(under(tensors, "model/"))
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in under(tensors, "optimizer/").items():
@@ -63,9 +73,44 @@ def load_state(
             moments.setdefault(int(number), {})[part] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        _cut_log(Path(folder) / "log.jsonl", description["step"])
         return int(description["step"])
-    raise problem or CheckpointError("no saved state is left", where=states)
+    if damaged:
+        damaged[0].hint = "no saved state is whole; --overwrite starts anew"
+        raise damaged[0]
+    return 0
+
+
+def _newest_first(states: Path, warn: Callable[[str], None]) -> list[Path]:
+    """The saved states, with the one that `last.json` names even if it is lost."""
+    found = {path.name for path in states.glob("step-*.safetensors")}
+    if found or (states / LAST).exists():
+        try:
+            newest = read_json(states / LAST)["file"]
+            if not re.fullmatch(r"step-\d{8,}\.safetensors", newest):
+                raise ValueError(newest)
+            found.add(newest)
+        except (DataError, TypeError, KeyError, ValueError):
+            warn(
+                f"warning: {states / LAST} is damaged or missing, looking at the states themselves"
+            )
+    return [states / name for name in sorted(found, key=lambda name: (len(name), name))[::-1]]
+
+
+def mend_log(path: Path, step: int, warn: Callable[[str], None]) -> None:
+    """Drop log lines beyond a step, so that a resumed run logs each step once, and damaged ones."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    kept, damaged = [], 0
+    for line in filter(None, lines):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + b"\n")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            damaged += line is not lines[-1]  # a killed writer leaves an unfinished last line
+    if damaged:
+        warn(f"warning: {damaged} damaged lines of {path} are dropped")
+    if step and not kept:
+        warn(f"warning: {path} has lost its beginning: it goes on after step {step}")
+    write_bytes(path, b"".join(kept))
 
 
 def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
@@ -86,9 +131,3 @@ def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
         expected=", ".join(f"{key} {saved.get(key)}" for key in differing),
         hint="resume with the settings in config.yaml, or start anew with --overwrite",
     )
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop log lines beyond a step, so that a resumed run logs each step once."""
-    kept = [line for line in read_json_lines(path) if line["step"] <= step]
-    write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
