@@ -17,7 +17,7 @@ from scaleevent.datasets import custom, street
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.store import PairStore
 
-SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--dry-run", "--config",
+SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--take-over", "--dry-run", "--config",
           "--json", "--help"}  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from scaleevent.errors import DataError, InUseError
 from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import MARKER, Json, fingerprint, write_bytes
+from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import cache_folder
-from scaleevent.system.platform import first_of_launched
 from scaleevent.system.reports import say
 
 SCENES = 1250
@@ -44,7 +44,7 @@ def street_store(size: tuple[int, int], quiet: bool = False, settings: Json | No
         name=EMBEDDED, out=folder, size=(height, width), jobs=os.cpu_count() or 1, resume=True,
         **chosen,
     )  # fmt: skip
-    if first_of_launched():
+    if first_of_run():
         _render(cfg, quiet)
     return folder
 

@@ -17,7 +17,7 @@ from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
 from scaleevent.system.files import check_folder, claimed_folder
-from scaleevent.system.platform import first_of_launched
+from scaleevent.system.launchers import first_of_run
 
 LARGEST_SIDE = 65_536  # pixels
 
@@ -111,7 +111,7 @@ class OutputSettings(Settings):
     def check(self) -> None:
         """Also the folder, unless a process beside this one may have claimed it already."""
         super().check()
-        if self.out is not None and first_of_launched():
+        if self.out is not None and first_of_run():
             check_folder(self.out, self.KIND, **self._consent)
 
     def claimed(self) -> AbstractContextManager[None]:

@@ -13,7 +13,6 @@ from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from scaleevent.system.files import (
     write_json,
     writing,
 )
+from scaleevent.system.platform import remove_file
 from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 
@@ -75,14 +75,14 @@ def write_store(
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
-    with stop_requested() as stop, _run_file(out) as (run, progress):
+    with stop_requested() as stop, _run_file(out) as run:
         tasks: dict[Future[Json], ShardTask] = {}
         try:
             for index, source in enumerate(sources):
                 path = out / f"{index:05d}-{source.name}.h5"
                 task = ShardTask(source, path, settings, voxels, run)
                 tasks[executor.submit(task)] = task
-            _wait_for(tasks, progress, advance, stop)
+            _wait_for(tasks, run, advance, stop)
         except BaseException:
             run.end()
             wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
@@ -107,15 +107,16 @@ def write_store(
 
 def _wait_for(
     tasks: dict[Future[Json], ShardTask],
-    progress: TextIO,
+    run: RunFile,
     advance: Callable[[int], None],
     stop: Callable[[], bool],
 ) -> None:
     """Pass progress on until all tasks are done, one has failed or a stop is requested."""
-    pending = set(tasks)
+    pending, position = set(tasks), 0
     while pending:
         done, pending = wait(pending, POLL_SECONDS)
-        advance(sum(map(int, progress.read().split())))
+        count, position = run.told_since(position)
+        advance(count)
         for future in done:
             try:
                 future.result()
@@ -162,20 +163,30 @@ class RunFile:
         except FileNotFoundError:
             raise StoppedError("stopped together with its run", where=self.path.parent) from None
 
+    def told_since(self, position: int) -> tuple[int, int]:
+        """Images processed that were told from a position in the file on, and its end now.
+
+        The file is not kept open: some systems could not remove it then.
+        """
+        with self.path.open("rb") as file:
+            file.seek(position)
+            told = file.read()
+        whole = told[: told.rfind(b"\n") + 1]
+        return sum(map(int, whole.split())), position + len(whole)
+
     def end(self) -> None:
         """Have all tasks leave at their next pair."""
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)
 
 
 @contextmanager
-def _run_file(out: Path) -> Iterator[tuple[RunFile, TextIO]]:
-    """A new run in a folder, and its file to read."""
+def _run_file(out: Path) -> Iterator[RunFile]:
+    """A new run in a folder."""
     run = RunFile(temporary_path(out / "run"))
     with writing(run.path):
-        progress = run.path.open("x+")
+        run.path.touch(exist_ok=False)
     try:
-        with progress:
-            yield run, progress
+        yield run
     finally:
         run.end()
 

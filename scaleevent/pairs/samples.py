@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
-from multiprocessing import active_children, connection, forkserver
+from multiprocessing import active_children, connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from threading import current_thread, main_thread
@@ -25,7 +25,6 @@ from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
 from scaleevent.system.platform import loader_start
-from scaleevent.system.signals import held_stop_signals
 from scaleevent.system.workers import describe, end_with_parent, kill
 
 PRELOAD = (__name__, "scipy.linalg")  # the latter is imported by the first call of a numba kernel
@@ -235,14 +234,12 @@ def load_batches(
         EnvironmentProblem: A worker died, or a batch does not come.
     """
     workers = min(workers, len(batches))
-    start = loader_start() if workers else None
-    if start == "forkserver":
+    start = None
+    if workers:
         # the kernel ends the server with the thread that starts it: right for the main one only
         ending = [SERVER] if current_thread() is main_thread() else []
-        forkserver.set_forkserver_preload([*ending, *PRELOAD, type(samples).__module__])
-        with held_stop_signals():
-            forkserver.ensure_running()
-    if not workers:
+        start = loader_start([*ending, *PRELOAD, type(samples).__module__])
+    else:
         keep_freed_memory()
     loader = DataLoader(
         _ErrorsReturned(samples),

@@ -66,6 +66,14 @@ def speaks_for_all() -> bool:
         return True
 
 
+def first_of_run() -> bool:
+    """Whether this process is the one of its run that writes files."""
+    try:
+        return find_place().rank == 0
+    except EnvironmentProblem:
+        return True
+
+
 def _names() -> tuple[str, str, str] | None:
     """The variables that hold rank, number of ranks and local rank, if somebody started ranks."""
     if "RANK" not in os.environ and {"SLURM_STEP_ID", "SLURM_PROCID"} <= os.environ.keys():

@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 STOP_SIGNALS = tuple(
@@ -113,20 +114,17 @@ def _exists_on_windows(process: int) -> bool:
     return code.value == still_active
 
 
-def first_of_launched() -> bool:
-    """Whether this process is alone, or the one of a launcher's processes that writes files."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-
-
 @contextmanager
 def signals_held() -> Iterator[None]:
     """Hold back stop signals from this thread, and from processes started meanwhile for good.
 
-    On Windows there is nothing to hold back: ^C reaches every process of a console.
+    A terminal sends ^C to all processes of a run: only the main one answers it. On Windows nothing
+    can be held back.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # else it starts with the process and lifts the mask again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -134,10 +132,17 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def loader_start() -> str:
-    """How processes that load samples start: from a server that has imported torch, if there is."""
-    server = "forkserver"
-    return server if server in multiprocessing.get_all_start_methods() else "spawn"
+def loader_start(preload: Sequence[str]) -> str:
+    """How processes that load samples start: where it can be, from a server that is started here.
+
+    The server has imported the modules of `preload` once; elsewhere every process imports them.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    forkserver.set_forkserver_preload(list(preload))
+    with signals_held():
+        forkserver.ensure_running()
+    return "forkserver"
 
 
 def end_with_starter() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 
 from scaleevent.errors import StoppedError
-from scaleevent.system.platform import STOP_SIGNALS, signals_held
+from scaleevent.system.platform import STOP_SIGNALS
 
 Handler = Callable[[int, FrameType | None], None]
 _claimed: list[tuple[Path, str]] = []  # output folders of this process, and how to go on there
@@ -106,17 +105,6 @@ def on_stop(handler: Handler) -> Iterator[None]:
     finally:
         for number, handled in old.items():
             signal.signal(number, handled)
-
-
-@contextmanager
-def held_stop_signals() -> Iterator[None]:
-    """Hold back stop signals from this thread; processes started meanwhile never receive any.
-
-    A terminal sends ^C to all processes of a run: only the main one answers it.
-    """
-    resource_tracker.ensure_running()  # else it starts with the process and lifts the mask again
-    with signals_held():
-        yield
 
 
 def _handle_stop(handler: Handler | signal.Handlers) -> dict[int, Handler | int | None]:

@@ -17,8 +17,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
-from scaleevent.system.platform import end_with_starter
-from scaleevent.system.signals import held_stop_signals
+from scaleevent.system.platform import end_with_starter, signals_held
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,7 +95,7 @@ class ProcessExecutor(Executor):
             if not self._kill.still_active():
                 raise BrokenExecutor("shut down before the task began")
             try:
-                with held_stop_signals():
+                with signals_held():
                     process.start()
             except OSError as error:  # it died at once, or the system refuses another process
                 raise BrokenExecutor(f"a process that could not start: {error}") from None
