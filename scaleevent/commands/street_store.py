@@ -8,8 +8,10 @@ from pathlib import Path
 
 from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
+from scaleevent.errors import StoppedError
 from scaleevent.system.files import Json, fingerprint
 from scaleevent.system.locations import MANIFEST, cache_folder
+from scaleevent.system.signals import forget_claim
 
 SCENES = 1250
 SOURCES = ("street/*.py", "simulation/*.py", "pairs/store.py", "datasets/street.py")
@@ -34,5 +36,10 @@ def street_store(size: tuple[int, int], quiet: bool = False, settings: Json | No
     folder = cache_folder() / f"street-{height}x{width}-{digest}"
     if not (folder / MANIFEST).exists():
         chosen |= {"out": folder, "size": (height, width), "jobs": os.cpu_count() or 1}
-        prepare.run(PrepareConfig(name=EMBEDDED, resume=True, **chosen), quiet)
+        try:
+            prepare.run(PrepareConfig(name=EMBEDDED, resume=True, **chosen), quiet)
+        except StoppedError as stop:
+            stop.hint = "the same command goes on from there"
+            raise
+        forget_claim(folder)  # a cache, not an output of the command itself
     return folder
