@@ -113,9 +113,11 @@ class StoppedError(ScaleEventError):
     code, exit_code = "E750", 75
 
 
-_MEMORY = "free some memory, or use fewer --workers or --jobs, a smaller --batch or --size"
 _STARVED = {  # what the system or a library says: what it means, what helps
-    "out of memory|can.?t allocate memory|cannot allocate memory|failed to map segment": ("out of memory", _MEMORY),
+    "out of memory|can.?t allocate memory|cannot allocate memory|failed to map segment": (
+        "out of memory",
+        "free some memory, or use fewer --workers or --jobs, a smaller --batch or --size",
+    ),
     "can.?t start new thread|resource temporarily unavailable": (
         "too many processes or threads",
         "allow more: `ulimit -u`, or use fewer --workers or --jobs",
