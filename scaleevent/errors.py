@@ -125,9 +125,11 @@ class StoppedError(ScaleEventError):
     code, exit_code = "E750", 75
 
 
-_MEMORY = "free some memory, or use fewer --workers or --jobs, a smaller --batch or --size"
 _STARVED = {  # what the system or a library says: what it means, what helps
-    "out of memory|can.?t allocate memory|cannot allocate memory": ("out of memory", _MEMORY),
+    "out of memory|can.?t allocate memory|cannot allocate memory|failed to map segment": (
+        "out of memory",
+        "free some memory, or use fewer --workers or --jobs, a smaller --batch or --size",
+    ),
     "can.?t start new thread|resource temporarily unavailable": (
         "too many processes or threads",
         "allow more: `ulimit -u`, or use fewer --workers or --jobs",
@@ -136,14 +138,17 @@ _STARVED = {  # what the system or a library says: what it means, what helps
 }  # fmt: skip
 
 
-def starved(error: BaseException, where: object = None) -> EnvironmentProblem | None:
-    """What is told where memory, processes or open files ran out; None for other errors."""
-    text = str(error)
-    if isinstance(error, MemoryError):
-        text = f"out of memory: {text}".removesuffix(": ")
-    elif not isinstance(error, OSError | RuntimeError):
-        return None
-    for pattern, (what, hint) in _STARVED.items():
-        if re.search(pattern, text, re.I):
-            return EnvironmentProblem(what, where=where, found=text.splitlines()[0], hint=hint)
+def starved(error: BaseException | None, where: object = None) -> EnvironmentProblem | None:
+    """What is told where memory, processes or open files ran out; None for other errors.
+
+    Libraries tell it in their own words, or hide it behind a guess: so causes count too.
+    """
+    while error is not None:
+        text = f"out of memory: {error}" if isinstance(error, MemoryError) else str(error)
+        told = isinstance(error, MemoryError | OSError | RuntimeError | ImportError)
+        for pattern, (what, hint) in _STARVED.items() if told else ():
+            if re.search(pattern, text, re.I):
+                found = text.splitlines()[0].removesuffix(": ")
+                return EnvironmentProblem(what, where=where, found=found, hint=hint)
+        error = error.__cause__ or error.__context__
     return None

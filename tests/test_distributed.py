@@ -1,5 +1,7 @@
 """Which device a process computes on, decided before anything is computed."""
 
+import socket
+
 import pytest
 import torch
 
@@ -24,15 +26,19 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, two_gpus):
         choose_device("gpu")
 
 
-def test_a_gpu_that_is_not_here_is_refused(monkeypatch, two_gpus):
+def test_a_gpu_that_is_not_here_is_refused(monkeypatch, two_gpus, capsys):
     assert choose_device("cuda:1").index == 1
     with pytest.raises(EnvironmentProblem, match="no GPU of this number") as caught:
         choose_device("cuda:2")
     assert "GPU 2" in str(caught.value) and "0 to 1" in str(caught.value)
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("LOCAL_RANK", "7")
-    with pytest.raises(EnvironmentProblem, match="GPU 7"), ranks("cuda"):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "7"} | meet).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as left, ranks("cuda"):
         pass
+    assert left.value.code == 5 and "GPU 7" in capsys.readouterr().err
 
 
 def test_loader_processes_are_for_gpus(monkeypatch):

@@ -312,6 +312,26 @@ def test_a_stop_while_a_batch_does_not_come_saves_the_state(tmp_path):
     assert json.loads((tmp_path / "state/last.json").read_text())["step"] == 3
 
 
+@pytest.mark.slow
+def test_a_stop_of_several_ranks_is_one_message(place):
+    """^C in the launcher, where a terminal sends it: the state is saved, resuming goes on."""
+    line = small(place, "pretrain", "ranks").replace("--epochs 1", "--epochs 500")
+    command = [sys.executable, "-m", "scaleevent", *line.split(), *"--gpus 2 --device cpu".split()]
+    process = subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = place / "ranks/log.jsonl"
+    while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, error
+    assert error.count("error[") == 1 and "Traceback" not in error and "state saved" in error
+    step = int(error.partition("found: step ")[2].split()[0])
+    assert json.loads((place / "ranks/state/last.json").read_text())["step"] == step
+
+
 # Logs of resumed runs
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
-from scaleevent.errors import DataError, InUseError
+from scaleevent.errors import DataError, InUseError, StoppedError
 from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import MARKER, Json, fingerprint, write_bytes
 from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import cache_folder
 from scaleevent.system.reports import say
+from scaleevent.system.signals import forget_claim
 
 SCENES = 1250
 POLL_SECONDS = 0.5
@@ -45,7 +46,12 @@ def street_store(size: tuple[int, int], quiet: bool = False, settings: Json | No
         **chosen,
     )  # fmt: skip
     if first_of_run():
-        _render(cfg, quiet)
+        try:
+            _render(cfg, quiet)
+        except StoppedError as stop:
+            stop.hint = "the same command goes on from there"
+            raise
+        forget_claim(folder)  # a cache, not an output of the command itself
     return folder
 
 

@@ -179,7 +179,7 @@ def _end(error: Exception, store: dist.Store, place: Place) -> None:
         error = EnvironmentProblem(
             "another process of this run is gone, or cannot be reached",
             where=f"rank {place.rank} of {place.world}",
-            found=str(error).splitlines()[0],
+            found=str(error).splitlines()[0].partition(". This is")[0],  # gloo goes on at length
             hint="its launcher says which; the same command with --resume goes on",
         )
     try:

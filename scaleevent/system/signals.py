@@ -20,6 +20,11 @@ def note_claim(folder: Path, hint: str) -> None:
     _claimed.append((folder, hint))
 
 
+def forget_claim(folder: Path) -> None:
+    """That folder is finished, and a stop from now on leaves no part of an output there."""
+    _claimed[:] = [claim for claim in _claimed if claim[0] != folder]
+
+
 class StopSignal(BaseException):
     """A stop signal where no safe point is near: raised wherever the program is."""
 
