@@ -3,6 +3,7 @@
 import doctest
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import scaleevent.encoders.encoder
+from scaleevent.checkpoint import load_encoder, save_encoder
+from scaleevent.encoders.colours import Colours, colours_of_timm
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder, checked_spec
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
+from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
+from scaleevent.training.tensors import save_tensors
 
 GOLDEN = Path(__file__).parent / "data" / "dinov3_vit.safetensors"
 
@@ -133,10 +138,9 @@ def test_archs_are_the_published_sizes():
 def test_own_checkpoint_says_its_architecture(tmp_path):
     encoder = build_encoder("tiny").eval()
     path = tmp_path / "encoder.safetensors"
-    about = {"format": 1, "kind": "encoder", "arch": encoder.spec}
-    save_file(encoder.vit.state_dict(), path, {"scaleevent": json.dumps(about)})
+    save_encoder(path, encoder, {})
     again = build_encoder(weights=path).eval()
-    assert again.spec == encoder.spec == checked_spec(about["arch"])
+    assert again.spec == encoder.spec == checked_spec(dict(encoder.spec))
     x = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
         assert torch.equal(again.tokens(x), encoder.tokens(x))
@@ -152,8 +156,8 @@ def test_a_spec_from_a_file_is_only_numbers(spec, tmp_path):
         checked_spec(spec)
     path = tmp_path / "encoder.safetensors"
     weights = build_encoder("tiny").vit.state_dict()
-    save_file(weights, path, {"scaleevent": json.dumps({"arch": spec})})
-    with pytest.raises(CheckpointError, match="description of an encoder"):
+    save_tensors(path, weights, {"kind": "encoder", "arch": spec})
+    with pytest.raises(CheckpointError, match="description of an encoder|malformed description"):
         build_encoder(weights=path)
 
 
@@ -205,8 +209,9 @@ def test_weights_that_cannot_be_fetched_name_the_ways_out(name, monkeypatch, tmp
         (None, "vit_smal_patch16_dinov3", "vit_small_patch16_dinov3"),
         (None, "vit_small_patch16_dinov3.nowhere", "lvd1689m"),
         (None, "hf-hub:a/b/c", "not the name of a hub repository"),
-        (None, "nowhere/weights", "cannot read"),
-        (None, "nowhere.pth", "cannot read"),
+        (None, "nowhere/weights", "file not found"),
+        (None, "nowhere.pth", "file not found"),
+        (None, "nowhere.pt", "file not found"),
     ],
 )
 def test_names_that_mean_nothing(arch, weights, message):
@@ -232,3 +237,150 @@ def test_published_timm_weights_come_from_the_hub_cache(monkeypatch, tmp_path):
 def test_the_examples_of_the_docstrings():
     result = doctest.testmod(scaleevent.encoders.encoder)
     assert result.attempted and not result.failed
+
+
+# Colours: what a network was trained with
+
+
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
+SATELLITE = ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit_base_patch16_clip_224.openai", CLIP),
+        ("vit_base_patch16_clip_224", None),
+        ("vit_base_patch16_siglip_224", HALF),
+        ("vit_small_patch16_224", HALF),
+        ("vit_small_patch14_dinov2", IMAGENET),
+        ("vit_small_patch16_dinov3", IMAGENET),
+        ("vit_large_patch16_dinov3.sat493m", SATELLITE),
+        ("deit3_small_patch16_224", IMAGENET),
+    ],
+)
+def test_timm_knows_the_colours_of_its_weights(name, expected):
+    with torch.device("meta"):
+        config = timm.data.resolve_model_data_config(timm.create_model(name))
+    found = colours_of_timm(name)
+    assert (found.mean, found.std) == (config["mean"], config["std"])
+    assert expected is None or (found.mean, found.std) == expected
+    assert name in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("test_vit.r160_in1k", 1),
+        ("hf-hub:timm/test_vit3.r160_in1k", 1),
+        ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", 1),  # from an archive of arrays, at Google
+        ("deit_tiny_distilled_patch16_224", 2),
+        ("eva02_tiny_patch14_224", 1),
+        ("vit_xsmall_patch16_clip_224", 1),
+    ],
+)
+def test_any_plain_vit_of_timm_is_a_teacher(name, prefix, monkeypatch, tmp_path):
+    """Its own tokens, whatever its patch, prefix tokens and positions, and its own colours."""
+    bare = name.removeprefix("hf-hub:timm/")
+    torch.manual_seed(0)
+    original = timm.create_model(bare.partition(".")[0], dynamic_img_size=True).eval()
+    save_file(original.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(
+        "scaleevent.encoders.hub.hf_hub_download", lambda **_: str(tmp_path / "model.safetensors")
+    )
+    source = name if name.startswith("hf-hub:") else f"timm:{name}"
+    encoder = build_encoder(None, source, offline=True).eval()
+    size = (3 * encoder.patch, 5 * encoder.patch)
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = original.forward_features(x)[:, prefix:]
+        assert expected.shape == (2, 15, encoder.width)
+        assert torch.equal(encoder.tokens(x), expected)
+        (features,) = encoder.maps(x, [-1])
+        assert features.shape == (2, encoder.width, 3, 5)
+    cfg = timm.get_pretrained_cfg(bare)
+    assert (encoder.colours.mean, encoder.colours.std) == (cfg.mean, cfg.std)
+
+    encoder.input = InputSettings(*size, encoder.patch, mean=cfg.mean, std=cfg.std)
+    save_encoder(tmp_path / "encoder.safetensors", encoder, {})
+    for again in (
+        load_encoder(tmp_path / "encoder.safetensors"),
+        build_encoder(None, tmp_path / "encoder.safetensors").eval(),
+    ):
+        assert again.input == encoder.input
+        assert (again.colours.mean, again.colours.std) == (cfg.mean, cfg.std)
+        with torch.no_grad():
+            assert torch.equal(again.tokens(x), expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_tiny_r_s16_p8_224", "vitamin_small_224", "swin_tiny_patch4_window7_224", "resnet18",
+     "beit_base_patch16_224", "naflexvit_base_patch16_gap", "xcit_nano_12_p8_224",
+     "test_vit_relpos"],
+)  # fmt: skip
+def test_other_networks_are_refused_by_name(name):
+    with torch.device("meta"), pytest.raises(ConfigError, match=name) as caught:
+        Encoder({"name": name, "kwargs": {}})
+    assert "plain ViT" in str(caught.value) or "any input size" in str(caught.value)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_network_for_other_images_is_refused(channels):
+    with pytest.raises(ConfigError, match=f"{channels} channels"):
+        Encoder({"name": "test_vit", "kwargs": {"in_chans": channels}})
+
+
+def test_colours_beside_a_weight_file(golden, tmp_path):
+    """As Hugging Face and timm publish them; else by its name, else those of DINOv3."""
+
+    def colours(folder: str, name: str = "x.pth", **files: object) -> Colours:
+        (tmp_path / folder).mkdir()
+        torch.save(meta_state(golden), tmp_path / folder / name)
+        for kind, content in files.items():
+            (tmp_path / folder / f"{kind}.json").write_text(json.dumps(content))
+        return build_encoder(weights=tmp_path / folder / name).colours
+
+    clip = {"mean": CLIP[0], "std": CLIP[1]}
+    found = colours("hf", preprocessor_config={f"image_{key}": v for key, v in clip.items()})
+    assert (found.mean, found.std) == CLIP and "preprocessor_config.json" in str(found)
+    assert colours("timm", config={"pretrained_cfg": clip}).mean == CLIP[0]
+    assert colours("none") == Colours() and "DINOv3" in str(Colours())
+    assert colours("other", config=[1], preprocessor_config={"image_mean": None}) == Colours()
+    assert colours("sat", "dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth").mean == SATELLITE[0]
+    for number, wrong in enumerate([[0.5, 0.5], 0.5, [0.1, 0.2, "a"], [0.1, 0.2, 0.0], None]):
+        with pytest.raises(CheckpointError, match="mean and std"):
+            config = {"image_mean": CLIP[0], "image_std": wrong}
+            colours(f"wrong{number}", preprocessor_config=config)
+
+
+def test_an_own_checkpoint_without_recorded_colours_used_imagenets(tmp_path):
+    encoder = build_encoder("tiny")
+    encoder.input = InputSettings(32, 48, 8)
+    description = {"kind": "encoder", "arch": dict(encoder.spec)}
+    known = {"height": 32, "width": 48, "patch": 8, "bins": 3, "normaliser": "robust8"}
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, encoder.vit.state_dict(), description | {"input": known})
+    again = load_encoder(path)
+    assert again.input == replace(encoder.input, normaliser="robust8")
+    assert (again.colours.mean, again.colours.std) == IMAGENET
+
+
+def test_a_file_of_ours_of_another_architecture_or_kind(tmp_path):
+    path = tmp_path / "x.safetensors"
+    encoder = Encoder({"name": ARCHS["tiny"]["name"], "kwargs": ARCHS["tiny"]["kwargs"]})
+    save_encoder(path, encoder, {})
+    assert build_encoder("tiny", path).spec == encoder.spec
+    with pytest.raises(CheckpointError, match="not of this architecture"):
+        build_encoder("vits", path)
+    other = Encoder(
+        {"name": encoder.spec["name"], "kwargs": encoder.spec["kwargs"] | {"num_heads": 2}}
+    )
+    save_encoder(path, other, {})  # the same shapes, other features
+    with pytest.raises(CheckpointError, match="not of this architecture"):
+        build_encoder("tiny", path)
+    save_tensors(path, encoder.vit.state_dict(), {"kind": "task", "arch": dict(encoder.spec)})
+    with pytest.raises(CheckpointError, match="another kind"):
+        build_encoder("tiny", path)
