@@ -72,7 +72,7 @@ def test_any_type_and_shape_comes_back_and_lies_where_safetensors_wants_it(tmp_p
     }
     tensors["turned"] = torch.arange(6.0).reshape(2, 3).T
     path = tmp_path / "x.safetensors"
-    save_tensors(path, tensors, {"kind": "state"})
+    save_tensors(path, tensors, {"kind": "state", "step": 7})
     for found in (load_file(path), load_tensors(path, "state")[0]):
         assert found.keys() == tensors.keys()
         for name, value in tensors.items():
@@ -103,7 +103,7 @@ def test_non_finite_weights_are_never_written(tmp_path):
 
 def test_refusals(tmp_path):
     path = tmp_path / "x.safetensors"
-    save_tensors(path, TENSORS, {"kind": "state"})
+    save_tensors(path, TENSORS, {"kind": "state", "step": 7})
     content = path.read_bytes()
 
     def refused(data, message, kind="state"):
@@ -115,7 +115,7 @@ def test_refusals(tmp_path):
     refused(content[:-1], "whole")
     refused(b"", "whole")
     refused(content[:-1] + bytes([content[-1] ^ 1]), "changed")
-    save_tensors(path, TENSORS, {"kind": "state", "format": 99, "version": "9.1"})
+    save_tensors(path, TENSORS, {"kind": "state", "step": 7, "format": 99, "version": "9.1"})
     refused(path.read_bytes(), r"newer version(.|\n)*9\.1(.|\n)*0\.1\.0")
     newer = {"scaleevent": json.dumps({"format": 99, "version": "9.1", "shape": "unknown"})}
     save_file(TENSORS, path, newer)
@@ -245,7 +245,7 @@ def test_no_flipped_bit_is_loaded(kind, part, files, tmp_path, capsys):
 def test_no_bit_of_the_header_can_be_flipped(tmp_path):
     """Every one of them: none makes the file older, of another origin, or another kind of file."""
     path = tmp_path / "x.safetensors"
-    save_tensors(path, {"w": torch.ones(2)}, {"kind": "state", "x": "\u00e9"})
+    save_tensors(path, {"w": torch.ones(2)}, {"kind": "state", "step": 7, "x": "\u00e9"})
     content = path.read_bytes()
     assert read_description(path)["x"] == "\u00e9"
     for place in range(header_end(content)):
@@ -268,7 +268,9 @@ def test_no_bit_of_an_older_file_makes_it_one_of_another_origin(tmp_path):
 def test_a_damaged_brace_is_no_pickle(tmp_path):
     path = tmp_path / "x.safetensors"
     for padding in range(0, 1000, 8):
-        save_tensors(path, {"w": torch.ones(2)}, {"kind": "state", "padding": "x" * padding})
+        save_tensors(
+            path, {"w": torch.ones(2)}, {"kind": "state", "step": 7, "padding": "x" * padding}
+        )
         content = path.read_bytes()
         if content[0] == 0x80:
             break
@@ -406,20 +408,33 @@ def sealed(path: Path, encoder: Encoder, **changes: object) -> Path:
 WRONG = [0, -1, "x", [], [1], {}, {"a": 1}, True, 1.5, None, "\u0000", 10**30, float("nan")]
 
 
-@pytest.mark.parametrize("key", ["format", "version", "kind", "arch", "input", "data", "layout"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "format",
+        "version",
+        "kind",
+        "arch",
+        "input",
+        "data",
+        "layout",
+        "step",
+        "pretraining",
+        "benchmark",
+    ],
+)
 def test_every_key_is_checked_before_it_is_used(key, tmp_path):
     encoder = Encoder(SPEC)
     path = tmp_path / "x.safetensors"
     harmless = {
-        "version": ("x", "\u0000"), "input": (None, {}), "data": (None, {}, {"a": 1}),
-        "layout": WRONG,
+        "version": ("x", "\u0000"), "input": (None, {}), "data": ({}, {"a": 1}),
+        "layout": (None, "x", "\u0000"), "pretraining": ({}, {"a": 1}), "step": (0, -1, 10**30),
+        "benchmark": (None, "x", "\u0000"),
     }.get(key, ())  # fmt: skip
     for value in [..., *WRONG]:
         sealed(path, encoder, **{key: value})
-        if value is ... and key in ("format", "version"):
-            continue  # written anyway
         for load in (load_encoder, load_model, lambda path: build_encoder(weights=path)):
-            if value in harmless or (value is ... and key in ("input", "data", "layout")):
+            if value in harmless or (value is ... and key not in ("kind", "arch")):
                 load(path)
                 continue
             with pytest.raises(CheckpointError) as caught:

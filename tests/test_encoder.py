@@ -6,19 +6,30 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 import scaleevent.encoders.encoder
-from scaleevent.checkpoint import load_encoder, save_encoder
+from scaleevent.checkpoint import load_encoder, load_task, save_encoder
+from scaleevent.config.pretrain import PretrainConfig
+from scaleevent.config.settings import load_config
 from scaleevent.encoders.colours import Colours, colours_of_timm
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder, checked_spec
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
-from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSettings
+from scaleevent.grids.geometry import Fit
+from scaleevent.grids.inputs import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    InputSettings,
+    image_input,
+    voxel_input,
+)
 from scaleevent.training.tensors import save_tensors
+from tests.test_end_to_end import call
 
 GOLDEN = Path(__file__).parent / "data" / "dinov3_vit.safetensors"
 
@@ -384,3 +395,85 @@ def test_a_file_of_ours_of_another_architecture_or_kind(tmp_path):
     save_tensors(path, encoder.vit.state_dict(), {"kind": "task", "arch": dict(encoder.spec)})
     with pytest.raises(CheckpointError, match="another kind"):
         build_encoder("tiny", path)
+
+
+@pytest.mark.slow
+def test_a_teacher_sees_its_own_colours_from_pretraining_to_probing(monkeypatch, tmp_path, capfd):
+    original = timm.create_model("test_vit")  # patches of 16, colours of mean and deviation 0.5
+    save_file(original.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(
+        "scaleevent.encoders.hub.hf_hub_download", lambda **_: str(tmp_path / "model.safetensors")
+    )
+    seen = []
+    monkeypatch.setattr(
+        "scaleevent.pairs.sample_inputs.image_input",
+        lambda pixels, fit, mean, std: (
+            seen.append((mean, std)) or image_input(pixels, fit, mean, std)
+        ),
+    )
+    pairs, encoder = tmp_path / "pairs", tmp_path / "run" / "encoder.safetensors"
+    call(f"prepare street -o {pairs} --scenes 12 --size 48x64")
+    short = "--size 48x64 --epochs 1 --draws 8 --batch 4 --workers 0 --validation 0.3 --no-probe"
+    call(f"pretrain {pairs} --teacher timm:test_vit {short} -o {tmp_path / 'run'}")
+    assert "teacher's colours: mean 0.5, 0.5, 0.5, std 0.5, 0.5, 0.5" in capfd.readouterr().err
+    assert set(seen) == {HALF}
+    assert load_encoder(encoder).input == InputSettings(48, 64, 16, mean=HALF[0], std=HALF[1])
+    call(f"info {encoder} --json")
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["input"]["mean"] == facts["teacher"]["mean"] == [0.5, 0.5, 0.5]
+
+    call(f"pretrain {pairs} --teacher {encoder} {short} --teacher-mean 0.4,0.5,0.6"
+         f" --teacher-std 0.2,0.3,0.25 -o {tmp_path / 'told'}")  # fmt: skip
+    assert set(seen) == {HALF, ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))}
+    told = load_encoder(tmp_path / "told" / "encoder.safetensors").input
+    assert told.mean == (0.4, 0.5, 0.6) and told.std == (0.2, 0.3, 0.25)
+
+    voxels = []
+    monkeypatch.setattr(
+        "scaleevent.grids.inputs.voxel_input",
+        lambda *given: voxels.append(given[3:]) or voxel_input(*given),
+    )
+    for source in (encoder, "timm:test_vit"):
+        options = "--size 48x64 --epochs 1 --batch 2 --pictures 0 --workers 0 --transductive"
+        out = f"-o {tmp_path / 'probe'} --overwrite"
+        call(f"probe street-depth {source} --data {pairs} {options} {out}")
+        assert "encoder's channels: mean 0.5, 0.5, 0.5" in capfd.readouterr().err
+        assert set(voxels) == {HALF}
+    task = tmp_path / "probe" / "task.safetensors"
+    assert load_task(task)[0].encoder.input.mean == HALF[0]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"teacher_mean": "0.5,0.5"}, {"teacher_mean": "123.7,116.3,103.5"},
+        {"teacher_std": "0,1,1"}, {"teacher_mean": "a,b,c"}, {"teacher_std": "nan,1,1"},
+        {"teacher_mean": [0.1, -0.2, 0.3]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_colours_that_cannot_be_are_refused(flags):
+    with pytest.raises(ConfigError, match=next(iter(flags))):
+        load_config(PretrainConfig, flags)
+
+
+def test_colours_are_three_numbers():
+    found = load_config(
+        PretrainConfig, {"teacher_mean": "0.48, 0.46,0.41", "teacher_std": (1, 1, 1)}
+    )
+    assert found.teacher_mean == (0.48, 0.46, 0.41) and found.teacher_std == (1, 1, 1)
+
+
+def test_images_and_voxels_are_standardised_as_asked():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    fit, (mean, std) = Fit(6, 8, 6, 8), CLIP
+    centre, spread = (np.array(values)[:, None, None] for values in (mean, std))
+    expected = (image.transpose(2, 0, 1) / 255 - centre) / spread
+    np.testing.assert_allclose(image_input(image, fit, mean, std), expected, atol=1e-6)
+    voxel = rng.normal(size=(3, 6, 8)).astype(np.float32)
+    scaled = (voxel - voxel.min()) / (voxel.max() - voxel.min())
+    settings = InputSettings(6, 8, 2, mean=mean, std=std)
+    np.testing.assert_allclose(
+        settings.prepare(voxel.copy(), fit), (scaled - centre) / spread, atol=1e-5
+    )

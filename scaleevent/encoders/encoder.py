@@ -387,8 +387,12 @@ def _check_architecture(spec: Spec, arch: str | None, where: str) -> None:
     """Refuse a file of ours that is of another architecture than the one asked for."""
     if arch is None:
         return
-    found = {name: value for name, value in spec["kwargs"].items() if name != "qkv_bias"}
-    if (spec["name"], found) != (ARCHS[arch]["name"], ARCHS[arch]["kwargs"]):
+    free = ("qkv_bias", "init_values")  # the weights tell both
+    found, asked = (
+        {name: value for name, value in one["kwargs"].items() if name not in free}
+        for one in (spec, ARCHS[arch])
+    )
+    if (spec["name"], found) != (ARCHS[arch]["name"], asked):
         raise CheckpointError(
             "these weights are not of this architecture", where=where, found=spec, expected=arch
         )

@@ -45,7 +45,7 @@ def fetch_weights(repository: str, offline: bool, beside: tuple[str, ...] = ()) 
     file: Any = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
     try:
         found = Path(hf_hub_download(**file, local_files_only=True))
-        _fetch_beside(file, beside, local=offline or not _hub_answers())
+        _fetch_beside(file, beside, offline)
         return found
     except HFValidationError as problem:
         raise ConfigError("not the name of a hub repository", found=repository) from problem
@@ -58,7 +58,7 @@ def fetch_weights(repository: str, offline: bool, beside: tuple[str, ...] = ()) 
     else:
         try:
             found = Path(hf_hub_download(**file))
-            _fetch_beside(file, beside, local=False)
+            _fetch_beside(file, beside, offline)
             return found
         except (HfHubHTTPError, OSError) as problem:
             reason = str(problem).strip().splitlines()[0]
@@ -72,10 +72,16 @@ def fetch_weights(repository: str, offline: bool, beside: tuple[str, ...] = ()) 
     )
 
 
-def _fetch_beside(file: Any, names: tuple[str, ...], local: bool) -> None:
+def _fetch_beside(file: Any, names: tuple[str, ...], offline: bool) -> None:
+    """Have small files beside a weight file: those on this machine, or else those of the hub."""
     for name in names:
-        with suppress(HfHubHTTPError, LocalEntryNotFoundError):
-            hf_hub_download(**file | {"filename": name, "local_files_only": local})
+        with suppress(LocalEntryNotFoundError):
+            hf_hub_download(**file | {"filename": name}, local_files_only=True)
+            return
+    if names and not (offline or constants.HF_HUB_OFFLINE) and _hub_answers():
+        for name in names:
+            with suppress(HfHubHTTPError, OSError):
+                hf_hub_download(**file | {"filename": name})
 
 
 def _hub_answers() -> bool:

@@ -45,9 +45,10 @@ _DTYPES = {
     "F8_E5M2": (8, "float8_e5m2"), "F8_E5M2FNUZ": (8, "float8_e5m2fnuz"),
     "F8_E8M0": (8, "float8_e8m0fnu"), "F6_E2M3": (6, ""), "F6_E3M2": (6, ""), "F4": (4, ""),
 }  # fmt: skip
-_OBJECTS = (  # keys of a description that are JSON objects, where they are there
-    "arch", "input", "decoder", "config", "data", "pretraining", "teacher", "fingerprint", "export",
-)  # fmt: skip
+# what keys of a description hold, where they are there
+_OBJECTS = ("arch", "decoder", "config", "data", "pretraining", "export")
+_OBJECTS_OR_NOTHING = ("input", "teacher", "fingerprint")
+_TEXTS_OR_NOTHING = ("task", "benchmark", "protocol", "layout")
 _HINTS = {
     ("encoder", "task"): "an encoder gets a task by `scaleevent probe` or `scaleevent finetune`",
     ("task", "encoder"): "`scaleevent export --format safetensors` takes the encoder out of it",
@@ -346,8 +347,16 @@ def _described(text: str | None, path: Path) -> Json:
         if not isinstance(description.get(key), str):
             raise malformed(key, "text")
     for key in _OBJECTS:
+        if not isinstance(description.get(key, {}), dict):
+            raise malformed(key, "an object")
+    for key in _OBJECTS_OR_NOTHING:
         if not isinstance(description.get(key), dict | None):
             raise malformed(key, "an object")
+    for key in _TEXTS_OR_NOTHING:
+        if not isinstance(description.get(key), str | None):
+            raise malformed(key, "text")
+    if type(description.get("step", None if description["kind"] == "state" else 0)) is not int:
+        raise malformed("step", "a whole number")
     for key in ("data", "pretraining"):
         seen = (description.get(key) or {}).get("recordings", [])
         if not isinstance(seen, list) or not all(isinstance(name, str) for name in seen):
