@@ -15,7 +15,6 @@ the same file on one machine.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -24,12 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.street.scene import render_scene
-from scaleevent.system.files import write_bytes
+from scaleevent.training.tensors import save_tensors
 
 SEED = 1000  # family of scenes, and of everything drawn in training
 FOCAL, HORIZON = 0.86, 0.46  # camera of `street`: image widths and heights
@@ -210,9 +208,8 @@ def main() -> None:
     encoder, last = train(images, shapes, args.epochs)
 
     about = {
-        "format": 1,
         "kind": "encoder",
-        "arch": encoder.spec,
+        "arch": dict(encoder.spec),
         "training": {
             "data": f"street images, seed {SEED}, scenes 0 to {args.scenes - 1}",
             "size": [height, width],
@@ -225,7 +222,7 @@ def main() -> None:
         },
     }
     state = {name: value.half() for name, value in encoder.vit.state_dict().items()}
-    write_bytes(args.out, save(state, {"scaleevent": json.dumps(about)}))
+    save_tensors(args.out, state, about)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
 

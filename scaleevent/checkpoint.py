@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors with a JSON description and a content hash inside the file.
+"""Checkpoints: safetensors with a JSON description and a hash over the whole file inside it.
 
 `encoder` files hold bare timm names, so ``timm.create_model(name, checkpoint_path=FILE)`` loads
 them without ScaleEvent. In `task` files the names of the encoder start with ``encoder.`` and those
@@ -9,26 +9,25 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from scaleevent.config.catalog import DECODERS
 from scaleevent.decoders import decoder_name
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.encoders.encoder import Encoder, checked_spec
+from scaleevent.encoders.encoder import Encoder, described_encoder
 from scaleevent.errors import CheckpointError
-from scaleevent.grids.inputs import InputSettings
-from scaleevent.training.tensors import floats, load_tensors, read_description, save_tensors, under
+from scaleevent.system.files import Json
+from scaleevent.training.tensors import floats, load_tensors, save_tensors, under
 
 
-def save_encoder(path: Path, encoder: Encoder, description: dict[str, Any]) -> None:
+def save_encoder(path: Path, encoder: Encoder, description: Json) -> None:
     """Write an encoder with bare timm names, together with its input settings."""
     own = {"kind": "encoder"} | _described(encoder)
     save_tensors(path, encoder.vit.state_dict(), own | description)
 
 
-def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None:
+def save_task(path: Path, decoder: Decoder, description: Json) -> None:
     """Write a task model with everything that is needed to rebuild it."""
     encoder = decoder.encoder
     own = {
@@ -42,25 +41,14 @@ def save_task(path: Path, decoder: Decoder, description: dict[str, Any]) -> None
     save_tensors(path, tensors, own | description)
 
 
-def load_task(path: Path | str) -> tuple[Decoder, dict[str, Any]]:
+def load_task(path: Path | str) -> tuple[Decoder, Json]:
     """Load a task checkpoint: the model in evaluation mode, and its description.
 
     Raises:
         CheckpointError: See `load_tensors`; or keys that do not fit.
     """
     tensors, description = load_tensors(Path(path), "task")
-    encoder = _encoder(under(tensors, "encoder."), description, path)
-    part = DECODERS.get(description["decoder"]["name"])
-    if part is None:
-        raise CheckpointError(
-            "a decoder that this version does not have",
-            where=path,
-            found=description["decoder"]["name"],
-            expected=", ".join(DECODERS),
-        )
-    decoder: Decoder = part.load()(encoder, **description["decoder"]["settings"])
-    decoder.load_own(floats(under(tensors, "decoder.")), path)
-    return decoder.eval(), description
+    return _task(tensors, description, path), description
 
 
 def load_encoder(path: Path | str) -> Encoder:
@@ -70,12 +58,12 @@ def load_encoder(path: Path | str) -> Encoder:
         CheckpointError: See `load_tensors`; or keys that do not fit.
     """
     tensors, description = load_tensors(Path(path), "encoder")
-    return _encoder(tensors, description, path).eval()
+    return described_encoder(tensors, description, path).eval()
 
 
 def load_model(
     path: Path | str, size: tuple[int, int] | None = None
-) -> tuple[Encoder | Decoder, dict[str, Any]]:
+) -> tuple[Encoder | Decoder, Json]:
     """Load an encoder or task checkpoint, whichever it is, and its description.
 
     Args:
@@ -85,23 +73,49 @@ def load_model(
     Raises:
         CheckpointError: As `load_encoder` and `load_task`.
     """
-    description = read_description(Path(path)) or {}
-    is_task = description.get("kind") == "task"
-    model = load_task(path)[0] if is_task else load_encoder(path)
+    tensors, description = load_tensors(Path(path), "encoder", "task")
+    if description["kind"] == "task":
+        model: Encoder | Decoder = _task(tensors, description, path)
+    else:
+        model = described_encoder(tensors, description, path).eval()
     encoder = model if isinstance(model, Encoder) else model.encoder
     if size is not None and encoder.input is not None:
         encoder.input = replace(encoder.input, height=size[0], width=size[1])
     return model, description
 
 
-def _described(encoder: Encoder) -> dict[str, Any]:
+def _described(encoder: Encoder) -> Json:
     settings = asdict(encoder.input) if encoder.input else None
     return {"arch": dict(encoder.spec), "input": settings}
 
 
-def _encoder(tensors: dict[str, Tensor], description: dict[str, Any], path: Path | str) -> Encoder:
-    encoder = Encoder(checked_spec(description["arch"]))
-    encoder.load(floats(tensors), path)
-    settings = description.get("input")
-    encoder.input = InputSettings(**settings) if settings else None
-    return encoder
+def _task(tensors: dict[str, Tensor], description: Json, path: Path | str) -> Decoder:
+    """The task model of a file, in evaluation mode."""
+    match description.get("decoder"):
+        case {"name": str(name), "settings": dict(settings)} if all(
+            isinstance(key, str) for key in settings
+        ):
+            pass
+        case found:
+            raise CheckpointError(
+                "the description is not that of a task model", where=f"{path}, decoder",
+                found=str(found)[:200], expected='{"name": ..., "settings": {...}}',
+            )  # fmt: skip
+    if name not in DECODERS:
+        raise CheckpointError(
+            "a decoder that this version does not have",
+            where=path,
+            found=name,
+            expected=", ".join(DECODERS),
+        )
+    encoder = described_encoder(under(tensors, "encoder."), description, path)
+    try:
+        decoder: Decoder = DECODERS[name].load()(encoder, **settings)
+    except Exception as problem:  # any value of a setting may fail anywhere
+        raise CheckpointError(
+            "the decoder cannot be built from its description",
+            where=f"{path}, decoder",
+            found=f"{settings}: {getattr(problem, 'what', problem)}"[:400],
+        ) from problem
+    decoder.load_own(floats(under(tensors, "decoder.")), path)
+    return decoder.eval()

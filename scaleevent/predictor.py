@@ -18,7 +18,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording
-from scaleevent.grids.inputs import InputSettings, voxel_input
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window, WindowRule, choose_window
 
@@ -29,7 +29,7 @@ def network_input(events: Events, window: Window, settings: InputSettings) -> Te
     """The (3, H, W) float32 network input made from the events of one window."""
     voxel = voxelize(events, window, settings.bins)
     fit = settings.fit(events.height, events.width)
-    return torch.from_numpy(voxel_input(voxel, fit, settings.normaliser))
+    return torch.from_numpy(settings.prepare(voxel, fit))
 
 
 class Predictor:
@@ -110,7 +110,8 @@ class Predictor:
             f"sensor's pixels; centred crop to the shape of {height} x {width} (rows x columns; no "
             f"crop if the aspect ratios differ by at most {settings.stretch:.0%}) and bilinear "
             f"resize to it; normaliser `{settings.normaliser}` over the whole tensor; then "
-            "(x - mean) / std with one mean and std per bin"
+            f"(x - mean) / std with mean {_triple(settings.mean)} and std {_triple(settings.std)} "
+            "for the three bins"
         )
 
     @torch.no_grad()
@@ -166,6 +167,10 @@ class Predictor:
         device = next(self.model.parameters()).device
         size = self.settings.fit(stream.height, stream.width).crop[2:]
         return [each[None].to(device) for each in inputs], size
+
+
+def _triple(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def input_names(model: Encoder | Decoder) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scaleevent.decoders.dpt import DPT
 from scaleevent.encoders.encoder import ARCHS, Encoder
-from scaleevent.encoders.weights import read_tensors
+from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.training.terms import total
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from scaleevent.decoders.eomt import EoMT
 from scaleevent.decoders.eomt_weights import published_encoder, sort_published
 from scaleevent.encoders.encoder import Encoder, build_encoder
-from scaleevent.encoders.weights import convert_weights, read_tensors
+from scaleevent.encoders.tensor_files import read_tensors
+from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError
 
 

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,8 +177,8 @@ def test_every_single_lost_key_is_an_error(convert, timm_state):
         cut = complete | {name: complete[name].flatten()[:-1]}
         with pytest.raises(CheckpointError):
             convert_weights(cut)
-    with pytest.raises(CheckpointError, match=r"1 unexpected: head\.weight"):
-        convert_weights(complete | {"head.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"1 unexpected: blocks\.0\.extra"):
+        convert_weights(complete | {"blocks.0.extra": torch.zeros(1)})
 
 
 def test_missing_keys_are_named(timm_state, tmp_path):
@@ -194,7 +196,7 @@ def test_a_truncated_file_is_an_error(kind, share, timm_state, tmp_path):
     path = write(kind, timm_state, tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CheckpointError, match="not a readable weight file"):
+    with pytest.raises(CheckpointError, match="not a (readable weight|whole safetensors) file"):
         read_weights(path)
 
 
@@ -223,13 +225,13 @@ def test_other_contents_are_refused(timm_state, tmp_path):
     with pytest.raises(CheckpointError, match="no state dict"):
         read_weights(path)
     path.write_text("hello, this is not a weight file")
-    with pytest.raises(CheckpointError, match="not a readable"):
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         read_weights(path)
     meta = to_meta(timm_state)
     with pytest.raises(CheckpointError, match="SwiGLU.*\n.*w1"):
         convert_weights(meta | {"blocks.0.mlp.w1.weight": torch.zeros(1)})
     two = {f"{who}.{n}": t for who in ("encoder", "backbone") for n, t in meta.items()}
-    with pytest.raises(CheckpointError, match="one vision transformer"):
+    with pytest.raises(CheckpointError, match="several vision transformers.*\n.*backbone, encoder"):
         convert_weights(two)
     with pytest.raises(CheckpointError, match="not finite.*\n.*norm.bias"):
         convert_weights(meta | {"norm.bias": torch.full((WIDTH,), torch.nan)})
@@ -258,3 +260,129 @@ def test_safetensors_that_begin_like_an_archive(start, timm_state, tmp_path):
     path.write_bytes(length.to_bytes(8, "little") + content[8:end].ljust(length) + content[end:])
     assert path.read_bytes().startswith(start)
     assert read_weights(path).state.keys() == timm_state.keys()
+
+
+# What training scripts save
+
+
+HEADS = {
+    "dino_head.mlp.0.weight": torch.zeros(2, 2),
+    "dino_head.last_layer.weight_g": torch.ones(2),
+    "ibot_head.mlp.0.weight": torch.zeros(2, 2),
+}
+
+
+def behind(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def changed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor + 1 for name, tensor in state.items()}
+
+
+RUNS = {  # what a file holds, and a part of every remark on it
+    "teacher": (lambda m: {"teacher": behind("backbone.", m) | HEADS, "iteration": 7},
+                ["left out beside the encoder: teacher.dino_head (2), teacher.ibot_head"]),
+    "student": (lambda m: {"student": behind("backbone.", m) | HEADS}, ["student.dino_head (2)"]),
+    "teacher and student": (
+        lambda m: {"student": behind("backbone.", changed(m)), "teacher": behind("backbone.", m),
+                   "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}},
+        ["encoder taken: teacher.backbone; the file holds student.backbone too",
+         "optimizer.state"]),
+    "teacher of DINOv3": (
+        lambda m: behind("student.backbone.", changed(m)) | behind("teacher.backbone.", m)
+        | behind("model_ema.backbone.", m) | behind("gram_teacher.backbone.", changed(m)),
+        ["encoder taken: teacher.backbone", "gram_teacher.backbone ("]),
+    "moving average": (lambda m: {"model": changed(m), "model_ema": m},
+                       ["encoder taken: model_ema; the file holds model too", "model."]),
+    "lightly": (
+        lambda m: {"state_dict": behind("student_embedding_model.wrapped_model.", changed(m))
+                   | behind("teacher_embedding_model.wrapped_model.", m)},
+        ["encoder taken: state_dict.teacher_embedding_model.wrapped_model", "left out"]),
+    "pretrained": (lambda m: behind("pretrained.", m), []),
+    "lightning": (lambda m: {"state_dict": behind("net.vit.", m) | {"net.fc": torch.ones(2)},
+                             "epoch": 3, "hyper_parameters": {"lr": 0.1}}, ["left out"]),
+    "compiled": (lambda m: {f"_orig_mod.{n}".replace("s.1.", "s.1._orig_mod."): t
+                            for n, t in m.items()}, []),
+    "classifier": (lambda m: m | {"head.weight": torch.zeros(3, 3), "head.bias": torch.zeros(3)},
+                   ["left out beside the encoder: head.weight, head.bias"]),
+    "heads beside a bare encoder": (lambda m: m | HEADS, ["dino_head.mlp, dino_head.last_layer"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("convert", [dict, to_meta, lambda state: to_huggingface(state, "layer.")])
+@pytest.mark.parametrize("run", RUNS)
+def test_the_encoder_of_a_training_run_is_found(run, convert, timm_state, tmp_path):
+    make, expected = RUNS[run]
+    torch.save(make(convert(timm_state)), tmp_path / "run.pth")
+    found = read_weights(tmp_path / "run.pth")
+    assert found.state.keys() == timm_state.keys()
+    assert all(torch.equal(found.state[name], timm_state[name]) for name in timm_state)
+    assert len(found.remarks) == len(expected)
+    for remark, part in zip(found.remarks, expected, strict=True):
+        assert part in remark
+    assert build_encoder("tiny", tmp_path / "run.pth").remarks == found.remarks
+
+
+@pytest.mark.parametrize("lost", ["norm.weight", "blocks.1.attn.proj.bias"])
+def test_heads_are_left_out_of_a_complete_encoder_only(lost, timm_state):
+    state = {n: t for n, t in timm_state.items() if n != lost} | {"head.weight": torch.ones(2)}
+    with pytest.raises(CheckpointError, match=f"1 missing: {lost}; 1 unexpected: head.weight"):
+        convert_weights(state)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("left.", "right."), ("a.teacher.", "b.teacher."), ("", "copy."), ("gram_teacher.", "x.")],
+)
+def test_of_several_encoders_none_is_guessed(names, timm_state):
+    meta = to_meta(timm_state)
+    with pytest.raises(CheckpointError, match="several vision transformers") as caught:
+        convert_weights({k: v for name in names for k, v in behind(name, meta).items()})
+    for name in names:
+        assert (name.rstrip(".") or "(no prefix)") in str(caught.value)
+
+
+def test_no_message_shows_a_regular_expression(timm_state):
+    meta = to_meta(timm_state)
+    wrong = [{"conv1.weight": torch.ones(2)}, {f"x.{n}": t for n, t in list(meta.items())[3:]},
+             behind("a.", meta) | behind("b.", meta), {"my_patch_embed.proj.weight": torch.ones(2)},
+             {n.replace("ls", "scale"): t for n, t in meta.items()}]  # fmt: skip
+    for tensors in wrong:
+        with pytest.raises(CheckpointError) as caught:
+            convert_weights(tensors)
+        assert not set("*\\^$|") & set(str(caught.value))
+
+
+def test_a_checkpoint_in_parts_is_named(tmp_path):
+    folder = tmp_path / "8000"
+    folder.mkdir()
+    for name in (".metadata", "__0_0.distcp", "__1_0.distcp"):
+        (folder / name).write_bytes(b"x")
+    for path in (folder, folder / "__0_0.distcp", folder / ".metadata"):
+        with pytest.raises(CheckpointError, match=r"dcp_to_torch \S+8000 FILE\.pth"):
+            build_encoder(weights=path)
+
+
+@pytest.mark.slow
+def test_the_command_that_joins_the_parts(timm_state, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    teacher = behind("backbone.", to_meta(timm_state)) | HEADS
+    dcp.save({"teacher": teacher}, checkpoint_id=tmp_path / "8000", no_dist=True)
+    with pytest.raises(CheckpointError) as caught:
+        build_encoder(weights=tmp_path / "8000")
+    command = caught.value.hint.partition("python ")[2].replace("FILE.pth", str(tmp_path / "x.pth"))
+    subprocess.run([sys.executable, *command.split()], check=True)
+    state = read_weights(tmp_path / "x.pth").state
+    assert all(torch.equal(state[name], timm_state[name]) for name in timm_state)
+
+
+def test_grey_patches_are_refused_by_name(timm_state, tmp_path):
+    name = "patch_embed.proj.weight"
+    for channels in (1, 4):
+        state = to_meta(timm_state) | {name: torch.ones(WIDTH, channels, PATCH, PATCH)}
+        torch.save(state, tmp_path / "grey.pth")
+        for arch in (None, "tiny"):
+            with pytest.raises(CheckpointError, match=f"patch embedding(.|\n)*{channels} channels"):
+                build_encoder(arch, tmp_path / "grey.pth")

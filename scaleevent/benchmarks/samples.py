@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.grids.geometry import Fit
-from scaleevent.grids.inputs import InputSettings, voxel_input
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import Shard
@@ -79,8 +79,7 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
             events, window = self._after(shard, row)
             found["after"] = voxelize(events, window, self.settings.bins)
         fit = self.settings.fit(*shard.sensor(row))
-        made = {n: voxel_input(v, fit, self.settings.normaliser) for n, v in found.items()}
-        return {name: torch.from_numpy(values) for name, values in made.items()}
+        return {n: torch.from_numpy(self.settings.prepare(v, fit)) for n, v in found.items()}
 
     def eval_sample(self, index: int, at_input_size: bool = False) -> EvalSample:
         """Everything about a pair that an evaluation needs except the network's input.

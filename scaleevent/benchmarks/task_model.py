@@ -15,9 +15,9 @@ from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.decoders import build_decoder
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
-from scaleevent.encoders.weights import read_tensors
+from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.training.tensors import check_kind, read_description
+from scaleevent.system.sealed import read_description
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,13 @@ class Start:
     pretraining: dict[str, Any]
 
     def describe(self) -> list[str]:
-        """Lines on the decoder's weights: loaded, fresh and unused tensors."""
+        """Lines on the weights: the encoder's, and the decoder's loaded, fresh and unused ones."""
+        encoder = self.decoder.encoder
+        lines = [*encoder.remarks, f"encoder's channels: {encoder.colours}"]
         if self.loaded is None:
-            return ["decoder starts fresh (--decoder-weights takes published ones)"]
-        lines = [f"decoder weights: {self.loaded.layout}, {len(self.loaded.loaded)} tensors taken"]
+            return [*lines, "decoder starts fresh (--decoder-weights takes published ones)"]
+        taken = len(self.loaded.loaded)
+        lines.append(f"decoder weights: {self.loaded.layout}, {taken} tensors taken")
         for title, names in (("fresh", self.loaded.fresh), ("unused", self.loaded.unused)):
             if names:
                 shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -57,7 +60,10 @@ def task_model(cfg: FinetuneConfig) -> Start:
     known = pretraining.get("input") or {}
     normaliser = cfg.normaliser or known.get("normaliser", "minmax")
     bins = known.get("bins", 3)
-    settings = InputSettings(*size, encoder.patch, bins, normaliser, WHOLE)
+    colours = encoder.colours
+    settings = InputSettings(
+        *size, encoder.patch, bins, normaliser, WHOLE, colours.mean, colours.std
+    )
     encoder.input = settings
     torch.manual_seed(cfg.seed)
     decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)
@@ -74,7 +80,5 @@ def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
         arch = cfg.arch or ("tiny" if small else DEFAULT_ARCHITECTURE)
         return Encoder(ARCHS[arch]), {}
     path = Path(cfg.checkpoint)
-    description = read_description(path)
-    if description is not None:
-        check_kind(description, "encoder", path)
+    description = read_description(path, "encoder") if path.exists() else None
     return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description or {}

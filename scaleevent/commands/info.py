@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from scaleevent.commands.info_weights import weight_facts
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
-from scaleevent.errors import CheckpointError, DataError
+from scaleevent.errors import DataError
 from scaleevent.formats import open_recording, recording_facts
 from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.store import PairStore, verify_shards
@@ -19,10 +16,6 @@ from scaleevent.pictures import draw_recording, save_picture
 from scaleevent.system.reports import Report
 
 SEGMENTS = 20  # listed one by one
-FACTS = (  # keys of a checkpoint's description that are shown
-    "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "token_scale",
-    "metrics", "sha256",
-)  # fmt: skip
 
 
 def run(cfg: InfoConfig, quiet: bool = False) -> Report:
@@ -38,7 +31,8 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if path.is_dir() or path.name == MANIFEST:
         return _store(path if path.is_dir() else path.parent, cfg.verify)
     if path.suffix == ".safetensors":
-        return _weights(path)
+        facts, remarks = weight_facts(path)
+        return Report("info", str(path), ("fact", "value"), _rows(facts), remarks, facts)
     # reads what can be read of a damaged recording, and reports the damage
     recording = open_recording(path, size=cfg.size, **cfg.reading, max_bad=1.0)
     facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}
@@ -86,23 +80,3 @@ def _store(folder: Path, verify: bool) -> Report:
     }  # fmt: skip
     rows = (*facts.items(), *settings.items())
     return Report("info", str(folder), ("fact", "value"), rows, (), facts)
-
-
-def _weights(path: Path) -> Report:
-    """Facts from the header of a safetensors file; no tensor is loaded."""
-    try:
-        with safe_open(path, "np") as file:
-            tensors = [file.get_slice(name) for name in file.keys()]
-            described = json.loads((file.metadata() or {}).get("scaleevent", "{}"))
-        facts = {
-            "kind": described.get("kind", "weights of another origin"),
-            "tensors": len(tensors),
-            "parameters": sum(prod(tensor.get_shape()) for tensor in tensors),
-            "dtypes": ", ".join(sorted({tensor.get_dtype() for tensor in tensors})),
-            **{key: described[key] for key in FACTS if key in described},
-        }
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            "not a whole safetensors file", where=path, found=f"an invalid header: {error}"
-        ) from None
-    return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)

@@ -36,11 +36,14 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         objective: Objective = OBJECTIVES[cfg.objective].load().build(cfg, this)
         encoder = objective.encoder
         encoder.grid(*cfg.size)
-        settings = InputSettings(*cfg.size, encoder.patch, normaliser=cfg.normaliser)
+        mean, std = encoder.colours.mean, encoder.colours.std
+        settings = InputSettings(
+            *cfg.size, encoder.patch, normaliser=cfg.normaliser, mean=mean, std=std
+        )
         encoder.input = settings
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
-        samples, split, origin = pretraining_data(cfg, settings, objective.inputs, this)
+        samples, split, origin = pretraining_data(cfg, settings, objective.sample_inputs(), this)
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
         objective.calibrate(in_order(samples, evenly_spaced(seen, CALIBRATION_SAMPLES), local))
         this.say(

@@ -38,10 +38,10 @@ from scaleevent.decoders.flow_parts import (
 )
 from scaleevent.decoders.sea_raft_backbone import STRIDE, ResNetFPN
 from scaleevent.decoders.sea_raft_correlation import CorrelationPyramid
+from scaleevent.encoders.colours import Colours
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.weights import check_keys
 from scaleevent.errors import CheckpointError, ConfigError
-from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 
 RADIUS = 4  # of a correlation window, cells
 REFINEMENTS = 2  # ConvNeXt blocks of the update
@@ -182,7 +182,9 @@ class SeaRaft(FlowDecoder):
         after = second_window(after)
         frames = torch.cat([voxel, after])
         tokens = self.encoder.maps(frames, [-1])[0] if self.fuse_match is not None else None
-        return self.estimates(_to_symmetric(frames), tokens, every=self.training)
+        return self.estimates(
+            _to_symmetric(frames, self.encoder.colours), tokens, every=self.training
+        )
 
     def estimates(
         self, frames: Tensor, tokens: Tensor | None = None, every: bool = True
@@ -258,9 +260,9 @@ class SeaRaft(FlowDecoder):
         return tuple(f"encoder.{name}" for name, _ in self.encoder.named_parameters())
 
 
-def _to_symmetric(x: Tensor) -> Tensor:
+def _to_symmetric(x: Tensor, colours: Colours) -> Tensor:
     """Encoder input to the values of SEA-RAFT's: an image of 0 to 1 becomes -1 to 1."""
-    mean, std = (x.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (x.new_tensor(v)[:, None, None] for v in (colours.mean, colours.std))
     return 2 * (x * std + mean) - 1
 
 

@@ -29,7 +29,8 @@ from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.encoders.weights import convert_weights
 from scaleevent.errors import CheckpointError, MissingPackageError
 from scaleevent.system.files import SteadyFile, staged, writing
-from scaleevent.training.tensors import KEY, load_tensors, save_tensors
+from scaleevent.system.sealed import KEY
+from scaleevent.training.tensors import load_tensors, save_tensors
 
 FORMATS = ("safetensors", "meta", "exported", "onnx")
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # optional packages that a format needs

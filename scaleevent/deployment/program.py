@@ -13,7 +13,6 @@ from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.grids.inputs import IMAGENET_MEAN, IMAGENET_STD
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
 from scaleevent.tasks.segmentation import Segmentation
@@ -99,7 +98,7 @@ class LoadedCheckpoint:
         described = {
             "kind": known["kind"],
             "arch": dict(predictor.encoder.spec),
-            "input": asdict(predictor.settings) | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            "input": asdict(predictor.settings),
             "preparation": predictor.preparation,
             "inputs": {name: ["N", 3, height, width] for name in self.deployed.inputs},
             "outputs": {self.deployed.output: _output(predictor)},

@@ -8,24 +8,33 @@ ScaleEvent: ``timm.create_model(spec["name"], checkpoint_path="encoder.safetenso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypedDict
 
 import timm
+import torch
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from scaleevent.config.catalog import ARCHITECTURES
 from scaleevent.config.settings import patch_grid
+from scaleevent.encoders.colours import BESIDE, Colours, colours_of_file, colours_of_timm
 from scaleevent.encoders.hub import fetch_weights
-from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, read_weights
+from scaleevent.encoders.tensor_files import read_every_tensor
+from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, convert_weights
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.system.files import Json
 from scaleevent.system.locations import is_weight_file
+from scaleevent.system.sealed import check_kind
 
 DINOV3_HEAD_WIDTH = 64
+LARGEST_OPTION = 4096  # number in the description of an encoder
+CHANNELS = 3  # of images and voxels
+TIMM_ON_HUB = "hf-hub:timm/"
 
 
 class Spec(TypedDict):
@@ -50,14 +59,17 @@ def checked_spec(spec: object, where: object = None) -> Spec:
     """
     match spec:
         case {"name": str(name), "kwargs": dict(kwargs)} if (
-            all(isinstance(value, int | float) for value in kwargs.values())
+            all(
+                isinstance(value, int | float) and abs(value) <= LARGEST_OPTION
+                for value in kwargs.values()
+            )
             and "pretrained" not in kwargs
         ):
             return {"name": name, "kwargs": kwargs}
     raise CheckpointError(
         "not the description of an encoder",
         where=where,
-        found=spec,
+        found=str(spec)[:200],
         expected='{"name": ..., "kwargs": {numbers}}',
     )
 
@@ -67,21 +79,27 @@ class Encoder(nn.Module):
 
     Args:
         spec: The `timm.create_model` call that builds it, see `ARCHS`.
-        pretrained: File of weights that timm publishes for this model; None initialises randomly.
+        pretrained: timm's configuration of published weights, with the `file` that holds them; None
+            initialises randomly.
 
     Raises:
-        ConfigError: timm has no such model, or it is not a ViT for any input size.
+        ConfigError: timm has no such model, or it is not a ViT for any input size that takes images
+            of three colours in square patches.
 
     Attributes:
         vit: The timm model; its `state_dict` is what an encoder checkpoint holds.
         spec: As given.
         input: Input preprocessing used in training, None if unknown.
+        colours: Mean and deviation of the channels that it is used to.
+        remarks: Lines on the file its weights are from, for people.
     """
 
-    def __init__(self, spec: Spec, pretrained: Path | None = None) -> None:
+    def __init__(self, spec: Spec, pretrained: object = None) -> None:
         super().__init__()
         self.spec = spec
         self.input: InputSettings | None = None
+        self.colours = Colours()
+        self.remarks: tuple[str, ...] = ()
         if not timm.is_model(spec["name"]):
             raise ConfigError(
                 "timm has no such model",
@@ -92,10 +110,10 @@ class Encoder(nn.Module):
         # DINOv3 models have no classifier and take any input size; others need these options
         options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True} | spec["kwargs"]
         if pretrained is not None:
-            options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}}
+            options |= {"pretrained": True, "pretrained_cfg": pretrained}
         try:
             self.vit: Any = timm.create_model(spec["name"], **options)
-        except (RuntimeError, TypeError, ValueError) as problem:
+        except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as problem:
             raise ConfigError(
                 "timm cannot build this encoder",
                 where=spec["name"],
@@ -103,6 +121,7 @@ class Encoder(nn.Module):
                 expected="a vision transformer that takes any input size",
                 hint=f"use one of {', '.join(ARCHS)}",
             ) from problem
+        _check_patches(self.vit, spec["name"])
 
     @property
     def patch(self) -> int:
@@ -228,14 +247,71 @@ def build_encoder(
             )
         return Encoder(ARCHS[arch])
     source = str(weights)
+    if source.startswith(TIMM_ON_HUB) and "@" not in source:
+        source = f"timm:{source.removeprefix(TIMM_ON_HUB)}"
     if source.startswith("hf-hub:"):
-        found = read_weights(fetch_weights(source.removeprefix("hf-hub:"), offline))
+        file = fetch_weights(source.removeprefix("hf-hub:"), offline, beside=BESIDE)
     elif is_weight_file(source):
-        found = read_weights(Path(weights))
+        file = Path(weights)
     else:
         return _from_timm(arch, source.removeprefix("timm:"), offline)
-    encoder = Encoder(_spec_of(found, arch, source))
-    encoder.load(found.state, source)
+    return _from_file(arch, file, source, keep_periods)
+
+
+def described_encoder(tensors: Mapping[str, Tensor], description: Json, where: object) -> Encoder:
+    """The encoder of a file of ours, with the settings of its input.
+
+    Args:
+        tensors: Under bare timm names, of any floating type.
+        description: What the file says of itself.
+        where: Named in errors.
+
+    Raises:
+        CheckpointError: The description is not that of an encoder, or not of these tensors.
+    """
+    spec = checked_spec(description.get("arch"), f"{where}, arch")
+    state = {name: tensor.float() for name, tensor in tensors.items()}
+    if spec["kwargs"].get("depth", 0) > len(state):  # would take time, not memory
+        raise CheckpointError(
+            "the description is not that of these weights",
+            where=f"{where}, arch",
+            found=f"depth {spec['kwargs']['depth']}, {len(state)} tensors",
+        )
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the sizes
+            shapes = Encoder(spec).vit.state_dict()
+    except Exception as problem:  # any value of an option may fail anywhere in timm
+        raise CheckpointError(
+            "the description is not that of an encoder",
+            where=f"{where}, arch",
+            found=f"{spec}: {getattr(problem, 'what', problem)}"[:400],
+        ) from None
+    check_keys(state, {name: tuple(value.shape) for name, value in shapes.items()}, where)
+    encoder = Encoder(spec)
+    encoder.vit.load_state_dict(state)
+    settings = description.get("input")
+    encoder.input = InputSettings.of(settings, where) if settings else None
+    encoder.colours = _described_colours(description, where)
+    return encoder
+
+
+def _from_file(arch: str | None, file: Path, source: str, keep_periods: bool) -> Encoder:
+    """Build an encoder with the weights of a file: of ours as described in it, else as detected."""
+    tensors, description = read_every_tensor(file)
+    if description is None:
+        found: ViTWeights | None
+        found = convert_weights(tensors, file)
+        encoder = Encoder(_spec_of(found, arch, source))
+        encoder.load(found.state, source)
+        encoder.colours = colours_of_file(file, source)
+    else:
+        check_kind(description, file, "encoder")
+        found = convert_weights(tensors, file) if description.get("layout") == "meta" else None
+        encoder = described_encoder(found.state if found else tensors, description, file)
+        _check_architecture(encoder.spec, arch, source)
+    if found is None:
+        return encoder
+    encoder.remarks = found.remarks
     if keep_periods and found.periods is not None:
         periods = encoder.vit.rope.periods
         if periods.shape != found.periods.shape:
@@ -269,20 +345,69 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
             found=name,
             expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
         )
-    return Encoder(spec, fetch_weights(config.hf_hub_id, offline))
+    file = fetch_weights(config.hf_hub_id, offline)
+    # `custom_load` is for the archives that some of the weights come from
+    encoder = Encoder(spec, replace(config, file=str(file), custom_load=False))
+    encoder.colours = colours_of_timm(name)
+    return encoder
 
 
 def _spec_of(found: ViTWeights, arch: str | None, where: str) -> Spec:
     """The timm call for the weights of a file."""
+    if found.shape.channels != CHANNELS:
+        raise CheckpointError(
+            "the patch embedding takes images of another kind",
+            where=where,
+            found=f"{found.shape.channels} channels",
+            expected=f"{CHANNELS}, the colours of an image",
+        )
     if arch is not None:
         bias = {"qkv_bias": True} if found.shape.qkv_bias else {}
         return {"name": ARCHS[arch]["name"], "kwargs": ARCHS[arch]["kwargs"] | bias}
-    if "scaleevent" not in found.metadata:
-        return _nearest_spec(found.shape, where)
-    try:  # a ScaleEvent checkpoint: it stores its spec
-        return checked_spec(json.loads(found.metadata["scaleevent"])["arch"], where)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise CheckpointError("damaged metadata", where=where, found=repr(problem)) from problem
+    return _nearest_spec(found.shape, where)
+
+
+def _described_colours(description: Json, where: object) -> Colours:
+    """Those of the encoder's input; before they were recorded, they were ImageNet's."""
+    if not description.get("input"):
+        return Colours()
+    settings = InputSettings.of(description["input"], where)
+    return Colours(settings.mean, settings.std, f"recorded in {where}")
+
+
+def _check_architecture(spec: Spec, arch: str | None, where: str) -> None:
+    """Refuse a file of ours that is of another architecture than the one asked for."""
+    if arch is None:
+        return
+    free = ("qkv_bias", "init_values")  # the weights tell both
+    found, asked = (
+        {name: value for name, value in one["kwargs"].items() if name not in free}
+        for one in (spec, ARCHS[arch])
+    )
+    if (spec["name"], found) != (ARCHS[arch]["name"], asked):
+        raise CheckpointError(
+            "these weights are not of this architecture", where=where, found=spec, expected=arch
+        )
+
+
+def _check_patches(vit: nn.Module, name: str) -> None:
+    """Refuse a network that does not cut images of three colours into square patches."""
+    embedding = getattr(vit, "patch_embed", None)
+    if not isinstance(embedding, PatchEmbed) or not hasattr(vit, "blocks"):
+        found, expected = type(vit).__name__, "a plain vision transformer"
+    elif embedding.proj.in_channels != CHANNELS:
+        found, expected = f"{embedding.proj.in_channels} channels", f"{CHANNELS} channels"
+    elif len(set(embedding.patch_size)) != 1:
+        found, expected = f"patches of {embedding.patch_size}", "square patches"
+    else:
+        return
+    raise ConfigError(
+        "not a vision transformer for dense features of colour images",
+        where=name,
+        found=found,
+        expected=expected,
+        hint=f"use one of {', '.join(ARCHS)}, or another plain ViT of timm",
+    )
 
 
 def _nearest_spec(shape: ViTShape, where: str) -> Spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ def published_weights(name: str) -> str:
     )
 
 
-def fetch_weights(repository: str, offline: bool) -> Path:
+def fetch_weights(repository: str, offline: bool, beside: tuple[str, ...] = ()) -> Path:
     """The weight file of a Hugging Face hub repository, fetched unless it is on this machine.
 
     Args:
         repository: ``ORG/NAME``, optionally followed by ``@REVISION``.
         offline: Never use the network.
+        beside: Small files that are put beside it, where the repository has them.
 
     Raises:
         ConfigError: Not the name of a repository.
@@ -42,7 +44,9 @@ def fetch_weights(repository: str, offline: bool) -> Path:
     name, _, revision = repository.partition("@")
     file: Any = {"repo_id": name, "filename": "model.safetensors", "revision": revision or None}
     try:
-        return Path(hf_hub_download(**file, local_files_only=True))
+        found = Path(hf_hub_download(**file, local_files_only=True))
+        _fetch_beside(file, beside, offline)
+        return found
     except HFValidationError as problem:
         raise ConfigError("not the name of a hub repository", found=repository) from problem
     except LocalEntryNotFoundError:
@@ -53,7 +57,9 @@ def fetch_weights(repository: str, offline: bool) -> Path:
         reason = f"no connection to {constants.ENDPOINT}"
     else:
         try:
-            return Path(hf_hub_download(**file))
+            found = Path(hf_hub_download(**file))
+            _fetch_beside(file, beside, offline)
+            return found
         except (HfHubHTTPError, OSError) as problem:
             reason = str(problem).strip().splitlines()[0]
     raise EnvironmentProblem(
@@ -64,6 +70,18 @@ def fetch_weights(repository: str, offline: bool) -> Path:
         "or download Meta's .pth and pass --teacher FILE; "
         "or use --arch tiny, which needs no download",
     )
+
+
+def _fetch_beside(file: Any, names: tuple[str, ...], offline: bool) -> None:
+    """Have small files beside a weight file: those on this machine, or else those of the hub."""
+    for name in names:
+        with suppress(LocalEntryNotFoundError):
+            hf_hub_download(**file | {"filename": name}, local_files_only=True)
+            return
+    if names and not (offline or constants.HF_HUB_OFFLINE) and _hub_answers():
+        for name in names:
+            with suppress(HfHubHTTPError, OSError):
+                hf_hub_download(**file | {"filename": name})
 
 
 def _hub_answers() -> bool:

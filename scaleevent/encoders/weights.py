@@ -1,31 +1,30 @@
 """Weight files of DINOv3-like vision transformers: any published layout in, timm names out.
 
-Three layouts are read: Meta's ``.pth``, also with the prefixes and containers that training scripts
-add, such as the ``module.event_encoder.`` of the authors' release, Hugging Face's
-``DINOv3ViTModel``, and timm.
-No key is skipped silently: each is converted, is one of the few without weights of the encoder
-(`_WITHOUT_WEIGHTS`), or is an error. Only tensors are loaded, never pickled objects.
+Three layouts are read: Meta's, Hugging Face's ``DINOv3ViTModel``, and timm's, in any containers and
+behind any prefix that training scripts add: the encoder is where its patch embedding is. No key is
+skipped silently: each is converted, is one of the few without weights of the encoder
+(`_WITHOUT_WEIGHTS`), lies beside a complete encoder, which the remarks tell, or is an error.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from scaleevent.encoders.tensor_files import read_every_tensor
 from scaleevent.errors import CheckpointError
 
 Layout = Literal["meta", "huggingface", "timm"]
 
-_CONTAINERS = ("model", "state_dict", "teacher", "train_model")
-_WRAPPERS = re.compile(r"((module|model|network|event_encoder|encoder|backbone)\.)*")
+# what torch's compiler, FSDP and activation checkpointing put between the parts of a name
+_WRAPPED = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PATCH_EMBEDDINGS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.weight")
 _MARKS: dict[Layout, re.Pattern[str]] = {
     "meta": re.compile(r"storage_tokens$|\.ls[12]\.gamma$"),
@@ -51,6 +50,8 @@ _RENAMES: dict[Layout, list[tuple[str, str]]] = {
 # The token of masked pretraining, the class-token norm of local crops, and buffers that are read
 # separately.
 _WITHOUT_WEIGHTS = re.compile(r"^mask_token$|^local_cls_norm\.|^rope_embed\.periods$|\.bias_mask$")
+# Parts that networks with a bare encoder have beside its blocks.
+_HEADS = re.compile(r"^(\w*head\w*|classifier|fc|fc_norm)\.")
 _SWIGLU = re.compile(r"\.mlp\.(w[123]|gate_proj|fc1_g)\.")
 
 
@@ -114,53 +115,23 @@ class ViTWeights:
         shape: Size of the network.
         state: Float32 tensors under the names of `ViTShape.parameters`.
         periods: Rotary periods (head channels / 4,), None if the file has none.
-        metadata: Text metadata of a safetensors file.
+        remarks: Lines on what the file holds beside them, for people.
     """
 
     layout: Layout
     shape: ViTShape
     state: dict[str, Tensor]
     periods: Tensor | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def read_weights(path: Path) -> ViTWeights:
     """Read a weight file of any layout, which is detected from its content.
 
     Raises:
-        CheckpointError: As `read_tensors`; or not the complete weights of a known network.
+        CheckpointError: As `read_every_tensor`; or not the complete weights of a known network.
     """
-    tensors, metadata = read_tensors(path)
-    return convert_weights(tensors, path, metadata)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Names and tensors of a weight file as published, and a safetensors file's text metadata.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or holds more than tensors.
-    """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except OSError as problem:
-        raise CheckpointError("cannot read the weights", where=path, found=problem) from problem
-    # torch.save writes a zip archive or, before 1.6, a bare pickle. Safetensors start with a length
-    # of eight bytes, which can look like either, followed by the brace of its JSON header.
-    if head[8:] != b"{" and head.startswith((b"PK", b"\x80")):
-        return dict(_unwrap(_load_torch(path), path)), {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return tensors, file.metadata() or {}
-    except SafetensorError as problem:
-        raise CheckpointError(
-            "not a readable weight file",
-            where=path,
-            found=problem,
-            expected="safetensors, or tensors saved by torch.save",
-            hint="fetch the file again; it may be incomplete",
-        ) from problem
+    return convert_weights(read_every_tensor(path)[0], path)
 
 
 def detect_layout(keys: Iterable[str], where: object = None) -> Layout:
@@ -181,20 +152,31 @@ def detect_layout(keys: Iterable[str], where: object = None) -> Layout:
     return found[0]
 
 
-def convert_weights(
-    tensors: Mapping[str, Tensor], where: object = None, metadata: dict[str, str] | None = None
-) -> ViTWeights:
+def convert_weights(tensors: Mapping[str, Tensor], where: object = None) -> ViTWeights:
     """Convert a state dict of any layout to timm's names.
 
     Args:
-        tensors: Names and tensors as published; may share one wrapper prefix.
+        tensors: Names and tensors as published; the encoder's may share any prefix.
         where: Named in errors.
-        metadata: Text metadata of the file, returned with the weights.
 
     Raises:
         CheckpointError: Keys are missing, unexpected or of another shape; all are named.
     """
-    tensors = _without_prefix(tensors, where)
+    tensors, remarks = _encoder_of(tensors, where)
+    beside = {name: tensor for name, tensor in tensors.items() if _HEADS.search(name)}
+    if beside:
+        try:
+            found = _convert({n: t for n, t in tensors.items() if n not in beside}, where)
+        except CheckpointError:
+            beside = {}  # not a complete encoder: the error names all keys
+    if not beside:
+        found = _convert(tensors, where)
+    remarks += _left_out(beside)
+    return replace(found, remarks=tuple(remarks))
+
+
+def _convert(tensors: Mapping[str, Tensor], where: object) -> ViTWeights:
+    """Convert the tensors of one encoder, without prefix."""
     swiglu = [name for name in tensors if _SWIGLU.search(name)]
     if swiglu:
         raise CheckpointError(
@@ -222,7 +204,7 @@ def convert_weights(
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise CheckpointError("weights that are not finite", where=where, found=_listing(broken))
-    return ViTWeights(layout, shape, state, periods, metadata or {})
+    return ViTWeights(layout, shape, state, periods)
 
 
 def check_keys(
@@ -255,59 +237,71 @@ def check_keys(
         )
 
 
-def _load_torch(path: Path) -> object:
-    """Load a file of torch.save that holds only tensors."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        raise CheckpointError(
-            "the file holds more than tensors, and loading that could run code",
-            where=path,
-            expected="a state dict of tensors",
-            hint="convert it to safetensors where you trust it",
-        ) from problem
-    except Exception as problem:  # a damaged archive can raise almost any exception
-        raise CheckpointError(
-            "not a readable weight file",
-            where=path,
-            found=f"{type(problem).__name__}: {problem}",
-            hint="fetch the file again; it may be incomplete",
-        ) from problem
+def _encoder_of(
+    tensors: Mapping[str, Tensor], where: object
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of one encoder, named without their prefix, and remarks on the others.
 
+    The encoder is where its patch embedding is. Of several the teacher's is taken, or else the
+    moving average of the weights.
 
-def _unwrap(loaded: object, where: object) -> Mapping[str, Tensor]:
-    """The state dict inside the containers that training scripts save."""
-    while isinstance(loaded, Mapping) and not any(map(torch.is_tensor, loaded.values())):
-        inner = [name for name in _CONTAINERS if isinstance(loaded.get(name), Mapping)]
-        if not inner:
-            break
-        loaded = loaded[inner[0]]
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(name, str) and torch.is_tensor(value) for name, value in loaded.items()
-    ):
+    Raises:
+        CheckpointError: No encoder, or several without a rule which one; all are named.
+    """
+    names = {name: _WRAPPED.sub("", name) for name in tensors}
+    anchors = [(f".{new}", f".{end}") for new in names.values() for end in _PATCH_EMBEDDINGS]
+    prefixes = sorted({
+        f"{name.removesuffix(end)}."[1:] for name, end in anchors if name.endswith(end)
+    })  # fmt: skip
+    if not prefixes:
         raise CheckpointError(
-            "no state dict in the file",
+            "the patch embedding of a vision transformer was not found",
             where=where,
-            found=type(loaded).__name__,
-            expected=f"names and tensors, bare or under {', '.join(_CONTAINERS)}",
+            found=f"keys {_listing(sorted(tensors))}",
+            expected=f"{' or '.join(_PATCH_EMBEDDINGS)}, behind any prefix",
         )
-    return loaded
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], where: object) -> dict[str, Tensor]:
-    """Remove the wrapper prefix; keys without it stay and are reported as unexpected."""
-    anchors = [(name, end) for name in tensors for end in _PATCH_EMBEDDINGS if name.endswith(end)]
-    prefixes = {name.removesuffix(end) for name, end in anchors}
-    prefix = next(iter(prefixes), "")
-    if len(prefixes) != 1 or not _WRAPPERS.fullmatch(prefix):
-        seen = f"prefixes {sorted(prefixes)}" if prefixes else f"keys {_listing(sorted(tensors))}"
+    chosen = prefixes if len(prefixes) == 1 else _preferred(prefixes)
+    if len(chosen) != 1:
         raise CheckpointError(
-            "the patch embedding of one vision transformer was not found",
+            "the file holds several vision transformers",
             where=where,
-            found=seen,
-            expected=" or ".join(_PATCH_EMBEDDINGS) + ", bare or behind " + _WRAPPERS.pattern,
+            found=", ".join(prefix.rstrip(".") or "(no prefix)" for prefix in prefixes),
+            expected="one, or one named teacher or ema",
+            hint="save the one you mean in a file of its own",
         )
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    (prefix,) = chosen
+    found: dict[str, Tensor] = {}
+    for name, new in names.items():
+        if new.startswith(prefix):
+            own = new.removeprefix(prefix)
+            if own in found:
+                raise CheckpointError("two keys mean the same weight", where=where, found=name)
+            found[own] = tensors[name]
+    remarks = _left_out([name for name, new in names.items() if not new.startswith(prefix)])
+    if len(prefixes) > 1:
+        others = ", ".join(other.rstrip(".") for other in prefixes if other != prefix)
+        remarks.insert(0, f"encoder taken: {prefix.rstrip('.')}; the file holds {others} too")
+    return found, remarks
+
+
+def _preferred(prefixes: list[str]) -> list[str]:
+    """Those of the teacher, or else those of the moving average."""
+    for word in ("teacher", "ema"):
+        named = [p for p in prefixes if word in re.split(r"[._]", p) and "gram" not in p]
+        if named:
+            return named
+    return []
+
+
+def _left_out(names: Collection[str]) -> list[str]:
+    """One line on tensors that lie beside the encoder, by what they belong to."""
+    owners = Counter(
+        ".".join(name.split(".")[:2]) if name.count(".") > 1 else name for name in names
+    )
+    if not names:
+        return []
+    shown = [f"{owner} ({count})" if count > 1 else owner for owner, count in owners.items()]
+    return [f"left out beside the encoder: {_listing(shown)}"]
 
 
 def _join_qkv(state: dict[str, Tensor], where: object) -> dict[str, Tensor]:

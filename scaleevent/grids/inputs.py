@@ -1,23 +1,33 @@
-"""From images and voxels to network input: crop and scale, normaliser, ImageNet mean and std.
+"""From images and voxels to network input: crop and scale, normaliser, mean and deviation.
 
 The student starts from image weights, so its voxels get the same range as the teacher's images:
-0..1, then standardised with the mean and standard deviation that DINOv3 was trained with.
+0..1, then standardised with the mean and standard deviation that the image network was trained
+with; those of DINOv3 are ImageNet's.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numba as nb
 import numpy as np
 from PIL import Image
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from scaleevent.config.catalog import NORMALISERS
-from scaleevent.errors import ConfigError
+from scaleevent.config.settings import OneOf
+from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.geometry import STRETCH, Fit
+from scaleevent.system.files import Json
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(gt=0, le=1e6)]
+_Count = Annotated[int, Field(gt=0, le=65_536)]
+Channels = tuple[float, float, float]
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 ROBUST_PERCENTILE = 99.0  # percentile of |value| that `robust8` scales by
 
 
@@ -32,45 +42,85 @@ class InputSettings:
         bins: Time bins of the voxel; 3, one for each colour channel.
         normaliser: One of `NORMALISERS`.
         stretch: `Fit.stretch`, which decides what sensors are scaled without a crop.
+        mean: Of each channel in the encoder's own training, for values of 0 to 1.
+        std: The standard deviation of each.
     """
 
-    height: int
-    width: int
-    patch: int
-    bins: int = 3
-    normaliser: str = "minmax"
-    stretch: float = STRETCH
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    height: _Count
+    width: _Count
+    patch: _Count
+    bins: _Count = 3
+    normaliser: Annotated[str, OneOf(NORMALISERS)] = "minmax"
+    stretch: _Share = STRETCH
+    mean: tuple[_Share, _Share, _Share] = IMAGENET_MEAN
+    std: tuple[_Positive, _Positive, _Positive] = IMAGENET_STD
+
+    @classmethod
+    def of(cls, described: Json, where: object) -> InputSettings:
+        """Settings from a checkpoint's description; keys that it lacks have their defaults.
+
+        Raises:
+            CheckpointError: A key is missing or unknown, or its value cannot be used.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(described))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise CheckpointError(
+                "input settings that cannot be used",
+                where=f"{where}, input, {'.'.join(map(str, problem['loc']))}",
+                found=str(problem["input"])[:200],
+                expected=problem["msg"],
+            ) from None
 
     def fit(self, height: int, width: int) -> Fit:
         """Crop and scale from a sensor of this size to the input."""
         return Fit(height, width, self.height, self.width, self.stretch)
 
+    def prepare(self, voxel: np.ndarray, fit: Fit) -> np.ndarray:
+        """`voxel_input` with these settings; `voxel` may be overwritten."""
+        return voxel_input(voxel, fit, self.normaliser, self.mean, self.std)
 
-def image_input(image: np.ndarray, fit: Fit) -> np.ndarray:
+
+def image_input(
+    image: np.ndarray, fit: Fit, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD
+) -> np.ndarray:
     """Turn an image into the teacher's input.
 
     Args:
         image: (H, W, 3) uint8 on the sensor's pixels.
         fit: Crop and scale from the sensor to the network's input.
+        mean: The teacher's, for colours of 0 to 1.
+        std: The teacher's.
 
     Returns:
-        (3, H', W') float32, standardised by ImageNet mean and std.
+        (3, H', W') float32, standardised by mean and std.
     """
     if not fit.identity:
         image = _resized(image, fit)
     out = np.empty((3, *image.shape[:2]), np.float32)
-    scale, shift = _standardised(1 / 255, 0)
+    scale, shift = _standardised(1 / 255, 0, mean, std)
     _to_planes(image.reshape(len(image), -1), scale, shift, out)
     return out
 
 
-def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.ndarray:
+def voxel_input(
+    voxel: np.ndarray,
+    fit: Fit,
+    normaliser: str = "minmax",
+    mean: Channels = IMAGENET_MEAN,
+    std: Channels = IMAGENET_STD,
+) -> np.ndarray:
     """Turn a voxel into the student's input.
 
     Args:
         voxel: (3, H, W) float32, one bin for each colour channel; may be overwritten.
         fit: Crop and scale from the sensor to the network's input.
         normaliser: One of `NORMALISERS`, applied after the resize.
+        mean: The encoder's, for values of 0 to 1.
+        std: The encoder's.
 
     Returns:
         (3, H', W') float32.
@@ -86,15 +136,17 @@ def voxel_input(voxel: np.ndarray, fit: Fit, normaliser: str = "minmax") -> np.n
     if not fit.identity:
         voxel = resize_planes(voxel, fit)
     voxel, scale, shift = NORMALISERS[normaliser].load()(voxel)
-    channel_scale, channel_shift = _standardised(scale, shift)
+    channel_scale, channel_shift = _standardised(scale, shift, mean, std)
     _affine(voxel, channel_scale, channel_shift)
     return voxel
 
 
-def _standardised(scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+def _standardised(
+    scale: float, shift: float, mean: Channels, std: Channels
+) -> tuple[np.ndarray, np.ndarray]:
     """(3,) float32 scale and shift per channel: first to 0..1 as given, then by mean and std."""
-    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
-    return (scale / std).astype(np.float32), ((shift - mean) / std).astype(np.float32)
+    centre, spread = np.array(mean), np.array(std)
+    return (scale / spread).astype(np.float32), ((shift - centre) / spread).astype(np.float32)
 
 
 def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:

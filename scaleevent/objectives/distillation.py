@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -21,7 +22,7 @@ from scaleevent.objectives.structure_loss import (
     effective_rank,
     mean_cosine,
 )
-from scaleevent.pairs.sample_inputs import INPUTS, Input
+from scaleevent.pairs.sample_inputs import INPUTS, Input, image
 from scaleevent.pairs.samples import PairSamples, Split
 from scaleevent.system.files import Json
 from scaleevent.training.loop import Batch
@@ -74,6 +75,12 @@ class Distillation(Objective):
         self.structure, self.mask, self.tau = structure, mask, tau
         self.scale, self.weights = scale, weights
         self._source, self.probe = source, probe
+
+    def sample_inputs(self) -> Mapping[str, Input]:
+        """The image standardised with the teacher's own mean and deviation."""
+        colours = self.teacher.colours
+        own = partial(image, mean=colours.mean, std=colours.std)
+        return {**self.inputs, "image": own}
 
     @property
     def source(self) -> str:
@@ -145,7 +152,12 @@ class Distillation(Objective):
 
     def description(self) -> Json:
         """The teacher and the token scale."""
-        teacher = {"source": self._source, "sha256": content_hash(self.teacher.vit.state_dict())}
+        teacher: Json = {
+            "source": self._source,
+            "sha256": content_hash(self.teacher.vit.state_dict()),
+            "mean": list(self.teacher.colours.mean),
+            "std": list(self.teacher.colours.std),
+        }
         return {"teacher": teacher, "token_scale": self.scale}
 
     def compare(

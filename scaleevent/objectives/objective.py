@@ -43,6 +43,10 @@ class Objective(Trainable):
         """What is trained, saved and resumed: the encoder, or a module that holds it."""
         return self.encoder
 
+    def sample_inputs(self) -> Mapping[str, Input]:
+        """`inputs`, or those that depend on how this objective was built."""
+        return self.inputs
+
     @property
     def source(self) -> str:
         """What the encoder learns from, for people; a teacher's name, for example."""

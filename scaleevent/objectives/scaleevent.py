@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import OneOf
@@ -24,6 +24,12 @@ class Settings(PretrainConfig):
     teacher: str | None = Field(
         None, description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"
     )
+    teacher_mean: tuple[float, float, float] | None = Field(
+        None, description="mean of the teacher's colours, such as 0.5,0.5,0.5; default: its own"
+    )
+    teacher_std: tuple[float, float, float] | None = Field(
+        None, description="their standard deviation"
+    )
     student_init: str = Field(
         "teacher", description="start of the student: teacher, random, or as --teacher"
     )
@@ -37,6 +43,24 @@ class Settings(PretrainConfig):
         None, gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"
     )
     probe: bool = Field(True, description="ridge probe before and after, where semantics exist")
+
+    @field_validator("teacher_mean", "teacher_std", mode="before")
+    @classmethod
+    def _three(cls, value: object) -> object:
+        """`0.48,0.46,0.41` or three numbers."""
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("teacher_mean", "teacher_std")
+    @classmethod
+    def _of_colours(
+        cls, value: tuple[float, float, float] | None, info: ValidationInfo
+    ) -> tuple[float, float, float] | None:
+        """For colours of 0 to 1; a deviation is not zero."""
+        if value is not None and not all(0 <= one <= 1 for one in value):
+            raise ValueError("expected numbers of 0 to 1 (divide those for 0 to 255 by 255)")
+        if value is not None and info.field_name == "teacher_std" and min(value) == 0:
+            raise ValueError("expected deviations above 0")
+        return value
 
     @property
     def lambdas(self) -> dict[str, float]:

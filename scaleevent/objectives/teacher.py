@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
+from scaleevent.encoders.colours import Colours
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.encoders.hub import published_weights
 from scaleevent.errors import ConfigError, EnvironmentProblem
@@ -30,6 +31,14 @@ def teacher_name(cfg: Settings) -> str:
 def is_dinov3(encoder: Encoder) -> bool:
     """Whether this is a DINOv3 encoder in one of its published sizes."""
     return encoder.spec["name"] in DINOV3 and "embed_dim" not in encoder.spec["kwargs"]
+
+
+def chosen_colours(known: Colours, cfg: Settings) -> Colours:
+    """Mean and std of the teacher's images: as asked for, else as known."""
+    if cfg.teacher_mean is None and cfg.teacher_std is None:
+        return known
+    mean, std = cfg.teacher_mean or known.mean, cfg.teacher_std or known.std
+    return Colours(mean, std, "as asked for")
 
 
 def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
@@ -55,12 +64,20 @@ def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
         error.hint = f"{error.hint}; this runs here: {cfg.command()}"
         raise
     as_teacher(teacher)
+    teacher.colours = chosen_colours(teacher.colours, cfg)
+    for line in (*teacher.remarks, f"teacher's colours: {teacher.colours}"):
+        run.say(line)
     torch.manual_seed(cfg.seed)  # for a random start only
     if cfg.student_init == "random":
         student = Encoder(teacher.spec)
+        student.colours = teacher.colours
+    elif cfg.student_init == "teacher":
+        student = build_encoder(None, weights, offline=cfg.offline)
+        student.colours = teacher.colours
     else:
-        source = weights if cfg.student_init == "teacher" else cfg.student_init
-        student = build_encoder(None, source, offline=cfg.offline)
+        student = build_encoder(None, cfg.student_init, offline=cfg.offline)
+        for line in (*student.remarks, f"student's channels: {student.colours}"):
+            run.say(line)
     if (student.width, student.patch) != (teacher.width, teacher.patch):
         raise ConfigError(
             "student and teacher have different tokens",

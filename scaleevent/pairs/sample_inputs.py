@@ -13,7 +13,13 @@ from torch import Tensor
 from scaleevent.errors import DataError
 from scaleevent.grids.density import cell_mean, patch_density
 from scaleevent.grids.geometry import Fit
-from scaleevent.grids.inputs import InputSettings, image_input, voxel_input
+from scaleevent.grids.inputs import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Channels,
+    InputSettings,
+    image_input,
+)
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.shard import Shard
 
@@ -54,11 +60,11 @@ Input = Callable[[StoredPair], Tensor]
 def voxel(pair: StoredPair) -> Tensor:
     """(3, H, W) float32, the event encoder's input."""
     fit = pair.fit
-    return torch.from_numpy(voxel_input(pair.take_voxel(), fit, pair.settings.normaliser))
+    return torch.from_numpy(pair.settings.prepare(pair.take_voxel(), fit))
 
 
-def image(pair: StoredPair) -> Tensor:
-    """(3, H, W) float32, the image teacher's input.
+def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Tensor:
+    """(3, H, W) float32, the input of an image teacher with this mean and std.
 
     Raises:
         DataError: No image, or one on another grid than the events.
@@ -71,7 +77,7 @@ def image(pair: StoredPair) -> Tensor:
             found=f"image {pixels.shape[0]}x{pixels.shape[1]}",
             expected=f"{pair.fit.height}x{pair.fit.width}",
         )
-    return torch.from_numpy(image_input(pixels, pair.fit))
+    return torch.from_numpy(image_input(pixels, pair.fit, mean, std))
 
 
 def density(pair: StoredPair) -> Tensor:

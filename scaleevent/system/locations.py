@@ -52,11 +52,14 @@ def check_checkpoint(path: Path) -> None:
         raise CheckpointError("file not found", where=path)
 
 
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+
+
 def is_weight_file(name: str) -> bool:
     """Whether weights are named by a file, not as `random`, timm's or a hub repository's."""
     if name.startswith("hf-hub:"):
         return False
-    return Path(name).exists() or "/" in name or name.endswith((".pth", ".safetensors"))
+    return Path(name).exists() or "/" in name or name.endswith(WEIGHT_FILES)
 
 
 def check_weights(name: str | None) -> None:

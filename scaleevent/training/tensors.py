@@ -1,32 +1,31 @@
-"""Tensors with a JSON description and a content hash in one safetensors file."""
+"""Tensors with a JSON description, in sealed safetensors files."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.errors import CheckpointError
-from scaleevent.system.files import Json, atomic_path
-from scaleevent.version import __version__
+from scaleevent.system.files import Json
+from scaleevent.system.sealed import Stored, check_kind, write_sealed
 
-FORMAT = 1
-KEY = "scaleevent"
-_HINTS = {
-    ("encoder", "task"): "an encoder gets a task by `scaleevent probe` or `scaleevent finetune`",
-    ("task", "encoder"): "`scaleevent export --format safetensors` takes the encoder out of it",
-}
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8",
+    torch.bool: "BOOL", torch.complex64: "C64",
+}  # fmt: skip
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> None:
     """Write tensors and their description to a .safetensors file, atomically.
 
-    `format`, `version` and `sha256` of the tensors are added to the description.
+    `format` and `version` are added to the description, and a hash over the whole file. The same
+    tensors and description give the same bytes.
 
     Raises:
         CheckpointError: A value is not finite: such a state is never written.
@@ -35,63 +34,29 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], description: Json) -> N
     bad = [n for n, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if bad:
         raise CheckpointError("weights are not finite, so not saved", where=path, found=bad[:8])
-    described = {"format": FORMAT, "version": __version__, **description}
-    described["sha256"] = content_hash(tensors)
-    with atomic_path(path, sum(value.nbytes for value in tensors.values())) as temporary:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(described)})
+    stored = {
+        name: Stored(_DTYPES[value.dtype], tuple(value.shape), _bytes(value))
+        for name, value in tensors.items()
+    }
+    write_sealed(path, stored, description)
 
 
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Json]:
-    """Read a .safetensors file of ours and check it; `kind` is `encoder`, `task` or `state`.
+def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], Json]:
+    """Read a .safetensors file of ours and check it; it is one of `kinds`, such as `encoder`.
 
     Raises:
         CheckpointError: Not ours, of another kind or a newer format, truncated, or changed.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError("file not found", where=path) from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError("not a whole safetensors file", where=path, found=error) from None
-    if KEY not in metadata:
+    tensors, description = read_tensors(path)
+    if description is None:
         raise CheckpointError(
             "not a ScaleEvent checkpoint",
             where=path,
-            found="a safetensors file without our description",
+            found="a weight file without our description",
             hint="weights of other origins are read by --teacher and build_encoder",
         )
-    description = json.loads(metadata[KEY])
-    if description["format"] > FORMAT:
-        raise CheckpointError(
-            "written by a newer version", where=path, found=description["version"],
-            expected=f"format {FORMAT} of {__version__}",
-        )  # fmt: skip
-    check_kind(description, kind, path)
-    if description["sha256"] != content_hash(tensors):
-        raise CheckpointError("the weights have changed since they were written", where=path)
+    check_kind(description, path, *kinds)
     return tensors, description
-
-
-def read_description(path: Path) -> Json | None:
-    """What a checkpoint of ours says about itself, without its tensors; None for other files."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError):
-        return None
-    return json.loads(metadata[KEY]) if KEY in metadata else None
-
-
-def check_kind(description: Json, kind: str, path: Path) -> None:
-    """Refuse a checkpoint of another kind than `encoder`, `task` or `state`, naming both."""
-    found = description["kind"]
-    if found != kind:
-        raise CheckpointError(
-            "another kind of checkpoint", where=path, found=found, expected=kind,
-            hint=_HINTS.get((found, kind)),
-        )  # fmt: skip
 
 
 def content_hash(tensors: dict[str, Tensor]) -> str:
@@ -100,7 +65,7 @@ def content_hash(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
+        digest.update(_bytes(value))
     return digest.hexdigest()
 
 
@@ -112,3 +77,8 @@ def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Numbers as float32, whatever the file holds; the rest as it is."""
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _bytes(value: Tensor) -> memoryview:
+    """The values of a contiguous tensor on the CPU."""
+    return value.flatten().view(torch.uint8).numpy().data
