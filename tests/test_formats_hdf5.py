@@ -8,7 +8,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import hdf5, hdf5_ecf, open_recording, read_events, recording_facts
 from scaleevent.formats.hdf5_ecf import decode, read_chunk
@@ -254,6 +254,102 @@ def test_vector_has_its_offset_in_an_array(tmp_path):
         del file["t_offset"]
         file["t_offset"] = np.array([5_000_000 - 1000])
     assert_same(read_events(path, size=(180, 240)), events)
+
+
+# Several streams
+
+
+def two_cameras(path, left=None, right=None):
+    """A stereo recording; None leaves a camera's datasets empty."""
+    none = some_events()[:0]
+    cameras = {"left": none if left is None else left, "right": none if right is None else right}
+    stored = {
+        f"davis/{side}/events/{name}": getattr(events, name)
+        for side, events in cameras.items()
+        for name in "txyp"
+    }
+    return write_hdf5(path, stored, **SIZE)
+
+
+def read_topic(path, topic):
+    """The events of one stream."""
+    recording = open_recording(path, topic=topic, size=(180, 240))
+    return Events.concatenate(recording.blocks(), 180, 240)
+
+
+def test_of_several_streams_the_first_by_name_is_read_and_said(tmp_path):
+    left, right = some_events(seed=1), some_events(seed=2)
+    recording = open_recording(two_cameras(tmp_path / "a.h5", left, right))
+    assert_same(Events.concatenate(recording.blocks(), 180, 240), left)
+    (said,) = recording.choices
+    assert said.startswith("events of /davis/left/events;") and "--topic" in said
+    assert "/davis/right/events" in said
+    assert recording.notes["other event streams"] == "/davis/right/events"
+    alone = open_recording(two_cameras(tmp_path / "b.h5", left, right), topic="right/events")
+    assert alone.choices == () and alone.notes["events"] == "/davis/right/events"
+
+
+@pytest.mark.parametrize("topic", ["/davis/right/events", "davis/right/events", "right/events"])
+def test_the_topic_names_the_stream_by_its_path_or_end(tmp_path, topic):
+    left, right = some_events(seed=1), some_events(seed=2)
+    path = two_cameras(tmp_path / "a.h5", left, right)
+    assert_same(read_topic(path, topic), right)
+
+
+@pytest.mark.parametrize(
+    ("topic", "what"),
+    [("middle", "no such"), ("events", "several"), ("ight/events", "no such"), ("/", "no such")],
+)
+def test_a_topic_that_names_no_stream_or_two_lists_them(tmp_path, topic, what):
+    path = two_cameras(tmp_path / "a.h5", some_events(), some_events())
+    with pytest.raises(ConfigError, match=what) as caught:
+        open_recording(path, topic=topic)
+    assert "/davis/left/events, /davis/right/events" in str(caught.value)
+
+
+def test_an_empty_stream_is_passed_over_and_said_unless_asked_for(tmp_path):
+    events = some_events()
+    path = two_cameras(tmp_path / "a.h5", right=events)
+    recording = open_recording(path)
+    assert_same(Events.concatenate(recording.blocks(), 180, 240), events)
+    assert "/davis/left/events is empty" in recording.choices[0]
+    assert len(read_topic(path, "left/events")) == 0
+    both = open_recording(two_cameras(tmp_path / "b.h5"))
+    assert both.notes["events"] == "/davis/left/events" and both.source.extent() is None
+
+
+def test_a_stream_that_cannot_be_read_is_passed_over_and_said(tmp_path):
+    events = some_events()
+    path = two_cameras(tmp_path / "a.h5", events, events)
+    with h5py.File(path, "r+") as file:
+        del file["davis/left/events/t"]
+        file["davis/left/events/t"] = events.t[:-1]
+    recording = open_recording(path)
+    assert_same(Events.concatenate(recording.blocks(), 180, 240), events)
+    assert "/davis/left/events: event columns differ in length" in recording.choices[0]
+    with pytest.raises(DataError, match="differ in length"):
+        open_recording(path, topic="/davis/left/events")
+    with h5py.File(path, "r+") as file:
+        del file["davis/right/events"]
+    with pytest.raises(DataError, match="differ in length"):
+        open_recording(path)
+
+
+def test_a_damaged_stream_is_not_passed_over(tmp_path):
+    events = some_events()
+    rows = np.stack([events.x, events.y, events.t / 1e6, events.p], 1)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for side in ("left", "right"):
+            made = {"chunks": (500, 4), "compression": "gzip", "fletcher32": True}
+            file.create_dataset(f"davis/{side}/events", data=rows, **made)
+        place = file["davis/left/events"].id.get_chunk_info(0).byte_offset
+    with path.open("r+b") as file:
+        file.seek(place + 40)
+        file.write(b"\xff" * 50)
+    with pytest.raises(DataError, match="damaged HDF5 file"):
+        read_events(path, size=(180, 240))
+    assert_same(read_topic(path, "right/events"), events)
 
 
 # Seeking without an index

@@ -19,7 +19,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
@@ -35,10 +34,9 @@ from scaleevent.datasets.frames import (
     picture_size,
 )
 from scaleevent.errors import DataError
-from scaleevent.formats.hdf5_datasets import checked
-from scaleevent.formats.source import errors_as_damage
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.pairs.pairing import window_rule
+from scaleevent.system.hdf5_process import Hdf5File, Part
 
 # names of each part after a sequence's prefix, `FOLDER/SEQ/` or in layout E `FOLDER/SEQ_`
 EVENTS = ("events/left/events.h5", "events_left/events.h5")
@@ -96,12 +94,12 @@ def read_rectify_map(path: Path) -> np.ndarray:
     Raises:
         DataError: Not such a file.
     """
-    with errors_as_damage("HDF5 file", path), h5py.File(path, "r") as file:
-        data = checked(file["rectify_map"], path)
-        where = f"{path}, dataset rectify_map"
-        if data.nbytes > _MAP_BYTES:
-            raise DataError("rectify_map too large", where=where, found=f"{data.nbytes} bytes")
-        values = np.asarray(data[()], np.float64)
+    file, name = Hdf5File(path), "/rectify_map"
+    where = f"{path}, dataset rectify_map"
+    size = file.checked(name).nbytes
+    if size > _MAP_BYTES:
+        raise DataError("rectify_map too large", where=where, found=f"{size} bytes")
+    values = np.asarray(file.read(Part(name))[0], np.float64)
     if values.ndim != 3 or values.shape[2] != 2 or not np.isfinite(values).all():
         raise DataError(
             "rectify_map cannot be used",

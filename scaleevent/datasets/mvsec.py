@@ -23,7 +23,6 @@ from math import prod
 from pathlib import Path
 from typing import ClassVar, Self
 
-import h5py
 import numpy as np
 
 from scaleevent.config.data import SequencesConfig
@@ -32,9 +31,10 @@ from scaleevent.datasets.timed_labels import TimedLabel, complete, in_order, pai
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.columns import to_microseconds
-from scaleevent.formats.hdf5_datasets import checked
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair, encode_image
+from scaleevent.system.hdf5_process import Dataset, Hdf5File, Part
+from scaleevent.system.refusals import refusal
 
 SIZE = (260, 346)
 CAMERA = "davis/left"
@@ -44,7 +44,7 @@ DAMAGE = (
     *(OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError),
     *(EOFError, zlib.error, zipfile.BadZipFile),
 )
-"""What the HDF5 library and archives raise on files that are not whole."""
+"""What archives raise on files that are not whole."""
 
 BLOCK_BYTES, BLOCK_MAPS = 16 << 20, 8
 """Maps read at once, whichever are more: neighbours lie in the same chunks of the file, and the
@@ -145,6 +145,9 @@ def damage_as_data_error(what: str, where: object) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
+        problem = refusal(error, where)
+        if problem is not None:
+            raise problem from None
         raise DataError(
             what,
             where=where,
@@ -238,23 +241,19 @@ class Hdf5Maps(TimedMaps):
         self.path, self.name = path, name
         shape = SIZE if planes is None else (planes, *SIZE)
         where = f"{path}, dataset {name}"
-        with ExitStack() as opened:  # closes the file if it cannot be used
-            with damage_as_data_error("damaged HDF5 file", where):
-                self._file = opened.enter_context(h5py.File(path, "r"))
-                self._maps = self._dataset(name, kind)
-                stamps = self._dataset(f"{name}_ts", np.floating)
-                seconds = stamps[()]
-            if self._maps.shape[1:] != shape or stamps.shape != self._maps.shape[:1]:
-                raise DataError(
-                    "maps of another size, or without a time each",
-                    where=where,
-                    found=f"{self._maps.shape}, {stamps.shape} times",
-                    expected=f"(K, {', '.join(map(str, shape))}) and K times",
-                )
-            self.times_us = ascending_times(seconds, f"{where}_ts")
-            self.opened = opened.pop_all()
-        item_bytes = prod(shape) * self._maps.dtype.itemsize
-        self._reader = BlockReader(self.read, len(self._maps), item_bytes)
+        self._file = Hdf5File(path)
+        maps = self._dataset(name, kind)
+        stamps = self._dataset(f"{name}_ts", np.floating)
+        if maps.shape != (len(maps), *shape) or stamps.shape != (len(maps),):
+            raise DataError(
+                "maps of another size, or without a time each",
+                where=where,
+                found=f"{maps.shape}, {stamps.shape} times",
+                expected=f"(K, {', '.join(map(str, shape))}) and K times",
+            )
+        (seconds,) = self._file.read(Part(stamps.name))
+        self.times_us = ascending_times(seconds, f"{where}_ts")
+        self._reader = BlockReader(self.read, len(maps), prod(shape) * maps.dtype.itemsize)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self._reader[index]
@@ -265,19 +264,16 @@ class Hdf5Maps(TimedMaps):
         Raises:
             DataError: Damaged data.
         """
-        with damage_as_data_error("damaged HDF5 file", f"{self.path}, dataset {self.name}"):
-            return np.asarray(self._maps[start:stop])
+        return self._file.read(Part(f"/{self.name}", (start, stop)))[0]
 
-    def _dataset(self, name: str, kind: type[np.generic]) -> h5py.Dataset:
+    def _dataset(self, name: str, kind: type[np.generic]) -> Dataset:
         """A dataset of these values that are stored, all of them, in this file."""
-        data = self._file.get(name)
-        where = f"{self.path}, dataset {name}"
-        if not isinstance(data, h5py.Dataset) or not np.issubdtype(data.dtype, kind):
-            found = data.dtype if isinstance(data, h5py.Dataset) else None
-            raise DataError("no such dataset", where=where, found=found, expected=kind.__name__)
-        if data.file.filename != self._file.filename:
-            raise DataError("the data lie in another file", where=where)
-        return checked(data, self.path)
+        data = self._file.datasets.get(f"/{name}")
+        if data is not None and not np.issubdtype(data.dtype, kind):
+            where = f"{self.path}, dataset {name}"
+            found, expected = data.dtype, kind.__name__
+            raise DataError("no such dataset", where=where, found=found, expected=expected)
+        return self._file.checked(f"/{name}")
 
 
 def open_images(data: Path) -> Hdf5Maps:

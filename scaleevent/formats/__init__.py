@@ -24,6 +24,7 @@ from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.recording import Counts, Recording
 from scaleevent.formats.sensors import measured_size
 from scaleevent.formats.source import Format, Frame, ReadOptions
+from scaleevent.system.refusals import refusal
 
 __all__ = [
     "FORMATS",
@@ -192,7 +193,8 @@ def _module_for(path: Path) -> Format:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise DataError("cannot read the file", where=path, found=error.strerror) from error
+        what = DataError("cannot read the file", where=path, found=error.strerror)
+        raise refusal(error, path) or what from error
     if not head:
         hint = "the recording or its copy failed: look at the original"
         expected = "an event recording"

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from scaleevent.errors import DataError, NotEventsError
+from scaleevent.errors import DataError
 from scaleevent.formats import hdf5_ecf
 from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_microseconds
 from scaleevent.formats.hdf5_datasets import (
-    KeptFile,
     Places,
-    dataset_names,
-    is_dataset,
+    choose_stream,
+    read_places,
     stored_size,
-    streams,
+    stream_names,
     time_index,
     values,
 )
@@ -33,6 +31,7 @@ from scaleevent.formats.source import (
     Segment,
     errors_as_damage,
 )
+from scaleevent.system.hdf5_process import Hdf5File, Part
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -53,51 +52,45 @@ def matches(head: bytes, path: Path) -> bool:
 def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
     """Find the events in an HDF5 file.
 
-    Of several streams (left and right cameras) the first by name is used; `notes` lists the others.
+    Of several streams (left and right cameras) `options.topic` names one; see `choose_stream`.
 
     Raises:
         DataError: No events, a truncated file, data that are missing or in another file, an unknown
             filter, or an ambiguous time unit.
+        ConfigError: No stream of that name.
     """
-    kept = KeptFile(path)
-    with kept.opened() as file:
-        found = dict(streams(file, path, options.columns))
-        if not found:
-            raise NotEventsError(
-                "no events in this HDF5 file",
-                where=path,
-                found="datasets " + (", ".join(dataset_names(file)[:12]) or "none"),
-                expected="a group with x, y, t, p, or one table with these four",
-            )
-        stream = min(found, key=lambda name: (name.count("/"), name))
-        columns, length = found[stream]
-        place = columns["t"]
-        times = file[place.dataset]
-        index, is_dsec = time_index(file, times.parent)
-        offset = int(values(file["t_offset"], 1, path)[0]) if is_dsec else 0
-        sample = place.read(times, 0, min(SAMPLE, length), {})
-        unit = find_time_unit(sample, options.time_unit, f"{path}, dataset {times.name}")
-        notes = {"events": stream, "time unit": unit}
-        if offset:
-            notes["time offset"] = f"{offset} us"
-        others = sorted(set(found) - {stream})
-        if others:
-            notes["other event streams"] = ", ".join(others)
-        coded = hdf5_ecf.is_coded(times)
-        return Hdf5Source(
-            path=path,
-            format="DSEC HDF5" if is_dsec else "HDF5, ECF codec" if coded else "HDF5",
-            size=stored_size(file, times, path) or (DSEC_SIZE if is_dsec else None),
-            notes=notes,
-            columns=columns,
-            length=length,
-            unit=unit,
-            offset=offset,
-            index=index if unit == "us" else None,
-            chunk=times.chunks[0 if place.row is None else 1] if times.chunks else None,
-            file=kept,
-            triggers=len(file[_TRIGGERS]) if is_dataset(file, _TRIGGERS) else 0,
-        )
+    file = Hdf5File(path)
+    stream, choices = choose_stream(file, options.columns, options.topic)
+    columns, length = stream.columns, stream.length
+    times = file.datasets[columns["t"].dataset]
+    index, is_dsec = time_index(file, times.group)
+    offset = int(values(file, "/t_offset", 1)[0]) if is_dsec else 0
+    sample = read_places(file, {"t": columns["t"]}, 0, min(SAMPLE, length))["t"]
+    unit = find_time_unit(sample, options.time_unit, f"{path}, dataset {times.name}")
+    notes = {"events": stream.name, "time unit": unit}
+    if offset:
+        notes["time offset"] = f"{offset} us"
+    others = sorted(set(stream_names(file)) - {stream.name})
+    if others:
+        notes["other event streams"] = ", ".join(others)
+    with errors_as_damage("HDF5 file", path):
+        size = stored_size(file, times)
+    coded = hdf5_ecf.is_coded(file, times.name)
+    return Hdf5Source(
+        path=path,
+        format="DSEC HDF5" if is_dsec else "HDF5, ECF codec" if coded else "HDF5",
+        size=size or (DSEC_SIZE if is_dsec else None),
+        notes=notes,
+        columns=columns,
+        length=length,
+        unit=unit,
+        offset=offset,
+        index=index if unit == "us" else None,
+        chunk=times.chunks[0 if columns["t"].row is None else 1] if times.chunks else None,
+        file=file,
+        triggers=len(file.datasets[_TRIGGERS]) if _TRIGGERS in file.datasets else 0,
+        choices=choices,
+    )
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,7 @@ class Hdf5Source(FileSource):
         index: Dataset with the index of the first event at or after every millisecond, or None.
         chunk: Number of events that are decompressed together.
         triggers: Number of external triggers in the file.
-        file: The file, which stays open between reads.
+        file: The file.
     """
 
     columns: Places
@@ -122,34 +115,32 @@ class Hdf5Source(FileSource):
     index: str | None
     chunk: int | None
     triggers: int
-    file: KeptFile = field(compare=False, repr=False)
+    file: Hdf5File = field(compare=False, repr=False)
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The events of the time range, found by the millisecond index or by bisection."""
-        with self.file.opened():
-            data = self._data()
-            first, last = 0, self.length
-            if self.index is not None:
-                first, last = self._seek(self.file.dataset(self.index), start_us, end_us)
-                first, last = max(first - 1, 0), min(last + 1, self.length)  # for `_check_index`
-            elif start_us is not None or end_us is not None:
-                first, last = self._bisect(data, start_us, end_us)
-            step = BLOCK
-            if self.chunk is not None and self.chunk < BLOCK:
-                step = BLOCK // self.chunk * self.chunk
-            whole = 0 if start_us is None else 3 * step  # a window is read in one piece
-            at = first
-            ignored = {"external triggers": self.triggers}
-            while at < last:
-                stop = min((at // step + 1) * step, last)  # so that no chunk is read twice
-                if last - at <= whole:
-                    stop = last
-                for block in self._readable(data, at, stop):
-                    if self.index is not None and not block.flaws:
-                        self._check_index(block, first, last, start_us, end_us)
-                    yield replace(block, ignored=ignored)
-                    ignored = {}
-                at = stop
+        first, last = 0, self.length
+        if self.index is not None:
+            first, last = self._seek(self.index, start_us, end_us)
+            first, last = max(first - 1, 0), min(last + 1, self.length)  # for `_check_index`
+        elif start_us is not None or end_us is not None:
+            first, last = self._bisect(start_us, end_us)
+        step = BLOCK
+        if self.chunk is not None and self.chunk < BLOCK:
+            step = BLOCK // self.chunk * self.chunk
+        whole = 0 if start_us is None else 3 * step  # a window is read in one piece
+        at = first
+        ignored = {"external triggers": self.triggers}
+        while at < last:
+            stop = min((at // step + 1) * step, last)  # so that no chunk is read twice
+            if last - at <= whole:
+                stop = last
+            for block in self._readable(at, stop):
+                if self.index is not None and not block.flaws:
+                    self._check_index(block, first, last, start_us, end_us)
+                yield replace(block, ignored=ignored)
+                ignored = {}
+            at = stop
 
     def total(self) -> int:
         """Number of events."""
@@ -157,10 +148,8 @@ class Hdf5Source(FileSource):
 
     def extent(self) -> Segment | None:
         """Number of events, and the earliest and latest of the first and last 65,536 times."""
-        with self.file.opened():
-            data = self._data()
-            first = self._block(data, 0, min(_ENDS, self.length)).t
-            last = self._block(data, max(self.length - _ENDS, 0), self.length).t
+        first = self._block(0, min(_ENDS, self.length)).t
+        last = self._block(max(self.length - _ENDS, 0), self.length).t
         if not len(first) or not len(last):  # no events, or only invalid ones
             return None
         return Segment(int(first.min()), int(last.max()), self.length)
@@ -168,31 +157,26 @@ class Hdf5Source(FileSource):
     def sample(self, parts: int) -> Iterator[RawBlock]:
         """Short blocks, evenly spaced over the file; fewer if its chunks are large."""
         parts = max(4, min(parts, _SAMPLE_READ // max(self.chunk or 1, _SAMPLE)))
-        with self.file.opened():
-            data = self._data()
-            starts = np.linspace(0, max(self.length - _SAMPLE, 0), parts).astype(int)
-            for start in np.unique(starts).tolist():
-                yield self._block(data, start, min(start + _SAMPLE, self.length))
+        starts = np.linspace(0, max(self.length - _SAMPLE, 0), parts).astype(int)
+        for start in np.unique(starts).tolist():
+            yield self._block(start, min(start + _SAMPLE, self.length))
 
-    def _data(self) -> dict[str, h5py.Dataset]:
-        """The checked datasets of the columns, by name."""
-        names = dict.fromkeys(place.dataset for place in self.columns.values())
-        return {name: self.file.dataset(name) for name in names}
-
-    def _readable(self, data: dict[str, h5py.Dataset], first: int, last: int) -> Iterator[RawBlock]:
+    def _readable(self, first: int, last: int) -> Iterator[RawBlock]:
         """The events first .. last - 1; for an unreadable chunk, a block reporting the damage."""
         try:
-            with errors_as_damage("HDF5 file", self.path):
-                block = self._block(data, first, last)
+            block = self._block(first, last)
+        except DataError as error:
+            if self.file.given_up:
+                raise
+            problem = error
+        else:
             yield block
             return
-        except DataError as error:
-            problem = error
         chunk = self.chunk or self.length
         if first // chunk < (last - 1) // chunk:
             middle = ((first // chunk + (last - 1) // chunk) // 2 + 1) * chunk
-            yield from self._readable(data, first, middle)
-            yield from self._readable(data, middle, last)
+            yield from self._readable(first, middle)
+            yield from self._readable(middle, last)
             return
         where = f"dataset {self.columns['t'].dataset}, chunk of row {first // chunk * chunk}"
         lost = last - first
@@ -200,19 +184,13 @@ class Hdf5Source(FileSource):
         flaw = Flaw(problem.what, where, str(problem.found), expected, problem.hint, lost)
         yield replace(RawBlock.empty(first, flaw), dropped={"unreadable": lost})
 
-    def _block(self, data: dict[str, h5py.Dataset], first: int, last: int) -> RawBlock:
+    def _block(self, first: int, last: int) -> RawBlock:
         """The events first .. last - 1."""
-        read: dict[str, np.ndarray] = {}
-        stored = {
-            name: place.read(data[place.dataset], first, last, read)
-            for name, place in self.columns.items()
-        }
+        stored = read_places(self.file, self.columns, first, last)
         where = f"{self.path}, dataset {self.columns['t'].dataset}"
         return to_block(first, stored, self.unit, where, self.offset)
 
-    def _bisect(
-        self, data: dict[str, h5py.Dataset], start_us: int | None, end_us: int | None
-    ) -> tuple[int, int]:
+    def _bisect(self, start_us: int | None, end_us: int | None) -> tuple[int, int]:
         """Range of events that contains the time range and the jitter around it.
 
         Reads only the first event of some chunks, including the first and the last chunk. If these
@@ -224,8 +202,8 @@ class Hdf5Source(FileSource):
 
         def time(chunk: int) -> int:
             if chunk not in times:
-                at, place = chunk * step, self.columns["t"]
-                stored = place.read(data[place.dataset], at, at + 1, {})
+                at = chunk * step
+                stored = read_places(self.file, {"t": self.columns["t"]}, at, at + 1)["t"]
                 us = to_microseconds(stored, self.unit, at, str(self.path), self.offset)
                 times[chunk] = int(us[0])
             return times[chunk]
@@ -243,23 +221,26 @@ class Hdf5Source(FileSource):
             return 0, self.length
         return first, max(first, last)
 
-    def _seek(
-        self, index: h5py.Dataset, start_us: int | None, end_us: int | None
-    ) -> tuple[int, int]:
+    def _seek(self, index: str, start_us: int | None, end_us: int | None) -> tuple[int, int]:
         """Range of events that contains the time range and the jitter around it.
 
         As uzh-rpg/DSEC:scripts/utils/eventslicer.py, except that a range beyond the end of the
         index extends to the last event instead of being empty.
         """
         first, last = 0, self.length
-        if start_us is not None and len(index):
+        entries = len(self.file.checked(index))
+
+        def event(millisecond: int) -> int:
+            return int(self.file.read(Part(index, (millisecond, millisecond + 1)))[0][0])
+
+        if start_us is not None and entries:
             millisecond = (start_us - JITTER_US - self.offset) // 1000
             if millisecond > 0:
-                first = int(index[min(millisecond, len(index) - 1)])
+                first = event(min(millisecond, entries - 1))
         if end_us is not None:
             millisecond = -((end_us + JITTER_US - self.offset) // -1000)
-            if millisecond < len(index):
-                last = int(index[max(millisecond, 0)])
+            if millisecond < entries:
+                last = event(max(millisecond, 0))
         if last < first or last == 0:  # M3ED fills the end of its index with zeros
             last = self.length
         if not 0 <= first <= self.length or not 0 <= last <= self.length:

@@ -1,35 +1,21 @@
-"""Find the datasets with events in an HDF5 file, and check that they are safe to read.
-
-Only hard links are followed, datasets stored in other files are refused, and all data that is
-declared must be present (otherwise HDF5 would fill the gaps with zeros).
-"""
+"""Find the datasets with events in an HDF5 file, which `system.hdf5_process` reads."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
-import hdf5plugin  # noqa: F401  registers the Blosc and Zstandard filters with HDF5
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.formats import hdf5_ecf
 from scaleevent.formats.columns import SAMPLE, column_order, find_columns
-from scaleevent.formats.source import errors_as_damage
+from scaleevent.system.hdf5_process import DAMAGED, Dataset, Hdf5File, Part
 
-_MAX_CHUNK_BYTES = 64 << 20
-_MAX_GROUPS = 500
 _INDEXES = ("ms_to_idx", "ms_map_idx")
 _TABLE_NAMES = ("events", "event")
 _SIZES = ("height", "width", "sensor_resolution", "geometry")  # attributes with the sensor size
-_NO_DRIVER = b"\xff" * 8
 
 
 @dataclass(frozen=True)
@@ -46,255 +32,229 @@ class Place:
     part: Any = ()
     row: int | None = None
 
-    def read(
-        self, data: h5py.Dataset, first: int, last: int, read: dict[str, np.ndarray]
-    ) -> np.ndarray:
-        """Values of the events first .. last - 1; `read` caches the rows read from each dataset."""
-        if self.row is not None:
-            return np.asarray(data[self.row, first:last])
-        if self.dataset not in read:
-            coded = isinstance(self.part, str) and hdf5_ecf.is_coded(data)
-            rows = hdf5_ecf.read_rows(data, first, last) if coded else data[first:last]
-            read[self.dataset] = rows
-        return np.asarray(read[self.dataset][self.part])
-
 
 Places = dict[str, Place]
 """Location of t, x, y and p."""
 
 
-class KeptFile:
-    """An HDF5 file that stays open between reads and remembers which datasets are checked.
-
-    Opening and checking cost as much as decompressing 50,000 events. Every process opens the file
-    for itself.
+@dataclass(frozen=True)
+class Stream:
+    """What looks like events: a group of vectors, or a table.
 
     Args:
-        path: The file.
+        name: Name of the group or table.
+        columns: Location of t, x, y and p.
+        length: Number of events.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: h5py.File | None = None
-        self._checked: dict[str, h5py.Dataset] = {}
-        self._process = 0
-
-    def __reduce__(self) -> tuple[type[KeptFile], tuple[Path]]:
-        return KeptFile, (self.path,)
-
-    @contextmanager
-    def opened(self) -> Iterator[h5py.File]:
-        """The file, with every error of the HDF5 library as a DataError; an error closes it."""
-        with errors_as_damage("HDF5 file", self.path):
-            file = self._file
-            if file is None or self._process != os.getpid():
-                self._checked = {}
-                _refuse_drivers(self.path)
-                # rdcc_w0: of the cached chunks, those read to their end are evicted first
-                file = self._file = h5py.File(self.path, "r", rdcc_w0=1.0)
-                self._process = os.getpid()
-            try:
-                yield file
-            except Exception:
-                file.close()
-                self._file = None
-                raise
-
-    def dataset(self, name: str) -> h5py.Dataset:
-        """A checked dataset; only within `opened`."""
-        if name not in self._checked:
-            if self._file is None:
-                raise ValueError(f"{self.path} is not open")
-            self._checked[name] = checked(self._file[name], self.path)
-        return self._checked[name]
+    name: str
+    columns: Places
+    length: int
 
 
-def _refuse_drivers(path: Path) -> None:
-    """Refuse a file that names its own driver: data in other files, or memory without limit.
-
-    Only the old superblocks, versions 0 and 1, can name a driver, after three addresses.
-    """
-    with path.open("rb") as file:
-        head = file.read(1 << 12)
-    at = head.find(b"\x89HDF\r\n\x1a\n")
-    version, size = head[at + 8 : at + 9], head[at + 13 : at + 14]
-    if version in (b"\0", b"\1") and size == b"\x08":
-        place = at + 24 + 4 * version[0] + 3 * 8
-        if head[place : place + 8] != _NO_DRIVER:
-            raise DataError(
-                "HDF5 file with a driver of its own",
-                where=f"{path}, byte {place}",
-                found=head[place : place + 8].hex(" "),
-                expected="none",
-                hint="split files are not read: write it as one",
-            )
+def read_places(file: Hdf5File, places: Places, first: int, last: int) -> dict[str, np.ndarray]:
+    """Stored values of the events first .. last - 1, by the keys of `places`."""
+    coded = {p.dataset for p in places.values() if isinstance(p.part, str)}
+    rows: dict[tuple[str, int | None], np.ndarray] = {
+        (name, None): hdf5_ecf.read_rows(file, name, first, last)
+        for name in coded
+        if hdf5_ecf.is_coded(file, name)
+    }
+    wanted = dict.fromkeys((place.dataset, place.row) for place in places.values())
+    plain = [Part(name, (first, last), row) for name, row in wanted if (name, row) not in rows]
+    if plain:
+        for part, values in zip(plain, file.read(*plain), strict=True):
+            rows[part.name, part.row] = values
+    return {
+        key: np.asarray(rows[place.dataset, place.row][place.part]) for key, place in places.items()
+    }
 
 
-def _hard(group: h5py.Group, name: str) -> bool:
-    """Whether the group has a hard link of this name; soft and external ones are not followed."""
-    return name in group and isinstance(group.get(name, getlink=True), h5py.HardLink)
+def choose_stream(
+    file: Hdf5File, order: str | None, topic: str | None
+) -> tuple[Stream, tuple[str, ...]]:
+    """The stream of events to read, and in a line why, where there are several.
 
-
-def _walk(group: h5py.Group, seen: set[h5py.Group]) -> Iterator[h5py.Group | h5py.Dataset]:
-    """Groups and datasets that hard links lead to, each group once: links may form circles."""
-    seen.add(group)
-    yield group
-    for name in group:
-        if not _hard(group, name):
-            continue
-        child = group[name]
-        if isinstance(child, h5py.Dataset):
-            yield child
-        elif isinstance(child, h5py.Group) and child not in seen and len(seen) < _MAX_GROUPS:
-            yield from _walk(child, seen)
-
-
-def dataset_names(file: h5py.File) -> list[str]:
-    """Names of all datasets."""
-    return [item.name for item in _walk(file, set()) if isinstance(item, h5py.Dataset)]
-
-
-def is_dataset(group: h5py.Group, name: str) -> bool:
-    """Whether a hard link of that path leads to a dataset."""
-    parent, _, last = name.strip("/").rpartition("/")
-    if parent and not (_hard(group, parent) and isinstance(group[parent], h5py.Group)):
-        return False
-    inside = group[parent] if parent else group
-    return _hard(inside, last) and isinstance(inside[last], h5py.Dataset)
-
-
-def streams(
-    file: h5py.File, path: Path, order: str | None
-) -> Iterator[tuple[str, tuple[Places, int]]]:
-    """Everything that looks like events, with its length, by the name of its group or table.
+    Without `topic` it is the first by name, least nested, of those that hold events in a form that
+    can be read; a damaged one is not passed over.
 
     Args:
-        file: The opened file.
-        path: Its path, for error messages.
+        file: The file.
         order: Order of the columns of a matrix, if the caller states it.
+        topic: Name of a group or table, or the end of one, if the caller states it.
+
+    Raises:
+        NotEventsError: No stream.
+        ConfigError: No stream is called `topic`, or several.
+        DataError: None can be read.
     """
-    for item in _walk(file, set()):
-        if isinstance(item, h5py.Group):
-            vectors = {name: item[name] for name in item if is_dataset(item, name)}
-            # (K,), or (K, 1) or (1, K) as MATLAB stores it
-            vectors = {
-                n: d for n, d in vectors.items() if d.ndim == 1 or d.ndim == 2 and 1 in d.shape
-            }
-            names = find_columns(vectors)
-            if names:
-                yield item.name, _columns(item, {key: vectors[name] for key, name in names.items()})
-        elif item.dtype.names and item.ndim == 1:
-            names = find_columns(item.dtype.names)
-            if names:
-                checked(item, path)
-                places = {key: Place(item.name, name) for key, name in names.items()}
-                yield item.name, (places, len(item))
-        elif item.ndim == 2 and item.name.lower().split("/")[-1] in _TABLE_NAMES:
-            if 4 in item.shape:
-                yield item.name, _table(checked(item, path), order, path)
+    names = sorted(stream_names(file), key=lambda name: (name.count("/"), name))
+    if not names:
+        raise NotEventsError(
+            "no events in this HDF5 file",
+            where=file.path,
+            found="datasets " + (", ".join([*file.datasets][:12]) or "none"),
+            expected="a group with x, y, t, p, or one table with these four",
+        )
+    if topic is not None:
+        return find_stream(file, _named(names, topic, file.path), order), ()
+    first: Stream | None = None
+    problem: DataError | None = None
+    passed = []
+    for name in names:
+        try:
+            stream = find_stream(file, name, order)
+            if stream.length:
+                break
+            first = first or stream
+            passed.append(f"{name} is empty")
+        except DataError as error:
+            if error.what == DAMAGED:
+                raise
+            problem = problem or error
+            passed.append(f"{name}: {error.what}")
+    else:
+        if first is None and problem is not None:
+            raise problem
+        assert first is not None
+        stream = first
+    if len(names) == 1:
+        return stream, ()
+    why = f" ({'; '.join(passed)})" if passed and stream is not first else ""
+    others = ", ".join(name for name in names if name != stream.name)
+    return stream, (f"events of {stream.name}{why}; --topic takes another: {others}",)
 
 
-def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Places, int]:
+def _named(names: list[str], topic: str, path: Path) -> str:
+    """The one of the names that is `topic` or ends in it."""
+    wanted = topic.strip("/")
+    exact = [name for name in names if name.strip("/") == wanted]
+    hits = exact or [name for name in names if f"{name}/".endswith(f"/{wanted}/") and wanted]
+    if len(hits) != 1:
+        raise ConfigError(
+            "several event streams of this name" if hits else "no such event stream",
+            where=path,
+            found=topic,
+            expected=", ".join(hits or names),
+            hint="--topic takes one of these",
+        )
+    return hits[0]
+
+
+def stream_names(file: Hdf5File) -> list[str]:
+    """Names of the groups and tables that look like events."""
+    groups = [name for name in file.groups if find_columns(_vectors(file, name))]
+    tables = [
+        name
+        for name, data in file.datasets.items()
+        if _is_records(data)
+        or data.shape is not None and len(data.shape) == 2 and 4 in data.shape
+        and name.lower().split("/")[-1] in _TABLE_NAMES
+    ]  # fmt: skip
+    return groups + tables
+
+
+def find_stream(file: Hdf5File, name: str, order: str | None) -> Stream:
+    """The stream of this name, checked.
+
+    Raises:
+        DataError: It cannot be read, or its columns differ in length or in no order that is known.
+    """
+    if name in file.datasets:
+        data = file.checked(name)
+        if not _is_records(data):
+            return Stream(name, *_table(file, data, order))
+        fields = find_columns(data.dtype.names or ()) or {}
+        places = {key: Place(name, field) for key, field in fields.items()}
+        return Stream(name, places, len(data))
+    vectors = _vectors(file, name)
+    columns = find_columns(vectors) or {}
+    return Stream(name, *_columns(file, name, {k: vectors[v] for k, v in columns.items()}))
+
+
+def _is_records(data: Dataset) -> bool:
+    """Whether the records of a dataset have the fields of events."""
+    fields = data.dtype.names
+    return bool(fields and data.shape is not None and len(data.shape) == 1 and find_columns(fields))
+
+
+def _vectors(file: Hdf5File, group: str) -> dict[str, Dataset]:
+    """The datasets (K,), or (K, 1) or (1, K) as MATLAB stores them, of a group, by their names."""
+    return {
+        name.rpartition("/")[2]: data
+        for name, data in file.datasets.items()
+        if data.group == group and data.shape is not None
+        and (len(data.shape) == 1 or len(data.shape) == 2 and 1 in data.shape)
+    }  # fmt: skip
+
+
+def _columns(file: Hdf5File, group: str, vectors: dict[str, Dataset]) -> tuple[Places, int]:
     """Location of four vectors, and their length."""
-    path = Path(group.file.filename)
     places, lengths = {}, {}
     for key, data in vectors.items():
-        checked(data, path)
-        if data.ndim == 1:
+        file.checked(data.name)
+        assert data.shape is not None
+        if len(data.shape) == 1:
             places[key], lengths[key] = Place(data.name), len(data)
         else:
             (places[key],), lengths[key] = _lines(data, 1)
     if len(set(lengths.values())) > 1:
-        where = f"{path}, {group.name}"
+        where = f"{file.path}, {group}"
         raise DataError("event columns differ in length", where=where, found=lengths)
     return places, lengths["t"]
 
 
-def _table(data: h5py.Dataset, given: str | None, path: Path) -> tuple[Places, int]:
+def _table(file: Hdf5File, data: Dataset, given: str | None) -> tuple[Places, int]:
     """Location of the columns of a (K, 4) or (4, K) matrix; their order is given or inferred."""
-    places, length = _lines(data, 4)
-    sample = data[:SAMPLE] if places[0].row is None else data[:, :SAMPLE].T
-    order = column_order(sample, given, f"{path}, dataset {data.name}") if length else "txyp"
-    return {name: places[order.index(name)] for name in "txyp"}, length
+    lines, length = _lines(data, 4)
+    order = "txyp"
+    if length:
+        columns = {str(at): line for at, line in enumerate(lines)}
+        sample = read_places(file, columns, 0, min(SAMPLE, length))
+        stacked = np.stack([*sample.values()], axis=1)
+        order = column_order(stacked, given, f"{file.path}, dataset {data.name}")
+    return {name: lines[order.index(name)] for name in "txyp"}, length
 
 
-def _lines(data: h5py.Dataset, count: int) -> tuple[list[Place], int]:
+def _lines(data: Dataset, count: int) -> tuple[list[Place], int]:
     """The columns of a (K, count) matrix or the rows of a (count, K) one, and their length."""
+    assert data.shape is not None
     if data.shape[1] == count:
         return [Place(data.name, np.s_[:, at]) for at in range(count)], data.shape[0]
     return [Place(data.name, row=at) for at in range(count)], data.shape[1]
 
 
-def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
+def time_index(file: Hdf5File, group: str) -> tuple[str | None, bool]:
     """Name of the millisecond index, next to the events or at the root; whether it is DSEC's."""
-    if _hard(file, "ms_to_idx"):
-        return "/ms_to_idx", _hard(file, "t_offset")
-    name = next((name for name in _INDEXES if _hard(group, name)), None)
-    return name and f"{group.name.rstrip('/')}/{name}", False
+    if "/ms_to_idx" in file.datasets:
+        return "/ms_to_idx", "/t_offset" in file.datasets
+    names = (f"{group.rstrip('/')}/{name}" for name in _INDEXES)
+    return next((name for name in names if name in file.datasets), None), False
 
 
-def values(data: h5py.Dataset, count: int, path: Path) -> np.ndarray:
+def values(file: Hdf5File, name: str, count: int) -> np.ndarray:
     """All values of a small dataset, flat; a DataError unless there are `count` of them."""
-    if checked(data, path).size != count:
-        where = f"{path}, dataset {data.name}"
-        raise DataError("wrong number of values", where=where, found=data.shape, expected=count)
-    return np.ravel(data[()])
+    shape = file.checked(name).shape
+    if shape is None or np.prod(shape, dtype=int) != count:
+        where = f"{file.path}, dataset {name}"
+        raise DataError("wrong number of values", where=where, found=shape, expected=count)
+    return np.ravel(file.read(Part(name))[0])
 
 
-def checked(data: h5py.Dataset, path: Path) -> h5py.Dataset:
-    """The dataset, after checking that reading it is safe and returns what was stored."""
-    refuse = partial(DataError, where=f"{path}, dataset {data.name}")
-    if not isinstance(data, h5py.Dataset):
-        raise refuse("not a dataset", found=type(data).__name__)
-    if data.external or data.is_virtual:
-        raise refuse("the data lie in another file", expected="data inside this file")
-    if data.dtype.hasobject or data.dtype.kind not in "iufbV":
-        raise refuse("not numbers", found=data.dtype)
-    if data.shape is None:
-        raise refuse("dataset without data")
-    declared = prod(data.shape) * data.dtype.itemsize
-    if data.chunks is None:
-        if data.id.get_storage_size() < declared:
-            raise refuse("data are missing", found="less stored than declared", expected=data.shape)
-        return data
-    if prod(data.chunks) * data.dtype.itemsize > _MAX_CHUNK_BYTES:
-        raise refuse("chunk too large", found=data.chunks, expected=f"{_MAX_CHUNK_BYTES} bytes")
-    chunks = prod(-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
-    if data.id.get_num_chunks() < chunks:
-        raise refuse(
-            "data are missing", found=f"{data.id.get_num_chunks()} chunks", expected=f"{chunks}"
-        )
-    plan = data.id.get_create_plist()
-    for index in range(plan.get_nfilters()):
-        code, _, _, name = plan.get_filter(index)
-        if code == hdf5_ecf.FILTER and set(data.dtype.names or ()) == {"x", "y", "p", "t"}:
-            continue
-        if not h5py.h5z.filter_avail(code):
-            raise refuse(
-                "compression filter not available",
-                found=f"filter {code} {name.decode('latin-1')}",
-                hint="rewrite the file with Blosc, Zstandard, gzip or no compression",
-            )
-    return data
-
-
-def stored_size(file: h5py.File, t: h5py.Dataset, path: Path) -> tuple[int, int] | None:
+def stored_size(file: Hdf5File, t: Dataset) -> tuple[int, int] | None:
     """(height, width) from attributes of the events, their group or the file, or M3ED's `calib`."""
-    for owner in (t, t.parent, file):
-        attributes = {key.lower(): owner.attrs[key] for key in owner.attrs if key.lower() in _SIZES}
+    for attributes in file.attributes([t.name, t.group, "/"], _SIZES):
         if "height" in attributes and "width" in attributes:
-            return int(attributes["height"]), int(attributes["width"])
+            return int(np.ravel(attributes["height"])[0]), int(np.ravel(attributes["width"])[0])
         if "sensor_resolution" in attributes:
-            height, width = np.ravel(attributes["sensor_resolution"])[:2]
+            height, width = attributes["sensor_resolution"][:2]
             return int(height), int(width)
         geometry = attributes.get("geometry")
-        if isinstance(geometry, bytes):
-            geometry = geometry.decode("latin-1")
         if isinstance(geometry, str) and geometry.count("x") == 1:
             width, height = geometry.split("x")
             return int(height), int(width)
-    calibration = t.parent.get("calib") if _hard(t.parent, "calib") else None
-    if isinstance(calibration, h5py.Group) and _hard(calibration, "resolution"):
-        width, height = values(calibration["resolution"], 2, path)
+    resolution = f"{t.group.rstrip('/')}/calib/resolution"
+    if resolution in file.datasets:
+        width, height = values(file, resolution, 2)
         return int(height), int(width)
     return None

@@ -7,59 +7,67 @@ All numbers are little-endian.
 
 from __future__ import annotations
 
-import h5py
 import numba as nb
 import numpy as np
 from numpy import ndarray
 
 from scaleevent.errors import DataError
+from scaleevent.system.hdf5_process import Hdf5File
 
 FILTER = 0x8ECF
 EVENT = np.dtype([("x", "<u2"), ("y", "<u2"), ("p", "<i2"), ("t", "<i8")])
 
 
-def is_coded(data: h5py.Dataset) -> bool:
+def is_coded(file: Hdf5File, name: str) -> bool:
     """Whether the chunks of a dataset are encoded with the codec."""
-    plan = data.id.get_create_plist()
-    return any(plan.get_filter(index)[0] == FILTER for index in range(plan.get_nfilters()))
+    return FILTER in file.filters(name)
 
 
-def read_rows(data: h5py.Dataset, first: int, last: int) -> np.ndarray:
-    """(last - first,) records x, y, p, t.
+def read_rows(file: Hdf5File, name: str, first: int, last: int) -> np.ndarray:
+    """(last - first,) records x, y, p, t of a dataset.
 
     Raises:
         DataError: A chunk cannot be decoded.
     """
     out = np.empty(last - first, EVENT)
-    size = data.chunks[0]
+    size = chunk_rows(file, name)
     for start in range(first // size * size, last, size):
-        rows = read_chunk(data, start)
+        rows = read_chunk(file, name, start)
         begin, end = max(first, start), min(last, start + len(rows))
         out[begin - first : end - first] = rows[begin - start : end - start]
     return out
 
 
-def read_chunk(data: h5py.Dataset, start: int) -> np.ndarray:
+def chunk_rows(file: Hdf5File, name: str) -> int:
+    """Number of rows in a chunk of a dataset with the codec."""
+    chunks = file.datasets[name].chunks
+    if chunks is None:
+        raise DataError("codec without chunks", where=f"{file.path}, dataset {name}")
+    return chunks[0]
+
+
+def read_chunk(file: Hdf5File, name: str, start: int) -> np.ndarray:
     """The records of the chunk that begins with row `start`.
 
     HDF5 pads the last chunk before it encodes it; a program that writes chunks directly may not.
     """
-    mask, stored = data.id.read_direct_chunk((start,))
-    where = f"{data.file.filename}, dataset {data.name}, chunk of row {start}"
-    size = data.chunks[0]
+    mask, stored = file.chunk(name, start)
+    data = file.datasets[name]
+    where = f"{file.path}, dataset {name}, chunk of row {start}"
+    size = chunk_rows(file, name)
     length = min(size, len(data) - start)
     rows = np.empty(length, EVENT)
     if mask & 1:  # this chunk is stored without encoding
         if len(stored) < length * data.dtype.itemsize:
             raise DataError("truncated chunk", where=where, found=f"{len(stored)} bytes")
         plain = np.frombuffer(stored, data.dtype, length)
-        for name in "xypt":
-            rows[name] = plain[name]
+        for field in "xypt":
+            rows[field] = plain[field]
         return rows
     for count in dict.fromkeys((size, length)):
         t, xy = np.empty(count, np.int64), np.empty((2, count), np.uint16)
         p = np.empty(count, np.uint8)
-        decoded = decode(np.frombuffer(stored, np.uint8), t, xy[0], xy[1], p)
+        decoded = decode(stored, t, xy[0], xy[1], p)
         if decoded == count:
             rows["t"], rows["x"], rows["y"], rows["p"] = (part[:length] for part in (t, *xy, p))
             return rows

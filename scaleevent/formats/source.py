@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from scaleevent.errors import DataError, ScaleEventError
+from scaleevent.system.refusals import refusal
 
 BLOCK = 1 << 18
 """Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
@@ -155,12 +156,19 @@ class Segment:
 
 @contextmanager
 def errors_as_damage(kind: str, where: object, hint: str = COPY_AGAIN) -> Iterator[None]:
-    """Convert every error of a library that decodes a file to a DataError."""
+    """Convert every error of a library that decodes a file to a DataError.
+
+    Where the system refuses (too many open files, no permission, a failing disk, no memory), it is
+    an EnvironmentProblem instead.
+    """
     try:
         yield
     except (ScaleEventError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # on broken files anything; panics of Rust are no Exception
+        problem = refusal(error, where)
+        if problem is not None:
+            raise problem from error
         found = str(error).split("\n")[0].strip("'\"") or type(error).__name__
         raise DataError(f"damaged {kind}", where=where, found=found, hint=hint) from error
 

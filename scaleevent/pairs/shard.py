@@ -19,7 +19,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import DataError, ScaleEventError
 from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize_packed
 from scaleevent.grids.windows import STOPS, Window
@@ -27,6 +27,8 @@ from scaleevent.packing import PackedEvents
 from scaleevent.pairs.pair import Label, Pair
 from scaleevent.system.documents import MalformedError, parse_json
 from scaleevent.system.files import SteadyFile, staged, writing
+from scaleevent.system.hdf5 import open_hdf5
+from scaleevent.system.refusals import refusal
 
 FORMAT = 2
 MAX_SIDE = 1 << 15  # pixels
@@ -54,6 +56,7 @@ class ShardWriter:
                 self._bytes = SteadyFile(temporary)
             stack.push(self._check)
             stack.enter_context(self._bytes)
+            # libver: with checksums over its structure, so that damage is found before it is used
             self._file = stack.enter_context(h5py.File(self._bytes, "w", libver="v110"))
             stack.push(self._finish)
             self._file.attrs["format"] = FORMAT
@@ -168,17 +171,19 @@ class Shard:
 
     Raises:
         DataError: The shard is damaged, has another format, or links to other files.
+        EnvironmentProblem: The system refuses to open or read it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
             # no chunk cache: pairs are read in random order, and each dataset would hold a cache
-            self.file = h5py.File(path, "r", rdcc_nbytes=0)
+            self.file = open_hdf5(self.path, rdcc_nbytes=0)
             format_number = int(self.file.attrs["format"])
             self.pairs = int(self.file.attrs["pairs"])
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError("not a whole shard of a pair store", where=path, found=error) from None
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            damage = DataError("not a whole shard of a pair store", where=path, found=error)
+            raise refusal(error, path) or damage from None
         if format_number != FORMAT:
             raise DataError(
                 "pair store of another format", where=path, found=format_number, expected=FORMAT
@@ -328,7 +333,7 @@ class Shard:
                 raise self._damaged(name, f"{rows * row_bytes:,} bytes in one piece")
             values: np.ndarray = dataset[part]
             return values
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, RuntimeError) as error:
             raise self._damaged(name, error) from None
 
     def _has(self, name: str) -> bool:
@@ -336,7 +341,7 @@ class Shard:
             if name not in self._exists:
                 self._exists[name] = name in self.file
             return self._exists[name]
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, RuntimeError) as error:
             raise self._damaged(name, error) from None
 
     def _require(self, holds: bool, name: str, found: object) -> None:
@@ -344,8 +349,9 @@ class Shard:
         if not holds:
             raise self._damaged(name, found)
 
-    def _damaged(self, name: str, error: object) -> DataError:
-        return DataError(
+    def _damaged(self, name: str, error: object) -> ScaleEventError:
+        refused = refusal(error, self.path) if isinstance(error, Exception) else None
+        return refused or DataError(
             "shard is damaged",
             where=f"{self.path}:{name}",
             found=str(error).splitlines()[0],

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +56,8 @@ def shard_done(path: Path, fingerprint: str) -> dict[str, Any] | None:
 class PairStore:
     """A prepared folder: its manifest, and its pairs under one running index.
 
-    Shards are opened on first use, once in every process.
+    Shards are opened on first use in every process, and the least recently used are closed where
+    more would be open than a quarter of what the system allows.
 
     Args:
         folder: A folder that `scaleevent prepare` or `voxelize` wrote.
@@ -92,7 +95,7 @@ class PairStore:
                 hint="run prepare again with --resume: it remakes only these",
             )
         self._ends = np.cumsum([entry["pairs"] for entry in self.shards])
-        self._open: dict[int, Shard] = {}
+        self._open: OrderedDict[int, Shard] = OrderedDict()  # the least recently used first
         self._process = os.getpid()
 
     @property
@@ -112,7 +115,7 @@ class PairStore:
         if not 0 <= index < len(self):
             raise IndexError(index)
         if self._process != os.getpid():  # HDF5 handles do not survive a fork
-            self._open, self._process = {}, os.getpid()
+            self._open, self._process = OrderedDict(), os.getpid()
         which = int(np.searchsorted(self._ends, index, "right"))
         if which not in self._open:
             shard = Shard(self.folder / self.shards[which]["file"])
@@ -121,12 +124,15 @@ class PairStore:
                     "a shard and the manifest disagree", where=shard.path,
                     found=f"{shard.pairs} pairs", expected=f"{self.shards[which]['pairs']}",
                 )  # fmt: skip
+            while len(self._open) >= _most_open():
+                self._open.popitem(last=False)
             self._open[which] = shard
+        self._open.move_to_end(which)
         first = self._ends[which] - self.shards[which]["pairs"]
         return self._open[which], int(index - first)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": OrderedDict()}
 
     @cached_property
     def recordings(self) -> np.ndarray:
@@ -159,6 +165,12 @@ class PairStore:
         """Hash over the hashes of all shards; identifies the data in run records."""
         joined = "".join(entry["sha256"] for entry in self.shards)
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def _most_open() -> int:
+    """Number of shards that a process may have open."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(allowed // 4, 1024) if allowed > 0 else 1024)
 
 
 def verify_shards(store: PairStore) -> None:

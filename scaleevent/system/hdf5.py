@@ -1,0 +1,93 @@
+"""Open HDF5 files for reading: without locks, and with the system's refusals told as such."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import h5py
+
+from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.system.refusals import refusal
+
+_NO_DRIVER = b"\xff" * 8
+_HELD = "already open for"  # what libhdf5 says of the flags that a writer clears when it is done
+
+
+def open_hdf5(path: Path, shown: object = None, **options: float) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    The file is not locked, since many network file systems refuse that. A lock that a writer
+    holds is respected nevertheless.
+
+    Args:
+        path: The file.
+        shown: Its name in errors, unless it is the path.
+        options: Further options of `h5py.File`.
+
+    Raises:
+        EnvironmentProblem: The system refuses, or another process has it open for writing.
+        DataError: Its writer did not close it, or it has a driver of its own.
+        OSError: Not HDF5, or damaged.
+    """
+    where = path if shown is None else shown
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            head = os.pread(descriptor, 1 << 12, 0)
+            _refuse_writers(descriptor, where)
+            _refuse_drivers(head, where)
+        finally:
+            os.close(descriptor)
+        return h5py.File(path, "r", locking=False, **options)
+    except OSError as error:
+        problem = refusal(error, where)
+        if problem is not None:
+            raise problem from error
+        if _HELD in str(error):
+            raise DataError(
+                "HDF5 file not closed by its writer",
+                where=where,
+                found="the mark of a file open for writing",
+                hint="if it is still being written, wait for its end; if its writer died, "
+                "`h5clear -s` removes the mark, and the end of the data may be missing",
+            ) from error
+        raise
+
+
+def _refuse_writers(descriptor: int, where: object) -> None:
+    """Refuse a file that another process has locked for writing, where the system knows."""
+    if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise EnvironmentProblem(
+            "another process is writing this HDF5 file",
+            where=where,
+            found="its lock",
+            hint="wait until that process has closed it",
+        ) from error
+    except OSError:
+        return  # a file system without locks
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _refuse_drivers(head: bytes, where: object) -> None:
+    """Refuse a file that names its own driver: data in other files, or memory without limit.
+
+    Only the old superblocks, versions 0 and 1, can name a driver, after three addresses.
+    """
+    at = head.find(b"\x89HDF\r\n\x1a\n")
+    version, size = head[at + 8 : at + 9], head[at + 13 : at + 14]
+    if version in (b"\0", b"\1") and size == b"\x08":
+        place = at + 24 + 4 * version[0] + 3 * 8
+        if head[place : place + 8] != _NO_DRIVER:
+            raise DataError(
+                "HDF5 file with a driver of its own",
+                where=f"{where}, byte {place}",
+                found=head[place : place + 8].hex(" "),
+                expected="none",
+                hint="split files are not read: write it as one",
+            )

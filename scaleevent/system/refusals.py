@@ -1,0 +1,69 @@
+"""Tell the system's refusals apart from damage where a file cannot be read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+from collections.abc import Iterator
+
+from scaleevent.errors import EnvironmentProblem
+
+_AGAIN = "run the same command again; if it persists, look at the disk or network folder"
+_HINTS = {
+    "EACCES": "have its owner allow you to read it (ls -l shows who may)",
+    "EPERM": "have its owner allow you to read it (ls -l shows who may)",
+    "EMFILE": "allow more open files, such as `ulimit -n 4096`, or use fewer workers",
+    "ENFILE": "close other programs, or have the machine's limit of open files raised",
+    "ENOMEM": "free memory or use fewer workers",
+    "EAGAIN": "wait for other programs to end, or use fewer workers",
+    "EBUSY": "wait until no other program uses the file",
+    "ENOSPC": "free some space",
+    "EDQUOT": "free some space",
+    "EIO": "look at the disk (`dmesg`), then copy the file from another place",
+    **dict.fromkeys(
+        ("ESTALE", "ENOLCK", "ENODEV", "ENXIO", "ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ENOSYS",
+         "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "EREMOTEIO",
+         "EOPNOTSUPP", "ENOTSUP", "EPROTO", "ESHUTDOWN", "EDEADLK"),
+        _AGAIN,
+    ),
+}  # fmt: skip
+REFUSALS = {getattr(errno, name): hint for name, hint in _HINTS.items() if hasattr(errno, name)}
+"""What to do, by the number of the system's error: those that say nothing about the file."""
+
+# h5py and Rust pass the number on in their message only
+_NUMBER = re.compile(r"errno = (\d+)|\(os error (\d+)\)|\[Errno (\d+)\]")
+
+
+def refusal(error: BaseException, where: object) -> EnvironmentProblem | None:
+    """The problem to raise instead of damage if the system, not the file, caused an error."""
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError):
+            hint = "free memory or use fewer workers; if it persists, the file is damaged"
+            return EnvironmentProblem("not enough memory to read", where=where, hint=hint)
+        number = error_number(cause)
+        if number is not None and number in REFUSALS:
+            found = None
+            if number == errno.EMFILE:
+                found = f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} files allowed"
+            what = f"cannot read: {os.strerror(number)}"
+            return EnvironmentProblem(what, where=where, found=found, hint=REFUSALS[number])
+    return None
+
+
+def error_number(error: BaseException) -> int | None:
+    """The number of the system's error, perhaps from the message."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    hit = _NUMBER.search(str(error))
+    return int(next(filter(None, hit.groups()))) if hit else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it came from."""
+    for _ in range(20):  # a chain may be a circle
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
