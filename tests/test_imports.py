@@ -54,6 +54,9 @@ PLUGINS = {
         "facts",
         "evt",
         "hdf5_ecf",
+        "ros_bags",
+        "ros_messages",
+        "ros_readers",
     },
     "datasets": {
         "calibration",

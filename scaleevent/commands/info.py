@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import CheckpointError, DataError
-from scaleevent.formats import open_recording, recording_facts
+from scaleevent.formats import is_bag_folder, open_recording, recording_facts
 from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards
 from scaleevent.pictures import draw_recording, save_picture
 from scaleevent.system.reports import Report
@@ -34,7 +34,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     path = cfg.path
     if not path.exists():
         raise DataError("no such file or folder", where=path)
-    if path.is_dir() or path.name == MANIFEST:
+    if path.is_dir() and not is_bag_folder(path) or path.name == MANIFEST:
         return _store(path if path.is_dir() else path.parent, cfg.verify)
     if path.suffix == ".safetensors":
         return _weights(path)

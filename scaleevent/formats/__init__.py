@@ -22,6 +22,7 @@ from scaleevent.formats import (
 from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.recording import Counts, Recording
+from scaleevent.formats.ros_bags import is_bag_folder, recording_files
 from scaleevent.formats.sensors import measured_size
 from scaleevent.formats.source import Format, Frame, ReadOptions
 
@@ -30,9 +31,11 @@ __all__ = [
     "Counts",
     "Frame",
     "Recording",
+    "is_bag_folder",
     "open_recording",
     "read_events",
     "recording_facts",
+    "recording_files",
 ]
 
 _HEAD_BYTES = 1 << 16
@@ -86,7 +89,7 @@ def open_recording(
     """Open an event recording; its first bytes show the format, and its name resolves ties.
 
     Args:
-        path: A file in one of `FORMATS`.
+        path: A file in one of `FORMATS`, or the folder of a ROS 2 bag.
         size: (height, width) of the sensor, instead of what the file states. If neither is known,
             the file is read once to find the largest coordinates.
         time_unit: s, ms, us or ns for files that do not define it (HDF5, NumPy, text, MATLAB),
@@ -188,6 +191,8 @@ def read_events(
 
 def _module_for(path: Path) -> Format:
     """The module that reads the file, chosen by its first bytes."""
+    if is_bag_folder(path):
+        return ros
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
