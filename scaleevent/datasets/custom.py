@@ -164,7 +164,11 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         found = f"{len(us)} frames inside the file, {point} of the exposure"
     else:
         folder = folder_of(recording.path)
-        frames_at = find_frames(folder, config.frames)
+        try:
+            frames_at = find_frames(folder, config.frames)
+        except DataError as error:  # the recording may hold images that are not read
+            error.found = error.found or "; ".join(recording.choices) or None
+            raise
         times = find_times(folder, frames_at, config.timestamps)
         frames, found = _timed_frames(recording, frames_at, times, config)
     source = CustomRecording(

@@ -258,7 +258,7 @@ class RosSource(FileSource):
                 if gathered:
                     yield self._block(first, parts, tally, flaws)
                 raise
-            found = f"{error.what}: {error.found}; {lost} messages are lost"
+            found = f"{error.what}: {error.found}; lost are {lost} of {met + lost} messages"
             where = f"topic {self.topic.name}, after {met} messages"
             flaws.append(Flaw("the rest cannot be read", where, found, None, error.hint, lost))
         else:

@@ -126,10 +126,12 @@ class Bag:
         return found
 
     def changed(self) -> Iterator[Flaw]:
-        """Damage of files that differ from their checksum; reads those that have one."""
+        """Damage of MCAP files that differ from their checksum; reads those that have one."""
         for file in self.files:
+            if _magic(file) != MCAP:
+                continue
             with _opened(file) as reader, _damage(file)():
-                sound = not hasattr(reader, "data_are_sound") or reader.data_are_sound()
+                sound = hasattr(reader, "data_are_sound") and reader.data_are_sound()
             if not sound:
                 yield Flaw("data differ from their checksum", file.name, "other data")
 
@@ -226,18 +228,12 @@ def _messages(
     links = [link for link in reader.connections if link.topic == topic]
     if not links:
         return
-    damage = _damage(file)
-    with damage():
-        messages = reader.messages(links, start=start)
-    while True:
-        with damage():
-            message = next(messages, None)
-            if message is None:
-                return
-            _, stamp, data = message
-            if data.startswith(_ZSTD) and not isinstance(reader, _readers().Ros1File):
+    ros2 = not isinstance(reader, _readers().Ros1File)
+    with _damage(file)():  # nothing is thrown into a generator but its end, which passes
+        for _, stamp, data in reader.messages(links, start=start):
+            if ros2 and data.startswith(_ZSTD):
                 data = _readers().decompress(data, "zstd")  # compressed on its own
-        yield stamp, data
+            yield stamp, data
 
 
 def _other_number(where: str, found: int, expected: str, declared: int) -> Flaw:
