@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import h5py
@@ -224,37 +224,55 @@ def write_aedat4(
     packets: Iterable[Events],
     frames: Iterable[tuple[int, int, np.ndarray]] = (),
     size: tuple[int, int] = (180, 240),
+    more: Iterable[tuple[str, str, list]] = (),
+    compression: tuple[int, Callable[[bytes], bytes]] = (0, bytes),
 ) -> Path:
-    """An uncompressed AEDAT4 file; frames are (exposure begin, end, (H, W) or (H, W, 3) BGR)."""
+    """An AEDAT4 file; frames are (exposure begin, end, (H, W) or (H, W, 3) BGR).
+
+    Stream 0 are events, 1 frames, both of camera "one"; `more` are type ("EVTS", "FRME"), camera
+    and content of streams from 2 on. `compression` is its number and function.
+    """
     height, width = size
     stream = (
-        '<node name="{0}"><attr key="typeIdentifier" type="string">{1}</attr><node name="info">'
+        '<node name="{0}"><attr key="typeIdentifier" type="string">{1}</attr>'
+        '<attr key="originalOutputName" type="string">{1}{0}</attr><node name="info">'
         f'<attr key="sizeX" type="int">{width}</attr><attr key="sizeY" type="int">{height}</attr>'
-        "</node></node>"
+        '<attr key="source" type="string">{2}</attr></node></node>'
     )
-    xml = f'<dv version="2.0"><node name="outInfo">{stream.format(0, "EVTS")}'
-    xml = (xml + stream.format(1, "FRME") + "</node></dv>").encode()
-    header = _table("IOHE", [struct.pack("<i", 0), struct.pack("<q", -1)], xml + b"\0", len(xml))
+    streams = [("EVTS", "one", list(packets)), ("FRME", "one", list(frames)), *more]
+    nodes = [stream.format(id, kind, source) for id, (kind, source, _) in enumerate(streams)]
+    xml = f'<dv version="2.0"><node name="outInfo">{"".join(nodes)}</node></dv>'.encode()
+    header = _table(
+        "IOHE", [struct.pack("<i", compression[0]), struct.pack("<q", -1)], xml + b"\0", len(xml)
+    )
     data = b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(header)) + header
-    for events in packets:
-        rows = np.zeros(
-            len(events), {"names": list("txyp"), "formats": ["<i8", "<i2", "<i2", "u1"],
-                          "offsets": [0, 8, 10, 12], "itemsize": 16}
-        )  # fmt: skip
-        for name in "txyp":
-            rows[name] = getattr(events, name)
-        data += _packet(0, _table("EVTS", [], rows.tobytes(), len(rows)))
-    for begin, end, image in frames:
-        times = [struct.pack("<q", value) for value in (begin, begin, end, begin, end)]
-        kind = struct.pack("<b", 0 if image.ndim == 2 else 16)
-        shape = [struct.pack("<h", value) for value in (image.shape[1], image.shape[0], 0, 0)]
-        data += _packet(1, _table("FRME", [*times, kind, *shape], image.tobytes(), image.size))
+    for id, (kind, _, content) in enumerate(streams):
+        make = {"EVTS": _events_table, "FRME": _frame_table}[kind]
+        data += b"".join(_packet(id, make(part), compression[1]) for part in content)
     path.write_bytes(data)
     return path
 
 
-def _packet(stream: int, table: bytes) -> bytes:
-    prefixed = struct.pack("<I", len(table)) + table
+def _events_table(events: Events) -> bytes:
+    rows = np.zeros(
+        len(events), {"names": list("txyp"), "formats": ["<i8", "<i2", "<i2", "u1"],
+                      "offsets": [0, 8, 10, 12], "itemsize": 16}
+    )  # fmt: skip
+    for name in "txyp":
+        rows[name] = getattr(events, name)
+    return _table("EVTS", [], rows.tobytes(), len(rows))
+
+
+def _frame_table(frame: tuple[int, int, np.ndarray]) -> bytes:
+    begin, end, image = frame
+    times = [struct.pack("<q", value) for value in (begin, begin, end, begin, end)]
+    kind = struct.pack("<b", 0 if image.ndim == 2 else 16)
+    shape = [struct.pack("<h", value) for value in (image.shape[1], image.shape[0], 0, 0)]
+    return _table("FRME", [*times, kind, *shape], image.tobytes(), image.size)
+
+
+def _packet(stream: int, table: bytes, compress: Callable[[bytes], bytes]) -> bytes:
+    prefixed = compress(struct.pack("<I", len(table)) + table)
     return struct.pack("<II", stream, len(prefixed)) + prefixed
 
 

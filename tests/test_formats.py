@@ -454,3 +454,13 @@ def test_aedat4_without_its_package(files, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "aedat", None)
     with pytest.raises(MissingPackageError, match=r"scaleevent\[aedat\]"):
         read_events(files["aedat4"])
+
+
+def test_options_without_a_meaning_for_a_format_are_said(files):
+    given = {"topic": "/a", "image_topic": "/b", "camera": "DVS128", "time_unit": "s"}
+    recording = open_recording(files["evt3"], **given)
+    flags = ("--time-unit", "--topic", "--image-topic", "--camera")
+    assert [line.split()[0] for line in recording.choices] == list(flags)
+    assert all(line.endswith("no meaning for EVT3") for line in recording.choices)
+    text = open_recording(files["text"], time_unit="s", columns="txyp")
+    assert text.choices == ()

@@ -1,18 +1,28 @@
-"""AEDAT 2.0 and 3: what their readers do beyond the plain events."""
+"""AEDAT 2.0, 3 and 4: what their readers do beyond the plain events."""
 
 import os
 import struct
+from functools import partial
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
+from backports import zstd
 
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import aedat as aedat_module
 from scaleevent.formats import open_recording, read_events
 from scaleevent.formats import words as words_module
-from tests.event_files import aedat3_packet, rows_of, some_events, write_aedat2, write_aedat3
+from tests.event_files import (
+    aedat3_packet,
+    rows_of,
+    some_events,
+    write_aedat2,
+    write_aedat3,
+    write_aedat4,
+)
 from tests.test_formats import assert_same
 
 EVENTS = some_events(1500)
@@ -330,3 +340,100 @@ def test_aedat3_invalid_packets_end_the_reading(tmp_path):
     path = write_aedat3(tmp_path / "a.aedat", good[:-3])
     with pytest.raises(DataError, match="truncated"):
         read_events(path)
+
+
+# AEDAT 4.0
+
+
+def frame(level: int) -> tuple[int, int, np.ndarray]:
+    return 1000, 3000, np.full((180, 240), level, np.uint8)
+
+
+def levels(recording) -> list[int]:
+    return [int(one.image[0, 0]) for one in recording.frames()]
+
+
+def test_aedat4_streams_are_chosen_by_rule_or_named(tmp_path):
+    other, third = some_events(300, seed=5), some_events(200, seed=6)
+    more = [
+        ("EVTS", "two", [other]),
+        ("FRME", "two", [frame(3)]),
+        ("EVTS", "three", [third]),
+        ("FRME", "two", []),
+    ]
+    path = write_aedat4(tmp_path / "a.aedat4", [EVENTS], [frame(1)], more=more)
+    recording = open_recording(path)
+    assert levels(recording) == [1]
+    assert_same(read_events(path), EVENTS)
+    events, frames = recording.choices
+    assert events.startswith('events of stream 0 events "EVTS0" one; not of 2 events')
+    assert frames.startswith('frames of stream 1 frame "FRME1" one; not of 3 frame')
+    assert frames.endswith("(empty) (--image-topic)") and events.endswith("(--topic)")
+
+    path = write_aedat4(tmp_path / "b.aedat4", [], [frame(1)], more=more)
+    recording = open_recording(path)  # the first without events; frames of the same camera
+    assert levels(recording) == [3]
+    assert_same(Events.concatenate(list(recording.blocks()), 180, 240), other)
+    assert "(empty)" in recording.choices[0]
+    for named in ("4", "EVTS4"):
+        recording = open_recording(path, topic=named, image_topic="1")
+        assert_same(Events.concatenate(list(recording.blocks()), 180, 240), third)
+        assert recording.choices == ("the frames are of camera one, the events three",)
+    for options in ({"topic": "1"}, {"topic": "x"}, {"image_topic": "EVTS2"}):
+        with pytest.raises(ConfigError, match="no such stream") as caught:
+            open_recording(path, **options)
+        assert '3 frame "FRME3" two' in str(caught.value) or "EVTS4" in str(caught.value)
+
+
+def test_aedat4_of_one_camera_leaves_nothing_to_choose(tmp_path):
+    path = write_aedat4(tmp_path / "a.aedat4", [EVENTS], [frame(1)])
+    assert open_recording(path).choices == ()
+
+
+def checked_zstd(data: bytes) -> bytes:
+    return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
+
+
+@pytest.mark.parametrize(
+    ("number", "pack"),
+    [
+        (0, bytes),
+        (1, lz4.frame.compress),
+        (2, partial(lz4.frame.compress, content_checksum=True, block_checksum=True)),
+        (2, partial(lz4.frame.compress, store_size=False, block_size=4)),
+        (3, zstd.compress),
+        (4, checked_zstd),
+    ],
+)
+def test_an_aedat4_index_that_is_cut_off_is_noted(tmp_path, number, pack):
+    path = write_aedat4(tmp_path / "a.aedat4", [EVENTS], compression=(number, pack))
+    data = path.read_bytes()
+    assert open_recording(path).notes["index"].startswith("none; the recording was not closed")
+    place = data.index((-1).to_bytes(8, "little", signed=True))
+    data = data[:place] + len(data).to_bytes(8, "little") + data[place + 8 :]
+    rng = np.random.default_rng(0)
+    for content in (rng.bytes(300_000), rng.integers(0, 9, 300_000, np.uint8).tobytes(), b"a" * 9):
+        index = pack(struct.pack("<I", len(content)) + content)
+        path.write_bytes(data + index)
+        assert "index" not in open_recording(path).notes
+        assert_same(read_events(path), EVENTS)
+        for cut in (1, 8, len(index) // 2, len(index) - 2, len(index)):
+            path.write_bytes((data + index)[:-cut])
+            assert "cut off" in open_recording(path).notes["index"]
+            assert_same(read_events(path), EVENTS)
+
+
+def test_what_is_lost_after_damage_in_aedat4_is_estimated(tmp_path):
+    packets = [EVENTS[k : k + 100] for k in range(0, 1500, 100)]
+    path = write_aedat4(tmp_path / "a.aedat4", packets)
+    data = bytearray(path.read_bytes())
+    at = [k for k in range(len(data)) if data[k : k + 4] == b"EVTS"][7]
+    data[at : at + 4] = b"EVXX"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_events(path)
+    recording = open_recording(path, max_bad=1.0)
+    assert sum(map(len, recording.blocks())) == 500
+    assert recording.counts.bad == 1000
+    with pytest.raises(DataError, match="too much damage"):
+        read_events(path, max_bad=0.5)

@@ -124,7 +124,7 @@ def test_what_stands_before_the_cut_of_an_aedat4_file_can_be_read(tmp_path):
     assert len(list(recording.frames())) == 1
     events_only = event_files.write_aedat4(tmp_path / "b.aedat4", [EVENTS[:200], EVENTS[200:]])
     events_only.write_bytes(events_only.read_bytes()[:-5])
-    assert_same(read_events(events_only, max_bad=0.01), EVENTS[:200])
+    assert_same(read_events(events_only, max_bad=0.5), EVENTS[:200])
 
 
 def test_text_names_the_line(tmp_path, monkeypatch):

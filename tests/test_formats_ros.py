@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from scaleevent.errors import DataError, MissingPackageError, NotEventsError
+from scaleevent import formats
+from scaleevent.errors import ConfigError, DataError, MissingPackageError, NotEventsError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events, recording_facts, ros
 from tests.event_files import evt3_words, rows_of, some_events
@@ -79,13 +81,14 @@ def image(store, us: int, pixels: np.ndarray, encoding: str):
 
 
 def write_bag(
-    path: Path, store, *topics: tuple[str, list], compression=None, together: int = 1
+    path: Path, store, *topics: tuple[str, list], compression=None, together: int = 1, chunk=None
 ) -> Path:
     """A bag of (topic, messages), so many messages every millisecond; .bag, .db3 or .mcap."""
     if path.suffix == ".bag":
         writer = Writer1(path)
         if compression:
             writer.set_compression(getattr(Writer1.CompressionFormat, compression))
+        writer.chunk_threshold = chunk or writer.chunk_threshold
         with writer as bag:
             for topic, messages in topics:
                 kind = messages[0].__msgtype__
@@ -93,9 +96,8 @@ def write_bag(
                 for k, message in enumerate(messages):
                     bag.write(link, k // together * 1_000_000, store.serialize_ros1(message, kind))
         return path
-    plugin = StoragePlugin.SQLITE3 if path.suffix == ".db3" else StoragePlugin.MCAP
     folder = path.with_suffix("")
-    with Writer2(folder, version=9, storage_plugin=plugin) as bag:
+    with Writer2(folder, version=9, storage_plugin=PLUGINS[path.suffix]) as bag:
         for topic, messages in topics:
             kind = messages[0].__msgtype__
             link = bag.add_connection(topic, kind, typestore=store)
@@ -107,6 +109,8 @@ def write_bag(
     return path
 
 
+PLUGINS = {".db3": StoragePlugin.SQLITE3, ".mcap": StoragePlugin.MCAP}
+GREY = np.zeros((180, 240), np.uint8)
 SUFFIXES = pytest.mark.parametrize("suffix", [".bag", ".db3", ".mcap"])
 
 
@@ -185,6 +189,103 @@ def test_mono_packets_count_from_their_base(tmp_path, suffix):
     assert_same(read_events(path), EVENTS)
 
 
+def libcaer_words(events: Events, base_ns: int) -> bytes:
+    """Records of 32 bits of pixel and the lower 31 bits of the time in us since the base."""
+    t = (events.t - base_ns // 1000) & 0x7FFFFFFF
+    x, y, p = (column.astype(np.uint64) for column in (events.x, events.y, events.p))
+    return (t.astype(np.uint64) << 32 | x << 17 | y << 2 | p << 1 | 1).tobytes()
+
+
+def libcaer_cmp_words(events: Events, base_ns: int) -> bytes:
+    """16-bit words; events in one column and time whose rows lie in groups of 8 become vectors."""
+    words, column, high, low = [], None, 0, 0
+    rows = list(rows_of(events))
+    at = 0
+    while at < len(rows):
+        t, x, y, p = rows[at]
+        t -= base_ns // 1000
+        if (t >> 12 & 0xFFF) != high:
+            high = t >> 12 & 0xFFF
+            words.append(high)
+        if (t & 0xFFF) != low:
+            low = t & 0xFFF
+            words.append(1 << 12 | low)
+        if x != column:
+            column = x
+            words.append(2 << 12 | x)
+        group = [
+            row for row in rows[at : at + 16] if (row[0], row[1], row[3]) == rows[at][:2] + (p,)
+        ]
+        group = [row for row in group if y <= row[2] < y + 16]
+        if len(group) > 1 and group == rows[at : at + len(group)]:
+            bits = sum(1 << row[2] - y for row in group)
+            words += [4 << 12 | p << 11 | y, 5 << 12 | bits & 0xFF]
+            words += [5 << 12 | bits >> 8] if bits >> 8 else []
+            at += len(group)
+        else:
+            words.append(3 << 12 | p << 11 | y)
+            at += 1
+    return np.array(words, "<u2").tobytes()
+
+
+def columns_of_pixels(seed: int) -> Events:
+    """Events that fire in runs of neighbouring rows, as libcaer_cmp packs them."""
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.integers(0, 40_000_000, 300))
+    rows = []
+    for time in t.tolist():
+        x, y, p = int(rng.integers(240)), int(rng.integers(160)), int(rng.integers(2))
+        for row in np.flatnonzero(rng.random(16) < rng.choice([0.1, 0.8])):
+            rows.append((EPOCH_S * 1_000_000 + time, x, y + int(row), p))
+    t, x, y, p = np.array(rows).T
+    return Events(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8), 180, 240)
+
+
+@SUFFIXES
+@pytest.mark.parametrize("encoding", ["libcaer", "libcaer_cmp"])
+def test_libcaer_packets_count_from_their_base(tmp_path, suffix, encoding):
+    store = types(suffix != ".bag")
+    encode = {"libcaer": libcaer_words, "libcaer_cmp": libcaer_cmp_words}[encoding]
+    for seed, span_us in ((0, 40_000_000), (1, 1 << 33)):
+        events = columns_of_pixels(seed)
+        if encoding == "libcaer":  # 31 bits wrap every 36 minutes, also inside a packet
+            first = events.t[0]
+            t = first + (events.t - first) * (span_us // 40_000_000)
+            events = Events(t, events.x, events.y, events.p, 180, 240)
+        messages = []
+        for part in parts(events):
+            base = (int(part.t[0]) if len(part) else 0) * 1000
+            if encoding == "libcaer" and len(part):
+                base -= 5_000_000_000
+            messages.append(packet(store, encoding, encode(part, base), base))
+        path = write_bag(tmp_path / f"{seed}{suffix}", store, ("/e", messages))
+        assert_same(read_events(path), events)
+
+
+def test_what_libcaer_cannot_decode_is_counted(tmp_path):
+    store = types(True)
+    words = np.frombuffer(libcaer_words(EVENTS[:10], 0), np.uint64) & ~np.uint64([1, 0] * 5)
+    path = write_bag(tmp_path / "a.db3", store, ("/e", [packet(store, "libcaer", words.tobytes())]))
+    recording = open_recording(path)
+    assert sum(map(len, recording.blocks())) == 5
+    assert recording.counts.dropped == {"marked invalid": 5}
+
+    def cmp(*words: int):
+        data = np.array(words, "<u2").tobytes()
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.db3"
+        return write_bag(path, store, ("/e", [packet(store, "libcaer_cmp", data)]))
+
+    recording = open_recording(cmp(0x3005, 0x5011, 0x2007, 0x5003, 0x3805), size=(180, 240))
+    assert [list(rows_of(block)) for block in recording.blocks()] == [[(0, 7, 5, 1)]]
+    assert recording.counts.dropped == {"before the first column or row": 5}
+    with pytest.raises(DataError, match="unknown words"):
+        read_events(cmp(0x2007, 0x3005, 0x6001), size=(180, 240))
+    odd = packet(store, "libcaer_cmp", b"123")
+    path = write_bag(tmp_path / "odd.db3", store, ("/e", [odd]))
+    with pytest.raises(DataError, match="damaged message.*\n.*\n.*cut short"):
+        read_events(path, size=(180, 240))
+
+
 def test_images_on_the_clock_of_the_events(tmp_path):
     store = types(False)
     rng = np.random.default_rng(0)
@@ -207,13 +308,18 @@ def test_images_on_the_clock_of_the_events(tmp_path):
     for frame, expected in zip(frames, (grey, colour[..., ::-1], colour), strict=True):
         np.testing.assert_array_equal(frame.image, expected)
     assert recording_facts(open_recording(path))["frames"] == 3
-    bayer = [image(store, start, grey, "bayer_rggb8")]
+    bayer = [images[0], image(store, start, grey, "bayer_rggb8")]
     path = write_bag(
-        tmp_path / "b.bag", store, ("/i", bayer), ("/dvs/events", [array(store, EVENTS)])
+        tmp_path / "b.bag", store, ("/dvs/i", bayer), ("/dvs/events", [array(store, EVENTS)])
     )
-    with pytest.raises(DataError, match="another encoding") as caught:
+    with pytest.raises(DataError, match="unsupported encoding") as caught:
         list(open_recording(path).frames())
-    assert "bayer_rggb8" in str(caught.value) and "message 0" in str(caught.value)
+    assert "bayer_rggb8" in str(caught.value) and "message 1" in str(caught.value)
+    path = write_bag(
+        tmp_path / "c.bag", store, ("/dvs/i", bayer[1:]), ("/dvs/events", [array(store, EVENTS)])
+    )
+    recording = open_recording(path)
+    assert not recording.has_frames and "bayer_rggb8" in recording.choices[0]
 
 
 def test_compressed_images(tmp_path):
@@ -222,7 +328,11 @@ def test_compressed_images(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     data = np.frombuffer((tmp_path / "a.png").read_bytes(), np.uint8)
     kind = store.types["sensor_msgs/msg/CompressedImage"]
-    messages = [kind(header(store, 77), "png", data), kind(header(store, 78), "png", data[:99])]
+    start = int(EVENTS.t[0])
+    messages = [
+        kind(header(store, start), "png", data),
+        kind(header(store, start + 1), "png", data[:99]),
+    ]
     path = write_bag(
         tmp_path / "a.mcap", store, ("/i/compressed", messages), ("/e", [array(store, EVENTS)])
     )
@@ -240,20 +350,118 @@ def test_images_on_another_clock_are_left_out_and_reported(tmp_path):
         tmp_path / "a.bag", store, ("/image", pictures), ("/events", [packet(store, "evt3", words)])
     )
     recording = open_recording(path)
-    assert not recording.has_frames and "/image" in recording.notes["images left out"]
+    assert not recording.has_frames and "/image are not read" in recording.choices[0]
+    with pytest.raises(ConfigError, match="clock of ROS"):
+        open_recording(path, image_topic="/image")
+    late = [image(store, int(EVENTS.t[0]) + 2 * 86_400_000_000, GREY, "mono8")]
+    path = write_bag(tmp_path / "b.bag", store, ("/image", late), ("/e", [array(store, EVENTS)]))
+    recording = open_recording(path)
+    assert not recording.has_frames and "172800 s apart" in recording.choices[0]
 
 
-def test_of_several_topics_the_first_is_read(tmp_path):
+def topics_bag(folder: Path, store, topics: dict[str, list], suffix: str = ".bag") -> Path:
+    path = folder / f"topics{suffix}"
+    path.unlink(missing_ok=True)
+    return write_bag(path, store, *topics.items())
+
+
+def frame_level(recording) -> set[int]:
+    """The grey levels of the images that are read."""
+    return {int(frame.image[0, 0]) for frame in recording.frames()}
+
+
+def test_of_several_topics_of_events_the_first_that_can_be_read_is(tmp_path):
     store = types(False)
-    other = array(store, some_events(seed=3))
-    path = write_bag(
-        tmp_path / "a.bag",
-        store,
-        ("/right/events", [other]),
-        ("/left/events", [array(store, EVENTS)]),
-    )
+    good, other = array(store, EVENTS), array(store, some_events(seed=3))
+    empty = array(store, EVENTS[:0])
+    topics = {
+        "/a/events": [empty] * 30,
+        "/b/events": [packet(store, "evt9", b"12")],
+        "/c/events": [good],
+        "/d/events": [other],
+    }
+    path = topics_bag(tmp_path, store, topics)
+    recording = open_recording(path)
     assert_same(read_events(path), EVENTS)
-    assert open_recording(path).notes["other event topics"] == "/right/events"
+    (line,) = recording.choices
+    assert line.startswith("events of topic /c/events, the first by name; not of /a/events (empty)")
+    assert '/b/events (encoding "evt9"' in line and "/d/events (--topic)" in line
+    for topic in topics:
+        assert f"topic {topic}" in recording.notes
+    assert recording.notes["topic /c/events"].endswith("1 message, read as the events")
+    named = open_recording(path, topic="/d/events")
+    assert not named.choices
+    assert_same(Events.concatenate(list(named.blocks()), 180, 240), some_events(seed=3))
+    for name, found in (("/x", "/d/events (dvs_msgs"), ("/b/events", "evt9")):
+        with pytest.raises(ConfigError, match=found.split()[0]) as caught:
+            open_recording(path, topic=name)
+        assert found in str(caught.value)
+    del topics["/c/events"], topics["/d/events"]
+    assert len(read_events(topics_bag(tmp_path, store, topics), size=(180, 240))) == 0
+
+
+@pytest.mark.parametrize(
+    ("events", "wanted", "others"),
+    [
+        ("/davis/right/events", "/davis/right/image_raw", ["/davis/left/image_raw"]),
+        ("/davis/right/events", "/davis/right/image_raw", ["/davis/right/depth/image_raw"]),
+        ("/dvs/events", "/camera/color/image_raw", ["/camera/aligned_depth_to_color/image_raw"]),
+        ("/dvs/events", "/dvs/image_raw", ["/dvs/dvs_rendering", "/dvs/image_raw/compressed2"]),
+        ("/dvs/events", "/dvs/image_raw", ["/dvs/image_rect", "/camera/image"]),
+        ("/event_camera/events", "/event_camera/image_raw", ["/camera/color/image_raw"]),
+        ("/right_events", "/right_image", ["/left_image"]),
+        ("/events", "/image", ["/a/image_raw"]),
+        ("/capture_node/events", "/capture_node/camera/image", ["/camera/image"]),
+    ],
+)
+def test_images_of_the_own_camera_come_first(tmp_path, events, wanted, others):
+    store = types(True)
+    start = int(EVENTS.t[0])
+    topics = {events: [array(store, EVENTS)]}
+    for level, name in enumerate([wanted, *others]):
+        topics[name] = [image(store, start, np.full((180, 240), level, np.uint8), "mono8")]
+    path = topics_bag(tmp_path, store, dict(sorted(topics.items())), ".mcap")
+    recording = open_recording(path)
+    assert frame_level(recording) == {0}
+    chosen = next(line for line in recording.choices if "(--image-topic)" in line)
+    assert chosen.startswith(f"images of topic {wanted};")
+    assert all(name in chosen for name in others)
+    named = open_recording(path, image_topic=others[0])
+    assert frame_level(named) == {1} and not named.choices
+    with pytest.raises(ConfigError, match="no images under this name") as caught:
+        open_recording(path, image_topic=events)
+    assert wanted in str(caught.value) and "(sensor_msgs/msg/Image, 1 message)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("events", "images", "said"),
+    [
+        ("/davis/right/events", "/davis/right/image_raw", ""),
+        ("/davis/right/events", "/davis/left/image_raw", "another camera"),
+        ("/dvs/events", "/camera/color/image_raw", "another camera"),
+        ("/dvs/right_events", "/dvs/left_image", "another camera"),
+        ("/events", "/camera/image", ""),  # of the same frame_id
+        ("/dvs/events", "/dvs_rendering", "no photographs"),
+    ],
+)
+def test_images_of_another_camera_are_said(tmp_path, events, images, said):
+    store = types(True)
+    pictures = [image(store, int(EVENTS.t[0]), GREY, "mono8")]
+    topics = {events: [array(store, EVENTS)], images: pictures}
+    lines = open_recording(topics_bag(tmp_path, store, topics, ".mcap")).choices
+    assert any(said in line for line in lines) if said else not lines
+
+
+def test_empty_and_unreadable_images_are_passed_over(tmp_path):
+    store = types(True)
+    depth = image(store, int(EVENTS.t[0]), np.zeros((180, 480), np.uint8), "16UC1")
+    good = image(store, int(EVENTS.t[0]), np.full((180, 240), 7, np.uint8), "mono8")
+    topics = {"/dvs/events": [array(store, EVENTS)], "/dvs/a": [depth], "/dvs/image": [good]}
+    path = topics_bag(tmp_path, store, topics, ".mcap")
+    recording = open_recording(path)
+    assert frame_level(recording) == {7} and "16UC1" in recording.choices[0]
+    with pytest.raises(ConfigError, match="16UC1"):
+        open_recording(path, image_topic="/dvs/a")
 
 
 def test_bags_without_events_are_refused(tmp_path):
@@ -262,11 +470,11 @@ def test_bags_without_events_are_refused(tmp_path):
     path = write_bag(tmp_path / "a.db3", store, ("/image", pictures))
     with pytest.raises(NotEventsError, match="no events in this bag") as caught:
         read_events(path)
-    assert "/image (sensor_msgs/msg/Image)" in str(caught.value)
-    path = write_bag(tmp_path / "b.db3", store, ("/e", [packet(store, "libcaer", b"12")]))
+    assert "/image (sensor_msgs/msg/Image, 1 message)" in str(caught.value)
+    path = write_bag(tmp_path / "b.db3", store, ("/e", [packet(store, "evt9", b"12")]))
     with pytest.raises(NotEventsError, match="encoding") as caught:
         read_events(path)
-    assert "libcaer" in str(caught.value)
+    assert "evt9" in str(caught.value)
 
 
 @SUFFIXES
@@ -296,8 +504,10 @@ def test_cut_bags_are_refused(tmp_path, suffix):
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     store = types(False)
     path = write_bag(tmp_path / "a.bag", store, ("/e", [array(store, EVENTS)]))
-    import sys
 
+    monkeypatch.delitem(sys.modules, "scaleevent.formats.ros_readers", raising=False)
+    monkeypatch.setattr(formats, "ros_readers", None, raising=False)
+    monkeypatch.delattr(formats, "ros_readers")
     monkeypatch.setitem(sys.modules, "rosbags.rosbag1", None)
     with pytest.raises(MissingPackageError, match="rosbags") as caught:
         read_events(path)

@@ -55,6 +55,9 @@ PLUGINS = {
         "facts",
         "evt",
         "hdf5_ecf",
+        "ros_bags",
+        "ros_messages",
+        "ros_readers",
     },
     "datasets": {
         "calibration",

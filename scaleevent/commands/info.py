@@ -9,7 +9,7 @@ from scaleevent.commands.info_weights import weight_facts
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import DataError
-from scaleevent.formats import open_recording, recording_facts
+from scaleevent.formats import is_bag_folder, open_recording, recording_facts
 from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.pictures import draw_recording, save_picture
@@ -28,7 +28,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     path = cfg.path
     if not path.exists():
         raise DataError("no such file or folder", where=path)
-    if path.is_dir() or path.name == MANIFEST:
+    if path.is_dir() and not is_bag_folder(path) or path.name == MANIFEST:
         return _store(path if path.is_dir() else path.parent, cfg.verify)
     if path.suffix == ".safetensors":
         facts, remarks = weight_facts(path)

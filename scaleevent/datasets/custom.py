@@ -24,6 +24,7 @@ from scaleevent.datasets.custom_files import (
     find_frames,
     find_recordings,
     find_times,
+    folder_of,
     listed_picture,
 )
 from scaleevent.datasets.frame_times import moment, read_frame_times
@@ -164,8 +165,12 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         frames: Frames = FramesInside(us, ())
         found = f"{len(us)} frames inside the file, {point} of the exposure"
     else:
-        folder = recording.path.parent
-        frames_at = find_frames(folder, config.frames)
+        folder = folder_of(recording.path)
+        try:
+            frames_at = find_frames(folder, config.frames)
+        except DataError as error:  # the recording may hold images that are not read
+            error.found = error.found or "; ".join(recording.choices) or None
+            raise
         times = find_times(folder, frames_at, config.timestamps)
         frames, found = _timed_frames(recording, frames_at, times, config)
     source = CustomRecording(
@@ -198,7 +203,7 @@ def _timed_frames(
     origin = f"times from {times.name} ({stamps.layout})"
     if frames.is_dir():
         if stamps.names is not None:
-            places = (times.parent, frames, recording.path.parent)
+            places = (times.parent, frames, folder_of(recording.path))
             paths = [listed_picture(name, places, times) for name in stamps.names]
         else:
             paths = list_pictures(frames)

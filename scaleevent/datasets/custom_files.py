@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats import FORMATS, Recording, text
+from scaleevent.formats import FORMATS, Recording, is_bag_folder, text
 
 TEXT_RECORDINGS = text.SUFFIXES
 RECORDINGS = tuple(
@@ -28,9 +28,18 @@ def videos_in(folder: Path) -> list[Path]:
     return [path for path in visible_files(folder) if path.suffix.lower() in VIDEOS]
 
 
+def folder_of(recording: Path) -> Path:
+    """Where frames and times of a recording lie: beside it, or in the folder of a ROS 2 bag."""
+    if is_bag_folder(recording):
+        names = (*FRAME_FOLDERS, *TIMES)
+        if any((recording / name).exists() for name in names) or videos_in(recording):
+            return recording
+    return recording.parent
+
+
 def found_beside(recording: Path) -> dict[str, str]:
     """Frames, videos and time stamps in the folder of a recording, by name."""
-    folder = recording.resolve().parent
+    folder = folder_of(recording.resolve())
     pictures = [folder / name for name in FRAME_FOLDERS if (folder / name).is_dir()]
     found = {path.name: f"{len(list_pictures(path))} pictures" for path in pictures}
     found |= {path.name: "video" for path in videos_in(folder)}
@@ -45,7 +54,7 @@ def find_recordings(
 
     Args:
         root: A recording, or a folder that holds one, or several AEDAT4 files.
-        opened: Opens a file; raises NotEventsError for one without events.
+        opened: Opens a file or a ROS 2 bag's folder; raises NotEventsError for one without events.
         others: Names of files that are no recordings, besides `TIMES`.
 
     Raises:
@@ -53,18 +62,24 @@ def find_recordings(
     """
     if root.is_file():
         return [(root.stem, opened(root))]
+    if is_bag_folder(root):
+        return [(root.resolve().name, opened(root))]
     if not root.is_dir():
         raise DataError("no such file or folder", where=root)
     files = [path for path in visible_files(root) if path.name not in {*TIMES, *others}]
+    bags = [path for path in sorted(root.iterdir()) if is_bag_folder(path)]
+    binary, texts = (
+        [path for path in files if path.suffix.lower() in suffixes]
+        for suffixes in (RECORDINGS, TEXT_RECORDINGS)
+    )
     found: list[Recording] = []
     refused = []
-    for suffixes in (RECORDINGS, TEXT_RECORDINGS):
-        for path in files if not found else []:
-            if path.suffix.lower() in suffixes:
-                try:
-                    found.append(opened(path))
-                except NotEventsError as error:
-                    refused.append(f"{path.name}: {error.what}")
+    for candidates in (binary + bags, texts):
+        for path in candidates if not found else []:
+            try:
+                found.append(opened(path))
+            except NotEventsError as error:
+                refused.append(f"{path.name}: {error.what}")
     if not found:
         raise DataError(
             "no event recording in this folder",

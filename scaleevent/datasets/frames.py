@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scaleevent.errors import DataError, UnpairedError
-from scaleevent.formats import Recording, open_recording, recording_facts
+from scaleevent.formats import Recording, open_recording, recording_facts, recording_files
 from scaleevent.grids.geometry import warp_image
 from scaleevent.grids.windows import WindowRule
 from scaleevent.images import open_image
@@ -143,7 +143,7 @@ class FramedRecording(ABC):
     """One recording and its frames: a `PairSource`; a subclass relates the two cameras.
 
     Args:
-        recording: The event file.
+        recording: The event file, or the folder of a ROS 2 bag.
         size: (height, width) of its sensor.
         options: Further arguments of `open_recording`.
         frames: Where the images come from.
@@ -173,7 +173,7 @@ class FramedRecording(ABC):
     def inputs(self) -> tuple[Path, ...]:
         """All files that are read."""
         others = filter(None, (self.times, self.pixel_map, self.calibration))
-        return (self.recording, *others, *self.frames.files)
+        return (*recording_files(self.recording), *others, *self.frames.files)
 
     @property
     def expected(self) -> int:

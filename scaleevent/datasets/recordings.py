@@ -11,9 +11,15 @@ from typing import Any
 
 from scaleevent.config.data import StreamSettings, VoxelizeConfig
 from scaleevent.datasets import custom
-from scaleevent.datasets.custom_files import FRAME_FOLDERS, RECORDINGS, TEXT_RECORDINGS, TIMES
+from scaleevent.datasets.custom_files import (
+    FRAME_FOLDERS,
+    RECORDINGS,
+    TEXT_RECORDINGS,
+    TIMES,
+    folder_of,
+)
 from scaleevent.errors import DataError, NotEventsError, UnpairedError
-from scaleevent.formats import Recording, open_recording
+from scaleevent.formats import Recording, is_bag_folder, open_recording, recording_files
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import EventStream, window_rule
@@ -51,8 +57,8 @@ class EventWindows:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The file that is read."""
-        return (self.path,)
+        """All files that are read."""
+        return recording_files(self.path)
 
     @property
     def expected(self) -> int:
@@ -135,10 +141,12 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
         raise DataError("no such file or folder", where=root)
     files = [root]
     passed: list[str] = []
-    if root.is_dir():
+    single = root.is_file() or is_bag_folder(root)
+    if not single:
         below, ours = _files_below(root, config.out)
-        files = [path for path in below if path.suffix.lower() in SUFFIXES]
-        others = Counter(p.suffix.lower() for p in below if p.suffix.lower() not in SUFFIXES)
+        files = [path for path in below if path.is_dir() or path.suffix.lower() in SUFFIXES]
+        known = set(files)
+        others = Counter(path.suffix.lower() for path in below if path not in known)
         passed += [f"{number} x *{ending}" for ending, number in others.items()]
         passed += [f"{folder}: an output folder of scaleevent" for folder in ours]
     found: list[Recording] = []
@@ -147,11 +155,11 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
         try:
             found.append(open_recording(path, size=config.size, **custom.read_options(config)))
         except NotEventsError as error:
-            if root.is_file():
+            if single:
                 raise
             passed.append(f"{path}: {error.what}")
         except DataError as error:
-            if config.tolerated is None or root.is_file():
+            if config.tolerated is None or single:
                 damaged.append(error)
             else:
                 passed.append(f"{path}: damaged, {error.what}")
@@ -171,29 +179,39 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
             found="; ".join(passed[:5]) or None,
             expected=f"files such as {', '.join(SUFFIXES)}",
         )
-    base = root if root.is_dir() else root.parent
-    names = custom.unique_names(
-        [re.sub(r"[/\\]", "-", str(r.path.relative_to(base).with_suffix(""))) for r in found]
-    )
-    in_folder = Counter(recording.path.parent for recording in found)
+    base = root.parent if single else root
+    names = custom.unique_names([_name(recording.path, base) for recording in found])
+    in_folder = Counter(folder_of(recording.path) for recording in found)
     tasks: list[PairSource] = []
     unused: list[str] = []
     for name, recording in zip(names, found, strict=True):
-        made, why_not = _sources(name, recording, config, in_folder[recording.path.parent] == 1)
+        made, why_not = _sources(name, recording, config, in_folder[folder_of(recording.path)] == 1)
         tasks += made
         unused += [f"frames of {recording.path}: {why_not}"] if why_not else []
     return tasks, passed, unused
 
 
+def _name(path: Path, base: Path) -> str:
+    """A name for a recording below a folder."""
+    below = path.relative_to(base)
+    return re.sub(r"[/\\]", "-", str(below if path.is_dir() else below.with_suffix("")))
+
+
 def _files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
-    """Files that may be recordings, and the folders left out because this package wrote them."""
+    """What may be recordings, and the folders left out because this package wrote them.
+
+    The folder of a ROS 2 bag is one recording, instead of its files.
+    """
     ours = {marker.parent.resolve() for marker in root.rglob(MARKER)}
     if out.resolve().is_relative_to(root.resolve()) and out.exists():
         ours.add(out.resolve())
+    bags = [path for path in root.rglob("*") if is_bag_folder(path)]
+    parts = {file for bag in bags for file in recording_files(bag)}
     below = [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and ours.isdisjoint(path.resolve().parents)
+        if path in bags or path.is_file() and path not in parts
+        if ours.isdisjoint(path.resolve().parents)
         # frames, their times and hidden files are left out silently
         if path.parent.name not in FRAME_FOLDERS
         and path.name not in TIMES
@@ -206,7 +224,7 @@ def _sources(
     name: str, recording: Recording, config: VoxelizeConfig, alone: bool
 ) -> tuple[list[PairSource], str | None]:
     """One task, or one for every segment between clock resets; why frames are not used."""
-    folder = recording.path.parent
+    folder = folder_of(recording.path)
     period_us = max(1, round(1e6 / config.rate))
     pictures = any((folder / frames).is_dir() for frames in FRAME_FOLDERS)
     why_not = None

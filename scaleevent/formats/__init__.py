@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
@@ -22,6 +23,7 @@ from scaleevent.formats import (
 from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.recording import Counts, Recording
+from scaleevent.formats.ros_bags import is_bag_folder, recording_files
 from scaleevent.formats.sensors import measured_size
 from scaleevent.formats.source import Format, Frame, ReadOptions
 from scaleevent.system.refusals import refusal
@@ -31,9 +33,11 @@ __all__ = [
     "Counts",
     "Frame",
     "Recording",
+    "is_bag_folder",
     "open_recording",
     "read_events",
     "recording_facts",
+    "recording_files",
 ]
 
 _HEAD_BYTES = 1 << 16
@@ -56,6 +60,15 @@ FORMATS: dict[str, Format] = {
 
 The first module that matches reads the file; text is last, since nothing marks a text file.
 """
+
+USED_BY: dict[str, tuple[Format, ...]] = {
+    "time_unit": (hdf5, arrays, matlab, text, ros),
+    "columns": (hdf5, arrays, matlab, text),
+    "topic": (hdf5, matlab, ros, aedat4),
+    "image_topic": (ros, aedat4),
+    "camera": (aedat,),
+}
+"""Which formats leave open what an option states; for others, a recording's choices say so."""
 
 OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
@@ -87,17 +100,19 @@ def open_recording(
     """Open an event recording; its first bytes show the format, and its name resolves ties.
 
     Args:
-        path: A file in one of `FORMATS`.
+        path: A file in one of `FORMATS`, or the folder of a ROS 2 bag.
         size: (height, width) of the sensor, instead of what the file states. If neither is known,
             the file is read once to find the largest coordinates.
         time_unit: s, ms, us or ns for files that do not define it (HDF5, NumPy, text, MATLAB),
-            instead of the unit inferred from their values. Other formats ignore it.
+            instead of the unit inferred from their values. `Recording.choices` says where this and
+            the following options have no meaning.
         columns: Order of time, column, row and polarity in a table without names (NumPy, text,
             MATLAB, HDF5), such as "txyp", instead of the order inferred from its values (which
             assumes x before y).
         topic: The event stream to read, of a file with several (a ROS topic, an HDF5 group, a
-            MATLAB variable), instead of the one chosen by rule, which `Recording.choices` states.
-        image_topic: The ROS topic of the images, likewise.
+            MATLAB variable, id or name of an AEDAT4 stream), instead of the one chosen by rule,
+            which `Recording.choices` states.
+        image_topic: The ROS topic or AEDAT4 stream of the images, likewise.
         camera: Model of the camera, such as "DVS128", for AEDAT files that do not name it.
         max_bad: Fraction of the events, 0 to 1, that may be lost to damage; None: any damage is
             an error.
@@ -125,9 +140,14 @@ def open_recording(
         )
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
-    source = _module_for(path).open_source(
-        path, ReadOptions(time_unit, columns, topic, image_topic, camera)
-    )
+    module = _module_for(path)
+    options = ReadOptions(time_unit, columns, topic, image_topic, camera)
+    source = module.open_source(path, options)
+    unused = [
+        f"--{name.replace('_', '-')} is not used: it has no meaning for {source.format}"
+        for name, value in asdict(options).items()
+        if value is not None and module not in USED_BY[name]
+    ]
     notes = dict(source.notes)
     if size is not None:
         notes["sensor size from"] = "the caller"
@@ -140,7 +160,7 @@ def open_recording(
             "the sensor size in the file is invalid", where=path, found=f"{size[1]}x{size[0]}"
         )
     height, width = size
-    return Recording(path, source, height, width, notes, max_bad, segment)
+    return Recording(path, source, height, width, notes, max_bad, segment, tuple(unused))
 
 
 def read_events(
@@ -189,6 +209,8 @@ def read_events(
 
 def _module_for(path: Path) -> Format:
     """The module that reads the file, chosen by its first bytes."""
+    if is_bag_folder(path):
+        return ros
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

@@ -92,6 +92,7 @@ class Recording:
         max_bad: Fraction of the events that may be lost to damage; None: any damage is an error.
         segment: Index, from 0, of the only stretch between clock resets to read. None reads a
             recording without resets; with `max_bad` it reads all stretches one after the other.
+        unused: Options of the caller that have no meaning for this file, a line each.
         counts: Counts of the latest read by `blocks`.
     """
 
@@ -102,6 +103,7 @@ class Recording:
     notes: dict[str, str] = field(default_factory=dict)
     max_bad: float | None = None
     segment: int | None = None
+    unused: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts, compare=False)
 
     @property
@@ -111,8 +113,8 @@ class Recording:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What was guessed or chosen among several, a line each, for commands to print."""
-        return self.source.choices
+        """What was guessed or chosen among several or not used, a line each, for commands."""
+        return (*self.source.choices, *self.unused)
 
     @property
     def has_frames(self) -> bool:

@@ -66,18 +66,18 @@ class Reader:
         """A string; in ROS 2 its length includes the zero after it."""
         return self.take(self.number(4)).rstrip(b"\0").decode("latin-1")
 
-    def header(self) -> int:
-        """Skip the header and return its stamp in ns."""
+    def header(self) -> tuple[int, str]:
+        """Stamp in ns and frame_id of the header."""
         if not self.cdr:
             self.number(4)
         seconds, nanoseconds = self.number(4), self.number(4)
-        self.text()
-        return seconds * 1_000_000_000 + nanoseconds
+        return seconds * 1_000_000_000 + nanoseconds, self.text()
 
 
 class Packet(NamedTuple):
     """Content of a message of encoded events."""
 
+    frame: str  # frame_id of the header
     height: int  # sensor rows
     width: int  # sensor columns
     encoding: str
@@ -88,20 +88,26 @@ class Packet(NamedTuple):
 def read_packet(data: bytes, cdr: bool) -> Packet:
     """Read a message of event_camera_msgs/EventPacket or event_array_msgs/EventArray."""
     reader = Reader(data, cdr)
-    reader.header()
+    _, frame = reader.header()
     height, width = reader.number(4), reader.number(4)
     reader.number(8)
     base, encoding, big_endian = reader.number(8), reader.text(), reader.number(1)
     if big_endian:
         raise DataError("big-endian events", expected="little-endian ones")
-    return Packet(height, width, encoding, base, reader.take(reader.number(4)))
+    return Packet(frame, height, width, encoding, base, reader.take(reader.number(4)))
+
+
+def packet_words(packet: Packet, kind: str) -> np.ndarray:
+    """The encoded events of a packet as words of a NumPy type, such as "<u8"."""
+    size = np.dtype(kind).itemsize
+    if len(packet.words) % size:
+        raise DataError("events cut short", found=f"{len(packet.words)} bytes of {size}-byte words")
+    return np.frombuffer(packet.words, kind)
 
 
 def mono_columns(packet: Packet) -> Columns:
     """Events of encoding "mono": 64 bits with relative time in ns, column, row and polarity."""
-    if len(packet.words) % 8:
-        raise DataError("events cut short", found=f"{len(packet.words)} bytes of 8-byte words")
-    words = np.frombuffer(packet.words, "<u8")
+    words = packet_words(packet, "<u8")
     t = (words & np.uint64(0xFFFFFFFF)).astype(np.int64) + packet.base_ns
     x = (words >> np.uint64(32)).astype(np.uint16)
     y = ((words >> np.uint64(48)) & np.uint64(0x7FFF)).astype(np.uint16)
@@ -110,8 +116,8 @@ def mono_columns(packet: Packet) -> Columns:
 
 def read_event_array(
     data: bytes, cdr: bool, whole_stamps: bool
-) -> tuple[tuple[int, int], np.ndarray]:
-    """(height, width) and (K,) records of dvs_msgs/ or prophesee_event_msgs/EventArray.
+) -> tuple[str, tuple[int, int], np.ndarray]:
+    """frame_id, (height, width) and (K,) records of dvs_msgs/ or prophesee_event_msgs/EventArray.
 
     Args:
         data: The message.
@@ -119,16 +125,16 @@ def read_event_array(
         whole_stamps: Whether a stamp is one 64-bit number, as in old bags.
 
     Returns:
-        Size, and records with x, y, p and either s and ns or the whole stamp t.
+        Frame, size, and records with x, y, p and either s and ns or the whole stamp t.
     """
     reader = Reader(data, cdr)
-    reader.header()
+    _, frame = reader.header()
     size = (reader.number(4), reader.number(4))
     count = reader.number(4)
     stamp = [("t", 4, "<u8")] if whole_stamps else [("s", 4, "<u4"), ("ns", 8, "<u4")]
     fields = [("x", 0, "<u2"), ("y", 2, "<u2"), *stamp, ("p", 12, "u1")]
     if not cdr:
-        return size, np.frombuffer(reader.take(13 * count), _records(fields, 13), count)
+        return frame, size, np.frombuffer(reader.take(13 * count), _records(fields, 13), count)
     if whole_stamps:
         raise DataError("events with stamps of 64 bits in a ROS 2 bag")
     # except in the first event, x and y follow the polarity of the event before without padding
@@ -137,7 +143,7 @@ def read_event_array(
     if count > 1:
         shifted = np.frombuffer(body[14:-2], np.dtype("<u2")).reshape(-1, 8)
         rows["x"][1:], rows["y"][1:] = shifted[:, 0], shifted[:, 1]
-    return size, rows
+    return frame, size, rows
 
 
 def _records(fields: list[tuple[str, int, str]], size: int) -> np.dtype:
@@ -146,16 +152,26 @@ def _records(fields: list[tuple[str, int, str]], size: int) -> np.dtype:
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
 
-def read_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
-    """Stamp in ns and (H, W) or (H, W, 3) uint8 of a sensor_msgs/Image."""
+class StampedImage(NamedTuple):
+    """Content of a message with an image."""
+
+    stamp_ns: int
+    frame: str  # frame_id of the header
+    pixels: np.ndarray  # (H, W) or (H, W, 3) uint8
+
+
+def read_image(data: bytes, cdr: bool) -> StampedImage:
+    """Read a sensor_msgs/Image."""
     reader = Reader(data, cdr)
-    stamp = reader.header()
+    stamp, frame = reader.header()
     height, width = reader.number(4), reader.number(4)
     encoding = reader.text()
     reader.number(1)
     step, pixels = reader.number(4), reader.take(reader.number(4))
     if encoding not in ENCODINGS:
-        raise DataError("images of another encoding", found=encoding, expected=", ".join(ENCODINGS))
+        raise DataError(
+            "images in an unsupported encoding", found=encoding, expected=", ".join(ENCODINGS)
+        )
     channels, convert = ENCODINGS[encoding]
     if step < width * channels or len(pixels) < step * height:
         raise DataError(
@@ -163,15 +179,16 @@ def read_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
         )
     rows = np.frombuffer(pixels, np.uint8, step * height).reshape(height, step)
     image = rows[:, : width * channels].reshape(height, width, channels)
-    return stamp, convert(image)
+    return StampedImage(stamp, frame, convert(image))
 
 
-def read_compressed_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
-    """The same for a sensor_msgs/CompressedImage."""
+def read_compressed_image(data: bytes, cdr: bool) -> StampedImage:
+    """Read a sensor_msgs/CompressedImage."""
     reader = Reader(data, cdr)
-    stamp = reader.header()
+    stamp, frame = reader.header()
     reader.text()
     encoded = reader.take(reader.number(4))
     with open_image(encoded, "a compressed image") as picture:
         grey = picture.mode in ("L", "1")
-        return stamp, np.asarray(picture.convert("L" if grey else "RGB"))
+        pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+        return StampedImage(stamp, frame, pixels)

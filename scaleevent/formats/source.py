@@ -40,8 +40,8 @@ class ReadOptions:
         time_unit: s, ms, us or ns.
         columns: Order of t, x, y, p in a table, such as "txyp".
         topic: The event stream to read, of a file with several: a ROS topic, an HDF5 group, a
-            MATLAB variable.
-        image_topic: The ROS topic of the images.
+            MATLAB variable, id or name of an AEDAT4 stream.
+        image_topic: The ROS topic or AEDAT4 stream of the images.
         camera: Model of the camera, such as "DVS128", for files that do not name it.
     """
 
