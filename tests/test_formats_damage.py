@@ -1,6 +1,8 @@
 """What the readers do with damage, doubt and malice."""
 
 import os
+import time
+import tracemalloc
 import zipfile
 from itertools import permutations
 from pathlib import Path
@@ -12,7 +14,7 @@ from scipy.io import savemat
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
-from scaleevent.formats import hdf5, open_recording, read_events, recording_facts, text
+from scaleevent.formats import arrays, hdf5, open_recording, read_events, recording_facts, text
 from scaleevent.formats.recording import Recording
 from scaleevent.formats.source import RawBlock
 from tests import event_files
@@ -481,3 +483,63 @@ def test_facts_of_a_planted_recording(tmp_path, monkeypatch, block):
     assert (facts["first_us"], facts["last_us"]) == (5_000_000, 5_099_900)
     assert facts["peak_rate"] == 1100 / 0.01 and facts["positive_share"] == 0.25
     assert facts["mean_rate"] == pytest.approx(2000 / 0.0999)
+
+
+def npz_member(path: Path, name: str) -> tuple[int, int]:
+    """Where the compressed bytes of a member of a zip lie: begin and length."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(name)
+    head = path.read_bytes()[member.header_offset :][:30]
+    lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+    return member.header_offset + 30 + lengths, member.compress_size
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_flips_are_found_before_any_event_is_used(tmp_path, monkeypatch, save, order):
+    """Also by a read of a part, and of columns that end before their member does."""
+    monkeypatch.setattr(arrays, "BLOCK", 1000)
+    path, events = tmp_path / "a.npz", some_events(20_000)
+    table = np.stack([events.t / 1e6, events.x, events.y, events.p], axis=1)
+    save(path, events=np.asarray(table, order=order), other=np.zeros(9))
+    data = path.read_bytes()
+    begin, length = npz_member(path, "events.npy")
+    for at in np.random.default_rng(0).integers(begin + length // 2, begin + length, 25).tolist():
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        for max_bad in (None, 1.0):
+            with pytest.raises(DataError):
+                next(open_recording(path, size=(180, 240), max_bad=max_bad).blocks(None, 9_000))
+
+
+def test_npy_with_more_than_one_array_is_refused(tmp_path):
+    """np.save twice into one file; np.load would give the first part of the recording."""
+    table = np.stack([EVENTS.t / 1e6, EVENTS.x, EVENTS.y, EVENTS.p], axis=1)
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.save(file, table[:200])
+        np.save(file, table[200:])
+    refused(tmp_path / "a.npy", "more data", "several arrays saved into one file")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("events.npy", (tmp_path / "a.npy").read_bytes())
+    refused(tmp_path / "a.npz", "more data", "events.npy")
+
+
+def test_npz_headers_are_bounded(tmp_path):
+    """A header of 1 GB, and 5,000 arrays: neither takes memory or minutes."""
+    path, length = tmp_path / "a.npz", 1 << 30
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        head = b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little")
+        with archive.open("events.npy", "w", force_zip64=True) as member:
+            member.write(head)
+            for _ in range(64):
+                member.write(bytes(1 << 20))
+    tracemalloc.start()
+    refused(path, "damaged")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(5000):
+            with archive.open(f"a{number}.npy", "w") as member:
+                np.save(member, np.zeros(1))
+    began = time.monotonic()
+    refused(path, "no events")
+    assert time.monotonic() - began < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +29,7 @@ SUFFIXES = (".npz", ".npy")
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
+_MAX_HEADER = 1 << 16  # bytes; NumPy believes no header above 10,000
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -84,6 +86,8 @@ def open_source(path: Path, options: ReadOptions) -> ArraySource:
     with errors_as_damage("NumPy file", path):
         arrays = _headers(path)
         columns, length = _find(path, arrays, options.columns)
+        for member in dict.fromkeys(rows.member for rows, _ in columns.values()):
+            _verify(path, member)
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
         unit = find_time_unit(sample["t"] if sample else np.empty(0), options.time_unit, str(path))
     kind = "npz" if any(array.member for array in arrays) else "npy"
@@ -125,23 +129,30 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _headers(path: Path) -> list[Array]:
-    """Headers of the arrays in the file, each checked against the available bytes."""
+def _heads(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Name, size and first bytes of every array in the file."""
     with path.open("rb") as file:
         if file.read(len(NPY_MAGIC)) == NPY_MAGIC:
-            sizes = {"": path.stat().st_size}
-        else:
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-            sizes = {m.filename: m.file_size for m in members if m.filename.endswith(".npy")}
+            file.seek(0)
+            yield "", path.stat().st_size, file.read(_MAX_HEADER)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    with archive.open(member) as stored:
+                        yield member.filename, member.file_size, stored.read(_MAX_HEADER)
+
+
+def _headers(path: Path) -> list[Array]:
+    """Headers of the arrays in the file, each checked against the available bytes."""
     arrays = []
-    for name, size in sizes.items():
-        with _member(path, name) as file:
-            version = np.lib.format.read_magic(file)
-            if version not in _HEADER_READERS:
-                raise ValueError(f"npy version {version}")
-            shape, fortran, dtype = _HEADER_READERS[version](file)
-            end = file.tell()
+    for name, size, head in _heads(path):
+        file = io.BytesIO(head)
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADER_READERS:
+            raise ValueError(f"npy version {version}")
+        shape, fortran, dtype = _HEADER_READERS[version](file)
+        end = file.tell()
         refuse = partial(DataError, where=f"{path}, array {name}" if name else path)
         if dtype.hasobject:
             raise refuse(
@@ -151,10 +162,14 @@ def _headers(path: Path) -> list[Array]:
                 hint="save the columns as plain arrays: np.savez(path, t=t, x=x, y=y, p=p)",
             )
         declared = prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or end + declared > size:
-            found = f"{max(size - end, 0)} bytes of data"
-            expected = f"{declared} bytes for shape {shape} {dtype}"
-            raise refuse("truncated file", found=found, expected=expected)
+        if min(shape, default=0) < 0 or end + declared != size:
+            longer = min(shape, default=0) >= 0 and end + declared < size
+            raise refuse(
+                "more data than the array's header declares" if longer else "truncated file",
+                found=f"{max(size - end, 0)} bytes of data",
+                expected=f"{declared} bytes for shape {shape} {dtype}",
+                hint="several arrays saved into one file: join them first" if longer else None,
+            )
         arrays.append(Array(name, shape, fortran, dtype, end))
     return arrays
 
@@ -231,3 +246,15 @@ def _read(file: IO[bytes], size: int) -> bytes:
     if len(data) != size:
         raise EOFError(f"file ends {size - len(data)} bytes early")
     return data
+
+
+def _verify(path: Path, member: str) -> None:
+    """Read an archive member to its end, where its checksum is compared.
+
+    A read of a part of the rows, or of one column, does not come to the end, and what is delivered
+    before it would have been used already.
+    """
+    if member:
+        with _member(path, member) as file:
+            while file.read(BLOCK):
+                pass
