@@ -156,6 +156,23 @@ def test_bin_decodes_as_the_slow_decoder_says(tmp_path, monkeypatch, block):
     assert "byte 3000" in str(caught.value) and "3 bytes" in str(caught.value)
 
 
+def test_bs2_has_no_overflow_records(tmp_path):
+    """The files of SLAYER: N-MNIST's records, and row 240 is a row."""
+    events = some_events(400, 256, 256)
+    path = tmp_path / "a.bs2"
+    rows = rows_of(events)
+    path.write_bytes(
+        b"".join(bytes([x, y]) + (p << 23 | t).to_bytes(3, "big") for t, x, y, p in rows)
+    )
+    assert (events.y == 240).any()
+    recording = open_recording(path, size=(256, 256))
+    assert recording.format == "SLAYER BS2"
+    assert_same(Events.concatenate(recording.blocks(), 256, 256), events)
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(NotEventsError):
+        open_recording(path)
+
+
 def test_other_bin_files_are_not_taken_for_events(tmp_path):
     rng = np.random.default_rng(0)
     for content in (

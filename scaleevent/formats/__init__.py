@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
     "AEDAT4": aedat4,
     "Prophesee RAW (EVT2, EVT2.1, EVT3)": prophesee,
     "Prophesee DAT": dat,
-    "AEDAT 2.0, 3.1": aedat,
+    "AEDAT 1.0, 2.0, 3": aedat,
     "ES": es,
     "ROS bag": ros,
     "MATLAB": matlab,
@@ -125,7 +125,7 @@ def open_recording(
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
     source = _module_for(path).open_source(
-        path, ReadOptions(time_unit, columns, topic, image_topic, camera)
+        path, ReadOptions(time_unit, columns, topic, image_topic, camera, size)
     )
     notes = dict(source.notes)
     if size is not None:

@@ -42,6 +42,7 @@ class ReadOptions:
             MATLAB variable.
         image_topic: The ROS topic of the images.
         camera: Model of the camera, such as "DVS128", for files that do not name it.
+        size: (height, width) of the sensor, instead of what the file states.
     """
 
     time_unit: str | None = None
@@ -49,6 +50,7 @@ class ReadOptions:
     topic: str | None = None
     image_topic: str | None = None
     camera: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
