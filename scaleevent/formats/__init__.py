@@ -21,6 +21,7 @@ from scaleevent.formats import (
 )
 from scaleevent.formats.columns import MICROSECONDS_PER
 from scaleevent.formats.facts import recording_facts
+from scaleevent.formats.kinds import refusal
 from scaleevent.formats.recording import Counts, Recording
 from scaleevent.formats.sensors import measured_size
 from scaleevent.formats.source import Format, Frame, ReadOptions
@@ -55,20 +56,6 @@ FORMATS: dict[str, Format] = {
 
 The first module that matches reads the file; text is last, since nothing marks a text file.
 """
-
-OTHER_KINDS = {
-    b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
-    b"\x1f\x8b": "gzip data",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"RIFF": "an AVI video or WAV sound",
-    b"\x1aE\xdf\xa3": "a Matroska video",
-    b"%PDF": "a PDF document",
-    b"\x00\x00\x00\x18ftyp": "an MP4 video",
-    b"\x00\x00\x00\x1cftyp": "an MP4 video",
-    b"\x00\x00\x00 ftyp": "an MP4 video",
-}
-"""First bytes of common files that are not recordings, for the error message."""
 
 
 def open_recording(
@@ -188,6 +175,15 @@ def read_events(
 
 def _module_for(path: Path) -> Format:
     """The module that reads the file, chosen by its first bytes."""
+    if path.is_dir():
+        inside = sorted(each.name for each in path.iterdir())
+        raise DataError(
+            "a folder where a recording is expected",
+            where=path,
+            found=f"{len(inside)} entries{': ' if inside else ''}{', '.join(inside[:8])}",
+            expected="one file, or the folder of a ROS 2 bag",
+            hint="give one of its files; scaleevent voxelize takes all recordings below a folder",
+        )
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -198,12 +194,14 @@ def _module_for(path: Path) -> Format:
         expected = "an event recording"
         raise DataError("empty file", where=path, found="0 bytes", expected=expected, hint=hint)
     for module in FORMATS.values():
+        if module is text and (refused := refusal(head, path)):
+            refused.expected = ", ".join(FORMATS)
+            raise refused
         if module.matches(head, path):
             return module
-    kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
     raise NotEventsError(
         "not an event recording this version reads",
         where=path,
-        found=next(kinds, f"unknown content, first bytes {head[:8].hex(' ')}"),
+        found=f"unknown content, first bytes {head[:8].hex(' ')}",
         expected=", ".join(FORMATS),
     )

@@ -137,10 +137,18 @@ def _heads(path: Path) -> Iterator[tuple[str, int, bytes]]:
             yield "", path.stat().st_size, file.read(_MAX_HEADER)
             return
         with zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                if member.filename.endswith(".npy"):
-                    with archive.open(member) as stored:
-                        yield member.filename, member.file_size, stored.read(_MAX_HEADER)
+            members = archive.infolist()
+            arrays = [member for member in members if member.filename.endswith(".npy")]
+            if not arrays:
+                raise NotEventsError(
+                    "a zip archive without NumPy arrays",
+                    where=path,
+                    found=", ".join(member.filename for member in members[:12]) or "no files",
+                    hint="recordings in an archive are unpacked first: unzip",
+                )
+            for member in arrays:
+                with archive.open(member) as stored:
+                    yield member.filename, member.file_size, stored.read(_MAX_HEADER)
 
 
 def _headers(path: Path) -> list[Array]:
