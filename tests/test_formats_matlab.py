@@ -31,6 +31,13 @@ def matrix(events: Events = EVENTS) -> np.ndarray:
     return np.stack([events.x, events.y, events.t, events.p], axis=1).astype(np.int32)
 
 
+def write_structs(path: Path, events: Events, compressed: bool = False) -> Path:
+    """Change events and exposure measurements in a struct, and what is neither."""
+    data = {"TD": fields(events), "EM": fields(events[:9]), "note": "text", "K": np.eye(3)}
+    savemat(path, {"data": data}, do_compression=compressed)
+    return path
+
+
 def read(path: Path, **options) -> Events:
     recording = open_recording(path, **options)
     return Events.concatenate(recording.blocks(), recording.height, recording.width)
@@ -342,9 +349,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_mutations_give_our_errors_or_events(tmp_path, compressed):
     """Compressed, they give the same events or none: every stream has a checksum."""
-    path = tmp_path / "a.mat"
-    stored = {"data": {"TD": fields(FEW), "EM": fields(FEW[:9]), "note": "text", "K": np.eye(3)}}
-    savemat(path, stored, do_compression=compressed)
+    path = write_structs(tmp_path / "a.mat", FEW, compressed)
     data, same = path.read_bytes(), 0
     for number in range(EACH):
         rng = np.random.default_rng(number)
