@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+SHOWN = 4000  # characters of a part in a message: input may be a megabyte of one word
+
 
 class ScaleEventError(Exception):
     """Base of every error this package raises on purpose.
@@ -41,7 +43,11 @@ class ScaleEventError(Exception):
 
     def block(self) -> str:
         """The message as printed: one ``error[CODE]`` line and one indented line per known part."""
-        lines = [f"  {name}: {value}" for name, value in self._parts().items() if value is not None]
+        parts = {name: str(value) for name, value in self._parts().items() if value is not None}
+        lines = [
+            f"  {name}: {text if len(text) <= SHOWN else f'{text[:SHOWN]}..'}"
+            for name, text in parts.items()
+        ]
         return "\n".join([f"error[{self.code}]: {self.what}", *lines])
 
     def __reduce__(self) -> tuple[Callable[..., ScaleEventError], tuple[object, ...]]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scaleevent.datasets import mvsec
+from scaleevent.datasets.mvsec_flow import NpzFlow
 from scaleevent.errors import ConfigError, DataError
 from tests.davis_files import (
     DAVIS,
@@ -119,7 +121,15 @@ def cut_member(path: Path) -> None:
             archive.writestr(name, data)
 
 
+def declare_many(path: Path) -> None:
+    """A header of the times that declares far more than there are, as zeros would unpack to."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("timestamps.npy", "w") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**10,)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+
 SPOILT_FLOW = {
+    "too many maps": declare_many,
     "damaged NumPy": shortened,
     "buffer is smaller": cut_member,
     "another size": lambda path: write_flow_npz(path, flow_maps()[1:], FLOW_US),
@@ -140,6 +150,19 @@ def test_spoilt_flow_archives_are_errors(tmp_path, what):
         for source in sources("mvsec-flow", root, all_frames=True):
             list(source.pairs(Counter()))
     assert path.name in str(caught.value)
+
+
+def test_a_flipped_bit_of_flow_is_found_though_the_end_is_not_needed(tmp_path, monkeypatch):
+    for name in ("BLOCK_BYTES", "BLOCK_MAPS"):
+        monkeypatch.setattr(mvsec, name, 1)
+    path = write_flow(tmp_path) / "gt_flow" / "indoor_flying2_gt_flow_dist.npz"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"y_flow_dist.npy") + 200_003] ^= 1
+    path.write_bytes(data)
+    with NpzFlow(path) as flow:
+        assert not np.array_equal(flow[0], flow_maps()[0], equal_nan=True)
+        with pytest.raises(DataError, match="Bad CRC-32"):
+            flow.verify()
 
 
 # --- ddd17-seg
@@ -174,7 +197,7 @@ SPOILT_DDD17 = {
     "no picture of class ids": lambda folder: with_mask(
         folder, np.random.default_rng(0).integers(0, 6, (200, 346, 3), np.uint8)
     ),
-    "label cannot be read": lambda folder: shortened(
+    "image cannot be read": lambda folder: shortened(
         folder / "segmentation_masks" / "segmentation_00000002.png"
     ),
     "without a number": lambda folder: (folder / "segmentation_masks" / "x.png").write_bytes(b""),

@@ -228,7 +228,7 @@ def test_compressed_images(tmp_path):
     )
     frames = open_recording(path).frames()
     np.testing.assert_array_equal(next(frames).image, pixels)
-    with pytest.raises(DataError, match="compressed image"):
+    with pytest.raises(DataError, match="image cannot be read"):
         next(frames)
 
 

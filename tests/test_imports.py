@@ -20,6 +20,7 @@ ORDER = [
     "config",
     "events",
     "packing",
+    "images",
     "formats",
     "grids",
     "simulation",

@@ -78,7 +78,7 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
         if self.task.frames == 2:
             events, window = self._after(shard, row)
             found["after"] = voxelize(events, window, self.settings.bins)
-        fit = self.settings.fit(*self._sensor(shard, row))
+        fit = self.settings.fit(*shard.sensor(row))
         made = {n: voxel_input(v, fit, self.settings.normaliser) for n, v in found.items()}
         return {name: torch.from_numpy(values) for name, values in made.items()}
 
@@ -121,20 +121,17 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
         return {
             "store": store.fingerprint,
             "recording": str(store.recordings[inside]),
-            "image_us": int(shard.rows("image_us")[row]),
+            "image_us": int(shard.row("image_us", row)),
         }
 
     def sensor(self, index: int) -> tuple[int, int]:
         """Rows and columns of a pair's native pixels."""
-        return self._sensor(*self.pairs.shard(index))
-
-    def _sensor(self, shard: Shard, row: int) -> tuple[int, int]:
-        height, width = shard.rows("sensor")[row]
-        return int(height), int(width)
+        shard, row = self.pairs.shard(index)
+        return shard.sensor(row)
 
     def _label(self, shard: Shard, row: int) -> tuple[np.ndarray | None, Fit, str]:
         """The label on the events' pixels, how it fits the input, and where it is, for messages."""
-        sensor, label = self._sensor(shard, row), shard.label(self.task.label, row)
+        sensor, label = shard.sensor(row), shard.label(self.task.label, row)
         values, where = None if label is None else label.values, f"{shard.path}, pair {row}"
         if values is not None and values.shape[-2:] != sensor:
             raise DataError(

@@ -13,7 +13,8 @@ from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import CheckpointError, DataError
 from scaleevent.formats import open_recording, recording_facts
-from scaleevent.pairs.store import MANIFEST, PairStore, verify_shards
+from scaleevent.pairs.manifest import MANIFEST
+from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.pictures import draw_recording, save_picture
 from scaleevent.system.reports import Report
 

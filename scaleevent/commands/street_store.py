@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
-from scaleevent.pairs.store import MANIFEST
+from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.system.files import Json, fingerprint
 from scaleevent.system.locations import cache_folder
 

@@ -14,8 +14,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
-
-YAML_BYTES = 1_000_000
+from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +109,8 @@ class PartSettings(Settings):
         return [name for own, name in cls.every_part().items() if key in own.model_fields]
 
 
+_SHOWN = 100  # characters of a wrong value in a message
+
 Model = TypeVar("Model", bound=Settings)
 
 
@@ -136,9 +137,7 @@ def load_config(
     try:
         return model(**merged)
     except ValidationError as error:
-        raise ConfigError(
-            "settings cannot be used", found="; ".join(map(_describe, error.errors()[:20]))
-        ) from None
+        raise ConfigError("settings cannot be used", found=described_problems(error)) from None
 
 
 def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
@@ -155,31 +154,25 @@ def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
     )
 
 
+def described_problems(error: ValidationError) -> str:
+    """The first problems of validation: which value, what is wrong, what was given."""
+    return "; ".join(map(_describe, error.errors()[:20]))
+
+
 def _describe(problem: ErrorDetails) -> str:
-    """One problem of validation: which setting, what is wrong, what was given."""
     key = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"{key} is not given"
-    return f"{key}: {text}, not {problem['input']!r}" if key else text
+    if not key or isinstance(problem["input"], dict):
+        return f"{key}: {text}" if key else text
+    given = repr(problem["input"])
+    return f"{key}: {text}, not {given if len(given) <= _SHOWN else f'{given[:_SHOWN]}..'}"
 
 
 def dump_yaml(settings: Settings, exclude: set[str] | None = None) -> str:
     """The settings as YAML, one key a line; `load_config` reads it back."""
     return yaml.safe_dump(settings.model_dump(mode="json", exclude=exclude), sort_keys=False)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without a key given twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for (key, _), name in zip(node.value, keys, strict=True):
-            if keys.count(name) > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {name} is given twice", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -189,24 +182,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: Unreadable, too large, or not plain `key: value` lines.
     """
     try:
-        data = path.read_bytes()
+        value = parse_yaml(read_bounded(path, YAML_BYTES))
     except OSError as error:
         raise ConfigError("cannot read the settings file", where=path, found=error) from None
-    if len(data) > YAML_BYTES:
-        raise ConfigError("settings file too large", where=path, found=f"{len(data)} bytes")
-    try:
-        for event in yaml.parse(data):
-            if isinstance(event, yaml.AliasEvent):
-                line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
-                raise ConfigError("aliases are not allowed in settings", where=f"{path}{line}")
-        value = yaml.load(data, _Loader)  # noqa: S506 - a subclass of SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+    except MalformedError as error:
         raise ConfigError(
-            "cannot read the YAML settings", where=f"{path}{line}", found=error.problem
+            "cannot read the YAML settings", where=error.at(path), found=error
         ) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("cannot read the YAML settings", where=path, found=error) from None
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):

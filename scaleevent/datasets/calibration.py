@@ -6,17 +6,20 @@ the cameras.
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import pixel_grid
+from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
 
-_YAML_BYTES = 1_000_000
+_MATRIX_BYTES = 10_000  # text or .npy of nine numbers
+_LONGEST_SIDE = 1 << 15  # pixels
 _UNDISTORT_STEPS = 30
 _SAME_PIXEL = 0.01  # pixels; an iteration that ends farther off has not found the ray
 _SAME_RAY = 1e-4  # difference of two rays (a, b, 1) that are the same
@@ -197,16 +200,19 @@ def read_homography(path: Path) -> np.ndarray:
         DataError: Unreadable, of another shape, not finite or singular.
     """
     try:
+        data = read_bounded(path, _MATRIX_BYTES)
         if path.suffix == ".npy":
-            matrix = np.asarray(np.load(path, allow_pickle=False), np.float64)
+            matrix = np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float64)
         else:
-            numbers = path.read_text("ascii").replace(",", " ").split()
+            numbers = data.decode("ascii").replace(",", " ").split()
             matrix = np.array(numbers, np.float64).reshape(3, 3)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+    except Exception as error:  # np.load raises many kinds on a damaged header
         raise DataError(
             "not a homography", where=path, found=error, expected="3x3 numbers, text or .npy"
         ) from None
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
+    with np.errstate(all="ignore"):
+        fits = matrix.shape == (3, 3) and np.isfinite(np.linalg.det(matrix))
+    if not fits or not np.linalg.det(matrix):
         raise DataError(
             "not a homography",
             where=path,
@@ -221,19 +227,19 @@ class _Keys:
     """A calibration file's values by dotted key, each checked when it is asked for."""
 
     path: Path
-    document: Any
+    document: object
 
     @classmethod
     def read(cls, path: Path) -> _Keys:
         try:
-            text = Path(path).read_text("utf-8")
-            if len(text) > _YAML_BYTES:
-                raise DataError("calibration file too large", where=path, found=len(text))
             # OpenCV begins its files with %YAML:1.0, which is no YAML
-            lines = [line for line in text.splitlines() if not line.startswith("%YAML")]
-            return cls(path, yaml.safe_load("\n".join(lines)))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            text = re.sub(rb"^%YAML", b"#", read_bounded(path, YAML_BYTES), flags=re.MULTILINE)
+            return cls(path, parse_yaml(text))
+        except OSError as error:
             raise DataError("calibration cannot be read", where=path, found=error) from None
+        except MalformedError as error:
+            where = error.at(path)
+            raise DataError("calibration cannot be read", where=where, found=error) from None
 
     def numbers(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         """Finite float64 values of one shape."""
@@ -242,7 +248,7 @@ class _Keys:
         refusal = self._bad(key, what, value, f"{'x'.join(map(str, shape))} finite numbers")
         try:
             array = np.array(value, np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise refusal from None
         if array.shape != shape or not np.isfinite(array).all():
             raise refusal
@@ -260,15 +266,16 @@ class _Keys:
         """(height, width)."""
         key = f"{camera}.resolution"
         values = self.numbers(key, (2,))
-        if (values < 1).any() or (values % 1).any():
+        if (values < 1).any() or (values % 1).any() or (values > _LONGEST_SIDE).any():
             raise self._bad(key, "invalid camera resolution", values, "[width, height]")
         return int(values[1]), int(values[0])
 
     def rotation(self, key: str, shape: tuple[int, int]) -> np.ndarray:
         """(3, 3) rotation part."""
         turn = self.numbers(key, shape)[:3, :3]
-        off = np.abs(turn @ turn.T - np.eye(3)).max()
-        if off > _ROTATION_ERROR or np.linalg.det(turn) < 0:
+        with np.errstate(all="ignore"):
+            off = np.abs(turn @ turn.T - np.eye(3)).max()
+        if not off <= _ROTATION_ERROR or np.linalg.det(turn) < 0:
             raise self._bad(key, "not a rotation", turn.tolist(), "orthonormal, determinant +1")
         return turn
 
@@ -280,7 +287,7 @@ class _Keys:
                 raise self._bad(f"{camera}.{key}", "lens model not supported", value, known)
 
     def _value(self, key: str) -> Any:
-        value = self.document
+        value: object = self.document
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value

@@ -41,6 +41,8 @@ from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.geometry import homography_map, pixel_grid
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
+_LONGEST_NAME = 150  # file systems allow 255 bytes, with the number of a shard and what is added
+
 
 class Settings(PrepareConfig, StreamSettings):
     """What `custom` adds to the settings of `prepare`."""
@@ -133,7 +135,7 @@ def unique_names(names: list[str]) -> list[str]:
     taken: set[str] = set()
     unique = []
     for name in names:
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "recording"
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:_LONGEST_NAME] or "recording"
         number, candidate = 1, safe
         while candidate.lower() in taken:
             number += 1

@@ -25,7 +25,7 @@ CHANNELS = {0: 1, 2: 3}  # by colour type: grey, RGB
 FILTER_UP = 2
 KNOWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # PLTE is but a suggestion in RGB files
 CRITICAL = 0x20  # clear in the first letter of chunks that must not be skipped
-MAX_PIXELS = 2**26  # a header that promises more is refused before memory is taken
+MAX_PIXELS = 2**22  # fourteen times that of DSEC; a header that promises more is refused
 
 
 def decode_flow(
@@ -125,7 +125,7 @@ def read_png16(data: bytes, *, where: object = None) -> np.ndarray:
         (H, W, C) uint16, C = 1 or 3, in the file's order.
 
     Raises:
-        DataError: Another kind of PNG, no PNG, damage, or beyond 2^26 pixels.
+        DataError: Another kind of PNG, no PNG, damage, or beyond 2^22 pixels.
     """
     refuse = partial(DataError, where=where)
     chunks = _chunks(data, refuse)

@@ -12,6 +12,9 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.system.documents import read_bounded
+
+_MAX_BYTES = 64 << 20  # a million lines and more
 
 _STEP_US = (100, 10_000_000)
 """Median time between frames that a guessed unit may lead to: 10,000 a second to six a minute."""
@@ -113,7 +116,11 @@ def lines_with_fields(path: Path, what: str) -> Iterator[tuple[int, str, list[st
         DataError: Not a text file of `what`.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        data = read_bounded(path, _MAX_BYTES)
+        if len(data) > _MAX_BYTES:
+            raise DataError(f"too large a file for {what}", where=path,
+                            expected=f"at most {_MAX_BYTES:,} bytes")  # fmt: skip
+        lines = data.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the {what}", where=path, found=error) from None
     for number, line in enumerate(lines, 1):

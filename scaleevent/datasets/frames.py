@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.errors import DataError, UnpairedError
 from scaleevent.formats import Recording, open_recording, recording_facts
 from scaleevent.grids.geometry import warp_image
 from scaleevent.grids.windows import WindowRule
+from scaleevent.images import open_image
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import TimedImage, pair_images
 
@@ -246,13 +246,10 @@ def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) from a picture's header.
 
     Raises:
-        DataError: Not a PNG or JPEG file.
+        DataError: Not a PNG or JPEG file, or too large.
     """
-    try:
-        with Image.open(path, formats=["PNG", "JPEG"]) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError("picture cannot be read", where=path, found=error) from None
+    with open_image(path, path) as picture:
+        return picture.height, picture.width
 
 
 def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -> None:

@@ -98,6 +98,7 @@ class Scene(ABC):
             recording = open_left(self.data)
             pairs = pair_labels(recording, labels, self.task, self.rule, self.name, counts)
             yield from complete(pairs, self.task, self.task, image, counts, self.data)
+            truth.verify()
 
 
 def find_scenes(
@@ -204,6 +205,13 @@ class TimedMaps(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray:
         """One map, as stored; a view.
+
+        Raises:
+            DataError: Damaged data.
+        """
+
+    def verify(self) -> None:  # noqa: B027 - most formats check what they read
+        """Compare checksums that a format has only for the whole of its data.
 
         Raises:
             DataError: Damaged data.

@@ -62,6 +62,9 @@ outdoor_day1 uzh-rpg/E-RAFT:config/mvsec_20.json."""
 LONGEST_US = 500_000
 """Longest time between the two images; more is a gap in the recording."""
 
+MOST_MAPS = 10_000_000
+_PIECE = 1 << 20  # bytes
+
 
 class Settings(SequencesConfig):
     """What `mvsec-flow` adds to the settings of `prepare`: windows are the spans of its labels."""
@@ -148,8 +151,12 @@ class NpzFlow(TimedMaps):
             with self._damage():
                 self._archive = opened.enter_context(zipfile.ZipFile(path))
             file, shape, dtype = self._open("timestamps", opened)
+            if prod(shape) > MOST_MAPS:
+                where = f"{path}, array timestamps"
+                raise DataError("too many maps", where=where, found=shape, expected=MOST_MAPS)
             seconds = self._read(file, shape, dtype).reshape(-1)
             self.times_us = ascending_times(seconds, f"{path}, array timestamps")
+            self._files: list[IO[bytes]] = []
             self._components = [self._maps(f"{axis}_flow_dist", opened) for axis in "xy"]
             self.opened = opened.pop_all()
 
@@ -170,10 +177,18 @@ class NpzFlow(TimedMaps):
 
         def read(start: int, stop: int) -> np.ndarray:
             with self._damage():
-                file.seek(begin + start * size)
+                _go_to(file, begin + start * size)
             return self._read(file, (stop - start, *SIZE), dtype)
 
+        self._files.append(file)
         return BlockReader(read, shape[0], size)
+
+    def verify(self) -> None:
+        """Read on to the end of both arrays, where an archive has their checksums."""
+        with self._damage():
+            for file in self._files:
+                while file.read(_PIECE):
+                    pass
 
     def _open(self, name: str, opened: ExitStack) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
         """An array's file behind its header, its shape and type."""
@@ -198,6 +213,14 @@ class NpzFlow(TimedMaps):
 
     def _damage(self) -> AbstractContextManager[None]:
         return damage_as_data_error("damaged NumPy archive", self.path)
+
+
+def _go_to(file: IO[bytes], place: int) -> None:
+    """Read on to a place in an array; only where it lies behind, seek, which loses the checksum."""
+    if place < file.tell():
+        file.seek(place)
+    while (left := place - file.tell()) > 0 and file.read(min(left, _PIECE)):
+        pass
 
 
 def sources(config: Settings) -> list[FlowScene]:

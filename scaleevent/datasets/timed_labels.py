@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.datasets.frame_times import lines_with_fields
@@ -25,7 +24,8 @@ from scaleevent.events import Events, first_backward_step
 from scaleevent.formats import Recording
 from scaleevent.formats.source import RawBlock, Source
 from scaleevent.grids.windows import Window, WindowRule
-from scaleevent.pairs.pair import MAX_PIXELS, Label, Pair
+from scaleevent.images import open_image
+from scaleevent.pairs.pair import Label, Pair
 from scaleevent.pairs.pairing import EventStream
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -281,13 +281,10 @@ def read_ids(
     Raises:
         DataError: Not such a file, another size, or an id that is no class.
     """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
-            fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
-            ids = np.asarray(image) if fits and image.width * image.height <= MAX_PIXELS else None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError("label cannot be read", where=path, found=error) from None
+    with open_image(path, path, ("PNG",)) as image:
+        form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
+        fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
+        ids = np.asarray(image) if fits else None
     if ids is not None and ids.ndim == 3:
         ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None
     if ids is None:

@@ -15,6 +15,7 @@ import numpy as np
 from scaleevent.datasets.frames import EventView, Frames
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.formats import Recording
+from scaleevent.images import check_pixels
 from scaleevent.pairs.pairing import TimedImage
 
 
@@ -77,6 +78,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise MissingPackageError("av", "video", "reading frames from a video") from None
     try:
         with av.open(str(path)) as container:
+            picture = container.streams.video[0].codec_context
+            check_pixels(picture.height, picture.width, path)
             yield container
     except (av.FFmpegError, IndexError) as error:
         raise DataError("cannot read the video", where=path, found=error) from None

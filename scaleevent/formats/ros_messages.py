@@ -7,15 +7,14 @@ prophesee_ros_wrapper, event_camera_msgs and sensor_msgs; ROS 2 aligns numbers t
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.formats.source import Columns
+from scaleevent.images import open_image
 
 ENCODINGS: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
     "mono8": (1, lambda image: image[..., 0]),
@@ -173,9 +172,6 @@ def read_compressed_image(data: bytes, cdr: bool) -> tuple[int, np.ndarray]:
     stamp = reader.header()
     reader.text()
     encoded = reader.take(reader.number(4))
-    try:
-        with Image.open(io.BytesIO(encoded), formats=["PNG", "JPEG"]) as picture:
-            grey = picture.mode in ("L", "1")
-            return stamp, np.asarray(picture.convert("L" if grey else "RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError("a compressed image cannot be read", found=error) from error
+    with open_image(encoded, "a compressed image") as picture:
+        grey = picture.mode in ("L", "1")
+        return stamp, np.asarray(picture.convert("L" if grey else "RGB"))

@@ -12,8 +12,8 @@ from PIL import Image
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.grids.windows import Window
+from scaleevent.images import open_image
 
-MAX_PIXELS = 50_000_000
 JPEG_QUALITY = 95
 
 
@@ -73,18 +73,10 @@ def decode_image(data: bytes, where: object = None) -> np.ndarray:
     Raises:
         DataError: Not an image of these formats, not 8-bit, truncated, or too large.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    "image too large", where=where, found=f"{image.width}x{image.height}",
-                    expected=f"at most {MAX_PIXELS} pixels",
-                )  # fmt: skip
-            if image.mode[0] in "IF":  # Pillow would clip such values to 255
-                raise DataError(
-                    "image is not 8-bit", where=where, found=f"mode {image.mode}",
-                    hint="convert the frames to 8 bits",
-                )  # fmt: skip
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError("image cannot be read", where=where, found=str(error)) from None
+    with open_image(data, where) as image:
+        if image.mode[0] in "IF":  # Pillow would clip such values to 255
+            raise DataError(
+                "image is not 8-bit", where=where, found=f"mode {image.mode}",
+                hint="convert the frames to 8 bits",
+            )  # fmt: skip
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -21,10 +21,11 @@ from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
+from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
-from scaleevent.pairs.store import MANIFEST, finish_shard, shard_done
+from scaleevent.pairs.store import finish_shard, shard_done
 from scaleevent.system.files import (
     Json,
     clean_leftovers,

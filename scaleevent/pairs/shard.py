@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import hdf5plugin
@@ -24,10 +25,15 @@ from scaleevent.grids.voxels import voxelize_packed
 from scaleevent.grids.windows import STOPS, Window
 from scaleevent.packing import PackedEvents
 from scaleevent.pairs.pair import Label, Pair
+from scaleevent.system.documents import MalformedError, parse_json
 from scaleevent.system.files import atomic_path
 
 FORMAT = 2
+MAX_SIDE = 1 << 15  # pixels
+MAX_BYTES = 512 << 20  # of one value, or of one table of a shard
 CHUNK_BYTES = 65_536  # the fastest of the measured sizes for reading windows
+
+Kind = TypeVar("Kind")
 
 
 class ShardWriter:
@@ -169,20 +175,45 @@ class Shard:
         # Reading one pair touches some ten datasets, and opening a dataset by its name takes longer
         # than reading a row of it. Hence three caches by name:
         self._tables: dict[str, np.ndarray] = {}  # small per-pair tables, read whole
-        self._datasets: dict[str, h5py.Dataset] = {}  # open datasets, checked to be of this file
+        # open datasets, checked to be of this file, and the bytes of one of their rows
+        self._datasets: dict[str, tuple[h5py.Dataset, int]] = {}
         self._exists: dict[str, bool] = {}  # whether the file has such a dataset or group
-        self.recordings: list[str] = json.loads(self.pool("recordings", 0).tobytes())
+        self.recordings: list[str] = self._json("recordings", 0, list)
 
     def rows(self, name: str) -> np.ndarray:
         """A small per-pair table, read once."""
         if name not in self._tables:
-            self._tables[name] = self._read(name, slice(None))
+            self._tables[name] = self._read(name, None)
         return self._tables[name]
+
+    def recording_of_pairs(self) -> np.ndarray:
+        """(pairs,) str: the name of every pair's recording."""
+        which = self.rows("recording")
+        known = not len(which) or 0 <= int(which.min()) <= int(which.max()) < len(self.recordings)
+        self._require(known, "recording", f"{len(self.recordings)} names")
+        names: np.ndarray = np.array(self.recordings, str)[which]
+        return names
+
+    def row(self, name: str, index: int) -> np.ndarray:
+        """One row of such a table."""
+        table = self.rows(name)
+        if not 0 <= index < len(table):
+            raise self._damaged(name, f"{len(table)} rows, no row {index}")
+        row: np.ndarray = table[index]
+        return row
+
+    def sensor(self, index: int) -> tuple[int, int]:
+        """(height, width) of a pair's event camera."""
+        height, width = map(int, self.row("sensor", index))
+        self._require(0 < min(height, width) <= max(height, width) <= MAX_SIDE, "sensor", height)
+        return height, width
 
     def pool(self, name: str, index: int) -> np.ndarray:
         """The values of one item of a pool."""
-        offset = self.rows(f"{name}/offset")
-        return self._read(f"{name}/values", slice(offset[index], offset[index + 1]))
+        offsets = self.rows(f"{name}/offset")[index : index + 2].tolist()
+        if len(offsets) < 2 or not 0 <= offsets[0] <= offsets[1]:
+            raise self._damaged(f"{name}/offset", offsets)
+        return self._read(f"{name}/values", slice(*offsets))
 
     def image(self, index: int) -> bytes:
         """The encoded image; empty if the pair has none."""
@@ -202,12 +233,13 @@ class Shard:
         return packed.unpack(), window
 
     def _packed(self, name: str, item: int, index: int) -> tuple[PackedEvents, Window]:
-        start, end = map(int, self.rows(f"{name}/window_us")[item])
-        height, width = map(int, self.rows("sensor")[index])
+        start, end = map(int, self.row(f"{name}/window_us", item))
+        height, width = self.sensor(index)
         words, gaps = self.pool(f"{name}/words", item), self.pool(f"{name}/gaps", item)
-        stop = STOPS[int(self.rows(f"{name}/stop")[item])]
+        stop = int(self.row(f"{name}/stop", item))
+        self._require(0 <= stop < len(STOPS) and len(gaps) % 2 == 0, f"{name}/stop", stop)
         packed = PackedEvents(words, gaps.reshape(-1, 2), start, height, width)
-        return packed, Window(start, end, stop)
+        return packed, Window(start, end, STOPS[stop])
 
     def _item(self, name: str, index: int) -> int | None:
         """Index of a pair's item in an optional pool, or None if the pair has no item there."""
@@ -242,29 +274,48 @@ class Shard:
         item = self._item(name, index)
         if item is None:
             return None
-        values = self.pool(name, item).reshape(self.rows(f"{name}/shape")[item])
-        start_us, end_us = map(int, self.rows(f"{name}/span_us")[item])
-        return Label(values, start_us, end_us)
+        values, shape = self.pool(name, item), self.row(f"{name}/shape", item)
+        self._require(min(shape.tolist()) >= 0 and prod(shape.tolist()) == len(values), name, shape)
+        start_us, end_us = map(int, self.row(f"{name}/span_us", item))
+        return Label(values.reshape(shape), start_us, end_us)
 
     def valid(self, index: int) -> np.ndarray | None:
         """(H, W) bool, or None if the whole image is valid."""
         item = self._item("valid", index)
         if item is None:
             return None
-        height, width = map(int, self.rows("sensor")[index])
-        bits = np.unpackbits(self.pool("valid", item), count=height * width)
+        height, width = self.sensor(index)
+        packed = self.pool("valid", item)
+        self._require(len(packed) == -(-height * width // 8), "valid", f"{len(packed)} bytes")
+        bits = np.unpackbits(packed, count=height * width)
         return bits.reshape(height, width).astype(bool)
 
     def provenance(self, index: int) -> dict[str, Any]:
         """Where the pair came from."""
-        provenance: dict[str, Any] = json.loads(self.pool("provenance", index).tobytes())
-        return provenance
+        return self._json("provenance", index, dict)
 
-    def _read(self, name: str, part: slice | int) -> np.ndarray:
+    def _json(self, name: str, index: int, kind: type[Kind]) -> Kind:
+        try:
+            value = parse_json(self.pool(name, index).tobytes())
+        except MalformedError as error:
+            raise self._damaged(name, error) from None
+        if not isinstance(value, kind):
+            raise self._damaged(name, type(value).__name__)
+        return value
+
+    def _read(self, name: str, part: slice | int | None) -> np.ndarray:
+        """One row, the rows of a slice with both ends, or all."""
         try:
             if name not in self._datasets:
-                self._datasets[name] = self._checked(self.file[name])
-            values: np.ndarray = self._datasets[name][part]
+                dataset = self._checked(self.file[name])
+                row_bytes = prod(dataset.shape[1:]) * dataset.dtype.itemsize
+                self._datasets[name] = dataset, row_bytes
+            dataset, row_bytes = self._datasets[name]
+            part = slice(0, len(dataset)) if part is None else part
+            rows = part.stop - part.start if isinstance(part, slice) else 1
+            if rows * row_bytes > MAX_BYTES:
+                raise self._damaged(name, f"{rows * row_bytes:,} bytes in one piece")
+            values: np.ndarray = dataset[part]
             return values
         except (OSError, KeyError) as error:
             raise self._damaged(name, error) from None
@@ -277,7 +328,12 @@ class Shard:
         except (OSError, KeyError) as error:
             raise self._damaged(name, error) from None
 
-    def _damaged(self, name: str, error: Exception) -> DataError:
+    def _require(self, holds: bool, name: str, found: object) -> None:
+        """Refuse what `ShardWriter` does not write, but another program may have."""
+        if not holds:
+            raise self._damaged(name, found)
+
+    def _damaged(self, name: str, error: object) -> DataError:
         return DataError(
             "shard is damaged",
             where=f"{self.path}:{name}",

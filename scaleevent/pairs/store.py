@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 
 from scaleevent.errors import DataError
-from scaleevent.pairs.shard import FORMAT, Shard
-from scaleevent.system.files import MARKER, read_json, sha256_file, write_json
-
-MANIFEST = "manifest.json"
+from scaleevent.pairs.manifest import MANIFEST, Entry, Manifest, read_document
+from scaleevent.pairs.shard import Shard
+from scaleevent.system.files import MARKER, sha256_file, write_json
 
 
 def finish_shard(
@@ -41,14 +40,14 @@ def finish_shard(
 
 def shard_done(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """The entry of a shard that was finished with this fingerprint and is undamaged, else None."""
-    entry_path = path.with_suffix(".json")
-    if not entry_path.exists():
+    try:
+        entry = read_document(path.with_suffix(".json"), Entry)
+    except DataError:  # missing or damaged: the shard is written again
         return None
-    entry: dict[str, Any] = read_json(entry_path)
-    if entry["job"] != fingerprint:
+    if entry.job != fingerprint:
         return None
-    whole = not entry["pairs"] or (path.exists() and sha256_file(path) == entry["sha256"])
-    return entry if whole else None
+    whole = not entry.pairs or (path.exists() and sha256_file(path) == entry.sha256)
+    return entry.model_dump(exclude_unset=True) if whole else None
 
 
 class PairStore:
@@ -88,18 +87,9 @@ class PairStore:
                 if (self.folder / MARKER).exists()
                 else "recordings become one with `scaleevent prepare custom FOLDER -o pairs`",
             )
-        self.manifest = read_json(self.folder / MANIFEST)
-        if self.manifest.get("format") != FORMAT:
-            raise DataError(
-                "pair store of another format",
-                where=self.folder / MANIFEST,
-                found=self.manifest.get("format"),
-                expected=FORMAT,
-            )
+        manifest = read_document(self.folder / MANIFEST, Manifest)
+        self.manifest = manifest.model_dump()
         self.shards = [entry for entry in self.manifest["shards"] if entry["pairs"]]
-        for entry in self.shards:
-            if Path(entry["file"]).name != entry["file"]:
-                raise DataError("a shard outside its store", where=folder, found=entry["file"])
         lost = [entry["file"] for entry in self.shards if not self._whole(entry)]
         if lost:
             raise DataError(
@@ -132,7 +122,13 @@ class PairStore:
             self._open, self._process = {}, os.getpid()
         which = int(np.searchsorted(self._ends, index, "right"))
         if which not in self._open:
-            self._open[which] = Shard(self.folder / self.shards[which]["file"])
+            shard = Shard(self.folder / self.shards[which]["file"])
+            if shard.pairs != self.shards[which]["pairs"]:
+                raise DataError(
+                    "a shard and the manifest disagree", where=shard.path,
+                    found=f"{shard.pairs} pairs", expected=f"{self.shards[which]['pairs']}",
+                )  # fmt: skip
+            self._open[which] = shard
         first = self._ends[which] - self.shards[which]["pairs"]
         return self._open[which], int(index - first)
 
@@ -142,7 +138,7 @@ class PairStore:
     @cached_property
     def recordings(self) -> np.ndarray:
         """(len,) str: the name of every pair's recording."""
-        return self._column(lambda shard: np.array(shard.recordings)[shard.rows("recording")])
+        return self._column(Shard.recording_of_pairs)
 
     @cached_property
     def windows_us(self) -> np.ndarray:
@@ -156,7 +152,14 @@ class PairStore:
 
     def _column(self, read: Callable[[Shard], np.ndarray]) -> np.ndarray:
         starts = self._ends - [entry["pairs"] for entry in self.shards]
-        return np.concatenate([read(self.locate(int(first))[0]) for first in starts])
+        columns = [read(self.locate(int(first))[0]) for first in starts]
+        for column, entry in zip(columns, self.shards, strict=True):
+            if len(column) != entry["pairs"]:
+                raise DataError(
+                    "a shard is damaged", where=self.folder / entry["file"],
+                    found=f"a table of {len(column)} rows", expected=f"{entry['pairs']}",
+                )  # fmt: skip
+        return np.concatenate(columns)
 
     @cached_property
     def fingerprint(self) -> str:

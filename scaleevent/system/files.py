@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
+from scaleevent.system.documents import MAX_BYTES, MalformedError, parse_json, read_bounded
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY = ".tmp"
@@ -47,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def temporary_path(path: Path) -> Path:
     """A new name beside `path`, which `clean_leftovers` removes once this process is dead."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 @contextmanager
@@ -84,14 +85,16 @@ def read_json(path: Path) -> Any:
     """Read a JSON document of ours.
 
     Raises:
-        DataError: Missing or not JSON.
+        DataError: Missing, not JSON, or too large.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        return parse_json(read_bounded(path, MAX_BYTES))
     except FileNotFoundError:
         raise DataError("file not found", where=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("not a JSON file", where=path, found=str(error)) from None
+    except OSError as error:
+        raise DataError("cannot read the file", where=path, found=error) from None
+    except MalformedError as error:
+        raise DataError("not a JSON file", where=error.at(path), found=error) from None
 
 
 def append_json_line(path: Path, value: object) -> None:
