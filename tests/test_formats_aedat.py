@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaleevent.errors import ConfigError, DataError, NotEventsError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import aedat as aedat_module
 from scaleevent.formats import open_recording, read_events
@@ -164,15 +164,28 @@ def test_aedat2_of_v2e(tmp_path):
 
 
 def test_a_stated_camera_counts_more_than_that_of_the_file(tmp_path):
-    path = write_aedat2(tmp_path / "a.aedat", some_events(50, 128, 128), "DVS128")
+    path = write_aedat2(tmp_path / "a.aedat", some_events(500, 128, 128), "DVS128")
     path.write_bytes(path.read_bytes().replace(b"DVS128", b"DAVIS128"))
     recording = open_recording(path, camera="DVS128")
-    assert_same(Events.concatenate(recording.blocks(), 128, 128), some_events(50, 128, 128))
+    assert_same(Events.concatenate(recording.blocks(), 128, 128), some_events(500, 128, 128))
     assert recording.choices == ("addresses of a DVS128, as stated; the file names DAVIS128",)
     chip = write_aedat2(tmp_path / "b.aedat", some_events(50, 480, 640), "DavisRGBW640")
     with pytest.raises(DataError, match="addresses are not known") as caught:
         open_recording(chip, size=(480, 640))
     assert "--size" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("true", "said"), [
+    ("DVS128", "DAVIS346"), ("DVS128", "DVS640"), ("DAVIS346", "DVS128"), ("DAVIS346", "DVS640"),
+    ("DVS640", "DVS128"), ("DVS640", "DAVIS640"),
+])  # fmt: skip
+def test_a_camera_with_other_addresses_is_refused(tmp_path, true, said):
+    sizes = {"DVS128": (128, 128), "DAVIS346": (260, 346), "DVS640": (480, 640)}
+    events = some_events(500, *sizes[true])
+    path = without_camera(write_aedat2(tmp_path / "a.aedat", events, true))
+    with pytest.raises(DataError, match=f"not those of a {said}") as caught:
+        open_recording(path, camera=said)
+    assert true in str(caught.value).split("hint")[1]
 
 
 def short_records(events: Events) -> bytes:
@@ -219,7 +232,7 @@ def test_other_content_is_not_taken_for_aedat1(tmp_path, name):
         write_aedat2(tmp_path / "b", some_events(300)).read_bytes()[66:],
     ):  # fmt: skip
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(NotEventsError):
+        with pytest.raises(DataError, match=r"recording|that is not events"):
             open_recording(tmp_path / name, camera="DVS128")
 
 
@@ -371,7 +384,9 @@ def test_aedat30_counts_rows_from_the_bottom(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"DAVIS240C", b"NewCamera"))
     with pytest.raises(DataError, match="not known") as caught:
         read_events(path)
-    assert "NewCamera" in str(caught.value)
+    assert "NewCamera" in str(caught.value) and "--camera" in str(caught.value)
+    recording = open_recording(path, camera="DAVIS240")
+    assert_same(Events.concatenate(recording.blocks(), 180, 240), EVENTS)
 
 
 def test_aedat3_of_two_cameras_is_measured(tmp_path):
@@ -381,6 +396,9 @@ def test_aedat3_of_two_cameras_is_measured(tmp_path):
     found, recording = read(path)
     assert_same(found, EVENTS)
     assert recording.notes["camera"] == "DAVIS240C, DVS128"
+    assert recording.choices == (
+        "events of one camera, the first that has any, of DAVIS240C, DVS128",
+    )
     assert "largest coordinates" in recording.notes["sensor size from"]
 
 

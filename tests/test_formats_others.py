@@ -177,7 +177,6 @@ def test_other_bin_files_are_not_taken_for_events(tmp_path):
     rng = np.random.default_rng(0)
     for content in (
         rng.bytes(5000),
-        bytes(5000),
         b"\xff" * 5000,
         rng.normal(size=1000).astype("<f4").tobytes(),
         (rng.random(3000) * 30).astype("<f4").tobytes(),
@@ -188,6 +187,9 @@ def test_other_bin_files_are_not_taken_for_events(tmp_path):
         (tmp_path / "a.bin").write_bytes(content)
         with pytest.raises(NotEventsError):
             read_events(tmp_path / "a.bin")
+    (tmp_path / "a.bin").write_bytes(bytes(5000))
+    with pytest.raises(DataError, match="nothing but zeros"):
+        read_events(tmp_path / "a.bin")
     write_atis_bin(tmp_path / "b.bin", EVENTS).rename(tmp_path / "b.dat")
     with pytest.raises(NotEventsError):
         read_events(tmp_path / "b.dat")

@@ -25,7 +25,19 @@ MARK = b"#"
 MAGIC = b"#!AER-DAT"
 _VERSIONS = ("1.0", "2.0", "3.0", "3.1")
 _SHORT = np.dtype([("address", ">u2"), ("time", ">i4")])
+_FEW = 100  # events that show nothing about their camera
 _MAX_INVALID = 0.01  # fraction of invalid records in a file that is taken for AEDAT 1.0
+
+
+class Layout(NamedTuple):
+    """Bits of an address: their decoder, and how many bits the largest address of a file has."""
+
+    machine: Machine
+    more_than: int
+    at_most: int
+
+
+_DVS, _WIDE_DVS, _DAVIS = Layout(DVS128, 0, 16), Layout(DVS640, 15, 21), Layout(DAVIS, 22, 31)
 
 
 class Camera(NamedTuple):
@@ -34,21 +46,21 @@ class Camera(NamedTuple):
     name: str
     pattern: re.Pattern[str]  # its names in file headers
     size: tuple[int, int]  # (height, width)
-    machine: Machine
+    layout: Layout
 
 
-def _camera(name: str, pattern: str, height: int, width: int, machine: Machine) -> Camera:
-    return Camera(name, re.compile(pattern, re.IGNORECASE), (height, width), machine)
+def _camera(name: str, pattern: str, height: int, width: int, layout: Layout) -> Camera:
+    return Camera(name, re.compile(pattern, re.IGNORECASE), (height, width), layout)
 
 
 CAMERAS = (
-    _camera("DVS128", "DVS128|Tmpdiff128", 128, 128, DVS128),
-    _camera("DAVIS128", "DAVIS128", 128, 128, DAVIS),
-    _camera("DAVIS208", "DAVIS208", 192, 208, DAVIS),
-    _camera("DAVIS240", "DAVIS240|DVS240|SBRet10", 180, 240, DAVIS),
-    _camera("DAVIS346", "DAVIS346|DVS346", 260, 346, DAVIS),
-    _camera("DAVIS640", "DAVIS640", 480, 640, DAVIS),
-    _camera("DVS640", "DVS640", 480, 640, DVS640),
+    _camera("DVS128", "DVS128|Tmpdiff128", 128, 128, _DVS),
+    _camera("DAVIS128", "DAVIS128", 128, 128, _DAVIS),
+    _camera("DAVIS208", "DAVIS208", 192, 208, _DAVIS),
+    _camera("DAVIS240", "DAVIS240|DVS240|SBRet10", 180, 240, _DAVIS),
+    _camera("DAVIS346", "DAVIS346|DVS346", 260, 346, _DAVIS),
+    _camera("DAVIS640", "DAVIS640", 480, 640, _DAVIS),
+    _camera("DVS640", "DVS640", 480, 640, _WIDE_DVS),
 )
 """DAVISRGBW640 and CDAVIS are missing, since their event pixels lie on a different grid."""
 
@@ -91,7 +103,15 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
             found=f"comment lines up to there in the first {len(head)} bytes",
         )
     if version in ("1.0", "2.0"):
-        return _addresses(path, version, lines, start, options)
+        camera, chip, choices = _address_camera(path, version, lines, options)
+        if version == "2.0" and (options.camera or choices):
+            _check_layout(path, camera, head[start:])
+        machine = DVS128_SHORT if version == "1.0" else camera.layout.machine
+        notes = {"camera": chip or camera.name}
+        form = f"AEDAT {version}"
+        return WordSource(
+            path, form, camera.size, notes, start, machine, True, True, choices=choices
+        )
     if any(re.match(r"Format:.*SerializedTS", line) for line in lines):
         raise refuse(
             "compressed AEDAT 3 packets are not supported",
@@ -101,9 +121,9 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
         )
     cameras = [line.partition(":")[2].strip() for line in lines if re.match(r"Source \d+:", line)]
     stated = _stated(options)
-    known = {stated} if stated else {_known(camera) for camera in cameras}
-    camera = known.pop() if len(known) == 1 else None
-    size = camera.size if camera else None
+    known = {stated} if stated else {_known(name) for name in cameras}
+    only = known.pop() if len(known) == 1 else None
+    size = only.size if only else None
     if version == "3.0" and size is None:
         raise refuse(
             "AEDAT 3.0 counts rows from the bottom of a camera that is not known",
@@ -112,14 +132,17 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
             hint="name it, such as --camera DAVIS346",
         )
     notes = {"camera": ", ".join(cameras)} if cameras else {}
-    upside_down = version == "3.0"
-    return WordSource(path, f"AEDAT {version}", size, notes, start, PACKETS, upside_down)
+    choices = tuple[str, ...]()
+    if len(cameras) > 1:
+        choices = (f"events of one camera, the first that has any, of {', '.join(cameras)}",)
+    form, upside_down = f"AEDAT {version}", version == "3.0"
+    return WordSource(path, form, size, notes, start, PACKETS, upside_down, choices=choices)
 
 
-def _addresses(
-    path: Path, version: str, lines: list[str], start: int, options: ReadOptions
-) -> WordSource:
-    """The decoder of the addresses of a camera that the header, the caller or the size tells."""
+def _address_camera(
+    path: Path, version: str, lines: list[str], options: ReadOptions
+) -> tuple[Camera, str, tuple[str, ...]]:
+    """The camera that the header, the caller or the size tells; its name in the header; choices."""
     named = [line.partition(":")[2] for line in lines if line.strip().startswith("AEChip:")]
     chip = named[0].strip().split(".")[-1] if named else ""
     camera, choices = _stated(options) or _known(chip), tuple[str, ...]()
@@ -130,7 +153,16 @@ def _addresses(
         cameras = CAMERAS[::-1] if simulated else CAMERAS
         camera = next((each for each in cameras if each.size == tuple(options.size)), None)
         choices = (f"addresses of a {camera.name}, from the sensor's size",) if camera else ()
-    if version == "1.0" and camera is not None and camera.machine is not DVS128:
+    if camera is None:
+        raise DataError(
+            f"AEDAT {version} of a camera whose addresses are not known",
+            where=f"{path}, header",
+            found=chip or "no line AEChip",
+            expected="DVS128" if version == "1.0" else NAMES,
+            hint="name one with its addresses, such as --camera DVS128"
+            + ("" if chip else ", or say its size, such as --size 128x128"),
+        )
+    if version == "1.0" and camera.layout is not _DVS:
         raise ConfigError(
             "AEDAT 1.0 has addresses of another camera",
             where=path,
@@ -138,27 +170,25 @@ def _addresses(
             expected="DVS128",
             hint="--camera DVS128",
         )
-    if camera is None:
+    return camera, chip, choices
+
+
+def _check_layout(path: Path, camera: Camera, data: bytes) -> None:
+    """Refuse a camera of which the caller is mistaken, as its addresses are too large or small."""
+    records = np.frombuffer(data[: len(data) // 8 * 8], ">u4")[::2]
+    addresses = np.sort(records[records >> 31 == 0])
+    if len(addresses) < _FEW:
+        return
+    bits = int(addresses[int(0.99 * len(addresses))]).bit_length()  # a few may be damaged
+    if not camera.layout.more_than < bits <= camera.layout.at_most:
+        fits = (c for c in CAMERAS if c.layout.more_than < bits <= c.layout.at_most)
         raise DataError(
-            f"AEDAT {version} of a camera whose addresses are not known",
+            f"the addresses are not those of a {camera.name}",
             where=f"{path}, header",
-            found=chip or "no line AEChip",
-            expected=NAMES,
-            hint="name one with its addresses, such as --camera DVS128"
-            + ("" if chip else ", or say its size, such as --size 260x346"),
+            found=f"addresses of {bits} bits",
+            expected=f"{camera.layout.more_than + 1} to {camera.layout.at_most} bits",
+            hint=f"they fit {', '.join(c.name for c in fits) or 'no camera known here'}",
         )
-    machine = DVS128_SHORT if version == "1.0" else camera.machine
-    return WordSource(
-        path,
-        f"AEDAT {version}",
-        camera.size,
-        {"camera": chip or camera.name},
-        start,
-        machine,
-        upside_down=True,
-        mirrored=True,
-        choices=choices,
-    )
 
 
 def _stated(options: ReadOptions) -> Camera | None:
