@@ -54,6 +54,7 @@ PLUGINS = {
         "facts",
         "evt",
         "hdf5_ecf",
+        "units",
     },
     "datasets": {
         "calibration",

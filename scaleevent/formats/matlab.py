@@ -12,9 +12,18 @@ from math import prod
 from pathlib import Path
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.columns import (
+    SAMPLE,
+    check_stated,
+    column_letters,
+    column_order,
+    find_columns,
+    to_block,
+    unit_in_name,
+)
 from scaleevent.formats.matlab_elements import Numbers, Variable, variables
 from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions
+from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".mat",)
 
@@ -36,13 +45,15 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
     """
     found = list(variables(path))
     shapes = {variable.name: variable.shape for variable in found if variable.numeric}
-    names = _event_names(shapes)
+    names = _event_names(shapes, options.columns)
     stored = _load(path, [v for v in found if v.numeric and v.name in names.values()])
     for struct in (v for v in found if v.is_struct and not names):
         stored = _load(path, [struct])
-        names = _event_names({name: field.shape for name, field in stored.items()})
+        fields = {name: field.shape for name, field in stored.items()}
+        names = _event_names(fields, options.columns)
         shapes |= {f"{struct.name}.{name}": field.shape for name, field in stored.items()}
     if not names:
+        check_stated(options.columns, shapes, path)
         raise NotEventsError(
             "no events in this MATLAB file",
             where=path,
@@ -58,8 +69,18 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
     lengths = {name: len(column.values) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
-    unit = find_time_unit(columns["t"].part(0, SAMPLE), options.time_unit, str(path))
-    return MatlabSource(path, "MATLAB 5", None, {"time unit": unit}, columns, unit)
+    length = lengths["t"]
+    unit = event_time_unit(
+        {name: columns[name].part(0, SAMPLE) for name in "txy"},
+        length,
+        given=options.time_unit,
+        stated=unit_in_name(names.get("t", "")),
+        size=options.size,
+        where=str(path),
+        tail=lambda: columns["t"].part(max(length - TAIL, 0), TAIL),
+    )
+    notes = {"time unit": unit.name}
+    return MatlabSource(path, "MATLAB 5", None, notes, columns, unit.name, choices=unit.choices)
 
 
 @dataclass(frozen=True)
@@ -76,13 +97,17 @@ class MatlabSource(FileSource):
             yield to_block(first, part, self.unit, str(self.path))
 
 
-def _event_names(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Names of the vectors t, x, y, p, or of the largest matrix of four columns; else empty."""
+def _event_names(shapes: dict[str, tuple[int, ...]], given: str | None) -> dict[str, str]:
+    """Names of the vectors t, x, y, p, or of the largest matrix of four columns; else empty.
+
+    `given` are the names of the vectors or the order of the columns, if the caller states them.
+    """
     vectors = [name for name, shape in shapes.items() if prod(shape) in (0, max(shape))]
-    names = find_columns(vectors)
+    names = find_columns(vectors, given)
     if names:
         return names
-    matrices = [name for name, shape in shapes.items() if len(shape) == 2 and 4 in shape]
+    width = len(column_letters(given) or "txyp")
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2 and width in shape]
     largest = max(matrices, key=lambda name: prod(shapes[name]), default=None)
     return {} if largest is None else {"matrix": largest}
 
@@ -105,8 +130,11 @@ def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Number
     """The columns t, x, y, p of a matrix of four columns or four rows."""
     rows, columns = matrix.shape
     table = matrix.values.reshape(columns, rows)
-    table = table.T if columns == 4 else table
-    head = table[:SAMPLE].astype(matrix.kind, copy=False)
-    order = column_order(head, given, where) if len(table) else "xypt"
+    table = table.T if columns == len(column_letters(given) or "txyp") else table
+    tables = (
+        table[at : at + SAMPLE].astype(matrix.kind, copy=False)
+        for at in range(0, len(table), SAMPLE)
+    )
+    order = column_order(next(tables), given, where, tables) if len(table) else "xypt"
     parts = {name: table[:, order.index(name)] for name in "txyp"}
     return {name: Numbers(name, part.shape, part, matrix.kind) for name, part in parts.items()}

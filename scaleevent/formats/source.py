@@ -37,11 +37,12 @@ class ReadOptions:
 
     Args:
         time_unit: s, ms, us or ns.
-        columns: Order of t, x, y, p in a table, such as "txyp".
+        columns: Order of the columns of a table, or their names; see `columns.parse_columns`.
         topic: The event stream to read, of a file with several: a ROS topic, an HDF5 group, a
             MATLAB variable.
         image_topic: The ROS topic of the images.
         camera: Model of the camera, such as "DVS128", for files that do not name it.
+        size: (height, width) of the sensor, instead of what the file states.
     """
 
     time_unit: str | None = None
@@ -49,6 +50,7 @@ class ReadOptions:
     topic: str | None = None
     image_topic: str | None = None
     camera: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
