@@ -187,8 +187,7 @@ def test_others_are_refused_with_the_reason(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "before",
-    [[(k, k % 240, k % 180, k % 2) for k in range(900)], [("1000000.0", 1, 2, 1)] * 300],
+    "before", [[(k, k % 240, k % 180, k % 2) for k in range(900)], [("1000000.0", 1, 2, 1)] * 300]
 )
 @pytest.mark.parametrize("late", ["31.5", "3.15e1"])
 def test_fractions_after_the_sample_ask_for_the_unit(tmp_path, monkeypatch, before, late):

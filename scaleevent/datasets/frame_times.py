@@ -6,14 +6,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from scaleevent.errors import DataError
-from scaleevent.formats.columns import to_microseconds
-from scaleevent.formats.units import TimeUnit, frame_time_unit
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.formats import Recording
+from scaleevent.formats.columns import MICROSECONDS_PER, to_microseconds
+from scaleevent.formats.source import TimeUnit
+from scaleevent.formats.units import frame_time_unit
+
+_HARDLY, _MOSTLY = 0.05, 0.5
+"""Fractions of their time that frames and events share in wrong units and in the right ones."""
 
 _LONGEST_EXPOSURE = 1.1
 """Fraction of the time between frames that an exposure may take, jitter of the stamps included."""
@@ -81,6 +87,55 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
         found=" ".join(rows[0]),
         expected="a time; time and file; index and time; or begin and end of the exposure",
     )
+
+
+def check_fit(recording: Recording, frames: FrameTimes, where: Path, offset_us: int) -> None:
+    """Refuse guessed units in which frames and events hardly overlap, if they would in others.
+
+    Args:
+        recording: The events.
+        frames: Their frames.
+        where: The file of frame times.
+        offset_us: What is added to frame times.
+
+    Raises:
+        ConfigError: What other units would mean, and the flags that state them.
+    """
+    events = recording.source.time_unit or TimeUnit("us")
+    if not (events.others or frames.unit.others):
+        return
+    span = events.span_us or _span(recording)
+
+    def shared(event_unit: str, frame_unit: str) -> float:
+        """Time that both share, as a fraction of the time of either."""
+        one = MICROSECONDS_PER[event_unit] / MICROSECONDS_PER[events.name]
+        other = MICROSECONDS_PER[frame_unit] / MICROSECONDS_PER[frames.unit.name]
+        begins = span[0] * one, float(frames.us.min()) * other + offset_us
+        ends = span[1] * one, float(frames.us.max()) * other + offset_us
+        return max(min(ends) - max(begins), 0.0) / max(max(ends) - min(begins), 1.0)
+
+    units = product((events.name, *events.others), (frames.unit.name, *frames.unit.others))
+    fits = {pair: shared(*pair) for pair in units}
+    good = [pair for pair, share in fits.items() if share >= _MOSTLY]
+    if fits[events.name, frames.unit.name] > _HARDLY or not good:
+        return
+    rows = [
+        f"\n    events in {event}, frames in {frame}: {share:.0%} of their time in common"
+        for (event, frame), share in fits.items()
+    ]
+    raise ConfigError(
+        "the units of events and frames do not fit each other",
+        where=f"{recording.path} and {where}",
+        found=f"units that were not stated; with{''.join(rows)}",
+        hint="give both: "
+        + " or ".join(f"--time-unit {event} --frame-time-unit {frame}" for event, frame in good),
+    )
+
+
+def _span(recording: Recording) -> tuple[int, int]:
+    """First and last time of the events; reads them if the file has no index."""
+    stretches = recording.stretches()
+    return (stretches[0].first_us, stretches[-1].last_us) if stretches else (0, 0)
 
 
 def moment(start: Times, end: Times, point: str) -> Times:

@@ -112,7 +112,9 @@ def open_source(path: Path, options: ReadOptions) -> ArraySource:
         )
     kind = "npz" if any(array.member for array in arrays) else "npy"
     notes = {"time unit": unit.name}
-    return ArraySource(path, kind, None, notes, columns, length, unit.name, choices=unit.choices)
+    return ArraySource(
+        path, kind, None, notes, columns, length, unit.name, choices=unit.choices, time_unit=unit
+    )
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     Segment,
+    TimeUnit,
     errors_as_damage,
 )
-from scaleevent.formats.units import TAIL, TimeUnit, event_time_unit
+from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -102,6 +103,7 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
             file=kept,
             triggers=len(file[_TRIGGERS]) if is_dataset(file, _TRIGGERS) else 0,
             choices=unit.choices,
+            time_unit=unit,
         )
 
 

@@ -80,7 +80,9 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
         tail=lambda: columns["t"].part(max(length - TAIL, 0), TAIL),
     )
     notes = {"time unit": unit.name}
-    return MatlabSource(path, "MATLAB 5", None, notes, columns, unit.name, choices=unit.choices)
+    return MatlabSource(
+        path, "MATLAB 5", None, notes, columns, unit.name, choices=unit.choices, time_unit=unit
+    )
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,11 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     TimeIndex,
+    TimeUnit,
     empty_columns,
     errors_as_damage,
 )
-from scaleevent.formats.units import TimeUnit, event_time_unit
+from scaleevent.formats.units import event_time_unit
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 SUFFIXES = (".bag", ".db3", ".mcap")

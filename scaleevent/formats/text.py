@@ -105,7 +105,7 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
     guessed = unit.choice is not None and unit.name != "s"
     return TextSource(
         path, "text", start.size, {"time unit": unit.name}, layout, unit.name, guessed,
-        choices=unit.choices,
+        choices=unit.choices, time_unit=unit,
     )  # fmt: skip
 
 

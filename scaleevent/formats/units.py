@@ -14,6 +14,7 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats.columns import MICROSECONDS_PER
+from scaleevent.formats.source import TimeUnit
 
 TAIL = 1 << 10
 """Number of stamps at the end of a recording that show when it ends."""
@@ -47,26 +48,6 @@ _EVENTS = _Kind("event", "ev/s", "time unit", "--time-unit", 0.005, 500, 100, 10
 """Real recordings have 0.44 to 186 events per pixel and second, those of still scenes fewer."""
 
 _FRAMES = _Kind("frame", "fps", "unit of the frame times", "--frame-time-unit", 0.1, 10_000, 2, 2)
-
-
-@dataclass(frozen=True)
-class TimeUnit:
-    """The unit that stored times are taken for.
-
-    Args:
-        name: s, ms, us or ns.
-        possible: The units that the stamps would allow, where it was guessed; else only `name`.
-        choice: A line for people that says the guess; None where there was none.
-    """
-
-    name: str
-    possible: tuple[str, ...]
-    choice: str | None = None
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The line as `Source.choices` has it."""
-        return () if self.choice is None else (self.choice,)
 
 
 @dataclass(frozen=True)
@@ -143,7 +124,8 @@ class _Stamps:
         if self.rate is None:
             return f"{self.count:,} {noun}s at one time"
         about = "about " if self.about else ""
-        return f"{about}{_duration(seconds)}, {_quantity(self.count / seconds)}{self.kind.per_second}"
+        rate = _quantity(self.count / seconds) + self.kind.per_second
+        return f"{about}{duration_text(seconds)}, {rate}"
 
 
 def event_time_unit(
@@ -175,9 +157,9 @@ def event_time_unit(
     """
     known = given or stated
     if known is not None:
-        return TimeUnit(known, (known,))
+        return TimeUnit(known)
     if any(first[name].dtype.kind not in "iuf" for name in "txy"):
-        return TimeUnit("us", ("us",))  # no events at all, as reading them will show
+        return TimeUnit("us")  # no events at all, as reading them will show
     known_end = total <= len(first["t"])
     last = None if known_end or tail is None or costly else tail()
     pixels = _pixels(first["x"], first["y"], size)
@@ -196,7 +178,7 @@ def frame_time_unit(t: np.ndarray, given: str | None, where: str) -> TimeUnit:
         DataError: The usual unit is not plausible; the error shows what each unit would mean.
     """
     if given is not None:
-        return TimeUnit(given, (given,))
+        return TimeUnit(given)
     values = t.astype(np.float64)
     low, high = float(values.min()), float(values.max())
     steps = np.diff(np.sort(values))
@@ -230,7 +212,11 @@ def _judged(stamps: _Stamps, where: str) -> TimeUnit:
     others = " and ".join(unit for unit in possible if unit != usual)
     way = f"{others} would fit too: {kind.flag}" if others else f"another with {kind.flag}"
     choice = f"{kind.quantity} {usual}, {why}: {stamps.meaning(usual)}; {way}"
-    return TimeUnit(usual, possible, choice)
+    factor = MICROSECONDS_PER[usual]
+    span = None
+    if not stamps.about:
+        span = round(stamps.low * factor), round((stamps.low + stamps.duration) * factor)
+    return TimeUnit(usual, tuple(unit for unit in possible if unit != usual), choice, span)
 
 
 def _ambiguous(stamps: _Stamps, where: str) -> DataError:
@@ -325,7 +311,7 @@ def _close(value: float, other: float) -> bool:
     return abs(value - other) < 0.01 * other
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A duration in the unit that people would use."""
     for limit, length, unit in (
         (1e-3, 1e-6, "us"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h"),
