@@ -40,6 +40,8 @@ SAMPLE = (
 
 _MAX_BACKWARD = 0.05  # fraction of backward steps in time that jitter may explain
 
+_STRETCH, _RESETS = 1 << 12, 20  # rows, and backward steps in them that count as none
+
 _MOST_COLUMNS = 16
 
 _PIXELS = (
@@ -155,9 +157,8 @@ def parse_name(name: str) -> tuple[str, tuple[str, ...]] | None:
     The unit of a time is no other word.
     """
     words = _words(name)
-    plain = "_".join(words)
     for column, aliases in ALIASES.items():
-        if plain in aliases:
+        if "_".join(words) in aliases or "".join(words) in aliases:  # "TimeStamp" too
             return column, ()
     hits = [(at, c) for at, word in enumerate(words) for c in ALIASES if word in ALIASES[c]]
     if len(hits) != 1:
@@ -230,24 +231,26 @@ class _Values:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.whole, self.pixel, self.polarity = np.ones((3, 4), bool)
-        self.backward = np.zeros(4, np.int64)
+        self.whole, self.pixel, self.polarity, self.time = np.ones((4, 4), bool)
 
     def add(self, table: np.ndarray) -> None:
-        """Take (K, 4) further rows into account."""
+        """Take (K, 4) further rows into account; after the first, each stretch of them counts."""
         table = table.astype(np.float64, copy=False)
         whole = (table == np.floor(table)).all(axis=0)
         self.whole &= whole
         self.pixel &= whole & (table >= 0).all(axis=0)
         self.polarity &= np.isin(table, (-1, 0, 1)).all(axis=0)
-        self.backward += (np.diff(table, axis=0) < 0).sum(axis=0)
+        length = _STRETCH if self.rows else max(len(table), 1)
+        slack = _RESETS if self.rows else 0
+        for at in range(0, len(table), length):
+            part = table[at : at + length]
+            backward = (np.diff(part, axis=0) < 0).sum(axis=0)
+            self.time &= backward <= _MAX_BACKWARD * len(part) + slack
         self.rows += len(table)
 
     def orders(self) -> list[str]:
         """All orders of t, x, y and p that fit the values."""
-        time = self.backward <= _MAX_BACKWARD * self.rows
-        if np.count_nonzero(~self.whole) == 1:
-            time = ~self.whole
+        time = ~self.whole if np.count_nonzero(~self.whole) == 1 else self.time
         allowed = {"t": time, "x": self.pixel, "y": self.pixel, "p": self.polarity}
         return [
             "".join(order)

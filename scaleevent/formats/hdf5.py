@@ -16,6 +16,7 @@ from scaleevent.formats.columns import SAMPLE, check_stated, to_block, to_micros
 from scaleevent.formats.hdf5_datasets import (
     KeptFile,
     Places,
+    column_names,
     dataset_names,
     is_dataset,
     stated_unit,
@@ -66,7 +67,7 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
     with kept.opened() as file:
         found = dict(streams(file, path, options.columns))
         if not found:
-            check_stated(options.columns, dataset_names(file), path)
+            check_stated(options.columns, column_names(file), path)
             raise NotEventsError(
                 "no events in this HDF5 file",
                 where=path,

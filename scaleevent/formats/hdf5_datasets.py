@@ -161,6 +161,12 @@ def dataset_names(file: h5py.File) -> list[str]:
     return [item.name for item in _walk(file, set()) if isinstance(item, h5py.Dataset)]
 
 
+def column_names(file: h5py.File) -> list[str]:
+    """Names, within their groups, of all datasets; for tables, those of their fields."""
+    items = [item for item in _walk(file, set()) if isinstance(item, h5py.Dataset)]
+    return [name for item in items for name in item.dtype.names or [item.name.split("/")[-1]]]
+
+
 def is_dataset(group: h5py.Group, name: str) -> bool:
     """Whether a hard link of that path leads to a dataset."""
     parent, _, last = name.strip("/").rpartition("/")

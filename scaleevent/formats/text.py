@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -33,6 +33,7 @@ SUFFIXES = (".txt", ".csv")
 _CHUNK_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
+_FIELDS_TRIED = 6
 _COMMENT = (b"#", b"%")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _UTF16 = re.compile(rb"\xff\xfe[\t\n\r\x20-\x7e]\0|\xfe\xff\0[\t\n\r\x20-\x7e]")
@@ -81,8 +82,8 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
     first = events.partition(b"\n")[0].partition(b"#")[0]
     layout = Layout(start.skip, start.line, find_delimiter(first), (0, 1, 2, 3), whole=False)
     if not events:
-        unit = options.time_unit or stated or "us"
-        return TextSource(path, "text", start.size, {"time unit": unit}, layout, unit)
+        name = options.time_unit or stated or "us"
+        return TextSource(path, "text", start.size, {"time unit": name}, layout, name)
     if start.names:
         layout = replace(layout, places=start.names.places)
         _check_names(start.names, layout, events, path)
@@ -163,7 +164,7 @@ def _find_names(line: bytes, given: str | None = None) -> _Names | None:
     line = line.lstrip(b"#% ").rpartition(b":")[2]
     own = given is not None and column_letters(given) is None  # names of the caller's
     if not own:
-        line = _BRACKETS.sub(rb"[\1]", line).lower()
+        line = _BRACKETS.sub(rb"[\1]", line)
     stated = [decoded(name) for name in split_fields(line, find_delimiter(line))]
     if not own and any(name.count("[") != name.count("]") for name in stated):
         return None
@@ -217,8 +218,12 @@ def _places_by_value(
     first = events.partition(b"\n")[0]
     fields = split_fields(first.partition(b"#")[0], layout.delimiter)
     check_stated(given, map(decoded, fields), path)
-    numbers = all(map(_NUMBER.fullmatch, fields))
-    if numbers and column_letters(given):
+    letters = column_letters(given)
+    used = [
+        field for field, letter in zip(fields, letters or fields, strict=False) if letter != "-"
+    ]
+    numbers = all(map(_NUMBER.fullmatch, used))
+    if numbers and letters:
         order = column_order(np.empty((0, len(fields))), given, str(path))
     elif numbers and len(fields) == 4:
         tables = _tables(path, layout, events)
@@ -236,19 +241,21 @@ def _places_by_value(
 
 
 def _further_columns(layout: Layout, events: bytes, columns: int) -> str | None:
-    """How to read lines of more than four numbers: the order of the first or the last four."""
+    """How to read lines of more than four numbers: the first four of them that could be events."""
     if columns <= 4:
         return None
-    letters = "txyp" + "-" * (columns - 4)
-    for before in (0, columns - 4):
-        places = tuple(range(before, before + 4))
+    letters = [*"txyp", *"-" * (columns - 4)]
+    for places in combinations(range(min(columns, _FIELDS_TRIED)), 4):
         t, others, _ = replace(layout, places=places).parse(events, layout.line)
+        table = np.stack([t, *others], axis=1)
         try:
-            order = column_order(np.stack([t, *others], axis=1), None, "")
+            order = column_order(table, None, "")
         except DataError:
             continue
-        letters = "-" * before + order + "-" * (columns - 4 - before)
-        break
+        if np.ptp(table[:, order.index("t")]) > 0:  # a constant is no time
+            found = dict(zip(places, order, strict=True))
+            letters = [found.get(place, "-") for place in range(columns)]
+            break
     return f'name the four columns that are events: --columns "{" ".join(letters)}"'
 
 

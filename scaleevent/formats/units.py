@@ -263,12 +263,11 @@ def _event_stamps(first: np.ndarray, last: np.ndarray | None, total: int, pixels
 
 def _settled(stamps: np.ndarray) -> np.ndarray:
     """The running median of three of the finite stamps, which a single wild one does not move."""
-    t = stamps[np.isfinite(stamps)]
-    if len(t) < 3:
-        return t
-    before, at, after = t[:-2], t[1:-1], t[2:]
-    low, high = np.minimum(before, at), np.maximum(before, at)
-    return np.maximum(low, np.minimum(high, after))
+    t: np.ndarray = stamps[np.isfinite(stamps)]
+    if len(t) > 2:
+        low, high = np.minimum(t[:-2], t[1:-1]), np.maximum(t[:-2], t[1:-1])
+        t = np.maximum(low, np.minimum(high, t[2:]))
+    return t
 
 
 def _grid(t: np.ndarray) -> float | None:
