@@ -55,6 +55,7 @@ PLUGINS = {
         "facts",
         "evt",
         "hdf5_ecf",
+        "units",
     },
     "datasets": {
         "calibration",

@@ -19,7 +19,7 @@ from scaleevent.formats import (
     ros,
     text,
 )
-from scaleevent.formats.columns import MICROSECONDS_PER
+from scaleevent.formats.columns import MICROSECONDS_PER, parse_columns
 from scaleevent.formats.facts import recording_facts
 from scaleevent.formats.kinds import refusal
 from scaleevent.formats.recording import Counts, Recording
@@ -77,10 +77,12 @@ def open_recording(
         size: (height, width) of the sensor, instead of what the file states. If neither is known,
             the file is read once to find the largest coordinates.
         time_unit: s, ms, us or ns for files that do not define it (HDF5, NumPy, text, MATLAB),
-            instead of the unit inferred from their values. Other formats ignore it.
+            instead of the unit guessed from their values, which `Recording.choices` states. Other
+            formats ignore it.
         columns: Order of time, column, row and polarity in a table without names (NumPy, text,
-            MATLAB, HDF5), such as "txyp", instead of the order inferred from its values (which
-            assumes x before y).
+            MATLAB, HDF5), such as "txyp", or "t x y p -" with a column that is not used, instead of
+            the order inferred from its values (which assumes x before y); or the names of arrays,
+            data sets, fields or columns, such as "t=stamp x=col y=row p=sign".
         topic: The event stream to read, of a file with several (a ROS topic, an HDF5 group, a
             MATLAB variable), instead of the one chosen by rule, which `Recording.choices` states.
         image_topic: The ROS topic of the images, likewise.
@@ -104,11 +106,8 @@ def open_recording(
     if time_unit is not None and time_unit not in MICROSECONDS_PER:
         units = ", ".join(MICROSECONDS_PER)
         raise ConfigError("unknown time unit", found=time_unit, expected=units)
-    if columns is not None and sorted(columns) != sorted("txyp"):
-        expected = "the letters t, x, y, p, each once, such as txyp"
-        raise ConfigError(
-            "not an order of four columns", where="columns", found=columns, expected=expected
-        )
+    if columns is not None:
+        parse_columns(columns)
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
     source = _module_for(path).open_source(
@@ -148,7 +147,7 @@ def read_events(
         end_us: End of the time range, exclusive.
         size: (height, width) of the sensor; see `open_recording`.
         time_unit: s, ms, us or ns; see `open_recording`.
-        columns: Order of the columns of a table; see `open_recording`.
+        columns: Order or names of the columns; see `open_recording`.
         max_bad: Fraction of the events that may be lost to damage; see `open_recording`.
         segment: Index of the stretch between clock resets to read; see `open_recording`.
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats import hdf5_ecf
-from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_microseconds
+from scaleevent.formats.columns import SAMPLE, check_stated, to_block, to_microseconds
 from scaleevent.formats.hdf5_datasets import (
     KeptFile,
     Places,
+    column_names,
     dataset_names,
     is_dataset,
+    stated_unit,
     stored_size,
     streams,
     time_index,
@@ -31,8 +33,10 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     Segment,
+    TimeUnit,
     errors_as_damage,
 )
+from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -63,6 +67,7 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
     with kept.opened() as file:
         found = dict(streams(file, path, options.columns))
         if not found:
+            check_stated(options.columns, column_names(file), path)
             raise NotEventsError(
                 "no events in this HDF5 file",
                 where=path,
@@ -75,9 +80,10 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
         times = file[place.dataset]
         index, is_dsec = time_index(file, times.parent)
         offset = int(values(file["t_offset"], 1, path)[0]) if is_dsec else 0
-        sample = place.read(times, 0, min(SAMPLE, length), {})
-        unit = find_time_unit(sample, options.time_unit, f"{path}, dataset {times.name}")
-        notes = {"events": stream, "time unit": unit}
+        size = stored_size(file, times, path) or (DSEC_SIZE if is_dsec else None)
+        stated = "us" if index is not None else stated_unit(times, place)
+        unit = _time_unit(file, columns, length, options, stated, size)
+        notes = {"events": stream, "time unit": unit.name}
         if offset:
             notes["time offset"] = f"{offset} us"
         others = sorted(set(found) - {stream})
@@ -87,17 +93,57 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
         return Hdf5Source(
             path=path,
             format="DSEC HDF5" if is_dsec else "HDF5, ECF codec" if coded else "HDF5",
-            size=stored_size(file, times, path) or (DSEC_SIZE if is_dsec else None),
+            size=size,
             notes=notes,
             columns=columns,
             length=length,
-            unit=unit,
+            unit=unit.name,
             offset=offset,
-            index=index if unit == "us" else None,
+            index=index if unit.name == "us" else None,
             chunk=times.chunks[0 if place.row is None else 1] if times.chunks else None,
             file=kept,
             triggers=len(file[_TRIGGERS]) if is_dataset(file, _TRIGGERS) else 0,
+            choices=unit.choices,
+            time_unit=unit,
         )
+
+
+def _time_unit(
+    file: h5py.File,
+    columns: Places,
+    length: int,
+    options: ReadOptions,
+    stated: str | None,
+    size: tuple[int, int] | None,
+) -> TimeUnit:
+    """The unit of the stored times; reads events only if it is neither given nor stated."""
+
+    def stored(names: str, first: int, last: int) -> dict[str, np.ndarray]:
+        read: dict[str, np.ndarray] = {}
+        return {
+            name: columns[name].read(file[columns[name].dataset], first, last, read)
+            for name in names
+        }
+
+    def readable(names: str, first: int, last: int) -> dict[str, np.ndarray]:
+        try:
+            return stored(names, first, last)
+        except (OSError, RuntimeError, ValueError, DataError):
+            return dict.fromkeys(names, np.empty(0))  # damage, which a read of the events reports
+
+    first: dict[str, np.ndarray] = {}
+    if not (options.time_unit or stated):
+        few, some = min(TAIL, length), min(SAMPLE, length)
+        first = readable("xy", 0, few) | stored("t", 0, some)
+    return event_time_unit(
+        first,
+        length,
+        given=options.time_unit,
+        stated=stated,
+        size=options.size or size,
+        where=f"{file.filename}, dataset {columns['t'].dataset}",
+        tail=lambda: readable("t", max(length - TAIL, 0), length)["t"],
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,14 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats import hdf5_ecf
-from scaleevent.formats.columns import SAMPLE, column_order, find_columns
+from scaleevent.formats.columns import (
+    SAMPLE,
+    column_letters,
+    column_order,
+    find_columns,
+    unit_in_name,
+    unit_named,
+)
 from scaleevent.formats.source import errors_as_damage
 
 _MAX_CHUNK_BYTES = 64 << 20
@@ -154,6 +161,12 @@ def dataset_names(file: h5py.File) -> list[str]:
     return [item.name for item in _walk(file, set()) if isinstance(item, h5py.Dataset)]
 
 
+def column_names(file: h5py.File) -> list[str]:
+    """Names, within their groups, of all datasets; for tables, those of their fields."""
+    items = [item for item in _walk(file, set()) if isinstance(item, h5py.Dataset)]
+    return [name for item in items for name in item.dtype.names or [item.name.split("/")[-1]]]
+
+
 def is_dataset(group: h5py.Group, name: str) -> bool:
     """Whether a hard link of that path leads to a dataset."""
     parent, _, last = name.strip("/").rpartition("/")
@@ -171,7 +184,8 @@ def streams(
     Args:
         file: The opened file.
         path: Its path, for error messages.
-        order: Order of the columns of a matrix, if the caller states it.
+        order: Order of the columns of a matrix, or names of vectors or fields, if the caller states
+            them.
     """
     for item in _walk(file, set()):
         if isinstance(item, h5py.Group):
@@ -180,17 +194,17 @@ def streams(
             vectors = {
                 n: d for n, d in vectors.items() if d.ndim == 1 or d.ndim == 2 and 1 in d.shape
             }
-            names = find_columns(vectors)
+            names = find_columns(vectors, order)
             if names:
                 yield item.name, _columns(item, {key: vectors[name] for key, name in names.items()})
         elif item.dtype.names and item.ndim == 1:
-            names = find_columns(item.dtype.names)
+            names = find_columns(item.dtype.names, order)
             if names:
                 checked(item, path)
                 places = {key: Place(item.name, name) for key, name in names.items()}
                 yield item.name, (places, len(item))
         elif item.ndim == 2 and item.name.lower().split("/")[-1] in _TABLE_NAMES:
-            if 4 in item.shape:
+            if len(column_letters(order) or "txyp") in item.shape:
                 yield item.name, _table(checked(item, path), order, path)
 
 
@@ -212,9 +226,14 @@ def _columns(group: h5py.Group, vectors: dict[str, h5py.Dataset]) -> tuple[Place
 
 def _table(data: h5py.Dataset, given: str | None, path: Path) -> tuple[Places, int]:
     """Location of the columns of a (K, 4) or (4, K) matrix; their order is given or inferred."""
-    places, length = _lines(data, 4)
-    sample = data[:SAMPLE] if places[0].row is None else data[:, :SAMPLE].T
-    order = column_order(sample, given, f"{path}, dataset {data.name}") if length else "txyp"
+    places, length = _lines(data, len(column_letters(given) or "txyp"))
+    by_row = places[0].row is None
+    tables = (
+        data[at : at + SAMPLE] if by_row else data[:, at : at + SAMPLE].T
+        for at in range(0, length, SAMPLE)
+    )
+    where = f"{path}, dataset {data.name}"
+    order = column_order(next(tables), given, where, tables) if length else "txyp"
     return {name: places[order.index(name)] for name in "txyp"}, length
 
 
@@ -231,6 +250,17 @@ def time_index(file: h5py.File, group: h5py.Group) -> tuple[str | None, bool]:
         return "/ms_to_idx", _hard(file, "t_offset")
     name = next((name for name in _INDEXES if _hard(group, name)), None)
     return name and f"{group.name.rstrip('/')}/{name}", False
+
+
+def stated_unit(times: h5py.Dataset, place: Place) -> str | None:
+    """The unit of times that their name, an attribute, or the layout of Prophesee states."""
+    name = place.part if isinstance(place.part, str) else times.name.split("/")[-1]
+    attributes = [times.attrs[key] for key in ("unit", "units") if key in times.attrs]
+    words = [word.decode("latin-1") if isinstance(word, bytes) else word for word in attributes]
+    stated = [unit_named(word) for word in words if isinstance(word, str)]
+    if hdf5_ecf.is_coded(times) or times.name == "/CD/events":
+        return "us"
+    return unit_in_name(name) or next(filter(None, stated), None)
 
 
 def values(data: h5py.Dataset, count: int, path: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from re import split
@@ -15,9 +16,18 @@ from typing import NamedTuple
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
-from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.columns import (
+    SAMPLE,
+    check_stated,
+    column_letters,
+    column_order,
+    find_columns,
+    to_block,
+    unit_in_name,
+)
 from scaleevent.formats.matlab_elements import Column, Numbers, numeric_arrays, read_rows
 from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex, errors_as_damage
+from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".mat",)
 
@@ -46,9 +56,10 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
         NotEventsError: No variable looks like events, or only exposure measurements do.
         DataError: Damage, several variables that could be events, or an ambiguous column order or
             time unit.
-        ConfigError: No events have the name `options.topic`.
+        ConfigError: No events have the name `options.topic`, no arrays those of
+            `options.columns`, or its order does not fit the matrix.
     """
-    tables = _tables(numeric_arrays(path), path)
+    tables = _tables(numeric_arrays(path), options.columns, path)
     with errors_as_damage("MATLAB file", path):
         table = _chosen(tables, options.topic, path)
     others = ", ".join(str(other) for other in tables if other is not table)
@@ -57,11 +68,24 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
         raise DataError("event columns differ in length", where=path, found=lengths)
     with errors_as_damage("MATLAB file", path):
         columns = table.columns(table.order(options.columns, f"{path}, variable {table.name}"))
-        head = next(read_rows({"t": columns["t"]}, 0, min(table.length, SAMPLE)), None)
-    unit = find_time_unit(head["t"] if head else np.empty(0), options.time_unit, str(path))
-    notes = {"variable": table.name, "time unit": unit}
+        head = next(read_rows(columns, 0, min(table.length, SAMPLE)), None)
+        times = columns["t"].numbers
+        unit = event_time_unit(
+            head or dict.fromkeys("txy", np.empty(0)),
+            table.length,
+            given=options.time_unit,
+            stated=unit_in_name(times.name.rpartition(".")[2]) if "t" in table.arrays else None,
+            size=options.size,
+            where=str(path),
+            tail=partial(_last_times, columns["t"], table.length),
+            costly=times.variable.compressed,
+        )
+    notes = {"variable": table.name, "time unit": unit.name}
     choices = (f"events of the variable {table.name}; not used: {others}",) if others else ()
-    return MatlabSource(path, "MATLAB 5", None, notes, columns, table.length, unit, choices=choices)
+    found = (notes, columns, table.length, unit.name)
+    return MatlabSource(
+        path, "MATLAB 5", None, *found, choices=(*choices, *unit.choices), time_unit=unit
+    )
 
 
 @dataclass(frozen=True)
@@ -89,10 +113,14 @@ class MatlabSource(FileSource):
 
 
 class Table(NamedTuple):
-    """Arrays that could be events: vectors by t, x, y, p, or one matrix by the empty name."""
+    """Arrays that could be events: vectors by t, x, y, p, or one matrix by the empty name.
+
+    `width` is the number of columns of the matrix.
+    """
 
     name: str
     arrays: dict[str, Numbers]
+    width: int = 4
 
     def __str__(self) -> str:
         shape = next(iter(self.arrays.values())).shape
@@ -102,7 +130,7 @@ class Table(NamedTuple):
     def length(self) -> int:
         """Number of events."""
         numbers = next(iter(self.arrays.values()))
-        return prod(numbers.shape) // 4 if "" in self.arrays else prod(numbers.shape)
+        return prod(numbers.shape) // (self.width if "" in self.arrays else 1)
 
     @property
     def words(self) -> set[str]:
@@ -118,48 +146,57 @@ class Table(NamedTuple):
         """The four columns; `order` is that of a matrix, whose events are rows or columns."""
         if "" not in self.arrays:
             return {name: Column(numbers) for name, numbers in self.arrays.items()}
+        every = self._every()
+        return {name: every[str(order.index(name))] for name in "txyp"}
+
+    def _every(self) -> dict[str, Column]:
+        """All columns of the matrix by their numbers."""
         matrix = self.arrays[""]
         rows, columns = matrix.shape
         return {
-            name: Column(matrix, order.index(name) * rows)
-            if columns == 4
-            else Column(matrix, 0, 4, order.index(name))
-            for name in "txyp"
+            str(index): Column(matrix, index * rows)
+            if columns == self.width
+            else Column(matrix, 0, self.width, index)
+            for index in range(self.width)
         }
 
     def order(self, given: str | None, where: str) -> str:
-        """Order of a matrix's columns, from its first rows, or else from rows all over it."""
+        """Order of a matrix's columns, from its first rows, or else from all."""
         if "" not in self.arrays or not self.length:
-            return "txyp"
-        try:
-            return column_order(self._sample(min(self.length, SAMPLE), 1), given, where)
-        except DataError:
-            if self.length <= SAMPLE:
-                raise
-        return column_order(self._sample(self.length, -(-self.length // SAMPLE)), given, where)
+            return column_letters(given) or "txyp"
+        return column_order(next(self._rows(SAMPLE)), given, where, self._rows(self.length))
 
     def is_clear(self, where: str) -> bool:
         """Whether every event has all four values, and the first ones tell which is which."""
         if "" not in self.arrays:
             return len({prod(numbers.shape) for numbers in self.arrays.values()}) == 1
         try:
-            return bool(column_order(self._sample(min(self.length, SAMPLE), 1), None, where))
+            return bool(column_order(next(self._rows(SAMPLE)), None, where))
         except DataError:
             return False
 
-    def _sample(self, end: int, step: int) -> np.ndarray:
-        """(K, 4) every `step`th row before row `end`."""
-        blocks = read_rows(self.columns("txyp"), 0, end)
-        parts = [np.stack([rows[name][::step] for name in "txyp"], axis=1) for rows in blocks]
-        return np.concatenate(parts)
+    def _rows(self, end: int) -> Iterator[np.ndarray]:
+        """(K, width) rows of the matrix before row `end`, in blocks."""
+        for rows in read_rows(self._every(), 0, min(end, self.length)):
+            yield np.stack([*rows.values()], axis=1)
 
 
-def _tables(arrays: list[Numbers], path: Path) -> list[Table]:
+def _last_times(times: Column, length: int) -> np.ndarray:
+    """The last `TAIL` stored times."""
+    parts = read_rows({"t": times}, max(length - TAIL, 0), length)
+    return np.concatenate([part["t"] for part in parts])
+
+
+def _tables(arrays: list[Numbers], given: str | None, path: Path) -> list[Table]:
     """The arrays that could be events, by their shapes and the names of vectors.
+
+    `given` are the names of the vectors or the order of the columns, if the caller states them.
 
     Raises:
         NotEventsError: There is none.
+        ConfigError: There are no vectors of the given names.
     """
+    width = len(column_letters(given) or "txyp")
     fields: dict[str, dict[str, Numbers]] = {}
     for numbers in arrays:
         struct, _, name = numbers.name.rpartition(".")
@@ -167,13 +204,15 @@ def _tables(arrays: list[Numbers], path: Path) -> list[Table]:
     tables = []
     for struct, members in fields.items():
         vectors = [name for name, n in members.items() if prod(n.shape) in (0, max(n.shape))]
-        names = find_columns(vectors) or {}
+        names = find_columns(vectors, given) or {}
         if names:
             columns = {column: members[name] for column, name in names.items()}
             tables.append(Table(struct or ", ".join(names.values()), columns))
         for name, numbers in members.items():
-            if len(numbers.shape) == 2 and 4 in numbers.shape and name not in names.values():
-                tables.append(Table(numbers.name, {"": numbers}))
+            if len(numbers.shape) == 2 and width in numbers.shape and name not in names.values():
+                tables.append(Table(numbers.name, {"": numbers}, width))
+    if all("" in table.arrays for table in tables):
+        check_stated(given, [numbers.name for numbers in arrays], path)
     if not tables:
         raise NotEventsError(
             "no events in this MATLAB file",

@@ -13,7 +13,7 @@ import numpy as np
 
 from scaleevent.errors import DataError, MissingPackageError, NotEventsError
 from scaleevent.formats import evt
-from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.formats.columns import to_microseconds
 from scaleevent.formats.ros_messages import (
     mono_columns,
     read_compressed_image,
@@ -30,9 +30,11 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     TimeIndex,
+    TimeUnit,
     empty_columns,
     errors_as_damage,
 )
+from scaleevent.formats.units import event_time_unit
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 SUFFIXES = (".bag", ".db3", ".mcap")
@@ -86,7 +88,8 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
         links = [link for link in bag.connections if link.topic == topic]
         whole_stamps = any("uint64 ts" in str(link.msgdef.data) for link in links)
         first = next((data for _, _, data in bag.messages(links)), None)
-        size, encoding, unit = None, None, None
+        size, encoding = None, None
+        unit: TimeUnit | None = None
         if first is not None and kinds[topic] in PACKETS:
             packet = read_packet(first, cdr)
             size, encoding = (packet.height, packet.width), packet.encoding
@@ -101,7 +104,10 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
         elif first is not None:
             size, rows = read_event_array(first, cdr, whole_stamps)
             if whole_stamps:
-                unit = find_time_unit(rows["t"], options.time_unit, f"{path}, topic {topic}")
+                unit = event_time_unit(
+                    {name: rows[name] for name in "txy"}, len(rows), given=options.time_unit,
+                    stated=None, size=options.size or size, where=f"{path}, topic {topic}",
+                )  # fmt: skip
         if images and encoding == "evt3":
             notes["images left out"] = (
                 f"{', '.join(images)}: on the clock of ROS, the events are on the sensor's"
@@ -112,7 +118,8 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
         kind = "ROS 2 bag" if cdr else "ROS 1 bag"
         size = size if size and min(size) else None
         image = images[0] if images else None
-    return RosSource(path, kind, size, notes, cdr, topic, encoding, unit, image)
+    name, choices = (unit.name, unit.choices) if unit else (None, ())
+    return RosSource(path, kind, size, notes, cdr, topic, encoding, name, image, choices=choices)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class ReadOptions:
 
     Args:
         time_unit: s, ms, us or ns.
-        columns: Order of t, x, y, p in a table, such as "txyp".
+        columns: Order of the columns of a table, or their names; see `columns.parse_columns`.
         topic: The event stream to read, of a file with several: a ROS topic, an HDF5 group, a
             MATLAB variable.
         image_topic: The ROS topic of the images.
@@ -51,6 +51,28 @@ class ReadOptions:
     image_topic: str | None = None
     camera: str | None = None
     size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class TimeUnit:
+    """The unit that stored times are taken for.
+
+    Args:
+        name: s, ms, us or ns.
+        others: The further units that the stamps would allow, where it was guessed.
+        choice: A line for people that says the guess; None where there was none.
+        span_us: About the first and the last time, where it was guessed and they are known.
+    """
+
+    name: str
+    others: tuple[str, ...] = ()
+    choice: str | None = None
+    span_us: tuple[int, int] | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The line as `Source.choices` has it."""
+        return () if self.choice is None else (self.choice,)
 
 
 @dataclass(frozen=True)
@@ -175,12 +197,14 @@ class Source:
         size: (height, width) if the file states it.
         notes: Header facts to display, by name.
         choices: What was guessed or chosen among several, a line each; commands print them.
+        time_unit: The unit of the stored times, for formats that do not define it.
     """
 
     format: str
     size: tuple[int, int] | None
     notes: dict[str, str]
     choices: tuple[str, ...] = ()
+    time_unit: TimeUnit | None = None
 
     @property
     def has_frames(self) -> bool:
@@ -220,6 +244,7 @@ class FileSource(Source):
     size: tuple[int, int] | None
     notes: dict[str, str]
     choices: tuple[str, ...] = field(default=(), kw_only=True)
+    time_unit: TimeUnit | None = field(default=None, kw_only=True)
 
 
 class Format(Protocol):
