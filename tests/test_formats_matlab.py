@@ -143,7 +143,7 @@ def test_change_events_are_read_not_exposure_measurements(tmp_path, chosen, comp
     for names in (("EM", chosen), (chosen, "EM")):
         stored = {name: fields(OTHERS if name == "EM" else EVENTS) for name in names}
         savemat(path, stored, do_compression=compressed)
-        recording = open_recording(path)
+        recording = open_recording(path, time_unit="us")
         assert_same(Events.concatenate(recording.blocks(), 180, 240), EVENTS)
         assert recording.notes["variable"] == chosen
         (line,) = recording.choices
@@ -158,7 +158,7 @@ def test_change_events_are_read_not_exposure_measurements(tmp_path, chosen, comp
     assert_same(read(path), EVENTS)
     assert_same(read(path, topic="rec.em_rows"), OTHERS)
     savemat(path, {chosen: fields()})
-    assert open_recording(path).choices == ()
+    assert open_recording(path, time_unit="us").choices == ()
 
 
 def test_of_several_equals_none_is_taken(tmp_path):
@@ -192,7 +192,7 @@ def test_what_cannot_be_events_is_passed_over_aloud(tmp_path):
     poses = rng.normal(size=(5000, 4))
     savemat(path, {"pose": np.eye(4), "P": poses, "all": matrix(), "T": np.zeros((3, 4))})
     assert_same(read(path), EVENTS)
-    assert open_recording(path).choices == (
+    assert open_recording(path, time_unit="us").choices == (
         "events of the variable all; not used: pose (4, 4), P (5000, 4), T (3, 4)",
     )
     savemat(path, {"none": fields(EVENTS[:0]), "some": fields()})
