@@ -88,7 +88,7 @@ def decode_short(
         time = np.int64(0)
         for k in range(2, _SHORT):
             time = time << 8 | np.int64(data[at + k])
-        now, latest, wraps = unwrap(time, latest, wraps)
+        now, latest, wraps = unwrap(int(time), latest, wraps)
         if data[at] & 0x80:
             tally[OTHER] += 1
         else:
