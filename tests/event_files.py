@@ -144,6 +144,8 @@ def write_aedat2(path: Path, events: Events, chip: str = "DAVIS240C", head: str 
         column, row = events.width - 1 - x, events.height - 1 - y
         if "DVS128" in chip:
             address = row << 8 | column << 1 | 1 - p
+        elif "DVS640" in chip:
+            address = row << 11 | column << 1 | p
         else:
             address = row << 22 | column << 12 | p << 11
         data += struct.pack(">II", address, t & 0xFFFFFFFF)

@@ -33,9 +33,8 @@ def assert_dae(ours: dict, reference: dict, prefixes=PREFIXES) -> None:
     for variant, prefix in prefixes.items():
         for name, theirs in DAE_NAMES.items():
             expected = reference[f"{prefix}_{theirs}"]
-            # median_diff is a difference of float32 metres in the reference
-            limits = {"rel": 1e-5, "abs": 1e-5 if name == "median_diff" else 0}
-            assert ours[f"{variant}_{name}"] == pytest.approx(expected, **limits), (variant, name)
+            found = ours[f"{variant}_{name}"]
+            assert found == pytest.approx(expected, rel=1e-5, abs=0), (variant, name)
 
 
 def frames(**settings) -> list[dict]:
@@ -77,7 +76,7 @@ def test_least_squares_equals_the_reference(i):
     scale, shift = np.polyfit(PREDICTION[i].ravel().astype(float), ours.ravel(), 1)
     assert scale == pytest.approx(WITH["ls_scale"][i], rel=1e-4)
     assert shift == pytest.approx(WITH["ls_shift"][i], rel=1e-4)
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
 # Slow loops

@@ -15,10 +15,13 @@ from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.training.terms import total
 
 GOLDEN = Path(__file__).parent / "data" / "dpt_head.safetensors"
-# Of the largest value: the recorded float32 numbers are themselves up to 2.3e-6 of it away from the
-# same network in float64. On a CPU like the one that made them, ours are equal to the last bit.
+HEAD, METRES = 1e-6, 1e-4  # what the golden file allows; on one thread, ours are equal to the bit
+# Of the largest value, for what it states no limit for: the recorded float32 numbers are themselves
+# up to 2.3e-6 of it away from the same network in float64.
 ROUNDING = 5e-6
 SMALL = {"features": 16, "out_channels": (8, 16, 24, 24), "layers": (0, 1, 2, 3)}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,12 @@ def golden_maps(golden: dict[str, Tensor]) -> list[Tensor]:
     return [each.mT.unflatten(2, (4, 6)).requires_grad_() for each in tokens]
 
 
-def close(ours: Tensor, recorded: Tensor) -> bool:
-    """Equal but for rounding."""
-    return bool((ours - recorded).abs().max() <= ROUNDING * max(1, recorded.abs().max()))
+def close(ours: Tensor, recorded: Tensor, rounding: float = HEAD) -> bool:
+    return bool((ours - recorded).abs().max() <= rounding)
+
+
+def nearly(ours: Tensor, recorded: Tensor) -> bool:
+    return close(ours, recorded, ROUNDING * max(1, recorded.abs().max().item()))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,8 @@ def test_depth_equals_the_original(golden, head, kind, patch, max_depth, name, t
     decoder.load_published(head)
     with torch.set_grad_enabled(training):
         depth = decoder.from_maps(golden_maps(golden))
-    assert close(depth, golden[f"out/{name}"].reshape(depth.shape))
+    rounding = METRES if name.endswith("depth_max80") else HEAD
+    assert close(depth, golden[f"out/{name}"].reshape(depth.shape), rounding)
 
 
 def test_fused_maps_and_gradients_equal_the_original(golden, head):
@@ -80,13 +87,13 @@ def test_fused_maps_and_gradients_equal_the_original(golden, head):
     maps = golden_maps(golden)
     (decoder.from_maps(maps) * golden["in/cotangent"][:, 0]).sum().backward()
     for level, path in paths.items():
-        assert close(path[:1], golden[f"out/scaleevent_metric_patch16/path_{level}"])
+        assert nearly(path[:1], golden[f"out/scaleevent_metric_patch16/path_{level}"])
     gradients = {f"tokens/{i}": each.grad.flatten(2).mT for i, each in enumerate(maps)}
     gradients |= {f"param/{name}": p.grad for name, p in decoder.named_parameters()}
     names = [name for name in golden if name.startswith("grad/")]
     assert len(names) == 9
     for name in names:
-        assert close(gradients[name.removeprefix("grad/")], golden[name]), name
+        assert nearly(gradients[name.removeprefix("grad/")], golden[name]), name
 
 
 # sizes

@@ -127,6 +127,125 @@ def test_aedat2_zeroed_clock_is_a_new_segment(tmp_path):
     assert_same(read_events(path, segment=1), second)
 
 
+def without_camera(path: Path) -> Path:
+    """The file as old versions of jAER and v2e write it."""
+    data = path.read_bytes()
+    start = data.index(b"# AEChip")
+    path.write_bytes(data[:start] + data[data.index(b"\n", start) + 1 :])
+    return path
+
+
+@pytest.mark.parametrize(("chip", "camera", "size"), [
+    ("DVS128", "dvs128", (128, 128)), ("DAVIS240C", "DAVIS240", (180, 240)),
+    ("DAVIS208", "DAVIS208B", (192, 208)), ("DAVIS346", "davis346red", (260, 346)),
+    ("DAVIS346", "DVS346", (260, 346)), ("DAVIS640", "DAVIS640", (480, 640)),
+    ("DVS640", "dvs640", None),
+])  # fmt: skip
+def test_aedat2_without_a_camera_is_told_it(tmp_path, chip, camera, size):
+    events = some_events(200, *(size or (480, 640)))
+    path = without_camera(write_aedat2(tmp_path / "a.aedat", events, chip))
+    with pytest.raises(DataError, match="addresses are not known") as caught:
+        open_recording(path)
+    message = str(caught.value)
+    assert "no line AEChip" in message and "--camera DVS128" in message and "--size" in message
+    assert "DVS128, DAVIS128, DAVIS208, DAVIS240, DAVIS346, DAVIS640, DVS640" in message
+    recording = open_recording(path, camera=camera)
+    assert_same(Events.concatenate(recording.blocks(), *recording.source.size), events)
+    assert recording.choices == ()
+    if size:
+        recording = open_recording(path, size=size)
+        assert_same(Events.concatenate(recording.blocks(), *size), events)
+        (line,) = recording.choices
+        assert "from the sensor's size" in line and recording.notes["camera"] in line
+    with pytest.raises(ConfigError, match="unknown camera") as caught:
+        open_recording(path, camera="DAVIS")
+    assert "DAVIS346" in str(caught.value)
+    with pytest.raises(DataError, match="addresses are not known"):
+        open_recording(path, size=(100, 100))
+
+
+def test_aedat2_of_v2e(tmp_path):
+    """Its 640x480 has the addresses of jAER's DVS640, not those of a DAVIS640."""
+    head = "# This is a raw AE data file created by AEDat2Output in v2e (see its site)\r\n"
+    for chip, size in (("DAVIS346", (260, 346)), ("DAVIS240", (180, 240)), ("DVS640", (480, 640))):
+        events = some_events(200, *size)
+        path = without_camera(write_aedat2(tmp_path / "a.aedat", events, chip, head))
+        assert_same(read_events(path, size=size), events)
+
+
+def test_a_stated_camera_counts_more_than_that_of_the_file(tmp_path):
+    path = write_aedat2(tmp_path / "a.aedat", some_events(500, 128, 128), "DVS128")
+    path.write_bytes(path.read_bytes().replace(b"DVS128", b"DAVIS128"))
+    recording = open_recording(path, camera="DVS128")
+    assert_same(Events.concatenate(recording.blocks(), 128, 128), some_events(500, 128, 128))
+    assert recording.choices == ("addresses of a DVS128, as stated; the file names DAVIS128",)
+    chip = write_aedat2(tmp_path / "b.aedat", some_events(50, 480, 640), "DavisRGBW640")
+    with pytest.raises(DataError, match="addresses are not known") as caught:
+        open_recording(chip, size=(480, 640))
+    assert "--size" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("true", "said"), [
+    ("DVS128", "DAVIS346"), ("DVS128", "DVS640"), ("DAVIS346", "DVS128"), ("DAVIS346", "DVS640"),
+    ("DVS640", "DVS128"), ("DVS640", "DAVIS640"),
+])  # fmt: skip
+def test_a_camera_with_other_addresses_is_refused(tmp_path, true, said):
+    sizes = {"DVS128": (128, 128), "DAVIS346": (260, 346), "DVS640": (480, 640)}
+    events = some_events(500, *sizes[true])
+    path = without_camera(write_aedat2(tmp_path / "a.aedat", events, true))
+    with pytest.raises(DataError, match=f"not those of a {said}") as caught:
+        open_recording(path, camera=said)
+    assert true in str(caught.value).split("hint")[1]
+
+
+def short_records(events: Events) -> bytes:
+    """AEDAT 1.0 of a DVS128: 16 bits of address, 32 of time."""
+    return b"".join(
+        struct.pack(">HI", (127 - y) << 8 | (127 - x) << 1 | 1 - p, t & 0xFFFFFFFF)
+        for t, x, y, p in rows_of(events)
+    )
+
+
+@pytest.mark.parametrize("block", [5, 6, 7, 100, 1 << 18])
+@pytest.mark.parametrize(("name", "head"), [
+    ("a.aedat", b"#!AER-DAT1.0\r\n# This is a raw AE data file\r\n"),
+    ("b.aedat", b"# This is a raw AE data file\r\n"), ("c.aedat", b""), ("d.dat", b""),
+])  # fmt: skip
+def test_aedat1(tmp_path, monkeypatch, name, head, block):
+    monkeypatch.setattr(words_module, "BLOCK", block)
+    events = some_events(700, 128, 128, start_us=2**32 - 20_000)
+    path, data = tmp_path / name, short_records(events)
+    path.write_bytes(head + data)
+    with pytest.raises(DataError, match=r"AEDAT 1\.0 of a camera .* not known") as caught:
+        open_recording(path)
+    assert "--camera DVS128" in str(caught.value)
+    assert_same(read_events(path, size=(128, 128)), events)
+    recording = open_recording(path, camera="Tmpdiff128")
+    assert_same(Events.concatenate(recording.blocks(), 128, 128), events)
+    assert recording.format == "AEDAT 1.0"
+    with pytest.raises(ConfigError, match="another camera"):
+        open_recording(path, camera="DAVIS346")
+    last = int(events.t[-1]) & 0xFFFFFFFF
+    path.write_bytes(head + data + struct.pack(">HI", 0x8000, last) + data[-6:-1])
+    recording = open_recording(path, camera="DVS128")
+    with pytest.raises(DataError, match="truncated"):
+        list(recording.blocks())
+    assert recording.counts.ignored == {"special samples": 1}
+
+
+@pytest.mark.parametrize("name", ["a.aedat", "a.dat"])
+def test_other_content_is_not_taken_for_aedat1(tmp_path, name):
+    rng = np.random.default_rng(0)
+    for content in (
+        rng.bytes(6000), bytes(6000), b"\xff" * 6000, b"text and more text\n" * 300,
+        np.arange(2000, dtype="<u4").tobytes(), np.arange(2000, dtype=">u4").tobytes(),
+        write_aedat2(tmp_path / "b", some_events(300)).read_bytes()[66:],
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=r"recording|that is not events"):
+            open_recording(tmp_path / name, camera="DVS128")
+
+
 def test_aedat2_headers(tmp_path):
     long = "".join(f"#<entry key='{k}'/>\r\n" for k in range(20_000))
     for head in (long, "#End Of ASCII Header\r\n", "# AEChip: again\r\n"):
@@ -148,7 +267,7 @@ def test_aedat_headers_that_cannot_be_read(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes().replace(b"# AEChip: ", b"# Camera: "))
     with pytest.raises(DataError, match="no line AEChip"):
         read_events(path)
-    for version in ("1.0", "3.7", "nonsense"):
+    for version in ("1.1", "3.7", "nonsense"):
         path.write_bytes(f"#!AER-DAT{version}\r\n".encode() + bytes(80))
         with pytest.raises(DataError, match="version") as caught:
             read_events(path)
@@ -275,7 +394,9 @@ def test_aedat30_counts_rows_from_the_bottom(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"DAVIS240C", b"NewCamera"))
     with pytest.raises(DataError, match="not known") as caught:
         read_events(path)
-    assert "NewCamera" in str(caught.value)
+    assert "NewCamera" in str(caught.value) and "--camera" in str(caught.value)
+    recording = open_recording(path, camera="DAVIS240")
+    assert_same(Events.concatenate(recording.blocks(), 180, 240), EVENTS)
 
 
 def test_aedat3_of_two_cameras_is_measured(tmp_path):
@@ -285,6 +406,9 @@ def test_aedat3_of_two_cameras_is_measured(tmp_path):
     found, recording = read(path)
     assert_same(found, EVENTS)
     assert recording.notes["camera"] == "DAVIS240C, DVS128"
+    assert recording.choices == (
+        "events of one camera, the first that has any, of DAVIS240C, DVS128",
+    )
     assert "largest coordinates" in recording.notes["sensor size from"]
 
 

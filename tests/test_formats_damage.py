@@ -1,6 +1,9 @@
 """What the readers do with damage, doubt and malice."""
 
 import os
+import struct
+import time
+import tracemalloc
 import zipfile
 from itertools import permutations
 from pathlib import Path
@@ -10,9 +13,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.events import Events
-from scaleevent.formats import hdf5, open_recording, read_events, recording_facts, text
+from scaleevent.formats import arrays, hdf5, open_recording, read_events, recording_facts, text
 from scaleevent.formats.recording import Recording
 from scaleevent.formats.source import RawBlock
 from tests import event_files
@@ -50,23 +53,75 @@ def test_absent_empty_or_folder(tmp_path):
     (tmp_path / "nothing.raw").touch()
     refused(tmp_path / "nothing.raw", "empty file", "0 bytes")
     refused(tmp_path / "absent.raw", "No such file")
-    refused(tmp_path, "directory")
+    refused(tmp_path, "a folder where a recording is expected", "1 entries: nothing.raw")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "0 entries", "scaleevent voxelize")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "kind"),
-    [
-        ("a.raw", b"\x89PNG\r\n\x1a\n0000", "a PNG image"),
-        ("a.txt", b"\x07\x08\x09garbage", "07 08 09"),
-        ("a.zip", b"PK\x03\x04....", "zip archive"),
-        ("a.mp4", b"\x00\x00\x00\x18ftypmp42", "an MP4 video"),
-    ],
-)
-def test_other_content_is_named(tmp_path, name, content, kind):
+def zipped(path: Path, *names: str) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"anything")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.txt", b"\x07\x08\x09garbage", ["unknown content, first bytes 07 08 09"]),
+    ("a.raw", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+     ["a Git LFS pointer", "git lfs pull"]),
+    ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ["a Git LFS pointer"]),
+    ("a.raw", bytes(100_000), ["nothing but zeros", "copy the file again"]),
+    ("a.h5", b"\n<!DOCTYPE HTML><html>", ["a web page", "download"]),
+    ("a.aedat4", b"<html>", ["a web page"]),
+    ("a.txt", b'<?xml version="1.0"?><Error/>', ["an XML document"]),
+    ("a.csv", b"\xef\xbb\xbf{\n \"t\": [1]}", ["a JSON document", ".npz or .csv"]),
+    ("metadata.yaml", b"rosbag2_bagfile_information:\n",
+     ["the description of a ROS 2 bag", "folder"]),
+    ("a.raw.gz", b"\x1f\x8b\x08000", ["gzip data", "gzip -dc"]),
+    ("a.tar.gz", b"\x1f\x8b\x08000", ["gzip data", "tar xf"]),
+    ("a.bz2", b"BZh91AY", ["bzip2 data", "bzip2 -dc"]),
+    ("a.xz", b"\xfd7zXZ\0", ["xz data", "xz -dc"]),
+    ("a.zst", b"\x28\xb5\x2f\xfd0", ["Zstandard data", "zstd -dc"]),
+    ("a.tar", bytes([65]) + bytes(256) + b"ustar\x0000", ["a tar archive", "tar xf"]),
+    ("a.7z", b"7z\xbc\xaf\x27\x1c", ["a 7z archive", "7z x"]),
+    ("a.rar", b"Rar!\x1a\x07\1\0", ["a RAR archive", "unrar"]),
+    ("a.raw", b"\x89PNG\r\n\x1a\n0000", ["a PNG image", "--frames"]),
+    ("a.jpg", b"\xff\xd8\xff\xe0", ["a JPEG image"]),
+    ("a.avi", b"RIFF0000AVI LIST", ["an AVI video", "scaleevent prepare custom", "--frames"]),
+    ("a.wav", b"RIFF0000WAVEfmt ", ["a WAV sound"]),
+    ("a.mp4", b"\x00\x00\x00\x24ftypisom", ["an MP4 video", "--frames"]),
+    ("a.mov", b"\x00\x00\x00\x14ftypqt  ", ["a QuickTime video"]),
+    ("a.mkv", b"\x1aE\xdf\xa30", ["a Matroska or WebM video"]),
+    ("a.pdf", b"%PDF-1.4", ["a PDF document"]),
+    ("a.pkl", b"\x80\x04\x95", ["a Python pickle", "run code"]),
+    ("a.pth", b"\x80\2\x8a\x0al\xfc", ["PyTorch weights", "--teacher"]),
+    ("a.st", (40).to_bytes(8, "little") + b'{"a":{}}', ["safetensors weights"]),
+    ("a.parquet", b"PAR1\x15", ["a Parquet table", ".npz or .csv"]),
+    ("a.mat", struct.pack("<5i3s", 0, 5, 4, 0, 3, b"td\0") + b"1" * 160,
+     ["a MATLAB 4 file", "-v7"]),
+    ("a.zip", ("run/data.pkl", "run/data/0"), ["PyTorch weights"]),
+    ("a.zip", ("t.npy", "x.npy"), ["NumPy arrays in an archive", ".npz"]),
+    ("a.zip", ("day.raw", "night.raw"), ["a zip archive", "unzip"]),
+    ("a.npz", ("day.raw", "night.raw"),
+     ["a zip archive without NumPy", "day.raw, night.raw", "unzip"]),
+    ("a.npz", (), ["a zip archive without NumPy arrays", "no files"]),
+])  # fmt: skip
+def test_other_content_is_named(tmp_path, name, content, words):
     path = tmp_path / name
-    path.write_bytes(content)
-    message = refused(path, kind)
-    assert "EVT3" in message and "HDF5" in message
+    path.write_bytes(content if isinstance(content, bytes) else zipped(path, *content))
+    refused(path, *words)
+
+
+def test_what_has_not_arrived_is_damage_and_other_files_are_not(tmp_path):
+    for name, content, kind in (
+        ("a.raw", b"version https://git-lfs.github.com/spec/v1\n", DataError),
+        ("b.raw", bytes(9000), DataError),
+        ("c.mp4", b"\x00\x00\x00\x18ftypmp42", NotEventsError),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            open_recording(tmp_path / name)
+        assert type(caught.value) is kind and "EVT3" in str(caught.value)
 
 
 def test_a_wrong_extension_does_not_matter(files, tmp_path):
@@ -481,3 +536,63 @@ def test_facts_of_a_planted_recording(tmp_path, monkeypatch, block):
     assert (facts["first_us"], facts["last_us"]) == (5_000_000, 5_099_900)
     assert facts["peak_rate"] == 1100 / 0.01 and facts["positive_share"] == 0.25
     assert facts["mean_rate"] == pytest.approx(2000 / 0.0999)
+
+
+def npz_member(path: Path, name: str) -> tuple[int, int]:
+    """Where the compressed bytes of a member of a zip lie: begin and length."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(name)
+    head = path.read_bytes()[member.header_offset :][:30]
+    lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+    return member.header_offset + 30 + lengths, member.compress_size
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_flips_are_found_before_any_event_is_used(tmp_path, monkeypatch, save, order):
+    """Also by a read of a part, and of columns that end before their member does."""
+    monkeypatch.setattr(arrays, "BLOCK", 1000)
+    path, events = tmp_path / "a.npz", some_events(20_000)
+    table = np.stack([events.t / 1e6, events.x, events.y, events.p], axis=1)
+    save(path, events=np.asarray(table, order=order), other=np.zeros(9))
+    data = path.read_bytes()
+    begin, length = npz_member(path, "events.npy")
+    for at in np.random.default_rng(0).integers(begin + length // 2, begin + length, 25).tolist():
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        for max_bad in (None, 1.0):
+            with pytest.raises(DataError):
+                next(open_recording(path, size=(180, 240), max_bad=max_bad).blocks(None, 9_000))
+
+
+def test_npy_with_more_than_one_array_is_refused(tmp_path):
+    """np.save twice into one file; np.load would give the first part of the recording."""
+    table = np.stack([EVENTS.t / 1e6, EVENTS.x, EVENTS.y, EVENTS.p], axis=1)
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.save(file, table[:200])
+        np.save(file, table[200:])
+    refused(tmp_path / "a.npy", "more data", "several arrays saved into one file")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("events.npy", (tmp_path / "a.npy").read_bytes())
+    refused(tmp_path / "a.npz", "more data", "events.npy")
+
+
+def test_npz_headers_are_bounded(tmp_path):
+    """A header of 1 GB, and 5,000 arrays: neither takes memory or minutes."""
+    path, length = tmp_path / "a.npz", 1 << 30
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        head = b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little")
+        with archive.open("events.npy", "w", force_zip64=True) as member:
+            member.write(head)
+            for _ in range(64):
+                member.write(bytes(1 << 20))
+    tracemalloc.start()
+    refused(path, "damaged")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(5000):
+            with archive.open(f"a{number}.npy", "w") as member:
+                np.save(member, np.zeros(1))
+    began = time.monotonic()
+    refused(path, "no events")
+    assert time.monotonic() - began < 10

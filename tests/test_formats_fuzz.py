@@ -16,7 +16,7 @@ import pytest
 from scaleevent.errors import ScaleEventError
 from scaleevent.formats import FORMATS, open_recording
 from scaleevent.system.allocator import keep_freed_memory
-from tests import test_formats_hdf5, test_formats_ros
+from tests import test_formats_hdf5, test_formats_matlab, test_formats_ros
 from tests.event_files import some_events
 from tests.peak_memory import peak_mib
 from tests.test_formats import LAYOUTS, valid_files
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 EACH = 2000 if os.environ.get("SCALEEVENT_FUZZ") == "full" else 400
 SECONDS = 30.0  # for one file, compiling included; then its stack is printed
 MEMORY_MIB = 300
-SEEDS = (*LAYOUTS, "hdf5 ecf", "ros bag", "ros db3", "ros mcap")
+SEEDS = (*LAYOUTS, "matlab structs", "hdf5 ecf", "ros bag", "ros db3", "ros mcap")
 
 
 def seed_file(folder: Path, name: str) -> Path:
@@ -34,6 +34,8 @@ def seed_file(folder: Path, name: str) -> Path:
     events = some_events(300)
     if name == "hdf5 ecf":
         return test_formats_hdf5.write_ecf(folder / "ecf.hdf5", events, chunk=100)
+    if name == "matlab structs":
+        return test_formats_matlab.write_structs(folder / "structs.mat", events)
     if name.startswith("ros"):
         suffix = f".{name.split()[1]}"
         store = test_formats_ros.types(suffix != ".bag")

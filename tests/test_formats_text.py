@@ -172,7 +172,7 @@ REFUSED = {
     "decimal commas without names": (lines([("0,5", 1, 2, 1)], ";"), "'0,5;1;2;1'", "a point"),
     "carriage returns alone": ("t,x,y,p\r" + lines(end="\r"), "not events", "t,x,y,p\\r"),
     "a carriage return within": ("t,x,y,p\n" + lines() + "9,1,1,1\r9,2,2,1\n", "line 62", "\\r"),
-    "words for polarity": ("t,x,y,p\n" + lines([(1, 2, 3, "True")]), "line 2", "1,2,3,True"),
+    "other words for polarity": ("t,x,y,p\n" + lines([(1, 2, 3, "up")]), "line 2", "1,2,3,up"),
     "two numbers in a field": ("t,x,y,p\n" + lines() + "9,1,1,1 0\n", "line 62", "9,1,1,1 0"),
 }  # fmt: skip
 
@@ -187,8 +187,7 @@ def test_others_are_refused_with_the_reason(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "before",
-    [[(k // 40, k % 240, k % 180, k % 2) for k in range(900)], [("1000000.0", 1, 2, 1)] * 300],
+    "before", [[(k, k % 240, k % 180, k % 2) for k in range(900)], [("1000000.0", 1, 2, 1)] * 300]
 )
 @pytest.mark.parametrize("late", ["31.5", "3.15e1"])
 def test_fractions_after_the_sample_ask_for_the_unit(tmp_path, monkeypatch, before, late):
@@ -269,3 +268,82 @@ def test_names_may_carry_the_sensor_size(tmp_path):
     assert (events.height, events.width) == (480, 640)
     assert events.t.tolist() == [1000, 2000] and events.x.tolist() == [3, 5]
     assert events.y.tolist() == [4, 6] and events.p.tolist() == [1, 0]
+
+
+# Columns that the caller names
+
+
+def test_further_columns_are_left_out_by_order(tmp_path):
+    rows = [(*row, 7.5, "c") for row in in_seconds(EVENTS)]
+    path = write(tmp_path / "a.txt", lines(rows, " "))
+    for columns in ("txyp--", "t x y p - -", "t,x,y,p,-,-"):
+        assert_same(read_events(path, size=SIZE, columns=columns), EVENTS)
+    shifted = write(tmp_path / "b.txt", lines([(k, *row) for k, row in enumerate(rows)]))
+    assert_same(read_events(shifted, size=SIZE, columns="-txyp--"), EVENTS)
+    for columns in ("txyp", "txyp-", "txyp---"):
+        refused(path, "another number of columns", "6 columns", error=ConfigError, columns=columns)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_fifth_column_names_the_flag_and_the_order(tmp_path, before):
+    rows = [(0.5, *row) if before else (*row, 0.5) for row in in_seconds(EVENTS, "xypt")]
+    path = write(tmp_path / "a.txt", lines(rows))
+    order = "- x y p t" if before else "x y p t -"
+    refused(path, f'--columns "{order}"', error=NotEventsError)
+    assert_same(read_events(path, size=SIZE, columns=order), EVENTS)
+
+
+def test_unknown_names_can_be_told(tmp_path):
+    for head in ("Stamp [us],Col,Row,Sign,dt\n", "# Stamp [us],Col,Row,Sign,dt\n"):
+        path = write(tmp_path / "a.csv", head + lines([(*row, 1) for row in ROWS]))
+        names = "t='Stamp [us]' x=Col y=Row p=Sign"
+        recording = open_recording(path, size=SIZE, columns=names)
+        assert recording.choices == ()  # the name states the unit
+        assert_same(read_events(path, size=SIZE, columns=names), EVENTS)
+        assert_same(read_events(path, size=SIZE, columns="txyp-"), EVENTS)
+        wrong = {"columns": "t=Col x=Col2 y=Row p=Sign2"}
+        refused(path, "Sign2 (p)", "no columns of these names", error=ConfigError, **wrong)
+
+
+@pytest.mark.parametrize("names", [
+    "events_t,events_x,events_y,events_p", "x_event,y_event,ts_event,pol_event",
+    "eventX,eventY,eventT,eventPolarity", "ev_ts_us,ev_x,ev_y,ev_pol", "note,t,x,y,p,left_t,left_x",
+])  # fmt: skip
+def test_names_may_share_a_part(tmp_path, names):
+    order = [name.replace("ev", "").replace("ent", "").replace("s_", "").strip("_ ")
+             for name in names.split(",")]  # fmt: skip
+    columns = {"t": EVENTS.t, "x": EVENTS.x, "y": EVENTS.y, "p": EVENTS.p}
+    keys = [next((k for k in "txyp" if o.lower().startswith(k)), "t") for o in order]
+    rows = zip(*(columns[key].tolist() for key in keys), strict=True)
+    path = write(tmp_path / "a.csv", names + "\n" + lines(rows))
+    assert_same(read_events(path, size=SIZE), EVENTS)
+
+
+def test_names_of_two_streams_are_not_guessed(tmp_path):
+    names = "left_t,left_x,left_y,left_p,right_t,right_x,right_y,right_p"
+    path = write(tmp_path / "a.csv", names + "\n" + lines([(*row, *row) for row in ROWS]))
+    refused(path, "left_t", error=NotEventsError)
+    told = "t=right_t x=right_x y=right_y p=right_p"
+    assert_same(read_events(path, size=SIZE, columns=told), EVENTS)
+
+
+@pytest.mark.parametrize("words", [("False", "True"), ("false", "true"), ("FALSE", "TRUE")])
+@pytest.mark.parametrize("head", ["t,x,y,p\n", ""])
+def test_polarity_in_words(tmp_path, words, head):
+    rows = [(f"{t / 1e6:.6f}", x, y, words[p]) for t, x, y, p in ROWS]
+    assert_same(read_events(write(tmp_path / "a.csv", head + lines(rows)), size=SIZE), EVENTS)
+    rows[40] = (*rows[40][:3], "maybe")
+    refused(write(tmp_path / "b.csv", head + lines(rows)), f"line {41 + bool(head)}", "maybe")
+    mixed = [(*row[:3], "True" if row[3] and k % 2 else row[3]) for k, row in enumerate(ROWS)]
+    assert_same(read_events(write(tmp_path / "c.csv", "t,x,y,p\n" + lines(mixed))), EVENTS)
+
+
+def test_the_whole_text_decides_the_order(tmp_path):
+    """The first rows have one polarity, and rows and columns of 0 and 1 alone."""
+    rows = [(k, k % 2, 1, 1) for k in range(40_000)]
+    rows += [(40_000 + k, k % 240, k * 37 % 180, k % 2) for k in range(1, 9000)]
+    path = write(tmp_path / "a.txt", lines(rows, " "))
+    events = read_events(path, size=SIZE)
+    columns = (getattr(events, name).tolist() for name in "txyp")
+    assert list(zip(*columns, strict=True)) == rows
+    refused(write(tmp_path / "b.txt", lines(rows[:40_000], " ")), "orders ", "--columns")

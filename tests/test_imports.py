@@ -58,6 +58,7 @@ PLUGINS = {
         "ros_bags",
         "ros_messages",
         "ros_readers",
+        "units",
     },
     "datasets": {
         "calibration",

@@ -17,8 +17,8 @@ from scaleevent.datasets import custom, street
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.store import PairStore
 
-SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--take-over", "--dry-run", "--config",
-          "--json", "--help"}  # fmt: skip
+SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--take-over", "--dry-run",
+          "--config", "--json", "--help"}  # fmt: skip
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from PIL import Image
 
 from scaleevent.commands import prepare, voxelize
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
-from scaleevent.datasets.recordings import UNPAIRED, EventWindows
-from scaleevent.errors import DataError
+from scaleevent.datasets.recordings import UNPAIRED, EventWindows, sources
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import open_recording
 from scaleevent.grids.windows import WindowRule
@@ -82,14 +82,36 @@ def test_the_last_event_is_in_a_window(tmp_path, gap):
 
 
 def test_an_event_far_away_in_time_costs_no_time(tmp_path):
-    np.savez(tmp_path / "a.npz", t=np.append(np.arange(0, 200_000, 10), 10**15),
-             x=np.zeros(20_001, int), y=np.zeros(20_001, int), p=np.ones(20_001, int))  # fmt: skip
-    config = VoxelizeConfig(
-        root=tmp_path / "a.npz", out=tmp_path / "v", size=(8, 8), time_unit="us", window="time"
-    )
-    counts = voxelize.run(config, quiet=True).facts["counts"]
-    assert counts["pairs"] == 5 and counts["images"] == 10**15 // 50_000 + 1
+    """Of a plan made by hand; `voxelize` itself refuses it."""
+    t = np.append(np.arange(0, 200_000, 10), 10**15)
+    source, counts = windows(tmp_path / "a.npz", t, WindowRule("time", 50_000), 50_000), Counter()
+    assert len(list(source.pairs(counts))) == counts["pairs"] == 5
+    assert counts["images"] == 10**15 // 50_000 + 1
     assert counts["images dropped: empty window"] == counts["images"] - 5
+    with pytest.raises(ConfigError, match="(?s)out of all proportion.*--rate") as caught:
+        run(tmp_path / "a.npz", tmp_path / "v", size=(8, 8), time_unit="us")
+    assert "20,000,000,000 windows" in caught.value.found and "years" in caught.value.found
+    assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize(("events", "seconds", "refused"), [
+    (20_000, 1100, True),  # more windows than events
+    (23_000, 1100, False),
+    (50, 490, False),  # few windows of few events
+    (2_000_000, 90_000, True),  # longer than any recording
+])  # fmt: skip
+def test_plans_out_of_proportion_are_refused(tmp_path, events, seconds, refused):
+    t = np.linspace(0, seconds * 1e6, events).astype(np.int64)
+    zero = np.zeros(events, np.int64)
+    np.savez(tmp_path / "a.npz", t=t, x=zero, y=zero, p=zero)
+    config = VoxelizeConfig(
+        root=tmp_path / "a.npz", out=tmp_path / "v", size=(8, 8), time_unit="us"
+    )
+    if refused:
+        with pytest.raises(ConfigError, match="time unit"):
+            sources(config)
+    else:
+        assert sources(config)[0][0].expected == seconds * 20 + 1
 
 
 # Frames where they can be used

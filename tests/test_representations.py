@@ -34,11 +34,11 @@ GOLDEN = {
     "event_utils_numpy__B3": (lambda e: r.event_utils(e, 3), SUMS),
     "event_utils_torch__B5": (lambda e: r.event_utils(e, 5), SUMS),
     "openeb_cube__nb5_dt50000_incr4_clip1": (
-        lambda e: r.openeb_cube(e, 5, 50_000, 4, 1, apart=False), 1e-6),
+        lambda e: r.openeb_cube(e, 5, 50_000, 4, 1, apart=False), EXACT),
     "openeb_cube_split__nb3_dt50000": (
-        lambda e: r.openeb_cube(e, 3, 50_000, 1, 100, apart=True), SUMS),
-    "openeb_diff__incr5_clip1": (lambda e: r.openeb_difference(e, 5, 1), 1e-6),
-    "openeb_histo__incr5_clip1": (lambda e: r.openeb_histogram(e, 5, 1), 1e-6),
+        lambda e: r.openeb_cube(e, 3, 50_000, 1, 100, apart=True), EXACT),
+    "openeb_diff__incr5_clip1": (lambda e: r.openeb_difference(e, 5, 1), EXACT),
+    "openeb_histo__incr5_clip1": (lambda e: r.openeb_histogram(e, 5, 1), EXACT),
     "openeb_event_volume_bilinear__nb5_dt50000": (
         lambda e: r.openeb_volume(e, 5, 0, 50_000), SUMS),
     "openeb_event_volume_nearest__nb5_dt50000": (
@@ -147,7 +147,7 @@ def test_names_of_settings_are_those_of_the_code():
 def test_normalisers_by_deviation_equal_the_references(name, reference):
     grid = r.dsec(recorded_case("uniform"), 3)
     found, scale, shift = NORMALISERS[name].load()(grid.copy())
-    np.testing.assert_allclose(found, reference(grid.astype(np.float64)), atol=1e-5)
+    np.testing.assert_allclose(found, reference(grid.astype(np.float64)), atol=NORMED, rtol=0)
     assert (scale, shift) == (1, 0) and ((found == 0) == (grid == 0)).all()
 
 

@@ -27,7 +27,7 @@ from scaleevent.datasets.custom_files import (
     folder_of,
     listed_picture,
 )
-from scaleevent.datasets.frame_times import moment, read_frame_times
+from scaleevent.datasets.frame_times import check_fit, moment, read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
     FramedRecording,
@@ -39,6 +39,7 @@ from scaleevent.datasets.frames import (
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Recording, open_recording
+from scaleevent.formats.source import TimeUnit
 from scaleevent.grids.geometry import homography_map, pixel_grid
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
@@ -159,7 +160,7 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
     """
     point, inside = config.exposure_point, config.frames is None and config.timestamps is None
     spans = [(frame.start_us, frame.end_us) for frame in recording.frames()] if inside else []
-    times = None
+    times, choices = None, recording.choices
     if spans:
         us = tuple(int(moment(*span, point)) + config.offset_us for span in spans)
         frames: Frames = FramesInside(us, ())
@@ -172,7 +173,8 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
             error.found = error.found or "; ".join(recording.choices) or None
             raise
         times = find_times(folder, frames_at, config.timestamps)
-        frames, found = _timed_frames(recording, frames_at, times, config)
+        frames, found, unit = _timed_frames(recording, frames_at, times, config)
+        choices += unit.choices
     source = CustomRecording(
         name=name,
         recording=recording.path,
@@ -186,7 +188,7 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         lossless=config.lossless,
         origin={},
         found=f"{recording.format} {recording.width}x{recording.height}; {found}",
-        choices=recording.choices,
+        choices=choices,
     )
     source.check()
     return source
@@ -194,9 +196,10 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
 
 def _timed_frames(
     recording: Recording, frames: Path, times: Path, config: Settings
-) -> tuple[Frames, str]:
-    """Frames with their times, and how they were matched, for people."""
+) -> tuple[Frames, str, TimeUnit]:
+    """Frames with their times, how they were matched, for people, and the unit of the times."""
     stamps = read_frame_times(times, config.frame_time_unit, config.exposure_point)
+    check_fit(recording, stamps, times, config.offset_us)
     us = stamps.us + config.offset_us
     resets = (np.diff(us) < 0).any()
     chosen = _frames_of_segment(recording, us, times) if resets else slice(None)
@@ -209,7 +212,8 @@ def _timed_frames(
             paths = list_pictures(frames)
             check_count(len(paths), "pictures", frames, len(us), times)
         us, paths = us[chosen], paths[chosen]
-        return PictureFiles.in_order(us, paths), f"{len(paths)} pictures in {frames}, {origin}"
+        found = f"{len(paths)} pictures in {frames}, {origin}"
+        return PictureFiles.in_order(us, paths), found, stamps.unit
     if stamps.names is not None:
         raise DataError(
             "the frame times name pictures, but the frames are a video", where=times, found=frames
@@ -219,7 +223,7 @@ def _timed_frames(
     if (np.diff(us) < 0).any():
         raise DataError("times of video frames step back", where=times)
     video = VideoFile(tuple(us.tolist()), (frames,), first=chosen.start or 0)
-    return video, f"{len(us)} frames in {frames}, {origin}"
+    return video, f"{len(us)} frames in {frames}, {origin}", stamps.unit
 
 
 def _frames_of_segment(recording: Recording, times_us: np.ndarray, where: Path) -> slice:

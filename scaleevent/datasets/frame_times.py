@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from scaleevent.errors import DataError
-from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.formats import Recording
+from scaleevent.formats.columns import MICROSECONDS_PER, to_microseconds
+from scaleevent.formats.source import TimeUnit
+from scaleevent.formats.units import frame_time_unit
 from scaleevent.system.documents import read_bounded
 
 _MAX_BYTES = 64 << 20  # a million lines and more
 
-_STEP_US = (100, 10_000_000)
-"""Median time between frames that a guessed unit may lead to: 10,000 a second to six a minute."""
+_HARDLY, _MOSTLY = 0.05, 0.5
+"""Fractions of their time that frames and events share in wrong units and in the right ones."""
 
 _LONGEST_EXPOSURE = 1.1
 """Fraction of the time between frames that an exposure may take, jitter of the stamps included."""
@@ -36,11 +41,13 @@ class FrameTimes:
         us: (K,) int64 image times.
         names: The picture of each, where the file names it.
         layout: How the lines were read, for people.
+        unit: The unit of the times, and what was guessed about it.
     """
 
     us: np.ndarray
     names: tuple[str, ...] | None
     layout: str
+    unit: TimeUnit
 
 
 def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
@@ -51,8 +58,9 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
 
     Args:
         path: The file.
-        unit: s, ms, us or ns; None to find it from the values: fractions are seconds, whole numbers
-            microseconds, or nanoseconds where only these make a date.
+        unit: s, ms, us or ns; None for the usual one, if the rate of frames and the duration that
+            it implies are plausible: fractions are seconds, whole numbers microseconds, or
+            nanoseconds where only these make a date.
         point: start, middle or end: the moment of an exposure that counts.
 
     Raises:
@@ -61,27 +69,76 @@ def read_frame_times(path: Path, unit: str | None, point: str) -> FrameTimes:
     rows, lines = _rows(path)
     columns = list(zip(*rows, strict=True))
     numeric = [_is_numeric(column, path, lines) for column in columns]
+    found = partial(_frame_times, given=unit, path=path)
     if numeric == [True]:
-        return FrameTimes(_times(columns[0], unit, path), None, "time")
+        return found(columns[0], "time")
     if sorted(numeric) == [False, True]:
         time, name = numeric.index(True), numeric.index(False)
-        return FrameTimes(_times(columns[time], unit, path), columns[name], "time and file")
+        return found(columns[time], "time and file", names=columns[name])
     if numeric == [True, True]:
         first, second = (np.array(column, np.float64) for column in columns)
         if len(first) > 1 and (np.diff(first) == 1).all() and (first % 1 == 0).all():
-            return FrameTimes(_times(columns[1], unit, path), None, "index and time")
+            return found(columns[1], "index and time")
         step = np.median(np.diff(first)) if len(first) > 1 else np.inf
         if (second >= first).all() and np.median(second - first) <= _LONGEST_EXPOSURE * step:
-            starts = _times(columns[0], unit, path)
-            ends = _times(columns[1], unit, path, like=columns[0])
-            us = moment(starts, ends, point)
-            return FrameTimes(us, None, f"begin and end of the exposure, {point} taken")
+            starts = found(columns[0], f"begin and end of the exposure, {point} taken")
+            ends = _microseconds(columns[1], starts.unit, path)
+            return replace(starts, us=moment(starts.us, ends, point))
     raise DataError(
         "cannot tell how the frame times are written",
         where=f"{path}, line {lines[0]}",
         found=" ".join(rows[0]),
         expected="a time; time and file; index and time; or begin and end of the exposure",
     )
+
+
+def check_fit(recording: Recording, frames: FrameTimes, where: Path, offset_us: int) -> None:
+    """Refuse guessed units in which frames and events hardly overlap, if they would in others.
+
+    Args:
+        recording: The events.
+        frames: Their frames.
+        where: The file of frame times.
+        offset_us: What is added to frame times.
+
+    Raises:
+        ConfigError: What other units would mean, and the flags that state them.
+    """
+    events = recording.source.time_unit or TimeUnit("us")
+    if not (events.others or frames.unit.others):
+        return
+    span = events.span_us or _span(recording)
+
+    def shared(event_unit: str, frame_unit: str) -> float:
+        """Time that both share, as a fraction of the time of either."""
+        one = MICROSECONDS_PER[event_unit] / MICROSECONDS_PER[events.name]
+        other = MICROSECONDS_PER[frame_unit] / MICROSECONDS_PER[frames.unit.name]
+        begins = span[0] * one, float(frames.us.min()) * other + offset_us
+        ends = span[1] * one, float(frames.us.max()) * other + offset_us
+        return max(min(ends) - max(begins), 0.0) / max(max(ends) - min(begins), 1.0)
+
+    units = product((events.name, *events.others), (frames.unit.name, *frames.unit.others))
+    fits = {pair: shared(*pair) for pair in units}
+    good = [pair for pair, share in fits.items() if share >= _MOSTLY]
+    if fits[events.name, frames.unit.name] > _HARDLY or not good:
+        return
+    rows = [
+        f"\n    events in {event}, frames in {frame}: {share:.0%} of their time in common"
+        for (event, frame), share in fits.items()
+    ]
+    raise ConfigError(
+        "the units of events and frames do not fit each other",
+        where=f"{recording.path} and {where}",
+        found=f"units that were not stated; with{''.join(rows)}",
+        hint="give both: "
+        + " or ".join(f"--time-unit {event} --frame-time-unit {frame}" for event, frame in good),
+    )
+
+
+def _span(recording: Recording) -> tuple[int, int]:
+    """First and last time of the events; reads them if the file has no index."""
+    stretches = recording.stretches()
+    return (stretches[0].first_us, stretches[-1].last_us) if stretches else (0, 0)
 
 
 def moment(start: Times, end: Times, point: str) -> Times:
@@ -144,25 +201,31 @@ def _is_numeric(column: tuple[str, ...], path: Path, lines: list[int]) -> bool:
     return all(numeric)
 
 
-def _times(
-    column: tuple[str, ...], unit: str | None, path: Path, like: tuple[str, ...] | None = None
-) -> np.ndarray:
-    """(K,) int64 microseconds; the unit is found from `like` where it is not given."""
+def _frame_times(
+    column: tuple[str, ...],
+    layout: str,
+    given: str | None,
+    path: Path,
+    names: tuple[str, ...] | None = None,
+) -> FrameTimes:
+    """Times in the unit that is given, or else in the one that is found."""
     try:
-        values = _numbers(column)
-        found = find_time_unit(_numbers(like or column), unit, str(path))
-        us = to_microseconds(values, found, 0, str(path))
+        unit = frame_time_unit(_numbers(column), given, str(path))
     except OverflowError:
-        raise DataError("frame time out of range", where=path, found=max(column)) from None
-    step = np.median(np.diff(np.sort(us))) if len(us) > 1 else None
-    if unit is None and step is not None and not _STEP_US[0] <= step <= _STEP_US[1]:
-        raise DataError(
-            "the unit of the frame times is ambiguous",
-            where=path,
-            found=f"{column[0]}, {column[1]}, ...; read as {found}, a frame every {step:,.0f} us",
-            hint="give --frame-time-unit: s, ms, us or ns",
-        )
-    return us
+        raise _out_of_range(column, path) from None
+    return FrameTimes(_microseconds(column, unit, path), names, layout, unit)
+
+
+def _microseconds(column: tuple[str, ...], unit: TimeUnit, path: Path) -> np.ndarray:
+    """(K,) int64 microseconds."""
+    try:
+        return to_microseconds(_numbers(column), unit.name, 0, str(path))
+    except OverflowError:
+        raise _out_of_range(column, path) from None
+
+
+def _out_of_range(column: tuple[str, ...], path: Path) -> DataError:
+    return DataError("frame time out of range", where=path, found=max(column))
 
 
 def _numbers(column: tuple[str, ...]) -> np.ndarray:

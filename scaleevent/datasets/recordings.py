@@ -18,8 +18,10 @@ from scaleevent.datasets.custom_files import (
     TIMES,
     folder_of,
 )
-from scaleevent.errors import DataError, NotEventsError, UnpairedError
+from scaleevent.errors import ConfigError, DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, is_bag_folder, open_recording, recording_files
+from scaleevent.formats.source import Segment
+from scaleevent.formats.units import LONGEST_S, duration_text
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import EventStream, window_rule
@@ -27,6 +29,9 @@ from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
 
 SUFFIXES = (*RECORDINGS, *TEXT_RECORDINGS)
+MOST_WINDOWS = 10_000
+"""Windows that a recording may be cut into, however few its events are."""
+
 UNPAIRED = "recordings whose frames have no events before them"
 """Count of recordings with frames that were cut at a fixed rate nevertheless."""
 
@@ -241,11 +246,37 @@ def _sources(
     return [*_by_rate(recording, name, options, window_rule(config), period_us)], why_not
 
 
+def _check_plan(recording: Recording, segments: list[Segment], period_us: int) -> None:
+    """Refuse windows out of all proportion to the events, before anything is written.
+
+    Raises:
+        ConfigError: What was planned, and the flags that lead to another plan.
+    """
+    span_us = sum(segment.last_us - segment.first_us for segment in segments)
+    events = sum(segment.events for segment in segments)
+    windows = span_us // period_us
+    if windows <= MOST_WINDOWS or (windows <= events and span_us <= LONGEST_S * 1e6):
+        return
+    unit = recording.notes.get("time unit")
+    hint = "fewer windows: --rate"
+    if unit is not None:
+        hint = f"the time unit may be another than {unit}: --time-unit s, ms, us or ns; or {hint}"
+    raise ConfigError(
+        "windows out of all proportion to the recording",
+        where=recording.path,
+        found=f"{windows:,} windows of {period_us:,} us for {events:,} events in "
+        f"{duration_text(span_us / 1e6)}",
+        expected=f"at most {MOST_WINDOWS:,}, or one an event in a recording of less than a day",
+        hint=hint,
+    )
+
+
 def _by_rate(
     recording: Recording, name: str, options: dict[str, Any], rule: WindowRule, period_us: int
 ) -> list[EventWindows]:
     """Windows at a fixed rate over every segment between clock resets."""
     segments = recording.stretches()
+    _check_plan(recording, segments, period_us)
     several = len(segments) > 1
     return [
         EventWindows(

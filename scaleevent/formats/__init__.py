@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
@@ -20,8 +19,9 @@ from scaleevent.formats import (
     ros,
     text,
 )
-from scaleevent.formats.columns import MICROSECONDS_PER
+from scaleevent.formats.columns import MICROSECONDS_PER, parse_columns
 from scaleevent.formats.facts import recording_facts
+from scaleevent.formats.kinds import no_recording
 from scaleevent.formats.recording import Counts, Recording
 from scaleevent.formats.ros_bags import is_bag_folder, recording_files
 from scaleevent.formats.sensors import measured_size
@@ -48,7 +48,7 @@ FORMATS: dict[str, Format] = {
     "AEDAT4": aedat4,
     "Prophesee RAW (EVT2, EVT2.1, EVT3)": prophesee,
     "Prophesee DAT": dat,
-    "AEDAT 2.0, 3.1": aedat,
+    "AEDAT 1.0, 2.0, 3": aedat,
     "ES": es,
     "ROS bag": ros,
     "MATLAB": matlab,
@@ -69,20 +69,6 @@ USED_BY: dict[str, tuple[Format, ...]] = {
     "camera": (aedat,),
 }
 """Which formats leave open what an option states; for others, a recording's choices say so."""
-
-OTHER_KINDS = {
-    b"PK\x03\x04": "a zip archive; NumPy archives end in .npz",
-    b"\x1f\x8b": "gzip data",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"RIFF": "an AVI video or WAV sound",
-    b"\x1aE\xdf\xa3": "a Matroska video",
-    b"%PDF": "a PDF document",
-    b"\x00\x00\x00\x18ftyp": "an MP4 video",
-    b"\x00\x00\x00\x1cftyp": "an MP4 video",
-    b"\x00\x00\x00 ftyp": "an MP4 video",
-}
-"""First bytes of common files that are not recordings, for the error message."""
 
 
 def open_recording(
@@ -107,8 +93,9 @@ def open_recording(
             instead of the unit inferred from their values. `Recording.choices` says where this and
             the following options have no meaning.
         columns: Order of time, column, row and polarity in a table without names (NumPy, text,
-            MATLAB, HDF5), such as "txyp", instead of the order inferred from its values (which
-            assumes x before y).
+            MATLAB, HDF5), such as "txyp", or "t x y p -" with a column that is not used, instead of
+            the order inferred from its values (which assumes x before y); or the names of arrays,
+            data sets, fields or columns, such as "t=stamp x=col y=row p=sign".
         topic: The event stream to read, of a file with several (a ROS topic, an HDF5 group, a
             MATLAB variable, id or name of an AEDAT4 stream), instead of the one chosen by rule,
             which `Recording.choices` states.
@@ -133,20 +120,17 @@ def open_recording(
     if time_unit is not None and time_unit not in MICROSECONDS_PER:
         units = ", ".join(MICROSECONDS_PER)
         raise ConfigError("unknown time unit", found=time_unit, expected=units)
-    if columns is not None and sorted(columns) != sorted("txyp"):
-        expected = "the letters t, x, y, p, each once, such as txyp"
-        raise ConfigError(
-            "not an order of four columns", where="columns", found=columns, expected=expected
-        )
+    if columns is not None:
+        parse_columns(columns)
     if segment is not None and segment < 0:
         raise ConfigError("no such segment", found=segment, expected="0 or more")
     module = _module_for(path)
-    options = ReadOptions(time_unit, columns, topic, image_topic, camera)
+    options = ReadOptions(time_unit, columns, topic, image_topic, camera, size)
     source = module.open_source(path, options)
     unused = [
         f"--{name.replace('_', '-')} is not used: it has no meaning for {source.format}"
-        for name, value in asdict(options).items()
-        if value is not None and module not in USED_BY[name]
+        for name, formats in USED_BY.items()
+        if getattr(options, name) is not None and module not in formats
     ]
     notes = dict(source.notes)
     if size is not None:
@@ -182,7 +166,7 @@ def read_events(
         end_us: End of the time range, exclusive.
         size: (height, width) of the sensor; see `open_recording`.
         time_unit: s, ms, us or ns; see `open_recording`.
-        columns: Order of the columns of a table; see `open_recording`.
+        columns: Order or names of the columns; see `open_recording`.
         max_bad: Fraction of the events that may be lost to damage; see `open_recording`.
         segment: Index of the stretch between clock resets to read; see `open_recording`.
 
@@ -211,6 +195,15 @@ def _module_for(path: Path) -> Format:
     """The module that reads the file, chosen by its first bytes."""
     if is_bag_folder(path):
         return ros
+    if path.is_dir():
+        inside = sorted(each.name for each in path.iterdir())
+        raise DataError(
+            "a folder where a recording is expected",
+            where=path,
+            found=f"{len(inside)} entries{': ' if inside else ''}{', '.join(inside[:8])}",
+            expected="one file, or the folder of a ROS 2 bag",
+            hint="give one of its files; scaleevent voxelize takes all recordings below a folder",
+        )
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -222,12 +215,14 @@ def _module_for(path: Path) -> Format:
         expected = "an event recording"
         raise DataError("empty file", where=path, found="0 bytes", expected=expected, hint=hint)
     for module in FORMATS.values():
+        if module is text and (refused := no_recording(head, path)):
+            refused.expected = ", ".join(FORMATS)
+            raise refused
         if module.matches(head, path):
             return module
-    kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
     raise NotEventsError(
         "not an event recording this version reads",
         where=path,
-        found=next(kinds, f"unknown content, first bytes {head[:8].hex(' ')}"),
+        found=f"unknown content, first bytes {head[:8].hex(' ')}",
         expected=", ".join(FORMATS),
     )

@@ -1,7 +1,8 @@
-"""Decoders of AEDAT 2.0 addresses (jAER) and AEDAT 3.1 packets (libcaer).
+"""Decoders of AEDAT 1.0 and 2.0 addresses (jAER) and AEDAT 3.1 packets (libcaer).
 
-Addresses as in SensorsINI/jaer:src/ch/unizh/ini/jaer/chip/retina/DVS128.java and
-src/eu/seebetter/ini/chips/davis/DavisBaseCamera.java; packets as in inivation/libcaer's
+Addresses as in SensorsINI/jaer:src/ch/unizh/ini/jaer/chip/retina/DVS128.java and DVS640.java and
+src/eu/seebetter/ini/chips/davis/DavisBaseCamera.java, of 16 bits before version 2.0
+(src/net/sf/jaer/eventio/AEFileInputStream.java); packets as in inivation/libcaer's
 include/libcaer/events/packetHeader.h and polarity.h.
 """
 
@@ -68,9 +69,40 @@ def _address_machine(*layout: int) -> Machine:
 
 
 DVS128 = _address_machine(0x8000, 1, 0x7F, 8, 0x7F, 0, 1)
+DVS640 = _address_machine(0, 1, 0x3FF, 11, 0x3FF, 0, 0)
 DAVIS = _address_machine(0x80000400, 12, 0x3FF, 22, 0x1FF, 11, 0)
 """By the bits of special samples (DAVIS: 31 for frames and IMU, 10 for others), shift and mask of
 column and row, and the bit of the polarity and whether it is inverted."""
+
+_SHORT = 6  # bytes of a record of AEDAT 1.0
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_short(
+    data: ndarray, state: ndarray, tally: ndarray, t: ndarray, x: ndarray, y: ndarray, p: ndarray
+) -> tuple[int, int]:
+    """Decode whole records of a DVS128: 16 bits of address and 32 of time, both big-endian."""
+    latest, wraps = state[0], state[1]
+    n = at = 0
+    while at + _SHORT <= data.size and n < len(t):
+        time = np.int64(0)
+        for k in range(2, _SHORT):
+            time = time << 8 | np.int64(data[at + k])
+        now, latest, wraps = unwrap(int(time), latest, wraps)
+        if data[at] & 0x80:
+            tally[OTHER] += 1
+        else:
+            t[n] = now
+            x[n] = data[at + 1] >> 1
+            y[n] = data[at]
+            p[n] = data[at + 1] & 1 ^ 1
+            n += 1
+        at += _SHORT
+    state[0], state[1] = latest, wraps
+    return at, n
+
+
+DVS128_SHORT = Machine(np.dtype("u1"), CLOCK, decode_short, others="special samples")
 
 _HEADER, _EVENT = 28, 8
 _POLARITY = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +16,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.columns import (
+    SAMPLE,
+    check_stated,
+    column_letters,
+    column_order,
+    find_columns,
+    to_block,
+    unit_in_name,
+)
 from scaleevent.formats.source import (
     BLOCK,
     FileSource,
@@ -23,11 +33,14 @@ from scaleevent.formats.source import (
     TimeIndex,
     errors_as_damage,
 )
+from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".npz", ".npy")
 
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 NPY_MAGIC = b"\x93NUMPY"
+_MAX_HEADER = 1 << 16  # bytes; NumPy believes no header above 10,000
+_LOCAL_HEADER = struct.Struct("<26x2H")  # before a member of a zip: ends with two lengths
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -74,20 +87,38 @@ Place = tuple[Rows, Any]
 def open_source(path: Path, options: ReadOptions) -> ArraySource:
     """Find the events in a NumPy file.
 
-    They may be four one-dimensional arrays with known names, one record array with such fields, or
-    one (K, 4) or (4, K) matrix, whose column order is given or inferred from its values.
+    They may be four one-dimensional arrays with known or given names, one record array with such
+    fields, or one (K, 4) or (4, K) matrix, whose column order is given or inferred from its values;
+    a matrix of more columns needs a given order.
 
     Raises:
         DataError: No events, Python objects instead of numbers, a truncated or damaged file, or an
             ambiguous column order or time unit.
+        ConfigError: No arrays of the given names, or an order that does not fit the matrix.
     """
     with errors_as_damage("NumPy file", path):
         arrays = _headers(path)
         columns, length = _find(path, arrays, options.columns)
+        for member in dict.fromkeys(rows.member for rows, _ in columns.values()):
+            _verify(path, member)
         sample = next(_stored(path, columns, min(length, SAMPLE)), None)
-        unit = find_time_unit(sample["t"] if sample else np.empty(0), options.time_unit, str(path))
+        place, part = columns["t"]
+        start = _raw_start(path, place)
+        unit = event_time_unit(
+            sample or dict.fromkeys("txy", np.empty(0)),
+            length,
+            given=options.time_unit,
+            stated=unit_in_name(part if isinstance(part, str) else place.member[:-4]),
+            size=options.size,
+            where=str(path),
+            tail=partial(_last_times, path, columns["t"], length, start),
+            costly=start is None,
+        )
     kind = "npz" if any(array.member for array in arrays) else "npy"
-    return ArraySource(path, kind, None, {"time unit": unit}, columns, length, unit)
+    notes = {"time unit": unit.name}
+    return ArraySource(
+        path, kind, None, notes, columns, length, unit.name, choices=unit.choices, time_unit=unit
+    )
 
 
 @dataclass(frozen=True)
@@ -125,23 +156,38 @@ def _member(path: Path, name: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _headers(path: Path) -> list[Array]:
-    """Headers of the arrays in the file, each checked against the available bytes."""
+def _heads(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Name, size and first bytes of every array in the file."""
     with path.open("rb") as file:
         if file.read(len(NPY_MAGIC)) == NPY_MAGIC:
-            sizes = {"": path.stat().st_size}
-        else:
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-            sizes = {m.filename: m.file_size for m in members if m.filename.endswith(".npy")}
+            file.seek(0)
+            yield "", path.stat().st_size, file.read(_MAX_HEADER)
+            return
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            arrays = [member for member in members if member.filename.endswith(".npy")]
+            if not arrays:
+                raise NotEventsError(
+                    "a zip archive without NumPy arrays",
+                    where=path,
+                    found=", ".join(member.filename for member in members[:12]) or "no files",
+                    hint="recordings in an archive are unpacked first: unzip",
+                )
+            for member in arrays:
+                with archive.open(member) as stored:
+                    yield member.filename, member.file_size, stored.read(_MAX_HEADER)
+
+
+def _headers(path: Path) -> list[Array]:
+    """Headers of the arrays in the file, each checked against the available bytes."""
     arrays = []
-    for name, size in sizes.items():
-        with _member(path, name) as file:
-            version = np.lib.format.read_magic(file)
-            if version not in _HEADER_READERS:
-                raise ValueError(f"npy version {version}")
-            shape, fortran, dtype = _HEADER_READERS[version](file)
-            end = file.tell()
+    for name, size, head in _heads(path):
+        file = io.BytesIO(head)
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADER_READERS:
+            raise ValueError(f"npy version {version}")
+        shape, fortran, dtype = _HEADER_READERS[version](file)
+        end = file.tell()
         refuse = partial(DataError, where=f"{path}, array {name}" if name else path)
         if dtype.hasobject:
             raise refuse(
@@ -151,10 +197,14 @@ def _headers(path: Path) -> list[Array]:
                 hint="save the columns as plain arrays: np.savez(path, t=t, x=x, y=y, p=p)",
             )
         declared = prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or end + declared > size:
-            found = f"{max(size - end, 0)} bytes of data"
-            expected = f"{declared} bytes for shape {shape} {dtype}"
-            raise refuse("truncated file", found=found, expected=expected)
+        if min(shape, default=0) < 0 or end + declared != size:
+            longer = min(shape, default=0) >= 0 and end + declared < size
+            raise refuse(
+                "more data than the array's header declares" if longer else "truncated file",
+                found=f"{max(size - end, 0)} bytes of data",
+                expected=f"{declared} bytes for shape {shape} {dtype}",
+                hint="several arrays saved into one file: join them first" if longer else None,
+            )
         arrays.append(Array(name, shape, fortran, dtype, end))
     return arrays
 
@@ -162,44 +212,83 @@ def _headers(path: Path) -> list[Array]:
 def _find(path: Path, arrays: list[Array], given: str | None) -> tuple[dict[str, Place], int]:
     """Find t, x, y and p among the arrays, and their length; `given` orders a matrix."""
     flat = {array.member.removesuffix(".npy"): array for array in arrays if len(array.shape) == 1}
-    names = find_columns(flat)
+    names = find_columns(flat, given)
     if names:
         lengths = {name: flat[name].shape[0] for name in names.values()}
         if len(set(lengths.values())) > 1:
             raise DataError("event columns differ in length", where=path, found=lengths)
         return {key: (flat[name].rows(), ()) for key, name in names.items()}, lengths[names["t"]]
     for array in flat.values():
-        names = find_columns(array.dtype.names or ())
+        names = find_columns(array.dtype.names or (), given)
         if names:
             return {key: (array.rows(), name) for key, name in names.items()}, array.shape[0]
-    matrices = [a for a in arrays if len(a.shape) == 2 and 4 in a.shape and not a.dtype.names]
+    fields = [name for array in flat.values() for name in array.dtype.names or ()]
+    check_stated(given, [*flat, *fields], path)
+    width = len(column_letters(given) or "txyp")
+    matrices = [a for a in arrays if len(a.shape) == 2 and width in a.shape and not a.dtype.names]
     matrices.sort(key=lambda a: "event" not in a.member.lower())
     if matrices and (len(matrices) == 1 or "event" in matrices[0].member.lower()):
-        return _matrix_columns(path, matrices[0], given)
+        return _matrix_columns(path, matrices[0], width, given)
     raise NotEventsError(
         "no events in this NumPy file",
         where=path,
         found=", ".join(f"{a.member or 'array'} {a.dtype} {a.shape}" for a in arrays[:12])
         or "none",
         expected="arrays x, y, t, p, a record array with these fields, or one (K, 4) matrix",
+        hint='say where they are: --columns "t=.. x=.. y=.. p=.." for arrays or fields of other '
+        'names, "t x y p -" for a matrix with further columns',
     )
 
 
-def _matrix_columns(path: Path, matrix: Array, given: str | None) -> tuple[dict[str, Place], int]:
-    """Columns of a (K, 4) or (4, K) matrix in either memory order."""
-    by_row = matrix.shape[1] == 4
+def _matrix_columns(
+    path: Path, matrix: Array, width: int, given: str | None
+) -> tuple[dict[str, Place], int]:
+    """Columns of a (K, width) or (width, K) matrix in either memory order."""
+    by_row = matrix.shape[1] == width
     length = matrix.shape[0] if by_row else matrix.shape[1]
     if by_row != matrix.fortran:
-        places: list[Place] = [(matrix.rows(4), np.s_[:, index]) for index in range(4)]
+        places: list[Place] = [(matrix.rows(width), np.s_[:, index]) for index in range(width)]
     else:
-        places = [(matrix.column(index, length), ()) for index in range(4)]
-    columns = dict(zip("txyp", places, strict=True))
-    sample = next(_stored(path, columns, min(length, SAMPLE)), None)
-    if sample:
-        table = np.stack([sample[name] for name in "txyp"], axis=1)
-        order = column_order(table, given, str(path))
-        columns = {name: places[order.index(name)] for name in "txyp"}
-    return columns, length
+        places = [(matrix.column(index, length), ()) for index in range(width)]
+    order = column_letters(given) or "txyp"
+    if length:
+        tables = _tables(path, places, length)
+        order = column_order(next(tables), given, str(path), tables)
+    return {name: places[order.index(name)] for name in "txyp"}, length
+
+
+def _tables(path: Path, places: list[Place], length: int) -> Iterator[np.ndarray]:
+    """The rows of a matrix: the first ones, then all in blocks."""
+    columns = {str(index): place for index, place in enumerate(places)}
+    for end in (min(length, SAMPLE), length):
+        for stored in _stored(path, columns, end):
+            yield np.stack([*stored.values()], axis=1)
+
+
+def _raw_start(path: Path, rows: Rows) -> int | None:
+    """The byte of the file at which rows begin; None if they are compressed."""
+    if not rows.member:
+        return rows.skip
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(rows.member)
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        *_, name, extra = _LOCAL_HEADER.unpack(_read(file, _LOCAL_HEADER.size))
+    return int(member.header_offset + _LOCAL_HEADER.size + name + extra + rows.skip)
+
+
+def _last_times(path: Path, place: Place, length: int, start: int | None) -> np.ndarray:
+    """The last `TAIL` stored times; those of a compressed array are read from its beginning."""
+    rows, part = place
+    begin = max(length - TAIL, 0)
+    if start is None:
+        return np.concatenate([part["t"] for part in _stored(path, {"t": place}, length, begin)])
+    with path.open("rb") as file:
+        file.seek(start + begin * rows.row.itemsize)
+        data = np.frombuffer(_read(file, (length - begin) * rows.row.itemsize), rows.row)
+    return np.asarray(data[part])
 
 
 def _stored(
@@ -231,3 +320,15 @@ def _read(file: IO[bytes], size: int) -> bytes:
     if len(data) != size:
         raise EOFError(f"file ends {size - len(data)} bytes early")
     return data
+
+
+def _verify(path: Path, member: str) -> None:
+    """Read an archive member to its end, where its checksum is compared.
+
+    A read of a part of the rows, or of one column, does not come to the end, and what is delivered
+    before it would have been used already.
+    """
+    if member:
+        with _member(path, member) as file:
+            while file.read(BLOCK):
+                pass

@@ -1,17 +1,19 @@
-"""Convert stored columns to the `Events` layout: names, order, time unit, pixels, polarity."""
+"""Convert stored columns to the `Events` layout: names, order, time, pixels, polarity."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
-from itertools import permutations
+from itertools import chain, permutations
 
 import numpy as np
 
-from scaleevent.errors import DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats.source import Flaw, RawBlock
 
 ALIASES = {
-    "t": ("t", "ts", "time", "times", "timestamp", "timestamps", "t_us"),
+    "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
     "x": ("x", "xs", "x_pos", "pos_x"),
     "y": ("y", "ys", "y_pos", "pos_y"),
     "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
@@ -21,13 +23,26 @@ ALIASES = {
 MICROSECONDS_PER = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Microseconds per time unit, for the units a user can give."""
 
+_UNIT_NAMES = {
+    "s": ("s", "sec", "secs", "second", "seconds"),
+    "ms": ("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"),
+    "us": ("us", "usec", "usecs", "micros", "microsecond", "microseconds"),
+    "ns": ("ns", "nsec", "nsecs", "nanos", "nanosecond", "nanoseconds"),
+}
+_MICRO = re.compile("[\u00b5\u03bc]")  # the micro sign and the Greek letter mu
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])")
+
 _FACTORS = {"s": 1_000_000, "ms": 1000}  # the same as integers, where that is exact
 
-SAMPLE = 1 << 16  # number of events that are examined to find the column order and the time unit
+SAMPLE = (
+    1 << 16
+)  # number of events that are examined first to find the column order and the time unit
 
 _MAX_BACKWARD = 0.05  # fraction of backward steps in time that jitter may explain
 
-_EPOCH_S = (0.8e9, 4.1e9)  # 1995 to 2099 in seconds since 1970
+_STRETCH, _RESETS = 1 << 12, 20  # rows, and backward steps in them that count as none
+
+_MOST_COLUMNS = 16
 
 _PIXELS = (
     "pixel coordinates are not whole numbers",
@@ -42,49 +57,162 @@ _INVALID = {  # for each column: the problem, what was expected, and what to do
 }
 
 
-def find_columns(names: Iterable[str]) -> dict[str, str] | None:
-    """Map t, x, y and p to their names; None if a column is missing or has several names."""
-    found = {}
+def parse_columns(given: str) -> str | dict[str, str]:
+    """What a user says of the columns: their order, or their names.
+
+    Args:
+        given: The letters t, x, y, p in the order of the columns and - for every other column,
+            with or without blanks between them: "txyp", "t x y p -"; or names: "t=stamp x=col
+            y=row p=sign", each in quotes if it contains blanks.
+
+    Returns:
+        The letters without blanks, or the names by letter.
+
+    Raises:
+        ConfigError: Neither.
+    """
+    try:
+        split = shlex.shlex(given, posix=True)
+        split.whitespace, split.whitespace_split, split.commenters = " ,\t\n", True, ""
+        words = list(split)
+    except ValueError:  # an open quote
+        words = [given]
+    letters = "".join(words)
+    if sorted(letters.replace("-", "")) == sorted("txyp") and len(letters) <= _MOST_COLUMNS:
+        return letters
+    pairs = [word.partition("=")[::2] for word in words]
+    names = dict(pairs)
+    if len(pairs) == len(set(names.values())) == 4 and sorted(names) == sorted("txyp"):
+        if all(names.values()):
+            return names
+    raise ConfigError(
+        "neither an order of four columns nor their names",
+        where="columns",
+        found=given,
+        expected="the letters t, x, y, p, each once, and - for every other column, such as txyp "
+        'or "t x y p -"; or names, such as "t=stamp x=col y=row p=sign"',
+    )
+
+
+def column_letters(given: str | None) -> str | None:
+    """The order of the columns of a table, if `given` states one; see `parse_columns`."""
+    stated = None if given is None else parse_columns(given)
+    return stated if isinstance(stated, str) else None
+
+
+def find_columns(names: Iterable[str], given: str | None = None) -> dict[str, str] | None:
+    """Map t, x, y and p to their names; None if a column is missing or has several names.
+
+    Known names count in any case, with a unit of time, and with anything that all four share:
+    "events_x" or "xEvent". Names that the caller states come first, and alone if they are stated.
+    """
     names = list(names)
+    stated = None if given is None else parse_columns(given)
+    if isinstance(stated, dict):
+        return stated if set(stated.values()) <= set(names) else None
+    found: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for name in names:
+        if parsed := parse_name(name):
+            column, rest = parsed
+            found.setdefault(rest, {}).setdefault(column, []).append(name)
+    whole = [
+        {column: hits[column][0] for column in "txyp"}
+        for _, hits in sorted(found.items())  # names that share nothing come first
+        if len(hits) == 4 and all(len(each) == 1 for each in hits.values())
+    ]
+    return whole[0] if whole and (len(whole) == 1 or () in found and len(found[()]) == 4) else None
+
+
+def check_stated(given: str | None, there: Iterable[str], where: object) -> None:
+    """Refuse names of columns that the caller states, in a file where they were not found.
+
+    Raises:
+        ConfigError: Names are stated; it lists those in the file.
+    """
+    stated = None if given is None else parse_columns(given)
+    if isinstance(stated, dict):
+        raise ConfigError(
+            "the file has no columns of these names",
+            where=f"{where}, --columns",
+            found=", ".join(list(there)[:16]) or "none",
+            expected=", ".join(f"{name} ({column})" for column, name in stated.items()),
+        )
+
+
+def unit_in_name(name: str) -> str | None:
+    """Unit of time at the end of a column's name: "t[us]", "timestamps_ns"."""
+    words = _words(name)
+    return unit_named(words[-1]) if len(words) > 1 else None
+
+
+def unit_named(text: str) -> str | None:
+    """The unit of time that a word stands for, such as "us" or "microseconds"."""
+    word = _MICRO.sub("u", text.strip().lower())
+    return next((unit for unit, words in _UNIT_NAMES.items() if word in words), None)
+
+
+def parse_name(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Which of t, x, y, p a name stands for, and its other words; None if for none or several.
+
+    The unit of a time is no other word.
+    """
+    words = _words(name)
     for column, aliases in ALIASES.items():
-        hits = [name for name in names if name.lower() in aliases]
-        if len(hits) != 1:
-            return None
-        found[column] = hits[0]
-    return found
+        if "_".join(words) in aliases or "".join(words) in aliases:  # "TimeStamp" too
+            return column, ()
+    hits = [(at, c) for at, word in enumerate(words) for c in ALIASES if word in ALIASES[c]]
+    if len(hits) != 1:
+        return None
+    at, column = hits[0]
+    if column == "t" and at < len(words) - 1 and unit_named(words[-1]):
+        words.pop()
+    return column, (*words[:at], *words[at + 1 :])
 
 
-def column_order(sample: np.ndarray, given: str | None, where: str) -> str:
-    """Order of the four columns of a table, such as "txyp": the given one, or inferred from values.
+def _words(name: str) -> list[str]:
+    """The words of a name such as "events_t", "t [us]" or "eventsT", in lower case."""
+    return [word for word in re.split(r"[\W_]+", _CAMEL.sub("_", name).lower()) if word]
+
+
+def column_order(
+    sample: np.ndarray, given: str | None, where: str, more: Iterable[np.ndarray] = ()
+) -> str:
+    """Order of the columns of a table, such as "txyp": the given one, or inferred from values.
 
     Polarity has only the values -1, 0 and 1. Pixels are whole and not negative, and x precedes y.
     Time is the only column with fractions, or otherwise one that rarely steps backwards.
 
     Args:
-        sample: (K, 4) first rows of the table.
-        given: The order that the caller states, if any.
+        sample: (K, C) first rows of the table; C is 4 unless an order is given.
+        given: The order or the names that the caller states, if any; see `parse_columns`.
         where: The file, for error messages.
+        more: (K, C) further rows, read only as far as needed: while several orders fit.
+
+    Returns:
+        C letters, - for columns that are not used.
 
     Raises:
+        ConfigError: The given order has another number of columns.
         DataError: No order fits the values, or several do.
     """
-    if given is not None:
-        return given
-    sample = sample.astype(np.float64, copy=False)
-    whole = (sample == np.floor(sample)).all(axis=0)
-    pixel = whole & (sample >= 0).all(axis=0)
-    polarity = np.isin(sample, (-1, 0, 1)).all(axis=0)
-    time = (np.diff(sample, axis=0) < 0).sum(axis=0) <= _MAX_BACKWARD * len(sample)
-    if np.count_nonzero(~whole) == 1:
-        time = ~whole
-    allowed = {"t": time, "x": pixel, "y": pixel, "p": polarity}
-    fits = [
-        "".join(order)
-        for order in permutations("txyp")
-        if order.index("x") < order.index("y")
-        and all(allowed[name][place] for place, name in enumerate(order))
-    ]
-    if len(sample) and len(fits) == 1:
+    letters = column_letters(given)
+    if letters is not None:
+        if len(letters) != sample.shape[1]:
+            raise ConfigError(
+                "the order given is of another number of columns",
+                where=f"{where}, --columns",
+                found=f"{given}, {len(letters)} columns",
+                expected=f"{sample.shape[1]} columns",
+            )
+        return letters
+    seen = _Values()
+    fits: list[str] = []
+    for table in chain([sample], more):
+        seen.add(table)
+        fits = seen.orders()
+        if len(fits) < 2:
+            break
+    if seen.rows and len(fits) == 1:
         return fits[0]
     first = ", ".join(f"{value:g}" for value in sample[0]) if len(sample) else "no rows"
     raise DataError(
@@ -98,42 +226,38 @@ def column_order(sample: np.ndarray, given: str | None, where: str) -> str:
     )
 
 
-def find_time_unit(sample: np.ndarray, given: str | None, where: str) -> str:
-    """Unit of stored time stamps: the given one, or inferred from their type and range.
+class _Values:
+    """What the values of four columns have shown so far."""
 
-    Fractions are seconds. Whole numbers are microseconds, or nanoseconds if only these give a date
-    between 1995 and 2099.
+    def __init__(self) -> None:
+        self.rows = 0
+        self.whole, self.pixel, self.polarity, self.time = np.ones((4, 4), bool)
 
-    Args:
-        sample: (K,) some stored time stamps.
-        given: The unit that the caller states, if any.
-        where: The file, for error messages.
+    def add(self, table: np.ndarray) -> None:
+        """Take (K, 4) further rows into account; after the first, each stretch of them counts."""
+        table = table.astype(np.float64, copy=False)
+        whole = (table == np.floor(table)).all(axis=0)
+        self.whole &= whole
+        self.pixel &= whole & (table >= 0).all(axis=0)
+        self.polarity &= np.isin(table, (-1, 0, 1)).all(axis=0)
+        length = _STRETCH if self.rows else max(len(table), 1)
+        slack = _RESETS if self.rows else 0
+        for at in range(0, len(table), length):
+            part = table[at : at + length]
+            backward = (np.diff(part, axis=0) < 0).sum(axis=0)
+            self.time &= backward <= _MAX_BACKWARD * len(part) + slack
+        self.rows += len(table)
 
-    Raises:
-        DataError: The values fit no unit, or several.
-    """
-    if given is not None:
-        return given
-    sample = sample[np.isfinite(sample)]
-    if not len(sample):
-        return "us"
-    low, high = float(sample.min()), float(sample.max())
-    span = max(abs(low), abs(high))
-    fractions = sample.dtype.kind == "f" and bool((sample != np.floor(sample)).any())
-    if fractions and span < _EPOCH_S[1]:
-        return "s"
-    stored_as_whole = sample.dtype.kind in "iu" or span >= 1e5 or span == 0
-    if not fractions and stored_as_whole:
-        if span < _EPOCH_S[1] * 1e6:
-            return "us"
-        if _EPOCH_S[0] * 1e9 <= span < _EPOCH_S[1] * 1e9:
-            return "ns"
-    raise DataError(
-        "the time unit is ambiguous",
-        where=where,
-        found=f"time stamps from {low:.9g} to {high:.9g}, {sample.dtype}",
-        hint="give the time unit: s, ms, us or ns",
-    )
+    def orders(self) -> list[str]:
+        """All orders of t, x, y and p that fit the values."""
+        time = ~self.whole if np.count_nonzero(~self.whole) == 1 else self.time
+        allowed = {"t": time, "x": self.pixel, "y": self.pixel, "p": self.polarity}
+        return [
+            "".join(order)
+            for order in permutations("txyp")
+            if order.index("x") < order.index("y")
+            and all(allowed[name][place] for place, name in enumerate(order))
+        ]
 
 
 def to_microseconds(

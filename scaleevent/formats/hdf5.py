@@ -11,11 +11,13 @@ import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.formats import hdf5_ecf
-from scaleevent.formats.columns import SAMPLE, find_time_unit, to_block, to_microseconds
+from scaleevent.formats.columns import SAMPLE, to_block, to_microseconds
 from scaleevent.formats.hdf5_datasets import (
     Places,
+    Stream,
     choose_stream,
     read_places,
+    stated_unit,
     stored_size,
     stream_names,
     time_index,
@@ -29,8 +31,10 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     Segment,
+    TimeUnit,
     errors_as_damage,
 )
+from scaleevent.formats.units import TAIL, event_time_unit
 from scaleevent.system.hdf5_process import Hdf5File, Part
 
 SUFFIXES = (".h5", ".hdf5")
@@ -65,31 +69,66 @@ def open_source(path: Path, options: ReadOptions) -> Hdf5Source:
     times = file.datasets[columns["t"].dataset]
     index, is_dsec = time_index(file, times.group)
     offset = int(values(file, "/t_offset", 1)[0]) if is_dsec else 0
-    sample = read_places(file, {"t": columns["t"]}, 0, min(SAMPLE, length))["t"]
-    unit = find_time_unit(sample, options.time_unit, f"{path}, dataset {times.name}")
-    notes = {"events": stream.name, "time unit": unit}
+    with errors_as_damage("HDF5 file", path):
+        size = stored_size(file, times) or (DSEC_SIZE if is_dsec else None)
+    stated = "us" if index is not None else stated_unit(file, times, columns["t"])
+    unit = _time_unit(file, stream, options, stated, size)
+    notes = {"events": stream.name, "time unit": unit.name}
     if offset:
         notes["time offset"] = f"{offset} us"
     others = sorted(set(stream_names(file)) - {stream.name})
     if others:
         notes["other event streams"] = ", ".join(others)
-    with errors_as_damage("HDF5 file", path):
-        size = stored_size(file, times)
     coded = hdf5_ecf.is_coded(file, times.name)
     return Hdf5Source(
         path=path,
         format="DSEC HDF5" if is_dsec else "HDF5, ECF codec" if coded else "HDF5",
-        size=size or (DSEC_SIZE if is_dsec else None),
+        size=size,
         notes=notes,
         columns=columns,
         length=length,
-        unit=unit,
+        unit=unit.name,
         offset=offset,
-        index=index if unit == "us" else None,
+        index=index if unit.name == "us" else None,
         chunk=times.chunks[0 if columns["t"].row is None else 1] if times.chunks else None,
         file=file,
         triggers=len(file.datasets[_TRIGGERS]) if _TRIGGERS in file.datasets else 0,
-        choices=choices,
+        choices=(*choices, *unit.choices),
+        time_unit=unit,
+    )
+
+
+def _time_unit(
+    file: Hdf5File,
+    stream: Stream,
+    options: ReadOptions,
+    stated: str | None,
+    size: tuple[int, int] | None,
+) -> TimeUnit:
+    """The unit of the stored times; reads events only if it is neither given nor stated."""
+    columns, length = stream.columns, stream.length
+
+    def stored(names: str, first: int, last: int) -> dict[str, np.ndarray]:
+        return read_places(file, {name: columns[name] for name in names}, first, last)
+
+    def readable(names: str, first: int, last: int) -> dict[str, np.ndarray]:
+        try:
+            return stored(names, first, last)
+        except DataError:
+            return dict.fromkeys(names, np.empty(0))  # damage, which a read of the events reports
+
+    first: dict[str, np.ndarray] = {}
+    if not (options.time_unit or stated):
+        few, some = min(TAIL, length), min(SAMPLE, length)
+        first = readable("xy", 0, few) | stored("t", 0, some)
+    return event_time_unit(
+        first,
+        length,
+        given=options.time_unit,
+        stated=stated,
+        size=options.size or size,
+        where=f"{file.path}, dataset {columns['t'].dataset}",
+        tail=lambda: readable("t", max(length - TAIL, 0), length)["t"],
     )
 
 

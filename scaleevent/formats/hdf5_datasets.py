@@ -10,11 +10,20 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.formats import hdf5_ecf
-from scaleevent.formats.columns import SAMPLE, column_order, find_columns
+from scaleevent.formats.columns import (
+    SAMPLE,
+    check_stated,
+    column_letters,
+    column_order,
+    find_columns,
+    unit_in_name,
+    unit_named,
+)
 from scaleevent.system.hdf5_process import DAMAGED, Dataset, Hdf5File, Part
 
 _INDEXES = ("ms_to_idx", "ms_map_idx")
 _TABLE_NAMES = ("events", "event")
+_UNITS = ("unit", "units")
 _SIZES = ("height", "width", "sensor_resolution", "geometry")  # attributes with the sensor size
 
 
@@ -71,7 +80,7 @@ def read_places(file: Hdf5File, places: Places, first: int, last: int) -> dict[s
 
 
 def choose_stream(
-    file: Hdf5File, order: str | None, topic: str | None
+    file: Hdf5File, given: str | None, topic: str | None
 ) -> tuple[Stream, tuple[str, ...]]:
     """The stream of events to read, and in a line why, where there are several.
 
@@ -80,7 +89,8 @@ def choose_stream(
 
     Args:
         file: The file.
-        order: Order of the columns of a matrix, if the caller states it.
+        given: Order of the columns of a matrix, or names of vectors or fields, if the caller
+            states them.
         topic: Name of a group or table, or the end of one, if the caller states it.
 
     Raises:
@@ -88,8 +98,9 @@ def choose_stream(
         ConfigError: No stream is called `topic`, or several.
         DataError: None can be read.
     """
-    names = sorted(stream_names(file), key=lambda name: (name.count("/"), name))
+    names = sorted(stream_names(file, given), key=lambda name: (name.count("/"), name))
     if not names:
+        check_stated(given, _column_names(file), file.path)
         raise NotEventsError(
             "no events in this HDF5 file",
             where=file.path,
@@ -97,13 +108,13 @@ def choose_stream(
             expected="a group with x, y, t, p, or one table with these four",
         )
     if topic is not None:
-        return find_stream(file, _named(names, topic, file.path), order), ()
+        return find_stream(file, _named(names, topic, file.path), given), ()
     first: Stream | None = None
     problem: DataError | None = None
     passed = []
     for name in names:
         try:
-            stream = find_stream(file, name, order)
+            stream = find_stream(file, name, given)
             if stream.length:
                 break
             first = first or stream
@@ -141,20 +152,27 @@ def _named(names: list[str], topic: str, path: Path) -> str:
     return hits[0]
 
 
-def stream_names(file: Hdf5File) -> list[str]:
-    """Names of the groups and tables that look like events."""
-    groups = [name for name in file.groups if find_columns(_vectors(file, name))]
+def _column_names(file: Hdf5File) -> list[str]:
+    """Names, within their groups, of all datasets; for tables, those of their fields."""
+    items = file.datasets.items()
+    return [n for name, data in items for n in data.dtype.names or [name.split("/")[-1]]]
+
+
+def stream_names(file: Hdf5File, given: str | None = None) -> list[str]:
+    """Names of the groups and tables that look like events; `given` as for `choose_stream`."""
+    groups = [name for name in file.groups if find_columns(_vectors(file, name), given)]
+    width = len(column_letters(given) or "txyp")
     tables = [
         name
         for name, data in file.datasets.items()
-        if _is_records(data)
-        or data.shape is not None and len(data.shape) == 2 and 4 in data.shape
+        if _is_records(data, given)
+        or data.shape is not None and len(data.shape) == 2 and width in data.shape
         and name.lower().split("/")[-1] in _TABLE_NAMES
     ]  # fmt: skip
     return groups + tables
 
 
-def find_stream(file: Hdf5File, name: str, order: str | None) -> Stream:
+def find_stream(file: Hdf5File, name: str, given: str | None) -> Stream:
     """The stream of this name, checked.
 
     Raises:
@@ -162,20 +180,20 @@ def find_stream(file: Hdf5File, name: str, order: str | None) -> Stream:
     """
     if name in file.datasets:
         data = file.checked(name)
-        if not _is_records(data):
-            return Stream(name, *_table(file, data, order))
-        fields = find_columns(data.dtype.names or ()) or {}
+        if not _is_records(data, given):
+            return Stream(name, *_table(file, data, given))
+        fields = find_columns(data.dtype.names or (), given) or {}
         places = {key: Place(name, field) for key, field in fields.items()}
         return Stream(name, places, len(data))
     vectors = _vectors(file, name)
-    columns = find_columns(vectors) or {}
+    columns = find_columns(vectors, given) or {}
     return Stream(name, *_columns(file, name, {k: vectors[v] for k, v in columns.items()}))
 
 
-def _is_records(data: Dataset) -> bool:
+def _is_records(data: Dataset, given: str | None) -> bool:
     """Whether the records of a dataset have the fields of events."""
-    fields = data.dtype.names
-    return bool(fields and data.shape is not None and len(data.shape) == 1 and find_columns(fields))
+    fields, shape = data.dtype.names, data.shape
+    return bool(fields and shape is not None and len(shape) == 1 and find_columns(fields, given))
 
 
 def _vectors(file: Hdf5File, group: str) -> dict[str, Dataset]:
@@ -206,13 +224,16 @@ def _columns(file: Hdf5File, group: str, vectors: dict[str, Dataset]) -> tuple[P
 
 def _table(file: Hdf5File, data: Dataset, given: str | None) -> tuple[Places, int]:
     """Location of the columns of a (K, 4) or (4, K) matrix; their order is given or inferred."""
-    lines, length = _lines(data, 4)
+    lines, length = _lines(data, len(column_letters(given) or "txyp"))
     order = "txyp"
     if length:
         columns = {str(at): line for at, line in enumerate(lines)}
-        sample = read_places(file, columns, 0, min(SAMPLE, length))
-        stacked = np.stack([*sample.values()], axis=1)
-        order = column_order(stacked, given, f"{file.path}, dataset {data.name}")
+        parts = (
+            read_places(file, columns, at, min(at + SAMPLE, length))
+            for at in range(0, length, SAMPLE)
+        )
+        tables = (np.stack([*part.values()], axis=1) for part in parts)
+        order = column_order(next(tables), given, f"{file.path}, dataset {data.name}", tables)
     return {name: lines[order.index(name)] for name in "txyp"}, length
 
 
@@ -230,6 +251,16 @@ def time_index(file: Hdf5File, group: str) -> tuple[str | None, bool]:
         return "/ms_to_idx", "/t_offset" in file.datasets
     names = (f"{group.rstrip('/')}/{name}" for name in _INDEXES)
     return next((name for name in names if name in file.datasets), None), False
+
+
+def stated_unit(file: Hdf5File, times: Dataset, place: Place) -> str | None:
+    """The unit of times that their name, an attribute, or the layout of Prophesee states."""
+    if hdf5_ecf.is_coded(file, times.name) or times.name == "/CD/events":
+        return "us"
+    name = place.part if isinstance(place.part, str) else times.name.split("/")[-1]
+    words = [w for found in file.attributes([times.name], _UNITS) for w in found.values()]
+    stated = [unit_named(word) for word in words if isinstance(word, str)]
+    return unit_in_name(name) or next(filter(None, stated), None)
 
 
 def values(file: Hdf5File, name: str, count: int) -> np.ndarray:

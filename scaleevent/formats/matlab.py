@@ -1,112 +1,253 @@
-"""Events in MATLAB 5 files: one (K, 4) matrix or four vectors t, x, y, p, perhaps in a struct.
+"""Events in MATLAB 5 files: (K, 4) matrices or vectors t, x, y, p, as variables or in structs.
 
-MATLAB compresses a variable as a whole, so all of it is held in memory. MATLAB 7.3 files are HDF5.
-Pixels are used as stored, although MATLAB code often counts them from 1.
+MATLAB 7.3 files are HDF5. Pixels are used as stored, although MATLAB code often counts them from 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
+from re import split
+from typing import NamedTuple
 
-from scaleevent.errors import DataError, NotEventsError
-from scaleevent.formats.columns import SAMPLE, column_order, find_columns, find_time_unit, to_block
-from scaleevent.formats.matlab_elements import Numbers, Variable, variables
-from scaleevent.formats.source import BLOCK, FileSource, RawBlock, ReadOptions
+import numpy as np
+
+from scaleevent.errors import ConfigError, DataError, NotEventsError
+from scaleevent.formats.columns import (
+    SAMPLE,
+    check_stated,
+    column_letters,
+    column_order,
+    find_columns,
+    to_block,
+    unit_in_name,
+)
+from scaleevent.formats.matlab_elements import Column, Numbers, numeric_arrays, read_rows
+from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex, errors_as_damage
+from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".mat",)
 
 MAGIC = b"MATLAB 5.0 MAT-file"
-_MAX_BYTES = 256 << 20
+_VERSIONS = (b"\x00\x01IM", b"\x01\x00MI")
+
+CHANGES = {"td", "cd", "dvs", "event", "events", "polarity"}
+"""Words in names of variables and fields that hold change events."""
+
+OTHERS = {"em", "aps", "exposure", "exposures", "special", "frame", "frames", "imu", "imu6"}
+"""Words in the names of other measurements, which may have the columns of events."""
 
 
 def matches(head: bytes, path: Path) -> bool:
     """Whether a file that begins with `head` is a MATLAB 5 file."""
-    return head.startswith(MAGIC)
+    return head.startswith(MAGIC) or head[124:128] in _VERSIONS
 
 
 def open_source(path: Path, options: ReadOptions) -> MatlabSource:
     """Find the events among the numeric variables of a file and the fields of its structs.
 
+    Of several arrays that could be events, those named as change events are taken, then those that
+    are not empty and whose columns are clear. `options.topic` names a variable, struct or field.
+
     Raises:
-        NotEventsError: No variable looks like events.
-        DataError: Damage, variables above 256 MB, or an ambiguous column order or time unit.
+        NotEventsError: No variable looks like events, or only exposure measurements do.
+        DataError: Damage, several variables that could be events, or an ambiguous column order or
+            time unit.
+        ConfigError: No events have the name `options.topic`, no arrays those of
+            `options.columns`, or its order does not fit the matrix.
     """
-    found = list(variables(path))
-    shapes = {variable.name: variable.shape for variable in found if variable.numeric}
-    names = _event_names(shapes)
-    stored = _load(path, [v for v in found if v.numeric and v.name in names.values()])
-    for struct in (v for v in found if v.is_struct and not names):
-        stored = _load(path, [struct])
-        names = _event_names({name: field.shape for name, field in stored.items()})
-        shapes |= {f"{struct.name}.{name}": field.shape for name, field in stored.items()}
-    if not names:
-        raise NotEventsError(
-            "no events in this MATLAB file",
-            where=path,
-            found=", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            or "no numeric variables",
-            expected="a matrix of four columns, or vectors called t, x, y, p",
-        )
-    if "matrix" in names:
-        where = f"{path}, variable {names['matrix']}"
-        columns = _columns(stored[names["matrix"]], options.columns, where)
-    else:
-        columns = {key: stored[name] for key, name in names.items()}
-    lengths = {name: len(column.values) for name, column in columns.items()}
+    tables = _tables(numeric_arrays(path), options.columns, path)
+    with errors_as_damage("MATLAB file", path):
+        table = _chosen(tables, options.topic, path)
+    others = ", ".join(str(other) for other in tables if other is not table)
+    lengths = {name: prod(numbers.shape) for name, numbers in table.arrays.items()}
     if len(set(lengths.values())) > 1:
         raise DataError("event columns differ in length", where=path, found=lengths)
-    unit = find_time_unit(columns["t"].part(0, SAMPLE), options.time_unit, str(path))
-    return MatlabSource(path, "MATLAB 5", None, {"time unit": unit}, columns, unit)
+    with errors_as_damage("MATLAB file", path):
+        columns = table.columns(table.order(options.columns, f"{path}, variable {table.name}"))
+        head = next(read_rows(columns, 0, min(table.length, SAMPLE)), None)
+        times = columns["t"].numbers
+        unit = event_time_unit(
+            head or dict.fromkeys("txy", np.empty(0)),
+            table.length,
+            given=options.time_unit,
+            stated=unit_in_name(times.name.rpartition(".")[2]) if "t" in table.arrays else None,
+            size=options.size,
+            where=str(path),
+            tail=partial(_last_times, columns["t"], table.length),
+            costly=times.variable.compressed,
+        )
+    notes = {"variable": table.name, "time unit": unit.name}
+    choices = (f"events of the variable {table.name}; not used: {others}",) if others else ()
+    found = (notes, columns, table.length, unit.name)
+    return MatlabSource(
+        path, "MATLAB 5", None, *found, choices=(*choices, *unit.choices), time_unit=unit
+    )
 
 
 @dataclass(frozen=True)
 class MatlabSource(FileSource):
-    """The four columns of one MATLAB file, in memory."""
+    """Decoder of the four columns of one MATLAB file."""
 
-    columns: dict[str, Numbers]
+    columns: dict[str, Column]
+    length: int
     unit: str
+    index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
 
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """All events from the beginning."""
-        for first in range(0, len(self.columns["t"].values), BLOCK):
-            part = {name: column.part(first, BLOCK) for name, column in self.columns.items()}
-            yield to_block(first, part, self.unit, str(self.path))
+        """The events from the last recorded position before the range, or from the beginning."""
+        first = self.index.before(start_us, 0)
+        with errors_as_damage("MATLAB file", self.path):
+            for stored in read_rows(self.columns, first, self.length):
+                block = to_block(first, stored, self.unit, str(self.path))
+                yield block
+                first += len(stored["t"])
+                self.index.note(block.t, first, first)
+
+    def total(self) -> int:
+        """Number of events."""
+        return self.length
 
 
-def _event_names(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Names of the vectors t, x, y, p, or of the largest matrix of four columns; else empty."""
-    vectors = [name for name, shape in shapes.items() if prod(shape) in (0, max(shape))]
-    names = find_columns(vectors)
-    if names:
-        return names
-    matrices = [name for name, shape in shapes.items() if len(shape) == 2 and 4 in shape]
-    largest = max(matrices, key=lambda name: prod(shapes[name]), default=None)
-    return {} if largest is None else {"matrix": largest}
+class Table(NamedTuple):
+    """Arrays that could be events: vectors by t, x, y, p, or one matrix by the empty name.
+
+    `width` is the number of columns of the matrix.
+    """
+
+    name: str
+    arrays: dict[str, Numbers]
+    width: int = 4
+
+    def __str__(self) -> str:
+        shape = next(iter(self.arrays.values())).shape
+        return f"{self.name} {shape}" if "" in self.arrays else f"{self.name}, columns {shape}"
+
+    @property
+    def length(self) -> int:
+        """Number of events."""
+        numbers = next(iter(self.arrays.values()))
+        return prod(numbers.shape) // (self.width if "" in self.arrays else 1)
+
+    @property
+    def words(self) -> set[str]:
+        """The words of which the name consists, in lower case."""
+        return set(split(r"[^a-z0-9]+", self.name.lower()))
+
+    def is_called(self, topic: str) -> bool:
+        """Whether these parts of the name follow each other in it, such as "data.TD" or "td"."""
+        name = self.name.lower().replace("{", ".{").replace("(", ".(")
+        return f".{topic.lower()}." in f".{name}."
+
+    def columns(self, order: str) -> dict[str, Column]:
+        """The four columns; `order` is that of a matrix, whose events are rows or columns."""
+        if "" not in self.arrays:
+            return {name: Column(numbers) for name, numbers in self.arrays.items()}
+        every = self._every()
+        return {name: every[str(order.index(name))] for name in "txyp"}
+
+    def _every(self) -> dict[str, Column]:
+        """All columns of the matrix by their numbers."""
+        matrix = self.arrays[""]
+        rows, columns = matrix.shape
+        return {
+            str(index): Column(matrix, index * rows)
+            if columns == self.width
+            else Column(matrix, 0, self.width, index)
+            for index in range(self.width)
+        }
+
+    def order(self, given: str | None, where: str) -> str:
+        """Order of a matrix's columns, from its first rows, or else from all."""
+        if "" not in self.arrays or not self.length:
+            return column_letters(given) or "txyp"
+        return column_order(next(self._rows(SAMPLE)), given, where, self._rows(self.length))
+
+    def is_clear(self, where: str) -> bool:
+        """Whether every event has all four values, and the first ones tell which is which."""
+        if "" not in self.arrays:
+            return len({prod(numbers.shape) for numbers in self.arrays.values()}) == 1
+        try:
+            return bool(column_order(next(self._rows(SAMPLE)), None, where))
+        except DataError:
+            return False
+
+    def _rows(self, end: int) -> Iterator[np.ndarray]:
+        """(K, width) rows of the matrix before row `end`, in blocks."""
+        for rows in read_rows(self._every(), 0, min(end, self.length)):
+            yield np.stack([*rows.values()], axis=1)
 
 
-def _load(path: Path, chosen: list[Variable]) -> dict[str, Numbers]:
-    """Load the arrays of some variables by name, unless they are too large."""
-    declared = sum(variable.length for variable in chosen)
-    if declared > _MAX_BYTES:
-        raise DataError(
-            "variables too large for a MATLAB 5 file of events",
+def _last_times(times: Column, length: int) -> np.ndarray:
+    """The last `TAIL` stored times."""
+    parts = read_rows({"t": times}, max(length - TAIL, 0), length)
+    return np.concatenate([part["t"] for part in parts])
+
+
+def _tables(arrays: list[Numbers], given: str | None, path: Path) -> list[Table]:
+    """The arrays that could be events, by their shapes and the names of vectors.
+
+    `given` are the names of the vectors or the order of the columns, if the caller states them.
+
+    Raises:
+        NotEventsError: There is none.
+        ConfigError: There are no vectors of the given names.
+    """
+    width = len(column_letters(given) or "txyp")
+    fields: dict[str, dict[str, Numbers]] = {}
+    for numbers in arrays:
+        struct, _, name = numbers.name.rpartition(".")
+        fields.setdefault(struct, {})[name] = numbers
+    tables = []
+    for struct, members in fields.items():
+        vectors = [name for name, n in members.items() if prod(n.shape) in (0, max(n.shape))]
+        names = find_columns(vectors, given) or {}
+        if names:
+            columns = {column: members[name] for column, name in names.items()}
+            tables.append(Table(struct or ", ".join(names.values()), columns))
+        for name, numbers in members.items():
+            if len(numbers.shape) == 2 and width in numbers.shape and name not in names.values():
+                tables.append(Table(numbers.name, {"": numbers}, width))
+    if all("" in table.arrays for table in tables):
+        check_stated(given, [numbers.name for numbers in arrays], path)
+    if not tables:
+        raise NotEventsError(
+            "no events in this MATLAB file",
             where=path,
-            found=f"{declared:,} bytes declared",
-            expected=f"at most {_MAX_BYTES:,}",
-            hint="save them with -v7.3, or as .npz or HDF5",
+            found=", ".join(f"{n.name} {n.shape}" for n in arrays[:12]) or "no numeric variables",
+            expected="a matrix of four columns, or vectors called t, x, y, p",
         )
-    return {name: array for variable in chosen for name, array in variable.load().items()}
+    return tables
 
 
-def _columns(matrix: Numbers, given: str | None, where: str) -> dict[str, Numbers]:
-    """The columns t, x, y, p of a matrix of four columns or four rows."""
-    rows, columns = matrix.shape
-    table = matrix.values.reshape(columns, rows)
-    table = table.T if columns == 4 else table
-    head = table[:SAMPLE].astype(matrix.kind, copy=False)
-    order = column_order(head, given, where) if len(table) else "xypt"
-    parts = {name: table[:, order.index(name)] for name in "txyp"}
-    return {name: Numbers(name, part.shape, part, matrix.kind) for name, part in parts.items()}
+def _chosen(tables: list[Table], topic: str | None, path: Path) -> Table:
+    """The table of this name, or the one that is most probably events."""
+    there = "; ".join(map(str, tables))
+    if topic is not None:
+        best = [t for t in tables if t.name == topic] or [t for t in tables if t.is_called(topic)]
+        if not best:
+            raise ConfigError("no events of this name", where=path, found=topic, expected=there)
+    else:
+        best = [t for t in tables if not OTHERS & t.words]
+        if not best:
+            raise NotEventsError(
+                "no change events in this MATLAB file",
+                where=path,
+                found=f"other measurements: {there}",
+                hint=f"--topic {tables[0].name} reads them as events all the same",
+            )
+        best = [t for t in best if CHANGES & t.words] or best
+    best = [t for t in best if t.length] or best
+    if len(best) > 1:
+        best = [t for t in best if t.is_clear(str(path))] or best
+    if len(best) > 1:
+        raise DataError(
+            "several variables could be the events",
+            where=path,
+            found="; ".join(map(str, best)),
+            hint=f'name one: --topic "{best[0].name}"',
+        )
+    return best[0]

@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import evt
-from scaleevent.formats.columns import find_time_unit, to_microseconds
+from scaleevent.formats.columns import to_microseconds
 from scaleevent.formats.ros_bags import MCAP, ROS1, SQLITE, Bag, Topic, open_bag
 from scaleevent.formats.ros_libcaer import libcaer_cmp_columns, libcaer_columns
 from scaleevent.formats.ros_messages import (
@@ -32,8 +32,10 @@ from scaleevent.formats.source import (
     RawBlock,
     ReadOptions,
     TimeIndex,
+    TimeUnit,
     empty_columns,
 )
+from scaleevent.formats.units import event_time_unit
 from scaleevent.formats.words import DROPPED, OTHER, TALLY, TRIGGERS, UNKNOWN
 
 SUFFIXES = (".bag", ".db3", ".mcap")
@@ -88,7 +90,10 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
     def source(stream: Stream) -> RosSource:
         unit = _time_unit(stream.topic, firsts[stream.name], bag, options)
         size = stream.size if stream.size and all(stream.size) else None
-        return RosSource(path, kind, size, {}, bag, stream.topic, stream.encoding, unit, None)
+        name, said = (unit.name, unit.choices) if unit else (None, ())
+        return RosSource(
+            path, kind, size, {}, bag, stream.topic, stream.encoding, name, None, choices=said
+        )
 
     events, choices = choose_events(
         [stream for stream in streams if stream.topic.kind not in IMAGES],
@@ -116,7 +121,7 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
     if events.encoding:
         notes["encoding"] = events.encoding
     image_topic = chosen.topic if chosen else None
-    choices = (*bag.remarks(), *choices, *lines)
+    choices = (*bag.remarks(), *choices, *made.choices, *lines)
     return replace(made, notes=notes, images=image_topic, choices=choices)
 
 
@@ -153,19 +158,24 @@ def _whole_stamps(topic: Topic) -> bool:
     return topic.kind in ARRAYS and "uint64 ts" in topic.definition
 
 
-def _time_unit(topic: Topic, messages: list[bytes], bag: Bag, options: ReadOptions) -> str | None:
+def _time_unit(
+    topic: Topic, messages: list[bytes], bag: Bag, options: ReadOptions
+) -> TimeUnit | None:
     """The unit of 64-bit stamps, from the first message with events; None for other stamps."""
     if not _whole_stamps(topic):
         return None
-    stamps = np.empty(0, np.uint64)
+    rows, size = np.empty(0, [(name, "<u8") for name in "txy"]), None
     for data in messages:
         try:
-            stamps = read_event_array(data, bag.cdr, True)[2]["t"]
+            _, size, rows = read_event_array(data, bag.cdr, True)
         except DataError:
             continue
-        if len(stamps):
+        if len(rows):
             break
-    return find_time_unit(stamps, options.time_unit, f"{bag.path}, topic {topic.name}")
+    return event_time_unit(
+        {name: rows[name] for name in "txy"}, len(rows), given=options.time_unit, stated=None,
+        size=options.size or size, where=f"{bag.path}, topic {topic.name}",
+    )  # fmt: skip
 
 
 def _other_clock(events: RosSource, images: Stream) -> str:

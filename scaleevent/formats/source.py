@@ -38,11 +38,12 @@ class ReadOptions:
 
     Args:
         time_unit: s, ms, us or ns.
-        columns: Order of t, x, y, p in a table, such as "txyp".
+        columns: Order of the columns of a table, or their names; see `columns.parse_columns`.
         topic: The event stream to read, of a file with several: a ROS topic, an HDF5 group, a
             MATLAB variable, id or name of an AEDAT4 stream.
         image_topic: The ROS topic or AEDAT4 stream of the images.
         camera: Model of the camera, such as "DVS128", for files that do not name it.
+        size: (height, width) of the sensor, instead of what the file states.
     """
 
     time_unit: str | None = None
@@ -50,6 +51,29 @@ class ReadOptions:
     topic: str | None = None
     image_topic: str | None = None
     camera: str | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class TimeUnit:
+    """The unit that stored times are taken for.
+
+    Args:
+        name: s, ms, us or ns.
+        others: The further units that the stamps would allow, where it was guessed.
+        choice: A line for people that says the guess; None where there was none.
+        span_us: About the first and the last time, where it was guessed and they are known.
+    """
+
+    name: str
+    others: tuple[str, ...] = ()
+    choice: str | None = None
+    span_us: tuple[int, int] | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The line as `Source.choices` has it."""
+        return () if self.choice is None else (self.choice,)
 
 
 @dataclass(frozen=True)
@@ -181,12 +205,14 @@ class Source:
         size: (height, width) if the file states it.
         notes: Header facts to display, by name.
         choices: What was guessed or chosen among several, a line each; commands print them.
+        time_unit: The unit of the stored times, for formats that do not define it.
     """
 
     format: str
     size: tuple[int, int] | None
     notes: dict[str, str]
     choices: tuple[str, ...] = ()
+    time_unit: TimeUnit | None = None
 
     @property
     def has_frames(self) -> bool:
@@ -226,6 +252,7 @@ class FileSource(Source):
     size: tuple[int, int] | None
     notes: dict[str, str]
     choices: tuple[str, ...] = field(default=(), kw_only=True)
+    time_unit: TimeUnit | None = field(default=None, kw_only=True)
 
 
 class Format(Protocol):

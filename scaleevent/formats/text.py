@@ -6,28 +6,39 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
+from itertools import chain, combinations
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
-from scaleevent.formats.columns import ALIASES, column_order, find_columns, find_time_unit, to_block
+from scaleevent.formats.columns import (
+    check_stated,
+    column_letters,
+    column_order,
+    find_columns,
+    parse_name,
+    to_block,
+    unit_in_name,
+)
 from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex
 from scaleevent.formats.text_lines import Layout, decoded, find_delimiter, split_fields
+from scaleevent.formats.units import event_time_unit
 
 SUFFIXES = (".txt", ".csv")
 
 _CHUNK_BYTES = 4 << 20
 _SAMPLE_BYTES = 1 << 18
+_TAIL_BYTES = 1 << 14
+_FIELDS_TRIED = 6
 _COMMENT = (b"#", b"%")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _UTF16 = re.compile(rb"\xff\xfe[\t\n\r\x20-\x7e]\0|\xfe\xff\0[\t\n\r\x20-\x7e]")
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:true|false)")
 _BRACKETS = re.compile(rb"\s*[\[(]\s*([^\])]*?)\s*[\])]")
-_MICRO = "\u00b5\u03bc"  # the micro sign and the Greek letter mu
-_UNIT_IN_NAME = re.compile(rf"(?:{'|'.join(ALIASES['t'])})[ _./\[-]+([mun{_MICRO}]?s)\]?")
 
 
 def matches(head: bytes, path: Path) -> bool:
@@ -66,25 +77,45 @@ def open_source(path: Path, options: ReadOptions) -> TextSource:
             expected="UTF-8 or ASCII",
             hint="save it as UTF-8",
         )
-    start = _find_start(head)
-    events, unit = head[start.skip :], options.time_unit or start.unit
+    start = _find_start(head, options.columns)
+    events, stated = head[start.skip :], start.unit
     first = events.partition(b"\n")[0].partition(b"#")[0]
     layout = Layout(start.skip, start.line, find_delimiter(first), (0, 1, 2, 3), whole=False)
     if not events:
-        unit = unit or "us"
-        return TextSource(path, "text", start.size, {"time unit": unit}, layout, unit)
+        name = options.time_unit or stated or "us"
+        return TextSource(path, "text", start.size, {"time unit": name}, layout, name)
     if start.names:
         layout = replace(layout, places=start.names.places)
         _check_names(start.names, layout, events, path)
     else:
         layout = replace(layout, places=_places_by_value(layout, events, options.columns, path))
-    t = layout.parse(events, layout.line)[0]
+    t, (x, y, _), _ = layout.parse(events, layout.line)
     if not _has_fractions(t):
         t = replace(layout, whole=True).parse(events, layout.line)[0]
         layout = replace(layout, whole=t.dtype.kind == "i")
-    found = find_time_unit(t, unit, str(path))
-    guessed = unit is None and found != "s"
-    return TextSource(path, "text", start.size, {"time unit": found}, layout, found, guessed)
+    size = path.stat().st_size
+    unit = event_time_unit(
+        {"t": t, "x": x, "y": y},
+        len(t) if len(head) == size else round((size - start.skip) * len(t) / len(events)),
+        given=options.time_unit,
+        stated=stated,
+        size=options.size or start.size,
+        where=str(path),
+        tail=partial(_last_times, path, layout),
+    )
+    guessed = unit.choice is not None and unit.name != "s"
+    return TextSource(
+        path, "text", start.size, {"time unit": unit.name}, layout, unit.name, guessed,
+        choices=unit.choices, time_unit=unit,
+    )  # fmt: skip
+
+
+def _last_times(path: Path, layout: Layout) -> np.ndarray:
+    """The times in the last lines of the file."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _TAIL_BYTES, layout.skip))
+        file.readline()
+        return layout.parse(file.read(), 0)[0]
 
 
 class _Names(NamedTuple):
@@ -106,54 +137,55 @@ class _Start(NamedTuple):
     unit: str | None  # in the last line of names that states one
 
 
-def _find_start(head: bytes) -> _Start:
-    """Read the lines before the first event of a file that begins with `head`."""
+def _find_start(head: bytes, given: str | None) -> _Start:
+    """Read the lines before the first event of a file that begins with `head`.
+
+    `given` are the names or the order of the columns, if the caller states them.
+    """
     skip, line = len(head) - len(head.removeprefix(BOM_UTF8)), 0
     size = names = unit = None
     for text in BytesIO(head[skip:]):
         content = text.strip()
-        if found := _find_names(content):
+        if found := _find_names(content, given):
             names, unit, size = found, found.unit or unit, found.size or size
         elif content and not content.startswith(_COMMENT):
             fields = split_fields(content, find_delimiter(content))
-            if len(fields) != 2 or not all(map(bytes.isdigit, fields)):
-                break
-            size = (int(fields[1]), int(fields[0]))
+            if len(fields) == 2 and all(map(bytes.isdigit, fields)):
+                size = (int(fields[1]), int(fields[0]))
+            elif column_letters(given) is None or any(map(_NUMBER.fullmatch, fields)):
+                break  # not a line of unknown names, which a given order replaces
         skip += len(text)
         line += 1
     return _Start(skip, line, size, names, unit)
 
 
-def _find_names(line: bytes) -> _Names | None:
+def _find_names(line: bytes, given: str | None = None) -> _Names | None:
     """Parse a line that names t, x, y and p, perhaps after a comment mark or words and a colon."""
-    line = _BRACKETS.sub(rb"[\1]", line.lstrip(b"#% ").rpartition(b":")[2]).lower()
+    line = line.lstrip(b"#% ").rpartition(b":")[2]
+    own = given is not None and column_letters(given) is None  # names of the caller's
+    if not own:
+        line = _BRACKETS.sub(rb"[\1]", line)
     stated = [decoded(name) for name in split_fields(line, find_delimiter(line))]
-    names = [_plain_name(name) for name in stated]
-    found = find_columns(names)
+    if not own and any(name.count("[") != name.count("]") for name in stated):
+        return None
+    names = stated if own else [_plain_name(name) for name in stated]
+    found = find_columns(names, given)
     if found is None:
         return None
     places = {key: names.index(name) for key, name in found.items()}
-    units = [unit for unit in map(_unit_in_name, stated) if unit]
     height, width = (_side_in_name(stated[places[key]]) for key in "yx")
     size = (height, width) if height and width else None
-    return _Names(tuple(places.values()), len(names), units[-1] if units else None, size)
+    return _Names(tuple(places.values()), len(names), unit_in_name(stated[places["t"]]), size)
 
 
 def _plain_name(name: str) -> str:
-    """A column name without size and bracket, and "t" for a time with a known unit.
+    """The name of a column without size and bracket.
 
-    A time with anything else, such as "t[cycles]", is left whole, so that it is not used as a time.
+    A time is left whole: its bracket is a unit, or makes it something else, as "t[cycles]" is.
     """
-    if _unit_in_name(name):
-        return "t"
     plain = name.partition("[")[0].partition("@")[0]
-    return name if plain in ALIASES["t"] else plain
-
-
-def _unit_in_name(name: str) -> str | None:
-    """Time unit in the name of a column, such as "t[us]"."""
-    stated = _UNIT_IN_NAME.fullmatch(name)
-    return re.sub(f"[{_MICRO}]", "u", stated[1]) if stated else None
+    parsed = parse_name(plain)
+    return name if parsed and parsed[0] == "t" else plain
 
 
 def _side_in_name(name: str) -> int | None:
@@ -180,22 +212,60 @@ def _check_names(names: _Names, layout: Layout, events: bytes, path: Path) -> No
 
 
 def _places_by_value(
-    layout: Layout, events: bytes, columns: str | None, path: Path
+    layout: Layout, events: bytes, given: str | None, path: Path
 ) -> tuple[int, ...]:
-    """Index of t, x, y and p in lines without names; `columns` is their order if it is stated."""
+    """Index of t, x, y and p in lines without names; `given` is their order if it is stated."""
     first = events.partition(b"\n")[0]
     fields = split_fields(first.partition(b"#")[0], layout.delimiter)
-    if len(fields) != 4 or not all(map(_NUMBER.fullmatch, fields)):
+    check_stated(given, map(decoded, fields), path)
+    letters = column_letters(given)
+    used = [
+        field for field, letter in zip(fields, letters or fields, strict=False) if letter != "-"
+    ]
+    numbers = all(map(_NUMBER.fullmatch, used))
+    if numbers and letters:
+        order = column_order(np.empty((0, len(fields))), given, str(path))
+    elif numbers and len(fields) == 4:
+        tables = _tables(path, layout, events)
+        order = column_order(next(tables), None, str(path), tables)
+    else:
         raise NotEventsError(
             "text that is not events",
             where=f"{path}, line {layout.line + 1}",
             found=repr(decoded(first)[:80]),
             expected="four numbers a line: time, x, y, polarity, with a point for decimals; "
             "or before them a line of names such as t[us],x,y,p",
+            hint=_further_columns(layout, events, len(fields)) if numbers else None,
         )
-    t, others, _ = layout.parse(events, layout.line)
-    order = column_order(np.stack([t, *others], axis=1), columns, str(path))
     return tuple(order.index(name) for name in "txyp")
+
+
+def _further_columns(layout: Layout, events: bytes, columns: int) -> str | None:
+    """How to read lines of more than four numbers: the first four of them that could be events."""
+    if columns <= 4:
+        return None
+    letters = [*"txyp", *"-" * (columns - 4)]
+    for places in combinations(range(min(columns, _FIELDS_TRIED)), 4):
+        t, others, _ = replace(layout, places=places).parse(events, layout.line)
+        table = np.stack([t, *others], axis=1)
+        try:
+            order = column_order(table, None, "")
+        except DataError:
+            continue
+        if np.ptp(table[:, order.index("t")]) > 0:  # a constant is no time
+            found = dict(zip(places, order, strict=True))
+            letters = [found.get(place, "-") for place in range(columns)]
+            break
+    return f'name the four columns that are events: --columns "{" ".join(letters)}"'
+
+
+def _tables(path: Path, layout: Layout, events: bytes) -> Iterator[np.ndarray]:
+    """(K, 4) the fields of the first lines, then those of all lines in the file."""
+    with path.open("rb") as file:
+        file.seek(layout.skip)
+        for lines in chain([events], _whole_lines(file, path, _CHUNK_BYTES)):
+            t, others, _ = layout.parse(lines, layout.line)
+            yield np.stack([t, *others], axis=1)
 
 
 @dataclass(frozen=True)

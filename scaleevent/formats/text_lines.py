@@ -9,6 +9,7 @@ understand every way to write a number.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from scaleevent.formats.source import Flaw
 POWERS = 10.0 ** np.arange(23)
 _EXACT = ((1 << 53) - 1) // 10 - 1  # with one more digit still below 2^53
 _WHOLE = ((1 << 63) - 1) // 10 - 1  # with one more digit still below 2^63
+_WORD = re.compile(rb"(?i)\b(?:true|false)\b")  # polarity as Python and pandas write it
 _SPACE, _TAB, _RETURN, _NEWLINE, _HASH = b" \t\r\n#"
 _PLUS, _MINUS, _POINT, _ZERO, _NINE = b"+-.09"
 
@@ -54,6 +56,8 @@ class Layout:
             (K,) time stamps, int64 if all of them are whole as `whole` states, else float64; (3, K)
             float64 x, y, p; one flaw that counts the lines that are not events, if any.
         """
+        if _WORD.search(lines[: lines.find(b"\n") + 1]):
+            lines = _WORD.sub(_binary, lines)
         data = np.frombuffer(lines, np.uint8)
         capacity = lines.count(b"\n") + 1
         values, times = np.empty((capacity, 4)), np.empty(capacity, np.int64)
@@ -133,7 +137,7 @@ class Layout:
         fields = split_fields(text.partition(b"#")[0], self.delimiter)
         try:
             t, x, y, p = (fields[place] for place in self.places)
-            return self._time(t), _number(x), _number(y), _number(p)
+            return self._time(t), _number(x), _number(y), _number(_WORD.sub(_binary, p))
         except (ValueError, IndexError, OverflowError):
             return None
 
@@ -169,6 +173,11 @@ def decoded(line: bytes) -> str:
 def _spans(odd: np.ndarray) -> Iterator[slice]:
     """Byte ranges of the lines that `scan_lines` recorded."""
     return map(slice, odd[:, 1].tolist(), odd[:, 2].tolist())
+
+
+def _binary(word: re.Match[bytes]) -> bytes:
+    """1 for the word true, 0 for false."""
+    return b"1" if word[0].lower() == b"true" else b"0"
 
 
 def _number(text: bytes) -> float:

@@ -189,37 +189,43 @@ def openeb_cube(
         clip: Largest value.
         apart: Separate channels: 2 b holds darker events, 2 b + 1 brighter ones.
     """
-    grid = np.zeros((bins * (2 if apart else 1), events.height * events.width), np.float32)
-    time = (events.t / duration_us * bins - 0.5).astype(np.float64)
-    _add_clipped(grid, time, events.pixel, events.p.astype(np.int64), bins, step, clip, apart)
-    return grid.reshape(-1, events.height, events.width)
-
-
-@nb.njit(cache=True)
-def _add_clipped(
-    grid: np.ndarray, time: np.ndarray, pixel: np.ndarray, p: np.ndarray,
-    bins: int, step: float, clip: float, apart: bool,
-) -> None:  # fmt: skip
-    for k in range(time.size):
-        low = np.int64(np.floor(time[k]))
-        rest = time[k] - low
-        for side in range(2):
-            layer = low + side
-            if 0 <= layer < bins:
-                weight = (rest if side else 1 - rest) / step
-                if apart:
-                    layer = 2 * layer + p[k]
-                elif p[k] == 0:
-                    weight = -weight
-                grid[layer, pixel[k]] = min(max(grid[layer, pixel[k]] + weight, -clip), clip)
+    scale = np.float32(bins / duration_us)
+    time = events.t.astype(np.float32) * scale - np.float32(0.5)
+    return _add_clipped(events, time, bins, step, clip, apart)
 
 
 def openeb_difference(events: Columns, step: float, clip: float) -> np.ndarray:
     """(1, H, W) float32: brighter minus darker, clipped after every event."""
-    grid = np.zeros((1, events.height * events.width), np.float32)
-    zeros = np.zeros(len(events.t))
-    _add_clipped(grid, zeros, events.pixel, events.p.astype(np.int64), 1, step, clip, False)
-    return grid.reshape(1, events.height, events.width)
+    return _add_clipped(events, np.zeros(len(events.t), np.float32), 1, step, clip, apart=False)
+
+
+def _add_clipped(
+    events: Columns, time: np.ndarray, bins: int, step: float, clip: float, apart: bool
+) -> np.ndarray:
+    """The grid of openeb's processors, in float32 like theirs; `time` is (K,) float32, in bins."""
+    grid = np.zeros((bins * (2 if apart else 1), events.height * events.width), np.float32)
+    share, most = 1 / np.float32(step), np.float32(clip)
+    _scatter_clipped(grid, time, events.pixel, events.p.astype(np.int64), bins, share, most, apart)
+    return grid.reshape(-1, events.height, events.width)
+
+
+@nb.njit(cache=True)
+def _scatter_clipped(
+    grid: np.ndarray, time: np.ndarray, pixel: np.ndarray, p: np.ndarray,
+    bins: int, share: np.floating, most: np.floating, apart: bool,
+) -> None:  # fmt: skip
+    for k in range(time.size):
+        whole = np.floor(time[k])
+        rest = time[k] - whole
+        for side in range(2):
+            layer = np.int64(whole) + side
+            if 0 <= layer < bins:
+                weight = (rest if side else np.float32(1) - rest) * share
+                if apart:
+                    layer = 2 * layer + p[k]
+                elif p[k] == 0:
+                    weight = -weight
+                grid[layer, pixel[k]] = min(max(grid[layer, pixel[k]] + weight, -most), most)
 
 
 def openeb_histogram(events: Columns, step: float, clip: float) -> np.ndarray:

@@ -162,7 +162,11 @@ def align(
 
 
 def dae_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """Metrics of E2Depth and DepthAnyEvent: (n,) predicted metres and rescaled ground truth."""
+    """Metrics of E2Depth and DepthAnyEvent: (n,) predicted metres and rescaled ground truth.
+
+    The difference of medians is one of float32 metres, as there.
+    """
+    medians = np.array([np.median(t), np.median(p)], np.float32)
     difference = t - p
     logarithm = np.log(t + EPSILON) - np.log(p + EPSILON)
     ratio = np.maximum(t / (p + EPSILON), p / (t + EPSILON))
@@ -174,7 +178,7 @@ def dae_errors(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
         "rmse_log": np.sqrt(np.mean(logarithm**2)),
         "silog": np.mean(logarithm**2) - np.mean(logarithm) ** 2,
         "mean_error": np.mean(np.abs(difference)),
-        "median_diff": np.abs(np.median(t) - np.median(p)),
+        "median_diff": np.abs(medians[0] - medians[1]),
     }
 
 

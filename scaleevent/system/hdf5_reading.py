@@ -31,8 +31,8 @@ from scaleevent.system.allocator import keep_freed_memory
 from scaleevent.system.files import Json
 from scaleevent.system.hdf5 import open_hdf5
 from scaleevent.system.hdf5_process import DAMAGED, identity_of
+from scaleevent.system.platform import STOP_SIGNALS
 from scaleevent.system.refusals import error_number
-from scaleevent.system.signals import STOP_SIGNALS
 
 PROCESSOR_SECONDS = 3.0
 """Processor time for one step, such as one dataset or one read; beyond, the process is killed."""
