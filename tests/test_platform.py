@@ -16,11 +16,12 @@ HOME = PACKAGE / "system/platform.py"
 MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "winreg"}
 OF_OS = set(
     """chown eventfd fchmod fchown fork forkpty fdatasync getegid geteuid getgid getgroups
-    getloadavg getpgid getpgrp getpriority getsid getuid initgroups kill killpg lchown lockf memfd_create
-    mkfifo mknod nice openpty pathconf pidfd_open pipe2 posix_fadvise posix_fallocate posix_spawn pread
-    preadv pwrite pwritev register_at_fork sched_getaffinity sched_setaffinity sendfile setpgid
-    setpriority setsid setuid statvfs sync sysconf uname wait wait3 wait4 waitid waitpid
-    O_CLOEXEC O_DIRECT O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_SYNC P_PID WNOHANG""".split()
+    getloadavg getpgid getpgrp getpriority getsid getuid initgroups kill killpg lchown lockf
+    memfd_create mkfifo mknod nice openpty pathconf pidfd_open pipe2 posix_fadvise
+    posix_fallocate posix_spawn pread preadv pwrite pwritev register_at_fork
+    sched_getaffinity sched_setaffinity sendfile setpgid setpriority setsid setuid statvfs
+    sync sysconf uname wait wait3 wait4 waitid waitpid O_CLOEXEC O_DIRECT O_DIRECTORY
+    O_NOFOLLOW O_NONBLOCK O_SYNC P_PID WNOHANG""".split()
 )
 OF_SIGNAL = set(
     """SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGQUIT SIGSTOP SIGUSR1 SIGUSR2 SIGXFSZ SIG_BLOCK

@@ -98,7 +98,9 @@ class RecordingSettings(Settings):
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
         None, description="unit of the event times"
     )
-    columns: str | None = Field(None, description="order in a table without names, such as txyp")
+    columns: str | None = Field(
+        None, description="order of the columns, such as 't x y p -', or names, 't=a x=b y=c p=d'"
+    )
     topic: str | None = Field(
         None, description="event stream, where a file has several: ROS topic, HDF5 group, variable"
     )
