@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
@@ -26,6 +25,7 @@ from scaleevent.pairs.manifest import MANIFEST, Entry, Manifest, read_document
 from scaleevent.pairs.shard import Shard
 from scaleevent.system.files import sha256_file, write_json
 from scaleevent.system.locations import check_store
+from scaleevent.system.platform import files_allowed
 
 
 def finish_shard(
@@ -169,8 +169,7 @@ class PairStore:
 
 def _most_open() -> int:
     """Number of shards that a process may have open."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(allowed // 4, 1024) if allowed > 0 else 1024)
+    return max(1, min((files_allowed() or 4096) // 4, 1024))
 
 
 def verify_shards(store: PairStore) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 import h5py
 
 from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.system.platform import locked_for_writing
 from scaleevent.system.refusals import refusal
 
 _NO_DRIVER = b"\xff" * 8
@@ -33,13 +33,10 @@ def open_hdf5(path: Path, shown: object = None, **options: float) -> h5py.File:
     """
     where = path if shown is None else shown
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            head = os.pread(descriptor, 1 << 12, 0)
-            _refuse_writers(descriptor, where)
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(1 << 12)
+            _refuse_writers(file.fileno(), where)
             _refuse_drivers(head, where)
-        finally:
-            os.close(descriptor)
         return h5py.File(path, "r", locking=False, **options)
     except OSError as error:
         problem = refusal(error, where)
@@ -60,18 +57,13 @@ def _refuse_writers(descriptor: int, where: object) -> None:
     """Refuse a file that another process has locked for writing, where the system knows."""
     if os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
         return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if locked_for_writing(descriptor):
         raise EnvironmentProblem(
             "another process is writing this HDF5 file",
             where=where,
             found="its lock",
             hint="wait until that process has closed it",
-        ) from error
-    except OSError:
-        return  # a file system without locks
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+        )
 
 
 def _refuse_drivers(head: bytes, where: object) -> None:

@@ -16,7 +16,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import numpy as np
 from scaleevent import errors
 from scaleevent.errors import DataError, EnvironmentProblem
 from scaleevent.system.files import Json
+from scaleevent.system.platform import CRASHES, OUT_OF_TIME, after_fork, shared_memory
 from scaleevent.system.refusals import refusal
 
 DAMAGED = "damaged HDF5 file"
@@ -38,7 +38,6 @@ _PATIENCE = 900.0  # seconds; waiting for a disk takes no processor time, which 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); " + (
     "from scaleevent.system.hdf5_reading import serve; serve(int(sys.argv[2]))"
 )
-_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 _MAX_CRASHES = 3
 _TICK = 2.0  # seconds; the coarsest time stamps of common file systems
 _numbers = itertools.count(1)
@@ -278,7 +277,7 @@ class _Process:
 
     def __init__(self) -> None:
         try:
-            self._memory = _memory()
+            self._memory = shared_memory()
             environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # it computes nothing
             self._child = subprocess.Popen(
                 [sys.executable, "-c", _START, json.dumps(sys.path), str(self._memory)],
@@ -339,10 +338,10 @@ class _Process:
     def _raise_death(self, shown: str) -> NoReturn:
         """Say how it died."""
         code = self._child.wait()
-        if code == -signal.SIGPROF:
+        if code == -OUT_OF_TIME:
             found = "its structure leads the HDF5 library round in circles"
             raise _LibraryFailure(DAMAGED, where=shown, found=found, hint=_COPY_AGAIN)
-        if -code in _CRASHES:
+        if -code in CRASHES:
             found = f"its content crashes the HDF5 library ({signal.Signals(-code).name})"
             raise _LibraryFailure(DAMAGED, where=shown, found=found, hint=_COPY_AGAIN)
         ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
@@ -351,7 +350,7 @@ class _Process:
             where=shown,
             found=ended,
             hint='try `python -c "import h5py, hdf5plugin"`' if code >= 0
-            else "free memory or use fewer workers" if code == -signal.SIGKILL
+            else "free memory or use fewer workers" if ended == "SIGKILL"
             else "run the same command again",
         )  # fmt: skip
 
@@ -384,14 +383,6 @@ class _Process:
             self._memory = -1
 
 
-def _memory() -> int:
-    """Descriptor of memory that another process can map."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("scaleevent-hdf5")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
 _process: _Process | None = None
 _lock = threading.RLock()
 
@@ -409,4 +400,4 @@ def _forget() -> None:
 
 
 atexit.register(_end)
-os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)

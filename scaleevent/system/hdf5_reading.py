@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import resource
 import select
 import signal
 from collections import OrderedDict
@@ -31,7 +30,7 @@ from scaleevent.system.allocator import keep_freed_memory
 from scaleevent.system.files import Json
 from scaleevent.system.hdf5 import open_hdf5
 from scaleevent.system.hdf5_process import DAMAGED, identity_of
-from scaleevent.system.platform import STOP_SIGNALS
+from scaleevent.system.platform import OUT_OF_TIME, STOP_SIGNALS, limit_memory, limit_time
 from scaleevent.system.refusals import error_number
 
 PROCESSOR_SECONDS = 3.0
@@ -58,11 +57,9 @@ def serve(memory: int) -> None:
     """Answer requests from standard input until it ends, or the parent process does."""
     for number in STOP_SIGNALS:  # the parent decides
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    now, most = resource.getrlimit(resource.RLIMIT_AS)
-    if now == resource.RLIM_INFINITY or now > _MEMORY:
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, most))
+    if OUT_OF_TIME:
+        signal.signal(OUT_OF_TIME, signal.SIG_DFL)
+    limit_memory(_MEMORY)
     answers = os.dup(1)
     os.dup2(2, 1)  # libraries may print
     keep_freed_memory()
@@ -79,7 +76,7 @@ def serve(memory: int) -> None:
         except BaseException as error:
             text = str(error).split("\n")[0].strip("'\"") or type(error).__name__
             answer = {"failed": [text, error_number(error)]}
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        limit_time(0)
         _write(answers, json.dumps(answer).encode() + b"\n")
 
 
@@ -104,7 +101,7 @@ def _close(files: Files) -> None:
     while files:
         _more_time()
         files.popitem()[1].close()
-    signal.setitimer(signal.ITIMER_PROF, 0)
+    limit_time(0)
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -114,7 +111,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 def _more_time(seconds: float = PROCESSOR_SECONDS) -> None:
     """Allow the next step its processor time; the signal at its end kills this process."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    limit_time(seconds)
 
 
 class Shared:

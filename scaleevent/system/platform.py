@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -23,6 +24,16 @@ STOP_SIGNALS = tuple(
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 )
+CRASHES = tuple(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
+    if hasattr(signal, name)
+)
+"""Signals by which faulty code ends a process."""
+
+OUT_OF_TIME = int(getattr(signal, "SIGPROF", 0))
+"""The signal that `limit_time` ends a process by."""
+
 UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # file systems and folders that cannot be
 PR_SET_PDEATHSIG = 1  # sys/prctl.h
 RETRIES, RETRY_SECONDS = 50, 0.02  # on Windows, for a file that another process has open
@@ -158,3 +169,61 @@ def wake(process: int) -> None:
     """Let a process that was stopped go on, so that it hears other signals."""
     if hasattr(signal, "SIGCONT"):
         os.kill(process, signal.SIGCONT)
+
+
+def files_allowed() -> int | None:
+    """Number of files that a process may have open; None for no limit, or one that is unknown."""
+    if windows():
+        return None
+    import resource
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return allowed if 0 < allowed != resource.RLIM_INFINITY else None
+
+
+def limit_memory(size: int) -> None:
+    """Allow this process so much address space, in bytes, and no core file, where it can be."""
+    if windows():
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    now, most = resource.getrlimit(resource.RLIMIT_AS)
+    if now == resource.RLIM_INFINITY or now > size:
+        resource.setrlimit(resource.RLIMIT_AS, (size, most))
+
+
+def limit_time(seconds: float) -> None:
+    """End this process by `OUT_OF_TIME` after so much processor time; 0: never. Not on Windows."""
+    if OUT_OF_TIME:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def shared_memory() -> int:
+    """Descriptor of memory that another process can map."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("scaleevent")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def after_fork(act: Callable[[], None]) -> None:
+    """Call a function in every fork of this process; there are none on Windows."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=act)
+
+
+def locked_for_writing(descriptor: int) -> bool:
+    """Whether another process holds an exclusive lock of a file, where the system knows."""
+    if windows():
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False

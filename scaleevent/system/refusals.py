@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 from collections.abc import Iterator
 
 from scaleevent.errors import EnvironmentProblem
+from scaleevent.system.platform import files_allowed
 
 _AGAIN = "run the same command again; if it persists, look at the disk or network folder"
 _HINTS = {
@@ -46,7 +46,7 @@ def refusal(error: BaseException, where: object) -> EnvironmentProblem | None:
         if number is not None and number in REFUSALS:
             found = None
             if number == errno.EMFILE:
-                found = f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} files allowed"
+                found = f"{files_allowed()} files allowed"
             what = f"cannot read: {os.strerror(number)}"
             return EnvironmentProblem(what, where=where, found=found, hint=REFUSALS[number])
     return None
