@@ -222,8 +222,9 @@ def test_a_rank_that_leaves_without_a_word_is_named(launched):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_stop_reaches_every_rank_once(launched, tmp_path, stopped):
+def test_a_stop_reaches_every_rank_once(launched, tmp_path, stopped, monkeypatch):
     """Those that were stopped with SIGSTOP too."""
+    monkeypatch.setattr(ranks_module, "LEAVE_SECONDS", 10)
 
     def act():
         processes = started(tmp_path)
