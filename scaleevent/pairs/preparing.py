@@ -127,7 +127,8 @@ def _wait_for(
                     "a worker process died while writing",
                     where=tasks[future].path,
                     found=error,
-                    hint="usually a full disk or memory; free some, then run again with --resume",
+                    hint="usually a full disk or memory; free some, then run again with --resume "
+                    '(in a script of your own, `if __name__ == "__main__":` goes before the call)',
                 ) from None
         if stop() and pending:
             raise StoppedError(
