@@ -400,3 +400,20 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert peak(path) < 100
     savemat(path, {f"v{k}": zeros.reshape(-1, 4) for k in range(8)}, do_compression=True)
     assert peak(path) < 100
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_columns_by_name_and_tables_with_further_columns(tmp_path, compressed):
+    path = tmp_path / "a.mat"
+    named = {"stamp": EVENTS.t, "col": EVENTS.x, "row": EVENTS.y, "sign": EVENTS.p}
+    savemat(path, {"rec": named}, do_compression=compressed)
+    names = "t=stamp x=col y=row p=sign"
+    assert_same(read(path, columns=names, time_unit="us"), EVENTS)
+    with pytest.raises(ConfigError, match="no columns of these names"):
+        open_recording(path, columns=names.replace("sign", "polarity"))
+    wide = np.concatenate([matrix(), np.full((len(EVENTS), 1), 7)], axis=1)
+    for table in (wide, wide.T.copy()):
+        savemat(path, {"rows": table}, do_compression=compressed)
+        assert_same(read(path, columns="x y t p -", time_unit="us"), EVENTS)
+    with pytest.raises(NotEventsError):
+        open_recording(path)
