@@ -62,7 +62,9 @@ from pathlib import Path
 import torch
 from scaleevent import cli
 from scaleevent.checkpoint import save_encoder
-from scaleevent.commands import prepare
+# imported here: compiled functions look for their cache as Linux has it
+from scaleevent.commands import info, prepare, street_store, voxelize
+from scaleevent.datasets import street
 from scaleevent.encoders.encoder import build_encoder
 from scaleevent.errors import EnvironmentProblem
 from scaleevent.system import owner, platform

@@ -179,12 +179,12 @@ def test_an_interrupt_from_the_terminal_reaches_only_the_run(tmp_path):
     """^C goes to all processes of a group; one of them answers, with one traceback."""
     process = started(tmp_path, "run")
     os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=20)[1]
+    error = process.communicate(timeout=90)[1]
     assert error.count("Traceback") == 1 and "worker" not in error
 
 
 @pytest.mark.slow
 def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
     process = started(tmp_path, "fail")
-    error = process.communicate(timeout=20)[1]
+    error = process.communicate(timeout=90)[1]
     assert process.returncode == 1 and "the consumer fails" in error

@@ -161,7 +161,7 @@ def end_with_starter() -> None:
 
     It ends a process that is stopped, or busy importing, too.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not windows():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
