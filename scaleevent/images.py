@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from scaleevent.errors import DataError, ScaleEventError
+from scaleevent.system.refusals import refusal
 
 MAX_PIXELS = 25_000_000
 """Larger pictures are refused: a few hundred bytes can declare gigabytes of pixels."""
@@ -48,9 +49,10 @@ def open_image(
             "image cannot be read", where=where, found=f"no {' or '.join(formats)} file"
         ) from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise DataError(
+        damage = DataError(
             "image cannot be read", where=where, found=str(error) or type(error).__name__
-        ) from None
+        )
+        raise refusal(error, where) or damage from None
 
 
 def check_pixels(height: int, width: int, where: object) -> None:

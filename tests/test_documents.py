@@ -1,6 +1,8 @@
 """JSON, YAML, manifests and pictures are judged before they are used."""
 
+import errno
 import json
+import os
 import random
 import shutil
 import struct
@@ -20,8 +22,8 @@ from scaleevent.config.settings import load_config
 from scaleevent.datasets.calibration import read_homography, read_rectified_rig, read_rig
 from scaleevent.datasets.custom import unique_names
 from scaleevent.datasets.frame_times import read_frame_times
-from scaleevent.datasets.frames import picture_size
-from scaleevent.errors import DataError, ScaleEventError
+from scaleevent.datasets.frames import picture_size, read_bytes
+from scaleevent.errors import DataError, EnvironmentProblem, ScaleEventError
 from scaleevent.images import MAX_PIXELS
 from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.pair import decode_image, encode_image
@@ -291,3 +293,17 @@ def test_random_bytes_after_a_signature_are_refused():
 def test_pictures_are_opened_at_one_place():
     text = {path: path.read_text() for path in (ROOT / "scaleevent").rglob("*.py")}
     assert [path.name for path in text if "Image.open(" in text[path]] == ["images.py"]
+
+
+def test_a_picture_that_the_system_refuses_is_not_damaged(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encode_image(np.zeros((4, 4), np.uint8), True))
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(EnvironmentProblem, match="Too many open files"):
+        picture_size(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(EnvironmentProblem, match="Too many open files"):
+        read_bytes(tmp_path / "a.png")
