@@ -228,13 +228,16 @@ def test_a_stop_reaches_every_rank_once(launched, tmp_path, stopped, monkeypatch
 
     def act():
         processes = started(tmp_path)
+        while len(list(tmp_path.glob("hears-*"))) < 2:
+            time.sleep(0.01)
         if stopped:
             os.kill(processes[0], signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=act).start()
     handle = "signal.signal(signal.SIGTERM, lambda *_: left(75))\n"
-    assert launched(f"{handle}time.sleep(60)") == 75
+    hears = "Path(sys.argv[1], 'hears-' + rank).touch()\n"
+    assert launched(f"{handle}{hears}time.sleep(60)") == 75
     assert len(list(tmp_path.glob("left-*"))) == 2
 
 

@@ -143,6 +143,12 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def leave_stop_signals_to_others() -> None:
+    """In a thread beside the main one: take no stop signal; it would not wake the main thread."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
 def loader_start(preload: Sequence[str]) -> str:
     """How processes that load samples start: where it can be, from a server that is started here.
 

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
-from scaleevent.system.platform import end_with_starter, signals_held
+from scaleevent.system.platform import end_with_starter, leave_stop_signals_to_others, signals_held
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -157,6 +157,7 @@ def end_with_launcher(launcher: int, ours: bool) -> None:
 
 def _leave_after(wait: Callable[[], object]) -> None:
     def leave() -> None:
+        leave_stop_signals_to_others()
         wait()
         os._exit(1)
 
