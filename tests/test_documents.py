@@ -25,9 +25,8 @@ from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import picture_size, read_bytes
 from scaleevent.errors import DataError, EnvironmentProblem, ScaleEventError
 from scaleevent.images import MAX_PIXELS
-from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.pair import decode_image, encode_image
-from scaleevent.pairs.store import PairStore, shard_done
+from scaleevent.pairs.store import MANIFEST, PairStore, shard_done
 from scaleevent.system.documents import MalformedError, parse_json, parse_yaml
 from scaleevent.system.files import read_json
 from tests import fakes

@@ -10,9 +10,9 @@ from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
-from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.pictures import draw_recording, save_picture
+from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report
 
 SEGMENTS = 20  # listed one by one

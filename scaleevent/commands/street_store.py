@@ -11,11 +11,10 @@ from pathlib import Path
 from scaleevent.config.catalog import EMBEDDED
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError, InUseError, StoppedError
-from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import MARKER, Json, fingerprint, write_bytes
 from scaleevent.system.launchers import first_of_run
-from scaleevent.system.locations import cache_folder
+from scaleevent.system.locations import MANIFEST, cache_folder
 from scaleevent.system.reports import say
 from scaleevent.system.signals import forget_claim
 

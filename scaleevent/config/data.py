@@ -102,9 +102,9 @@ class RecordingSettings(Settings):
         None, description="order of the columns, such as 't x y p -', or names, 't=a x=b y=c p=d'"
     )
     topic: str | None = Field(
-        None, description="event stream, where a file has several: ROS topic, HDF5 group, variable"
+        None, description="event stream of several: ROS topic, HDF5 group, variable, AEDAT4 id"
     )
-    image_topic: str | None = Field(None, description="ROS topic of the images")
+    image_topic: str | None = Field(None, description="ROS topic or AEDAT4 id of the images")
     camera: str | None = Field(None, description="camera model, if the file has none, as DVS128")
 
     _size = field_validator("size", mode="before")(parse_size)

@@ -12,8 +12,6 @@ from scaleevent.errors import DataError
 from scaleevent.pairs.shard import FORMAT
 from scaleevent.system.files import Json, read_json
 
-MANIFEST = "manifest.json"
-
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Counts = dict[str, Count]
 

@@ -20,7 +20,6 @@ from scaleevent.errors import DataError, EnvironmentProblem, StoppedError, starv
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
-from scaleevent.pairs.manifest import MANIFEST
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
@@ -33,6 +32,7 @@ from scaleevent.system.files import (
     write_json,
     writing,
 )
+from scaleevent.system.locations import MANIFEST
 from scaleevent.system.platform import remove_file
 from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
@@ -57,7 +57,6 @@ def write_store(
         out: Folder of the store, claimed before; all workers of the executor must see it.
         settings: What shapes the bytes; recorded, and part of every task's fingerprint.
         executor: Runs the tasks. It is shut down if one fails; otherwise that is up to the caller.
-            Prefer processes to threads: HDF5 may crash on a full disk.
         voxels: `representation`, `bins`, `tau` and `patch` to store grids instead of events; None
             stores events. Activity is counted on the voxel grid, whatever is stored.
         advance: Callback(count): images or labels processed since the last call.

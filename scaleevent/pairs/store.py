@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from scaleevent.errors import DataError
-from scaleevent.pairs.manifest import MANIFEST, Entry, Manifest, read_document
+from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.shard import Shard
 from scaleevent.system.files import sha256_file, write_json
-from scaleevent.system.locations import check_store
+from scaleevent.system.locations import MANIFEST, check_store
 from scaleevent.system.platform import files_allowed
 
 

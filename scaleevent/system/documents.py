@@ -11,7 +11,7 @@ import yaml
 MAX_BYTES = 64 << 20  # of a JSON document: a manifest of 100,000 shards
 MAX_VALUES = 2_000_000  # a value takes up to some 100 bytes
 YAML_BYTES = 1_000_000
-YAML_DEPTH = 50
+MAX_DEPTH = 50
 _SHOWN = 300  # characters of a library's message
 
 
@@ -31,7 +31,7 @@ class MalformedError(ValueError):
 
 
 def parse_json(data: bytes) -> object:
-    """A JSON document in UTF-8, without a key given twice.
+    """A JSON document in UTF-8, without a key given twice or text that cannot be printed.
 
     Raises:
         MalformedError: It is no such document, or too large.
@@ -41,7 +41,12 @@ def parse_json(data: bytes) -> object:
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise MalformedError(f"more than {MAX_VALUES:,} values")
     try:
-        return json.loads(data.decode(), object_pairs_hook=_object)
+        value = json.loads(data.decode(), object_pairs_hook=_object)
+        if b"\\u" in data:  # perhaps half of a surrogate pair, which cannot be printed
+            json.dumps(value, ensure_ascii=False).encode()
+        if sum(map(data.count, (b"[", b"{"))) > MAX_DEPTH and _deep(value):
+            raise MalformedError("nested too deeply")
+        return value
     except MalformedError:
         raise
     except RecursionError:
@@ -50,6 +55,15 @@ def parse_json(data: bytes) -> object:
         raise MalformedError(error.msg, error.lineno) from None
     except ValueError as error:  # not UTF-8, or an integer of thousands of digits
         raise MalformedError(error) from None
+
+
+def _deep(value: object) -> bool:
+    """Whether values are nested in more than `MAX_DEPTH` levels."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = [part for part in level if isinstance(part, dict | list)]
+        level = [v for part in parts for v in (part.values() if isinstance(part, dict) else part)]
+    return bool(level)
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -89,7 +103,7 @@ def parse_yaml(data: bytes) -> object:
                 raise MalformedError("aliases are not read", line)
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > YAML_DEPTH:
+            if depth > MAX_DEPTH:
                 raise MalformedError("nested too deeply", line)
         return yaml.load(data, _Loader)  # noqa: S506 - a subclass of SafeLoader
     except MalformedError:

@@ -23,6 +23,7 @@ from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, ScaleE
 from scaleevent.system.documents import MAX_BYTES, MalformedError, parse_json, read_bounded
 from scaleevent.system.owner import check_owner, claims, owned
 from scaleevent.system.platform import make_folder, remove_file, sync_folder
+from scaleevent.system.refusals import causes, error_number
 from scaleevent.system.signals import note_claim
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 def refusal(error: Exception, path: Path, size: int | None = None) -> EnvironmentProblem | None:
     """What the system refused, told by an error of any library; None if it was something else."""
     free = _free_bytes(path)
-    number = _error_number(error)
+    number = next(filter(None, map(error_number, causes(error, hidden=True))), None)
     if number is None and not isinstance(error, OSError) and free is not None and free < FULL_BYTES:
         number = errno.ENOSPC
     if number is None or number not in HINTS:
@@ -149,19 +150,6 @@ def _free_bytes(path: Path) -> int | None:
         with suppress(OSError):
             usage = shutil.disk_usage(place)
             return usage.free if usage.total else None
-    return None
-
-
-def _error_number(error: BaseException | None) -> int | None:
-    """The system's error number in an error, its text or its causes."""
-    for _ in range(8):
-        if error is None:
-            return None
-        number = error.errno if isinstance(error, OSError) else None
-        told = re.search(r"(?:os error|[Ee]rrno)(?: =)? (\d{1,4})\b", str(error))
-        if number or told:
-            return number or int(told[1]) if told else number
-        error = error.__cause__ or error.__context__
     return None
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scaleevent.errors import InUseError
+from scaleevent.system.documents import parse_json, read_bounded
 from scaleevent.system.platform import (
     make_folder,
     process_space,
@@ -27,6 +28,7 @@ from scaleevent.system.platform import (
 )
 
 ATTEMPTS = 100
+CLAIM_BYTES = 10_000
 WHOLE_SECONDS = 2.0  # for a claim to be written; one that stays damaged is of a dead process
 
 
@@ -142,10 +144,13 @@ def _read(claim: Path) -> Owner | None:
     until = time.monotonic() + WHOLE_SECONDS
     while True:
         try:
-            owner = Owner(**json.loads(claim.read_bytes()))
+            stored = parse_json(read_bounded(claim, CLAIM_BYTES))
+            if not isinstance(stored, dict):
+                return None
+            owner = Owner(**stored)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError):
             if time.monotonic() > until:
                 return None
             time.sleep(0.02)

@@ -1,4 +1,7 @@
-"""Tell the system's refusals apart from damage where a file cannot be read."""
+"""Tell the system's refusals apart from damage where a file cannot be read.
+
+`files` does the same where one cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,12 @@ REFUSALS = {getattr(errno, name): hint for name, hint in _HINTS.items() if hasat
 """What to do, by the number of the system's error: those that say nothing about the file."""
 
 # h5py and Rust pass the number on in their message only
-_NUMBER = re.compile(r"errno = (\d+)|\(os error (\d+)\)|\[Errno (\d+)\]")
+_NUMBER = re.compile(r"(?:os error|[Ee]rrno)(?: =)? (\d{1,4})\b")
 
 
 def refusal(error: BaseException, where: object) -> EnvironmentProblem | None:
     """The problem to raise instead of damage if the system, not the file, caused an error."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, MemoryError):
             hint = "free memory or use fewer workers; if it persists, the file is damaged"
             return EnvironmentProblem("not enough memory to read", where=where, hint=hint)
@@ -57,13 +60,14 @@ def error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno:
         return error.errno
     hit = _NUMBER.search(str(error))
-    return int(next(filter(None, hit.groups()))) if hit else None
+    return int(hit[1]) if hit else None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those it came from."""
+def causes(error: BaseException | None, hidden: bool = False) -> Iterator[BaseException]:
+    """An error and those it came from; `hidden`: those too that ``from None`` hides."""
     for _ in range(20):  # a chain may be a circle
         if error is None:
             return
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        shown = hidden or not error.__suppress_context__
+        error = error.__cause__ or (error.__context__ if shown else None)

@@ -12,7 +12,6 @@ like one of another origin.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -23,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from scaleevent.errors import CheckpointError, EnvironmentProblem
+from scaleevent.errors import CheckpointError
+from scaleevent.system.documents import parse_json
 from scaleevent.system.files import Json, atomic_path
+from scaleevent.system.refusals import refusal
 from scaleevent.version import __version__
 
 FORMAT = 2
@@ -33,7 +34,6 @@ _METADATA = "__metadata__"
 _BLANK = "0" * 64  # in place of the seal's digits while hashing
 _HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 _ABSURD = 1 << 23  # bytes of a header; the signatures of archives and pickles are larger numbers
-_DEPTH = 50  # levels of a description
 _BLOCK = 1 << 22
 # bits of an element, and torch's name of the type, which format 1 hashes
 _DTYPES = {
@@ -129,8 +129,7 @@ def write_sealed(path: Path, tensors: Mapping[str, Stored], description: Json) -
         digest.update(tensors[name].data)
     (place,) = _seal_places(head)
     head = head[:place] + digest.hexdigest().encode() + head[place + len(_BLANK) :]
-    size = sum(len(one.data) for one in tensors.values())
-    with atomic_path(path, size) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, len(head) + end) as temporary, open(temporary, "wb") as file:
         file.write(head)
         for name in names:
             file.write(tensors[name].data)
@@ -154,7 +153,7 @@ def read_header(path: Path) -> Header:
                 head += file.read(length)
         try:
             tensors, metadata = _parse(head, size)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             pointer = head.startswith(b"version ")
             raise CheckpointError(
                 "not a whole safetensors file", where=path, found=error,
@@ -203,7 +202,7 @@ def read_description(path: Path, *kinds: str) -> Json | None:
 
 
 def starts_like_safetensors(path: Path) -> bool:
-    """Whether a file is safetensors by its first bytes, rather than an archive of torch.save.
+    """Whether a file is safetensors by name or first bytes, rather than an archive of torch.save.
 
     torch.save writes a zip archive or, before 1.6, a bare pickle. Safetensors start with a length
     of eight bytes, which can look like either, followed by the brace of its JSON header; where the
@@ -214,6 +213,8 @@ def starts_like_safetensors(path: Path) -> bool:
     """
     with readable(path), open(path, "rb") as file:
         head = file.read(9)
+    if path.suffix == ".safetensors":
+        return True
     absurd = int.from_bytes(head[:8], "little") > _ABSURD
     return head[8:] == b"{" or not (head.startswith((b"PK", b"\x80")) and absurd)
 
@@ -245,9 +246,8 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise CheckpointError("file not found", where=path) from None
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE):
-            raise EnvironmentProblem(f"cannot read: {error.strerror}", where=path) from error
-        raise CheckpointError(f"cannot read: {error.strerror}", where=path) from error
+        damage = CheckpointError(f"cannot read: {error.strerror}", where=path)
+        raise refusal(error, path) or damage from error
 
 
 def _parse(head: bytes, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -259,7 +259,7 @@ def _parse(head: bytes, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or length > min(_HEADER_BYTES, size - 8):
         raise ValueError(f"{size} bytes, with a header of {length}" if head else "empty")
-    header = _strict_json(head[8:].decode())
+    header = _object(head[8:])
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("an invalid header: metadata that is not text")
@@ -286,29 +286,15 @@ def _entry(name: str, value: object) -> Entry:
     raise ValueError(f"an invalid header: {name[:80]}")
 
 
-def _strict_json(text: str) -> Json:
-    """A JSON object without a key given twice, deep nesting or what cannot be printed.
+def _object(data: bytes) -> Json:
+    """A JSON object.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It is none, or not what `parse_json` reads.
     """
-
-    def unique(pairs: list[tuple[str, object]]) -> Json:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key is given twice")
-        return found
-
-    value = json.loads(text, object_pairs_hook=unique)
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be printed
-    level: list[object] = [value]
-    for _ in range(_DEPTH):
-        parts = [part for part in level if isinstance(part, dict | list)]
-        level = [v for part in parts for v in (part.values() if isinstance(part, dict) else part)]
-    if level:
-        raise ValueError(f"nested more than {_DEPTH} levels deep")
     return value
 
 
@@ -334,8 +320,8 @@ def _described(text: str | None, path: Path) -> Json:
         )
 
     try:
-        description = _strict_json(text or "")
-    except (ValueError, RecursionError) as error:
+        description = _object((text or "").encode())
+    except ValueError as error:
         raise CheckpointError("malformed description", where=path, found=error) from None
     number = description.get("format")
     if type(number) is not int or number < 1:
