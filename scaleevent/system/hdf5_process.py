@@ -29,7 +29,7 @@ import numpy as np
 from scaleevent import errors
 from scaleevent.errors import DataError, EnvironmentProblem
 from scaleevent.system.files import Json
-from scaleevent.system.platform import CRASHES, OUT_OF_TIME, after_fork, shared_memory
+from scaleevent.system.platform import CRASHES, OUT_OF_TIME, after_fork, shared_memory, windows
 from scaleevent.system.refusals import refusal
 
 DAMAGED = "damaged HDF5 file"
@@ -276,6 +276,11 @@ class _Process:
     """The reading process, and the memory shared with it."""
 
     def __init__(self) -> None:
+        if windows():
+            raise EnvironmentProblem(
+                "HDF5 files of others cannot be read on Windows",
+                hint="read them under Linux or macOS (WSL), or save the events as .npz",
+            )
         try:
             self._memory = shared_memory()
             environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # it computes nothing

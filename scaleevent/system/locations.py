@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scaleevent.errors import CheckpointError, ConfigError, DataError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import MARKER
+from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
 def cache_folder() -> Path:
@@ -41,18 +43,8 @@ def check_checkpoint(path: Path) -> None:
     Raises:
         CheckpointError: Nothing is there, or a folder.
     """
-    if path.is_dir():
-        inside = sorted(found.name for found in path.glob("*.safetensors"))
-        raise CheckpointError(
-            "a folder, not a checkpoint",
-            where=path,
-            expected=", ".join(str(path / name) for name in inside) or "a .safetensors file",
-        )
-    if not path.exists():
-        raise CheckpointError("file not found", where=path)
-
-
-WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+    with readable(path):
+        path.stat()
 
 
 def is_weight_file(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""All that differs between operating systems: processes, folders, signals, worker start-up.
+"""All that differs between operating systems: processes, folders, signals, limits, shared memory.
 
-Linux and macOS are supported. On Windows the same calls do what can be done there: folders are not
-synced, since NTFS logs its own changes, and workers are spawned, since it has no fork server.
+Linux is where the tests run; macOS has the same calls. On Windows they do what can be done there:
+folders are not synced, since NTFS logs its own changes, workers are spawned, since it has no fork
+server, and HDF5 files of others are refused, since no process can be set apart to read them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
@@ -196,7 +197,8 @@ def limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     now, most = resource.getrlimit(resource.RLIMIT_AS)
     if now == resource.RLIM_INFINITY or now > size:
-        resource.setrlimit(resource.RLIMIT_AS, (size, most))
+        with suppress(ValueError, OSError):  # macOS knows the limit and refuses it
+            resource.setrlimit(resource.RLIMIT_AS, (size, most))
 
 
 def limit_time(seconds: float) -> None:
