@@ -11,28 +11,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats.columns import (
     SAMPLE,
+    TableSource,
     check_stated,
     column_letters,
     column_order,
     find_columns,
-    to_block,
     unit_in_name,
 )
-from scaleevent.formats.source import (
-    BLOCK,
-    FileSource,
-    RawBlock,
-    ReadOptions,
-    TimeIndex,
-    errors_as_damage,
-)
+from scaleevent.formats.source import BLOCK, ReadOptions, errors_as_damage
 from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".npz", ".npy")
@@ -117,32 +110,21 @@ def open_source(path: Path, options: ReadOptions) -> ArraySource:
     kind = "npz" if any(array.member for array in arrays) else "npy"
     notes = {"time unit": unit.name}
     return ArraySource(
-        path, kind, None, notes, columns, length, unit.name, choices=unit.choices, time_unit=unit
-    )
+        path, kind, None, notes, length, unit.name,
+        columns=columns, choices=unit.choices, time_unit=unit,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ArraySource(FileSource):
+class ArraySource(TableSource):
     """Decoder of one NumPy file."""
 
-    columns: dict[str, Place]
-    length: int
-    unit: str
-    index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
+    noun: ClassVar[str] = "NumPy file"
+    columns: dict[str, Place] = field(kw_only=True)
 
-    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last recorded position before the range, or from the beginning."""
-        first = self.index.before(start_us, 0)
-        with errors_as_damage("NumPy file", self.path):
-            for stored in _stored(self.path, self.columns, self.length, first):
-                block = to_block(first, stored, self.unit, str(self.path))
-                yield block
-                first += len(stored["t"])
-                self.index.note(block.t, first, first)
-
-    def total(self) -> int:
-        """Number of events."""
-        return self.length
+    def stored(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+        """The stored values of all events from one on, in blocks."""
+        return _stored(self.path, self.columns, self.length, first)
 
 
 @contextmanager

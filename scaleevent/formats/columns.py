@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, permutations
+from typing import ClassVar
 
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.formats.source import Flaw, RawBlock
+from scaleevent.formats.source import FileSource, Flaw, RawBlock, TimeIndex, errors_as_damage
 
 ALIASES = {
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
@@ -34,9 +36,7 @@ _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
 _FACTORS = {"s": 1_000_000, "ms": 1000}  # the same as integers, where that is exact
 
-SAMPLE = (
-    1 << 16
-)  # number of events that are examined first to find the column order and the time unit
+SAMPLE = 1 << 16  # events that are examined first to find the column order and the time unit
 
 _MAX_BACKWARD = 0.05  # fraction of backward steps in time that jitter may explain
 
@@ -335,6 +335,41 @@ def to_block(
     t = _microseconds(t, unit, offset)
     x, y = (pixel if pixel.dtype.kind in "iu" else pixel.astype(np.int32) for pixel in (x, y))
     return RawBlock(first, t, x, y, _binary(p), dropped, flaws=tuple(flaws))
+
+
+@dataclass(frozen=True)
+class TableSource(FileSource):
+    """Events in columns of a known length, which a subclass reads from any event on.
+
+    Args:
+        length: Number of events.
+        unit: Unit of the stored times.
+        index: Events where a read may start, by time.
+    """
+
+    noun: ClassVar[str]  # of such files, for errors
+
+    length: int
+    unit: str
+    index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
+
+    def stored(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+        """The stored values of all events from one on, in blocks; see `to_block`."""
+        raise NotImplementedError
+
+    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
+        """The events from the last recorded position before the range, or from the beginning."""
+        first = self.index.before(start_us, 0)
+        with errors_as_damage(self.noun, self.path):
+            for stored in self.stored(first):
+                block = to_block(first, stored, self.unit, str(self.path))
+                yield block
+                first += len(stored["t"])
+                self.index.note(block.t, first, first)
+
+    def total(self) -> int:
+        """Number of events."""
+        return self.length
 
 
 def _invalid_times(t: np.ndarray, unit: str) -> np.ndarray | None:

@@ -11,22 +11,22 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from re import split
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.formats.columns import (
     SAMPLE,
+    TableSource,
     check_stated,
     column_letters,
     column_order,
     find_columns,
-    to_block,
     unit_in_name,
 )
 from scaleevent.formats.matlab_elements import Column, Numbers, numeric_arrays, read_rows
-from scaleevent.formats.source import FileSource, RawBlock, ReadOptions, TimeIndex, errors_as_damage
+from scaleevent.formats.source import ReadOptions, errors_as_damage
 from scaleevent.formats.units import TAIL, event_time_unit
 
 SUFFIXES = (".mat",)
@@ -82,34 +82,22 @@ def open_source(path: Path, options: ReadOptions) -> MatlabSource:
         )
     notes = {"variable": table.name, "time unit": unit.name}
     choices = (f"events of the variable {table.name}; not used: {others}",) if others else ()
-    found = (notes, columns, table.length, unit.name)
     return MatlabSource(
-        path, "MATLAB 5", None, *found, choices=(*choices, *unit.choices), time_unit=unit
-    )
+        path, "MATLAB 5", None, notes, table.length, unit.name,
+        columns=columns, choices=(*choices, *unit.choices), time_unit=unit,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class MatlabSource(FileSource):
+class MatlabSource(TableSource):
     """Decoder of the four columns of one MATLAB file."""
 
-    columns: dict[str, Column]
-    length: int
-    unit: str
-    index: TimeIndex[int] = field(default_factory=TimeIndex, compare=False, repr=False)
+    noun: ClassVar[str] = "MATLAB file"
+    columns: dict[str, Column] = field(kw_only=True)
 
-    def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
-        """The events from the last recorded position before the range, or from the beginning."""
-        first = self.index.before(start_us, 0)
-        with errors_as_damage("MATLAB file", self.path):
-            for stored in read_rows(self.columns, first, self.length):
-                block = to_block(first, stored, self.unit, str(self.path))
-                yield block
-                first += len(stored["t"])
-                self.index.note(block.t, first, first)
-
-    def total(self) -> int:
-        """Number of events."""
-        return self.length
+    def stored(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+        """The stored values of all events from one on, in blocks."""
+        return read_rows(self.columns, first, self.length)
 
 
 class Table(NamedTuple):
