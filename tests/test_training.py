@@ -16,6 +16,7 @@ from scaleevent.system.files import read_json_lines
 from scaleevent.system.ranks import Ranks
 from scaleevent.training.loop import Trainable, TrainSettings, train
 from scaleevent.training.state import load_state, mend_log
+from scaleevent.training.tensors import save_tensors
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WEIGHTS = {"square": 2.0}
@@ -135,6 +136,16 @@ def test_a_state_of_other_settings_is_refused(tmp_path):
     assert "lr 2.0" in str(error.value) and "lr 1.0" in str(error.value)
     with pytest.raises(CheckpointError, match="other data"):
         load_state(tmp_path, model, optimizer, {"lr": 1.0, "data": ["b"]})
+
+
+@pytest.mark.parametrize("name", ["model/strange", "optimizer/x/exp_avg", "optimizer/0/"])
+def test_a_state_that_somebody_else_made_is_refused(tmp_path, name):
+    model, optimizer = make()
+    description = {"kind": "state", "step": 3, "fingerprint": SAME}
+    path = tmp_path / "state/step-00000003.safetensors"
+    save_tensors(path, {name: torch.ones(2)}, description)
+    with pytest.raises(CheckpointError, match="does not fit the run"):
+        load_state(tmp_path, model, optimizer, SAME)
 
 
 def test_a_damaged_newest_state_falls_back_to_the_older_one_aloud(tmp_path):

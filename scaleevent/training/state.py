@@ -66,18 +66,29 @@ def load_state(
             warn(f"warning: {path} cannot be used, trying an older state: {error.what}")
             continue
         _check_fingerprint(description.get("fingerprint") or {}, fingerprint or {}, path)
-        model.load_state_dict(under(tensors, "model/"))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in under(tensors, "optimizer/").items():
-            number, _, part = key.partition("/")
-            moments.setdefault(int(number), {})[part] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        try:
+            _restore(tensors, model, optimizer)
+        except (RuntimeError, ValueError, TypeError) as error:  # whole, but not written by us
+            raise CheckpointError(
+                "a state that does not fit the run", where=path, found=str(error)[:400],
+                hint="remove it to resume from an older one, or start anew with --overwrite",
+            ) from None  # fmt: skip
         return int(description["step"])
     if damaged:
         damaged[0].hint = "no saved state is whole; --overwrite starts anew"
         raise damaged[0]
     return 0
+
+
+def _restore(tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    """Put saved weights and moments in place."""
+    model.load_state_dict(under(tensors, "model/"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in under(tensors, "optimizer/").items():
+        number, _, part = key.partition("/")
+        moments.setdefault(int(number), {})[part] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _newest_first(states: Path, warn: Callable[[str], None]) -> list[Path]:
