@@ -14,6 +14,7 @@ from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
+from scaleevent.formats.units import duration_text
 from tests.fakes import write_pictures, write_times
 
 FACTORS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
@@ -259,3 +260,11 @@ def test_units_of_frames_and_events_must_fit_each_other(tmp_path, container):
     assert report.facts["counts"]["pairs"] == 20
     assert [line for line in report.facts["choices"] if "unit of the frame times s" in line]
     assert not [line for line in report.facts["choices"] if " time unit " in line]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.99997, "1000 ms"), (0.0125, "12.5 ms"), (119.96, "120 s"), (3e6, "34.7 days")],
+)
+def test_durations_are_written_without_exponents(seconds, text):
+    assert duration_text(seconds) == text

@@ -317,7 +317,7 @@ def duration_text(seconds: float) -> str:
         (3e7, 86_400, "days"),
     ):  # fmt: skip
         if seconds < limit:
-            return f"{seconds / length:.3g} {unit}"
+            return f"{_digits(seconds / length)} {unit}"
     return f"{seconds / 31_557_600:,.3g} years"
 
 
@@ -325,5 +325,10 @@ def _quantity(value: float) -> str:
     """A number with a prefix, such as 1.2 M."""
     for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:.3g} {prefix}"
-    return f"{value:.3g} "
+            return f"{_digits(value / factor)} {prefix}"
+    return f"{_digits(value)} "
+
+
+def _digits(value: float) -> str:
+    """Three digits of a number, or a whole one: 999.97 is 1000, not 1e+03."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
