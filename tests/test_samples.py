@@ -188,3 +188,23 @@ def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
     process = started(tmp_path, "fail")
     error = process.communicate(timeout=90)[1]
     assert process.returncode == 1 and "the consumer fails" in error
+
+
+FORK = """
+import os, signal, sys, time
+import scaleevent.system.loader_server
+server = os.getpid()
+if os.fork() == 0:
+    while {orphan} and os.getppid() == server:
+        time.sleep(0.01)
+    sys.excepthook(FileNotFoundError, FileNotFoundError("a semaphore"), None)
+    os._exit(0)
+os.kill(server, signal.SIGKILL) if {orphan} else os.wait()
+"""
+
+
+@pytest.mark.parametrize("orphan", [True, False])
+def test_a_fork_whose_server_is_dead_says_nothing(orphan):
+    command = [sys.executable, "-c", FORK.format(orphan=orphan)]
+    told = subprocess.run(command, capture_output=True, text=True).stderr
+    assert ("a semaphore" in told) is not orphan
