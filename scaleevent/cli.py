@@ -147,7 +147,10 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             launching = importlib.import_module("scaleevent.commands.launching")
             if (code := launching.launch_ranks(name, settings)) is not None:
                 raise typer.Exit(code)
-        report = module.run(settings, quiet=as_json)
+        try:
+            report = module.run(settings, quiet=as_json)
+        except EOFError as error:  # which Typer would take for a user who leaves a prompt
+            raise RuntimeError("unexpected end of a file or pipe") from error
         if report.rows or report.notes:
             report.show(as_json)
 

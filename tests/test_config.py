@@ -1,9 +1,11 @@
 """Settings: order of sources, unknown keys, YAML traps, data resolution, presets."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from scaleevent import cli
 from scaleevent.config.data import PrepareConfig
 from scaleevent.config.pretrain import PRESETS, PretrainConfig, pretrain_config
 from scaleevent.config.settings import dump_yaml, load_config
@@ -117,3 +119,15 @@ def test_the_architecture_is_that_asked_for_else_the_teachers_else_the_presets(t
     assert pretrain_config({}).arch == "tiny"
     assert pretrain_config({"data": [tmp_path]}).arch == "vits"
     assert pretrain_config({"preset": "released-vitb", "data": [tmp_path]}).arch == "vitb"
+
+
+def test_an_unexpected_end_of_a_file_is_not_a_user_who_leaves(monkeypatch, capsys):
+    def run(cfg, quiet):
+        raise EOFError
+
+    monkeypatch.setattr("scaleevent.commands.info.run", run)
+    monkeypatch.setattr(sys, "argv", ["scaleevent", "info", "a.npz"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    told = capsys.readouterr().err
+    assert left.value.code == 1 and "this is a bug" in told and "Aborted" not in told

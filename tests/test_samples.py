@@ -208,3 +208,12 @@ def test_a_fork_whose_server_is_dead_says_nothing(orphan):
     command = [sys.executable, "-c", FORK.format(orphan=orphan)]
     told = subprocess.run(command, capture_output=True, text=True).stderr
     assert ("a semaphore" in told) is not orphan
+
+
+def test_a_server_that_dies_while_workers_start_is_told(monkeypatch):
+    def refuse(loader):
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr("torch.utils.data.DataLoader.__iter__", refuse)
+    with pytest.raises(EnvironmentProblem, match=r"could not start[\s\S]*unexpected EOF"):
+        next(load_batches(list(range(4)), [[0], [1]], 0))

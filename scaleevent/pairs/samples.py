@@ -252,7 +252,15 @@ def load_batches(
         timeout=POLL_SECONDS if workers else 0,
     )
     others = active_children()
-    loaded = iter(loader)
+    try:
+        loaded = iter(loader)
+    except (EOFError, OSError) as error:  # the server died, or the system refuses another process
+        kill([process for process in active_children() if process not in others])
+        raise EnvironmentProblem(
+            "the processes that load samples could not start",
+            found=str(error) or type(error).__name__,
+            hint="usually memory; use fewer --workers, then --resume",
+        ) from None
     processes = [process for process in active_children() if process not in others]
     Finalize(loaded, kill, (processes,), exitpriority=0)  # they do not hear torch's SIGTERM
     for number in count():
