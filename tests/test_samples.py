@@ -142,11 +142,12 @@ class Slow(Processes):
 
 
 LOAD = """
-import sys
+import signal, sys
 from scaleevent.pairs.samples import load_batches
 from test_samples import Slow
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
     for batch in load_batches(Slow(), [[index] for index in range(1000)], 2):
         print(int(batch), flush=True)
         if sys.argv[1] == "fail":
