@@ -1,6 +1,7 @@
 """Files are whole under their names or not there, whatever kills the writer."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -9,7 +10,20 @@ import sys
 
 import pytest
 
+from scaleevent.config.settings import read_yaml
+from scaleevent.datasets.calibration import (
+    read_depth_scale,
+    read_homography,
+    read_rectified_rig,
+    read_rig,
+)
+from scaleevent.datasets.ddd17_seg import read_index
+from scaleevent.datasets.frame_times import read_frame_times
+from scaleevent.datasets.frames import read_bytes
+from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
+from scaleevent.formats import open_recording
+from scaleevent.images import open_image
 from scaleevent.system.files import (
     MARKER,
     append_json_line,
@@ -23,6 +37,7 @@ from scaleevent.system.files import (
     write_bytes,
     write_json,
 )
+from scaleevent.system.sealed import read_header
 
 CRASH = """
 import os, signal, sys
@@ -79,6 +94,37 @@ def test_refusals_of_the_system_say_what_to_do(tmp_path, monkeypatch, number, hi
         write_bytes(tmp_path / "file.bin", b"content")
     assert hint in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+READERS = {
+    "a.yaml": [read_yaml, read_rig, read_rectified_rig, read_depth_scale],
+    "a.txt": [lambda path: read_frame_times(path, None, "start"), read_homography, open_recording],
+    "a.npy": [read_index, read_bytes, open_recording],
+    "a.png": [lambda path: open_image(path, path).__enter__()],
+    "a.json": [read_json],
+    "a.safetensors": [read_header],
+    "a.pth": [read_tensors],
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_what_the_system_refuses_to_read_is_no_damage(tmp_path, monkeypatch, name, number):
+    path = tmp_path / name
+    path.write_bytes(b"{}")
+
+    def refuse(file, *args, **kwargs):
+        if str(file) == str(path):
+            raise OSError(number, os.strerror(number))
+        return given(file, *args, **kwargs)
+
+    given = io.open
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    for read in READERS[name]:
+        with pytest.raises(EnvironmentProblem, match=os.strerror(number)) as caught:
+            read(path)
+        assert caught.value.where == path and caught.value.hint
 
 
 def test_an_owner_cleans_its_folder_of_leftovers_and_of_nothing_else(tmp_path):

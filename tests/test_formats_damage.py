@@ -52,7 +52,7 @@ def refused(path: Path, *words: str, **options) -> str:
 def test_absent_empty_or_folder(tmp_path):
     (tmp_path / "nothing.raw").touch()
     refused(tmp_path / "nothing.raw", "empty file", "0 bytes")
-    refused(tmp_path / "absent.raw", "No such file")
+    refused(tmp_path / "absent.raw", "file not found")
     refused(tmp_path, "a folder where a recording is expected", "1 entries: nothing.raw")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "0 entries", "scaleevent voxelize")

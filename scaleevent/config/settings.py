@@ -18,6 +18,7 @@ from scaleevent.errors import ConfigError
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
 from scaleevent.system.files import check_folder, claimed_folder
 from scaleevent.system.launchers import first_of_run
+from scaleevent.system.refusals import refusal
 
 LARGEST_SIDE = 65_536  # pixels
 
@@ -253,7 +254,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = parse_yaml(read_bounded(path, YAML_BYTES))
     except OSError as error:
-        raise ConfigError("cannot read the settings file", where=path, found=error) from None
+        found = error.strerror or error
+        unread = ConfigError("cannot read the settings file", where=path, found=found)
+        raise refusal(error, path) or unread from None
     except MalformedError as error:
         raise ConfigError(
             "cannot read the YAML settings", where=error.at(path), found=error

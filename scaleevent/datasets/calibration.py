@@ -17,6 +17,7 @@ import numpy as np
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
+from scaleevent.system.refusals import reading
 
 _MATRIX_BYTES = 10_000  # text or .npy of nine numbers
 _LONGEST_SIDE = 1 << 15  # pixels
@@ -199,8 +200,9 @@ def read_homography(path: Path) -> np.ndarray:
     Raises:
         DataError: Unreadable, of another shape, not finite or singular.
     """
-    try:
+    with reading(path, "the homography cannot be read"):
         data = read_bounded(path, _MATRIX_BYTES)
+    try:
         if path.suffix == ".npy":
             matrix = np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float64)
         else:
@@ -231,12 +233,11 @@ class _Keys:
 
     @classmethod
     def read(cls, path: Path) -> _Keys:
+        with reading(path, "calibration cannot be read"):
+            text = read_bounded(path, YAML_BYTES)
         try:
             # OpenCV begins its files with %YAML:1.0, which is no YAML
-            text = re.sub(rb"^%YAML", b"#", read_bounded(path, YAML_BYTES), flags=re.MULTILINE)
-            return cls(path, parse_yaml(text))
-        except OSError as error:
-            raise DataError("calibration cannot be read", where=path, found=error) from None
+            return cls(path, parse_yaml(re.sub(rb"^%YAML", b"#", text, flags=re.MULTILINE)))
         except MalformedError as error:
             where = error.at(path)
             raise DataError("calibration cannot be read", where=where, found=error) from None

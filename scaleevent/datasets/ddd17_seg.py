@@ -44,6 +44,7 @@ from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import window_rule
+from scaleevent.system.refusals import reading
 
 SENSOR = (260, 346)
 SIZE = (200, 346)
@@ -89,15 +90,16 @@ class DavisEvents(Source):
     def blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """All events from the beginning."""
         where = str(self.folder / TIMES)
-        try:
-            with (self.folder / TIMES).open("rb") as t, (self.folder / PIXELS).open("rb") as xyp:
-                for first in range(0, self.length, BLOCK):
-                    count = min(BLOCK, self.length - first)
-                    times = np.fromfile(t, "<i8", count)
-                    x, y, p = np.fromfile(xyp, "<i2", 3 * count).reshape(-1, 3).T
-                    yield to_block(first, {"t": times, "x": x, "y": y, "p": p}, "ns", where)
-        except OSError as error:
-            raise DataError("cannot read the events", where=where, found=error) from None
+        with (
+            reading(self.folder, "cannot read the events"),
+            (self.folder / TIMES).open("rb") as t,
+            (self.folder / PIXELS).open("rb") as xyp,
+        ):
+            for first in range(0, self.length, BLOCK):
+                count = min(BLOCK, self.length - first)
+                times = np.fromfile(t, "<i8", count)
+                x, y, p = np.fromfile(xyp, "<i2", 3 * count).reshape(-1, 3).T
+                yield to_block(first, {"t": times, "x": x, "y": y, "p": p}, "ns", where)
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,9 @@ def read_index(path: Path) -> np.ndarray:
         DataError: Not such a file, or times that step back.
     """
     try:
-        with path.open("rb") as file:
+        with reading(path, "cannot read the image times"), path.open("rb") as file:
             rows = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (ValueError, EOFError) as error:
         raise DataError("cannot read the image times", where=path, found=error) from None
     if rows.ndim != 2 or rows.dtype.kind not in "iu" or not len(rows):
         raise DataError(

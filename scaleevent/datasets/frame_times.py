@@ -18,6 +18,7 @@ from scaleevent.formats.columns import MICROSECONDS_PER, to_microseconds
 from scaleevent.formats.source import TimeUnit
 from scaleevent.formats.units import frame_time_unit
 from scaleevent.system.documents import read_bounded
+from scaleevent.system.refusals import reading
 
 _MAX_BYTES = 64 << 20  # a million lines and more
 
@@ -172,13 +173,14 @@ def lines_with_fields(path: Path, what: str) -> Iterator[tuple[int, str, list[st
     Raises:
         DataError: Not a text file of `what`.
     """
-    try:
+    with reading(path, f"cannot read the {what}"):
         data = read_bounded(path, _MAX_BYTES)
+    try:
         if len(data) > _MAX_BYTES:
             raise DataError(f"too large a file for {what}", where=path,
                             expected=f"at most {_MAX_BYTES:,} bytes")  # fmt: skip
         lines = data.decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read the {what}", where=path, found=error) from None
     for number, line in enumerate(lines, 1):
         fields = re.split(r"\s*[,;]\s*|\s+", line.partition("#")[0].strip())

@@ -20,7 +20,7 @@ from scaleevent.grids.windows import WindowRule
 from scaleevent.images import open_image
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import TimedImage, pair_images
-from scaleevent.system.refusals import refusal
+from scaleevent.system.refusals import reading
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -237,11 +237,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: It cannot be read.
     """
-    try:
+    with reading(path, "the file cannot be read"):
         return path.read_bytes()
-    except OSError as error:
-        lost = DataError("the file cannot be read", where=path, found=error.strerror)
-        raise refusal(error, path) or lost from None
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json
+from scaleevent.system.refusals import refusal
 from scaleevent.system.reports import say
 from scaleevent.system.sealed import read_header, readable, starts_like_safetensors
 
@@ -92,12 +93,13 @@ def _load_torch(path: Path) -> object:
             hint="convert it to safetensors where you trust it",
         ) from problem
     except Exception as problem:  # a damaged archive can raise almost any exception
-        raise CheckpointError(
+        damage = CheckpointError(
             "not a readable weight file",
             where=path,
             found=f"{type(problem).__name__}: {problem}",
             hint="fetch the file again; it may be incomplete",
-        ) from problem
+        )
+        raise refusal(problem, path) or damage from problem
 
 
 def _flat(loaded: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -26,7 +26,7 @@ from scaleevent.formats.recording import Counts, Recording
 from scaleevent.formats.ros_bags import is_bag_folder, recording_files
 from scaleevent.formats.sensors import measured_size
 from scaleevent.formats.source import Format, Frame, ReadOptions
-from scaleevent.system.refusals import refusal
+from scaleevent.system.refusals import reading
 
 __all__ = [
     "FORMATS",
@@ -204,12 +204,8 @@ def _module_for(path: Path) -> Format:
             expected="one file, or the folder of a ROS 2 bag",
             hint="give one of its files; scaleevent voxelize takes all recordings below a folder",
         )
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        what = DataError("cannot read the file", where=path, found=error.strerror)
-        raise refusal(error, path) or what from error
+    with reading(path, "cannot read the file"), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
     if not head:
         hint = "the recording or its copy failed: look at the original"
         expected = "an event recording"

@@ -23,7 +23,7 @@ from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, ScaleE
 from scaleevent.system.documents import MAX_BYTES, MalformedError, parse_json, read_bounded
 from scaleevent.system.owner import check_owner, claims, owned
 from scaleevent.system.platform import make_folder, remove_file, sync_folder
-from scaleevent.system.refusals import causes, error_number
+from scaleevent.system.refusals import causes, error_number, reading
 from scaleevent.system.signals import note_claim
 
 if TYPE_CHECKING:
@@ -224,11 +224,8 @@ def read_json(path: Path) -> Any:
         DataError: Missing, not JSON, or too large.
     """
     try:
-        return parse_json(read_bounded(path, MAX_BYTES))
-    except FileNotFoundError:
-        raise DataError("file not found", where=path) from None
-    except OSError as error:
-        raise DataError("cannot read the file", where=path, found=error) from None
+        with reading(path, "cannot read the file"):
+            return parse_json(read_bounded(path, MAX_BYTES))
     except MalformedError as error:
         raise DataError("not a JSON file", where=error.at(path), found=error) from None
 

@@ -9,8 +9,10 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from scaleevent.errors import EnvironmentProblem
+from scaleevent.errors import DataError, EnvironmentProblem
 from scaleevent.system.platform import files_allowed
 
 _AGAIN = "run the same command again; if it persists, look at the disk or network folder"
@@ -53,6 +55,18 @@ def refusal(error: BaseException, where: object) -> EnvironmentProblem | None:
             what = f"cannot read: {os.strerror(number)}"
             return EnvironmentProblem(what, where=where, found=found, hint=REFUSALS[number])
     return None
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Read a file: what the system raises becomes its refusal, or else a DataError `what`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError("file not found", where=path) from None
+    except OSError as error:
+        damage = DataError(what, where=path, found=error.strerror or error)
+        raise refusal(error, path) or damage from error
 
 
 def error_number(error: BaseException) -> int | None:
