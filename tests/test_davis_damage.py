@@ -81,7 +81,7 @@ SPOILT_MVSEC = {
     "damaged": lambda data, truth: shortened(truth),
     "damaged HDF5": lambda data, truth: shortened(data),
     "no events of the left": lambda data, truth: replaced(data, "davis/left/events", np.ones(3)),
-    "time steps back": lambda data, truth: replaced(
+    "wrong time stamps": lambda data, truth: replaced(
         data, "davis/left/events", np.array([[1, 1, 9.5, 1.0], [2, 3, 4.25, -1.0]])
     ),
     "off the sensor": lambda data, truth: replaced(

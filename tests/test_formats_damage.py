@@ -17,7 +17,7 @@ from scaleevent.errors import ConfigError, DataError, NotEventsError
 from scaleevent.events import Events
 from scaleevent.formats import arrays, hdf5, open_recording, read_events, recording_facts, text
 from scaleevent.formats.recording import Recording
-from scaleevent.formats.source import RawBlock
+from scaleevent.formats.source import JITTER_US, RawBlock
 from tests import event_files
 from tests.event_files import some_events, write_dsec, write_hdf5, write_raw, write_text
 from tests.test_formats import EVT2_HEADER, LAYOUTS, assert_same, valid_files
@@ -283,9 +283,10 @@ def test_columns_must_match(tmp_path):
 
 
 def test_a_wrong_millisecond_index_is_noticed(tmp_path):
-    for number, index in enumerate((np.full(60, 200), np.full(60, 10**6))):
-        path = write_dsec(tmp_path / f"{number}.h5", EVENTS, ms_to_idx=index)
-        refused(path, "millisecond index", start_us=10_000, end_us=20_000)
+    events = some_events(span_us=500_000)
+    for number, index in enumerate((np.full(600, 200), np.full(600, 10**6))):
+        path = write_dsec(tmp_path / f"{number}.h5", events, ms_to_idx=index)
+        refused(path, "millisecond index", start_us=100_000, end_us=200_000)
     path = write_dsec(tmp_path / "zero.h5", EVENTS, ms_to_idx=np.zeros(60))
     part = read_events(path, 10_000, 20_000, size=(180, 240))
     assert_same(part, EVENTS.between(10_000, 20_000))
@@ -506,17 +507,20 @@ def test_jitter_is_sorted_stably_across_blocks(seed, block):
 @pytest.mark.parametrize("block", [1, 10, 1000])
 def test_larger_steps_back_are_damage(block):
     t = np.arange(0, 300_000, 1000)
-    t[250:] -= 1001 + 1000
+    t[250] -= JITTER_US + 1 + 1000
     with pytest.raises(DataError, match=r"event 250\n") as caught:
         list(Recording(Path("x"), Shuffled(t, block), 1, 300).blocks())
-    assert "1001 us before" in str(caught.value)
+    assert f"t = {t[250]} us, where the clock was at 249000 us" in str(caught.value)
 
 
 def test_unsorted_file(tmp_path):
     t = np.array(EVENTS.t)
-    t[200] -= 30_000
+    t[200] -= 130_000
     path = write_hdf5(tmp_path / "a.h5", columns(t=t), height=180, width=240)
-    refused(path, "time steps back", "event 200", "/a.h5")
+    refused(path, "wrong time stamps", "event 200", "/a.h5")
+    t[200:] -= 130_000
+    path = write_hdf5(tmp_path / "b.h5", columns(t=t), height=180, width=240)
+    refused(path, "time steps back", "event 200", "/b.h5")
 
 
 # Facts

@@ -164,6 +164,7 @@ def test_evt3_packets_are_one_stream(tmp_path, suffix):
 @pytest.mark.parametrize("encoding", ["array", "evt3"])
 def test_a_second_read_begins_at_a_noted_message(tmp_path, monkeypatch, suffix, together, encoding):
     monkeypatch.setattr(ros, "BLOCK", 50)
+    monkeypatch.setattr("scaleevent.formats.clock.RUN", 100)
     events = some_events(1500, span_us=500_000)
     store = types(suffix != ".bag")
     if encoding == "array":
@@ -173,7 +174,7 @@ def test_a_second_read_begins_at_a_noted_message(tmp_path, monkeypatch, suffix, 
         messages = [packet(store, "evt3", words[k : k + 90]) for k in range(0, len(words), 90)]
     path = write_bag(tmp_path / f"a{suffix}", store, ("/e", messages), together=together)
     recording = open_recording(path)
-    recording.source.index.every = 150
+    recording.source.index.every = 100
     assert_later_reads_skip(recording, events)
 
 

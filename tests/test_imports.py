@@ -48,6 +48,7 @@ PLUGINS = {
     "formats": {
         "source",
         "recording",
+        "clock",
         "sensors",
         "columns",
         "words",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,8 +83,8 @@ def _whole(recording: Recording) -> dict[str, Any]:
 def _sampled(recording: Recording) -> dict[str, Any] | None:
     """Exact facts from the index, and estimates from short blocks all over the file.
 
-    None for short recordings, recordings without an index, and if a clock reset or tolerated damage
-    makes sampling impossible.
+    None for short recordings, recordings without an index, and if a clock reset, a wrong time stamp
+    or tolerated damage makes sampling impossible.
     """
     try:
         extent = recording.source.extent()
@@ -97,7 +96,8 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
             raise
         return None
     firsts = [extent.first_us, *(int(part.t.min()) for part in sample), extent.last_us]
-    if any(later < earlier - JITTER_US for earlier, later in pairwise(firsts)):
+    stamps = [np.array(firsts), *(part.t for part in sample)]
+    if any((t < np.maximum.accumulate(t) - JITTER_US).any() for t in stamps):
         return None
     seen = sum(len(block) for block in sample)
     positive = sum(int(np.count_nonzero(block.p)) for block in sample)

@@ -252,9 +252,9 @@ class Hdf5Source(FileSource):
         time(chunks[0]), time(chunks[-1])
         first, last = 0, self.length
         if start_us is not None:
-            first = max(bisect_left(chunks, start_us - 2 * JITTER_US, key=time) - 1, 0) * step
+            first = max(bisect_left(chunks, start_us - JITTER_US, key=time) - 1, 0) * step
         if end_us is not None:
-            last = min(bisect_left(chunks, end_us + 2 * JITTER_US, key=time) * step, self.length)
+            last = min(bisect_left(chunks, end_us + JITTER_US, key=time) * step, self.length)
         probed = [times[chunk] for chunk in sorted(times)]
         if probed != sorted(probed):
             return 0, self.length

@@ -11,16 +11,16 @@ import numba as nb
 import numpy as np
 
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.events import Events, first_backward_step
+from scaleevent.events import Events
+from scaleevent.formats.clock import CROWD, CROWD_US, Clock, ascending
 from scaleevent.formats.source import JITTER_US, Flaw, Frame, RawBlock, Segment, Source
 
 MAX_SEGMENTS = 1000
 """Maximum number of stretches between clock resets; with more, events are not in time order."""
 
-MAX_SIMULTANEOUS = 1 << 22
-"""Maximum number of events within `JITTER_US`, over four times what any camera delivers."""
-
 _MAX_US = 1 << 61  # so that differences of times stay within 64 bits
+
+_CACHED = 1 << 13  # events checked at a time: their times stay in cache
 
 
 @dataclass
@@ -195,67 +195,73 @@ class Recording:
             )
 
     def _ordered(self, start_us: int | None, end_us: int | None) -> Iterator[tuple[int, RawBlock]]:
-        """Checked raw blocks in time order, each with the index of its segment.
-
-        An event can be delivered once another one is known that is later by `JITTER_US`, because no
-        earlier event can follow then. A block therefore waits for the next one and is merged with
-        it only where they overlap in time.
-        """
+        """Checked raw blocks in time order, each with the index of its segment."""
         resets = self.max_bad is not None or self.segment is not None
-        current, waiting = 0, None
+        clock = Clock(self._wrong_times, self._reset, self._crowded)
         # a source that skips ahead by time could miss a clock reset
         first_us, last_us = (None, None) if resets else (start_us, end_us)
-        for segment, block in self._sorted_blocks(first_us, last_us, resets):
-            if waiting is None:
-                current, waiting = segment, block
-            elif segment == current:
-                done, waiting = _merge(waiting, block)
-                if len(done):
-                    yield current, done
-                if len(waiting) > MAX_SIMULTANEOUS:
-                    self._check_spread(waiting)
-            else:
-                yield current, waiting
-                current, waiting = segment, block
-            if not resets and end_us is not None and waiting.t[-1] >= end_us + JITTER_US:
+        for raw in self._raw_blocks(first_us, last_us):
+            block, latest = raw, clock.latest
+            ascends = _is_sound(raw, latest, self.height, self.width)
+            if not ascends:
+                block = self._drop_extreme_times(self._drop_off_sensor(raw))
+                ascends = ascending(block.t, latest)
+            if len(block):
+                yield from clock.add(block, ascends)
+            if not resets and end_us is not None and clock.time >= end_us + JITTER_US:
+                yield from clock.flush()
+                self.counts.drop("outside the time range", clock.held)
                 break
-        if waiting is not None:
-            yield current, waiting
+        else:
+            yield from clock.finish()
+        self.counts.reordered += clock.reordered
 
-    def _sorted_blocks(
-        self, start_us: int | None, end_us: int | None, resets: bool
-    ) -> Iterator[tuple[int, RawBlock]]:
-        """Blocks that are each sorted by time and split at clock resets, with their segments."""
-        segment = 0
-        latest: int | None = None
-        for raw in self._raw_blocks(start_us, end_us):
-            block = self._drop_off_sensor(raw)
-            cuts: list[int] = []
-            if not _in_order(block.t, latest):
-                block = self._drop_extreme_times(block)
-                cuts = self._find_resets(block, segment, latest, resets)
-            for index, end in enumerate([*cuts, len(block)]):
-                part = block
-                if cuts:
-                    part = block.take(slice(cuts[index - 1] if index else 0, end))
-                if index:
-                    segment, latest = segment + 1, None
-                if len(part):
-                    if not _in_order(part.t, latest):
-                        part = part.take(np.argsort(part.t, kind="stable"))
-                    latest = int(part.t[-1]) if latest is None else max(int(part.t[-1]), latest)
-                    yield segment, part
+    def _wrong_times(self, count: int, index: int, time: int, clock: int) -> None:
+        """Drop events whose times those around them contradict; they are damage."""
+        found = f"t = {time} us, where the clock was at {clock} us; {count} such events"
+        expected = f"ascending times, late by {JITTER_US / 1000:.0f} ms at most"
+        self._raise_or_count(
+            Flaw("wrong time stamps", f"event {index}", found, expected, count=count)
+        )
+        self.counts.drop("wrong time stamps", count)
 
-    def _check_spread(self, waiting: RawBlock) -> None:
-        """Raise a DataError if too many events lie within `JITTER_US`; this also bounds memory."""
-        if waiting.t[-1] - waiting.t[0] <= JITTER_US:
+    def _reset(self, segment: int, index: int, time: int, latest: int) -> None:
+        """Allow segment `segment`, whose first event comes after a reset of the clock."""
+        where = f"{self.path}, event {index}"
+        if self.max_bad is None and self.segment is None:
             raise DataError(
-                "too many events at one time",
-                where=f"{self.path}, event {waiting.first}",
-                found=f"{len(waiting)} events from {waiting.t[0]} to {waiting.t[-1]} us",
-                expected=f"at most {MAX_SIMULTANEOUS} within {JITTER_US} us",
-                hint="the time unit may be another: --time-unit s, ms, us or ns",
+                "time steps back",
+                where=where,
+                found=f"t = {time} us, {latest - time} us before an earlier event, and stays back",
+                expected=f"ascending times, late by {JITTER_US / 1000:.0f} ms at most",
+                hint="a clock reset, or two recordings in one file; "
+                "--on-error skip reads the parts as segments",
             )
+        if segment >= MAX_SEGMENTS:
+            raise DataError(
+                "the events are not in order of time",
+                where=where,
+                found=f"the {MAX_SEGMENTS}th clock reset",
+                expected="ascending time, reset now and then",
+                hint=self._other_unit("another column may be the time (--columns), or ")
+                or "copy the file again, or sort it by time",
+            )
+
+    def _crowded(self, index: int, first_us: int, last_us: int, count: int) -> None:
+        """Refuse more events at one time than any camera delivers."""
+        raise DataError(
+            "too many events at one time",
+            where=f"{self.path}, event {index}",
+            found=f"{count} events from {first_us} to {last_us} us",
+            expected=f"at most {CROWD} within {CROWD_US} us",
+            hint=self._other_unit() or "copy the file again, or the camera's clock stood still",
+        )
+
+    def _other_unit(self, before: str = "") -> str | None:
+        """What to do if the times have another unit; None where the format defines it."""
+        unit = self.notes.get("time unit")
+        hint = f"{before}the times may be in another unit than {unit}: --time-unit s, ms, us, ns"
+        return hint if unit else None
 
     def _raw_blocks(self, start_us: int | None, end_us: int | None) -> Iterator[RawBlock]:
         """The blocks of the source, counted; damage is an error or is counted, see `max_bad`."""
@@ -288,38 +294,6 @@ class Recording:
             hint = f"{flaw.hint or 'copy the file again'}; --on-error skip leaves it out"
             raise flaw.error(self.path, hint)
         self.counts.add_flaw(flaw)
-
-    def _find_resets(
-        self, block: RawBlock, segment: int, latest: int | None, resets: bool
-    ) -> list[int]:
-        """Indices in the block after clock resets; counts events that are merely out of order."""
-        t = block.t
-        if not len(t):
-            return []
-        latest = int(t[0]) if latest is None else latest
-        cuts, late = _backward_steps(t, latest, MAX_SEGMENTS - segment)
-        if len(cuts) and not resets:
-            at = int(cuts[0])
-            back = max(latest, int(t[:at].max(initial=latest))) - int(t[at])
-            raise DataError(
-                "time steps back",
-                where=f"{self.path}, event {block.first + at}",
-                found=f"t = {t[at]} us, {back} us before an earlier event",
-                expected=f"ascending time, jitter up to {JITTER_US} us",
-                hint="a clock reset, two recordings in one file or damage; "
-                "--on-error skip reads the parts as segments",
-            )
-        if segment + len(cuts) >= MAX_SEGMENTS:
-            raise DataError(
-                "the events are not in order of time",
-                where=f"{self.path}, event {block.first + int(cuts[-1])}",
-                found=f"the {MAX_SEGMENTS}th step back of more than {JITTER_US} us",
-                expected="ascending time, reset now and then",
-                hint="another column may be the time (--columns), or its unit another "
-                "(--time-unit); else sort the file by time",
-            )
-        self.counts.reordered += late
-        return [int(cut) for cut in cuts]
 
     def _drop_extreme_times(self, block: RawBlock) -> RawBlock:
         """Drop events whose times are so large that differences would overflow; they are damage."""
@@ -355,45 +329,35 @@ def _all_within(column: np.ndarray, limit: int) -> bool:
     return bool(column.max() < limit and (column.dtype.kind == "u" or column.min() >= 0))
 
 
-def _in_order(t: np.ndarray, latest: int | None) -> bool:
-    """Whether (K,) times ascend, start at `latest` or later, and are not extreme."""
-    return not len(t) or bool(
-        -_MAX_US <= t[0]
-        and t[-1] <= _MAX_US
-        and (latest is None or latest <= t[0])
-        and first_backward_step(t) is None
-    )
+def _is_sound(block: RawBlock, latest: int, height: int, width: int) -> bool:
+    """Whether all events are on the sensor and in order, from `latest` on; False if not sure."""
+    columns = (block.t, np.int64), (block.x, np.uint16), (block.y, np.uint16)
+    return all(
+        column.dtype == kind and column.flags.c_contiguous for column, kind in columns
+    ) and _are_sound(block.t, block.x, block.y, latest, height, width)
 
 
 @nb.njit(nogil=True, cache=True)
-def _backward_steps(t: np.ndarray, latest: int, limit: int) -> tuple[np.ndarray, int]:
-    """Find backward steps in time of more than `JITTER_US`.
+def _are_sound(
+    t: np.ndarray, x: np.ndarray, y: np.ndarray, latest: int, height: int, width: int
+) -> bool:
+    """Whether (K,) times ascend from `latest` on and are not extreme, and pixels are in range.
 
-    Returns:
-        Indices of at most `limit` events directly after such a step, each of which starts a new
-        latest time; number of events that are late by `JITTER_US` or less.
+    One pass over parts that stay in cache, in loops without a branch, which compilers vectorise.
     """
-    cuts, late = np.empty(limit, np.int64), 0
-    n = 0
-    for i in range(t.size):
-        if t[i] >= latest:
-            latest = t[i]
-        elif latest - t[i] > JITTER_US:
-            if n == limit:
-                break
-            cuts[n] = i
-            n += 1
-            latest = t[i]
-        else:
-            late += 1
-    return cuts[:n], late
-
-
-def _merge(waiting: RawBlock, block: RawBlock) -> tuple[RawBlock, RawBlock]:
-    """Merge two sorted blocks into one that can be delivered and one that must wait."""
-    safe = min(int(block.t[0]), max(int(block.t[-1]), int(waiting.t[-1])) - JITTER_US)
-    cut = int(np.searchsorted(waiting.t, safe, "right"))
-    if cut == len(waiting):
-        return waiting, block
-    both = RawBlock.join([waiting.take(slice(cut, None)), block])
-    return waiting.take(slice(None, cut)), both.take(np.argsort(both.t, kind="stable"))
+    if t.size and (t[0] < latest or t[t.size - 1] > _MAX_US):
+        return False
+    for start in range(0, t.size, _CACHED):
+        end = min(start + _CACHED, t.size)
+        sign = np.int64(0)  # negative after a step back, also one whose difference overflows
+        earlier, later = t[start:end], t[start + 1 : end + 1]
+        for k in range(later.size):
+            sign |= (later[k] - earlier[k]) | (later[k] ^ (later[k] << 1))
+        column, row = np.uint16(0), np.uint16(0)
+        columns, rows = x[start:end], y[start:end]
+        for k in range(columns.size):
+            column = max(column, columns[k])
+            row = max(row, rows[k])
+        if sign < 0 or column >= width or row >= height:
+            return False
+    return True

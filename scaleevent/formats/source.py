@@ -16,7 +16,8 @@ from scaleevent.system.refusals import refusal
 BLOCK = 1 << 18
 """Events that a reader decodes at once: 3.4 MB of columns, small enough to stay in cache."""
 
-JITTER_US = 1000  # backward steps in time up to this are sorted and counted; larger ones are damage
+JITTER_US = 50_000
+"""Events up to this late are sorted and counted; what is earlier still, `clock` judges."""
 
 COPY_AGAIN = "copy the file again; a download or recording cut short looks like this"
 
@@ -274,19 +275,23 @@ class TimeIndex(Generic[Position]):
     """Positions in a file by time, recorded while it is read, where a later read may start.
 
     Args:
-        every: Number of events between two recorded positions.
+        every: Number of events between two recorded positions; more than `clock` holds back.
     """
 
-    every: int = 1 << 21
+    every: int = 1 << 19
     _notes: list[tuple[int, int, Position]] = field(default_factory=list)
     _latest: int = -(1 << 63)
 
     def before(self, start_us: int | None, begin: Position) -> Position:
-        """The last recorded position that is certainly before a time, or else `begin`."""
+        """A recorded position that is certainly before a time, or else `begin`.
+
+        It is the last but one, so that what is read shows where the clock was at the last one: a
+        clock reset there would otherwise not be seen.
+        """
         if start_us is not None:
-            for latest, _, place in reversed(self._notes):
-                if latest < start_us - JITTER_US:
-                    return place
+            places = [place for latest, _, place in self._notes if latest < start_us]
+            if len(places) > 1:
+                return places[-2]
         return begin
 
     def note(self, t: np.ndarray, events: int, place: Position | None) -> None:
