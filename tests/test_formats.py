@@ -352,6 +352,7 @@ def test_of_two_cameras_the_first_is_read_and_the_other_named(tmp_path):
     recording = open_recording(write_hdf5(tmp_path / "mvsec.h5", stored))
     assert_same(Events.concatenate(recording.blocks(), 180, 240), left)
     assert recording.notes["other event streams"] == "/davis/right/events"
+    assert_same(read_events(recording.path, topic="/davis/right/events"), right)
 
 
 # name: what the reader turns round of what the file stores

@@ -155,6 +155,8 @@ def read_events(
     size: tuple[int, int] | None = None,
     time_unit: str | None = None,
     columns: str | None = None,
+    topic: str | None = None,
+    camera: str | None = None,
     max_bad: float | None = None,
     segment: int | None = None,
 ) -> Events:
@@ -167,6 +169,8 @@ def read_events(
         size: (height, width) of the sensor; see `open_recording`.
         time_unit: s, ms, us or ns; see `open_recording`.
         columns: Order or names of the columns; see `open_recording`.
+        topic: The event stream to read, of a file with several; see `open_recording`.
+        camera: Model of the camera, for AEDAT files that do not name it; see `open_recording`.
         max_bad: Fraction of the events that may be lost to damage; see `open_recording`.
         segment: Index of the stretch between clock resets to read; see `open_recording`.
 
@@ -177,7 +181,14 @@ def read_events(
         MissingPackageError: The format needs a package that is not installed.
     """
     recording = open_recording(
-        path, size=size, time_unit=time_unit, columns=columns, max_bad=max_bad, segment=segment
+        path,
+        size=size,
+        time_unit=time_unit,
+        columns=columns,
+        topic=topic,
+        camera=camera,
+        max_bad=max_bad,
+        segment=segment,
     )
     blocks = list(recording.blocks(start_us, end_us))
     stretches = recording.counts.segments
