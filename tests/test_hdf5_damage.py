@@ -382,7 +382,7 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_is_the_users_matter(tmp_path):
-    with pytest.raises(DataError, match="cannot read the file"):
+    with pytest.raises(DataError, match="file not found"):
         read_events(tmp_path / "a.h5")
 
 

@@ -2,7 +2,8 @@
 
 The *clock* is the latest time believed so far. An event up to `JITTER_US` below it is late, and is
 sorted to its place. An event further below contradicts what came before, and what follows decides
-which side is wrong; a step forward contradicts nothing, since nothing may have moved.
+which side is wrong. A step forward contradicts nothing, since nothing may have moved, unless it is
+longer than a day.
 
 1. *Few wrong stamps.* Of all ways to read the `AROUND` events before and after a contradiction the
    cheapest is taken. Leaving an event out costs 1, and letting the clock begin anew a little less
@@ -36,6 +37,10 @@ RESET = 4
 
 AROUND = 64
 """Events before and after a contradiction among which it is resolved."""
+
+DAY_US = 24 * 3600 * 10**6
+"""No recording stands still for so long. A step like that costs two events, so that one or two at
+the beginning or end of a file do not stretch it over years."""
 
 RUN = 1 << 16
 """Most events whose stamps can be wrong together: those of one time word or packet."""
@@ -94,7 +99,8 @@ class Clock:
             block: Events in the order of the file, one or more.
             ascends: Whether their times do, from `latest` on.
         """
-        if self._judge is None and not ascends:
+        since = self.latest if self.latest != _NEVER else block.t[0]
+        if self._judge is None and not (ascends and block.t[-1] - since <= DAY_US):
             self._judge = _Judge(self.time)
         self._pending.append(block)
         self.held += len(block)
@@ -276,7 +282,7 @@ def _resolve_all(
     if at:
         clock = clocks[at - 1]
     while at < t.size:
-        if t[at] >= clock - JITTER_US:
+        if clock == _NEVER or -JITTER_US <= t[at] - clock <= DAY_US:
             clock = max(clock, t[at])
             labels[at], clocks[at] = _GOOD, clock
             at += 1
@@ -298,13 +304,14 @@ def _resolve(
 
     A reading is known by its clock and its price. From event to event each may leave the event out
     or believe it; of those with the same clock after it, the cheapest lives on. One with a later
-    clock lives on only if it is no dearer than all with earlier clocks, because these can believe
-    whatever it can; and none that costs a reset more than the cheapest, which could begin anew.
+    clock lives on only if it is no dearer than those with earlier clocks, because these can believe
+    whatever it can (if more than a day earlier, for the price of a day); and none that costs a
+    reset more than the cheapest, which could begin anew.
 
     Returns:
         The index up to which events are labelled: where the cheapest has agreed for a while.
     """
-    reset = RESET * _DROP - _DROP // 2
+    reset, day = RESET * _DROP - _DROP // 2, 2 * _DROP
     most = t.size - start + 2  # readings: every event adds one at most
     now, price = np.empty(most, np.int64), np.empty(most, np.int64)
     after, cost = np.empty(most, np.int64), np.empty(most, np.int64)
@@ -317,6 +324,8 @@ def _resolve(
         moved, origin, how = np.int64(1 << 62), 0, _GOOD  # the cheapest whose clock becomes `time`
         for s in range(size):
             step = price[s] + (time - now[s] > JITTER_US)
+            if time - now[s] > DAY_US and now[s] != _NEVER:
+                step += day
             if now[s] > time:
                 step = price[s] + reset if now[s] - time > JITTER_US else moved
             if step <= moved:
@@ -334,15 +343,16 @@ def _resolve(
                 cost[count] = price[s] if believed else price[s] + _DROP
                 did[count] = _GOOD if believed else _DAMAGE
                 count += 1
-        lowest, limit = np.int64(1 << 62), cost[:count].min() + reset
-        size = 0
+        limit, size, best = cost[:count].min() + reset, 0, 0
         for s in range(count):
-            if cost[s] <= min(lowest, limit):
-                lowest = cost[s]
-                now[size], price[size] = after[s], cost[s]
-                history[0, end - start, size], history[1, end - start, size] = did[s], parent[s]
-                size += 1
-        best = size - 1  # the cheapest, by the rule above
+            spare = day if size and after[s] - now[best] > DAY_US else 0  # which it need not pay
+            if size and cost[s] > price[best] + spare or cost[s] > limit:
+                continue
+            now[size], price[size] = after[s], cost[s]
+            history[0, end - start, size], history[1, end - start, size] = did[s], parent[s]
+            if cost[s] <= price[best]:
+                best = size
+            size += 1
         agreed = agreed + 1 if history[0, end - start, best] == _GOOD else 0
         end += 1
     for k in range(end - 1, start - 1, -1):
