@@ -356,6 +356,9 @@ def test_a_sample_that_meets_wrong_stamps_is_not_trusted(monkeypatch):
     read = Recording("made up", Sampled(times), *SIZE, max_bad=1.0)
     facts = recording_facts(read, full=False)
     assert facts["read"] == "every event" and facts["dropped"] == {"wrong time stamps": 1}
+    times[9_995], times[-1] = times[9_994], 10**15
+    facts = recording_facts(Recording("made up", Sampled(times), *SIZE, max_bad=1.0), full=False)
+    assert facts["last_us"] == times[-2] and facts["dropped"] == {"wrong time stamps": 1}
 
 
 # Files

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scaleevent.errors import DataError
+from scaleevent.formats.clock import DAY_US
 from scaleevent.formats.recording import Recording
 from scaleevent.formats.source import JITTER_US
 
@@ -97,7 +98,8 @@ def _sampled(recording: Recording) -> dict[str, Any] | None:
         return None
     firsts = [extent.first_us, *(int(part.t.min()) for part in sample), extent.last_us]
     stamps = [np.array(firsts), *(part.t for part in sample)]
-    if any((t < np.maximum.accumulate(t) - JITTER_US).any() for t in stamps):
+    late = any((t < np.maximum.accumulate(t) - JITTER_US).any() for t in stamps)
+    if late or max(np.diff(firsts)) > DAY_US:
         return None
     seen = sum(len(block) for block in sample)
     positive = sum(int(np.count_nonzero(block.p)) for block in sample)
