@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scaleevent.benchmarks.draws import mean_and_spread
 from scaleevent.benchmarks.evaluation import EvalInput, EvalInputs, Evaluation, predict
 from scaleevent.benchmarks.published import comparable
 from scaleevent.benchmarks.registry import NATIVE, Benchmark
@@ -22,6 +23,7 @@ from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.system.files import write_bytes
 from scaleevent.tasks.task import Result, Task
 
+LISTED = "labels of the authors' lists, of which only the lengths are published: the first of each"
 COLUMNS = ("image", "events", "prediction", "ground truth", "error")
 
 
@@ -61,6 +63,10 @@ def result_table(
     rows: list[tuple[str, dict[str, float]]] = []
     if evaluation.samples:
         rows += [(f"ours, {name}", own) for name, own in task.rows(evaluation.result).items()]
+    if evaluation.redrawn:
+        for what, result in zip(("mean", "SD"), mean_and_spread(evaluation.redrawn), strict=True):
+            drawn = f"ours, {what} of {len(evaluation.redrawn)} released draws"
+            rows += [(f"{drawn}, {name}", own) for name, own in task.rows(result).items()]
     for subset, result in evaluation.subsets.items():
         rows += [(f"ours, {subset}, {name}", own) for name, own in task.rows(result).items()]
     for name, result in baselines.items():
@@ -86,6 +92,13 @@ def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
     if cfg.at_input_size:
         notes.append(
             "scored at the input's size against labels resized to it, as the released code"
+        )
+    if cfg.lists is not None:
+        notes.append(LISTED)
+    if cfg.draw == "released":
+        notes.append(
+            "a released draw takes as many labels as are scored, with replacement: sequence, then "
+            "label uniformly; which draw and which epoch were published is not known"
         )
     if cfg.alignment != "none":
         notes.append(f"every prediction was first fitted to its ground truth: {cfg.alignment}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+from scaleevent.benchmarks.draws import REDRAWS, mean_and_spread
 from scaleevent.benchmarks.evaluation import ConstantBaseline, check_fits, evaluate, refuse_leaks
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
@@ -48,7 +49,8 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         decoder.encoder.grid(cfg.windows, cfg.windows)
     decoder.to(ranks.device)
     samples = benchmark_samples(cfg.benchmark, task, cfg.data, settings, ranks, quiet=quiet)
-    split = benchmark_split(samples, "test" if cfg.submission else benchmark.eval_split)
+    scored = "test" if cfg.submission else benchmark.eval_split
+    split = benchmark_split(samples, scored, cfg.lists)
     seen = {
         "pretrained on": description.get("pretraining", {}).get("recordings", ()),
         "trained on": description.get("data", {}).get("recordings", ()),
@@ -61,6 +63,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             decoder, samples, split.test.tolist(), ranks,
             batch=cfg.batch, workers=ranks.loader_workers(cfg.workers), keep=submission,
             at_input_size=cfg.at_input_size, windows=cfg.windows,
+            redraws=REDRAWS if cfg.draw == "released" else 0,
             advance=lambda count: ticker.advance(count * ranks.world),
         )  # fmt: skip
         files = int(ranks.sum([submission.files if submission else 0])[0])
@@ -87,6 +90,9 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             "input": description["input"],
             "metrics": evaluation.result,
         }
+        if evaluation.redrawn:
+            mean, spread = mean_and_spread(evaluation.redrawn)
+            facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
         report = Report("eval", title, columns, rows, tuple(notes), facts)
         if cfg.out is not None:
