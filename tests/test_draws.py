@@ -181,3 +181,5 @@ def test_released_draws_of_a_score_are_balanced_by_sequence():
     assert spread["acc"] == pytest.approx(5, abs=1)  # of a fair coin thrown 100 times, in percent
     again = redraw(task, states, names, 3)
     assert list(again) == list(itertools.islice(drawn, 3))
+    mean, spread = mean_and_spread([{"acc": 1, "iou car": 2.0}, {"acc": 3, "iou car": 2.0}])
+    assert mean == {"acc": 2, "iou car": 2} and spread == {"acc": np.sqrt(2), "iou car": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from scaleevent.pictures import draw_voxel, panel, save_picture
 from scaleevent.system.files import write_bytes
 from scaleevent.tasks.task import Result, Task
 
-LISTED = "labels of the authors' lists, of which only the lengths are published: the first of each"
 COLUMNS = ("image", "events", "prediction", "ground truth", "error")
 
 
@@ -86,6 +86,16 @@ def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
     return [f"{count:,} test samples {what}" for what, count in found.items() if count]
 
 
+def list_notes(lists: Mapping[str, int] | None, here: int) -> list[str]:
+    """What was taken of the authors' lists, if they were; `here` counts training and test labels."""
+    if lists is None:
+        return []
+    return [
+        f"{here:,} of the {sum(lists.values()):,} training and test labels of the authors' lists; "
+        "only the lists' lengths are known: of each sequence the first labels"
+    ]
+
+
 def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
     """The benchmark's own notes, and what the settings of an evaluation change of its protocol."""
     notes = [note for note in benchmark.notes if note != NATIVE or not cfg.at_input_size]
@@ -93,8 +103,6 @@ def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
         notes.append(
             "scored at the input's size against labels resized to it, as the released code"
         )
-    if cfg.lists is not None:
-        notes.append(LISTED)
     if cfg.draw == "released":
         notes.append(
             "a released draw takes as many labels as are scored, with replacement: sequence, then "

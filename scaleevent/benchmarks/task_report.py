@@ -12,7 +12,7 @@ from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import ConstantBaseline, Evaluation
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.report import LISTED, counting_notes, draw_rows, result_table
+from scaleevent.benchmarks.report import counting_notes, draw_rows, list_notes, result_table
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
@@ -83,8 +83,7 @@ class TaskResult:
         if cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
         notes.append(self.labels.describe())
-        if cfg.lists is not None:
-            notes.append(LISTED)
+        notes += list_notes(cfg.lists, len(self.labels.available) + len(self.test))
         counts = f"{len(self.labels.kept):,} training and {scored:,} test samples"
         title = f"{self.command} {cfg.benchmark}: {counts}"
         notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]

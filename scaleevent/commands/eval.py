@@ -11,6 +11,7 @@ from scaleevent.benchmarks.report import (
     Submission,
     counting_notes,
     draw_rows,
+    list_notes,
     protocol_notes,
     result_table,
 )
@@ -76,6 +77,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         protocol = description.get("protocol", "full")
         columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
+        notes += list_notes(cfg.lists, len(split.train) + len(split.test))
         if files:
             notes.append(f"{files:,} files to hand in: {cfg.submission}")
         if cfg.pictures and cfg.out is not None and evaluation.samples:
