@@ -157,7 +157,7 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
     keep = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(key, keep, default=None, annotation=_flag(key, field, key in positional))
-        for key, field in _own_first(model).items()
+        for key, field in _own_first(model, positional).items()
     ]
     parameters += [
         inspect.Parameter("config", keep, default=None, annotation=Annotated[
@@ -169,9 +169,10 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
     return command
 
 
-def _own_first(model: type[Settings]) -> dict[str, FieldInfo]:
-    """The settings of a command, those that many commands have last."""
-    names = [key for part in model.__mro__ for key in part.__dict__.get("__annotations__", {})]
+def _own_first(model: type[Settings], positional: tuple[str, ...]) -> dict[str, FieldInfo]:
+    """The settings of a command: arguments in their order, those that many commands have last."""
+    own = [key for part in model.__mro__ for key in part.__dict__.get("__annotations__", {})]
+    names = [*positional, *own]
     return {key: model.model_fields[key] for key in names if key in model.model_fields}
 
 

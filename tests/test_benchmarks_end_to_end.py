@@ -117,3 +117,32 @@ def test_at_input_size_is_another_number(tmp_path, capsys):
         call(f"eval ddd17-seg {tmp_path / 'run/task.safetensors'} {data} --json {flag}")
         pixels.append(json.loads(capsys.readouterr().out)["metrics"]["pixels"])
     assert pixels[1] < pixels[0]
+
+
+def test_the_released_draw_stands_beside_the_exact_score(tmp_path, capsys):
+    root = tmp_path / "raw"
+    root.mkdir()
+    write_ddd17(root)
+    call(f"prepare ddd17-seg {root} -o {tmp_path / 'pairs'}")
+    data = f"--data {tmp_path / 'pairs'}"
+    new = f"finetune ddd17-seg random {data} {NEW} --decoder linear --preset released --epochs 1"
+    capsys.readouterr()
+    call(f"{new} --batch 2 -o {tmp_path / 'run'} --json")
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["config"]["sampling"] == trained["config"]["labels"] == "released"
+    assert trained["data"]["samples_per_epoch"] == 2 * trained["data"]["training_samples"]
+    found = []
+    for flag in ("", "--draw released", "--draw released --labels released"):
+        call(f"eval ddd17-seg {tmp_path / 'run/task.safetensors'} {data} --json {flag}")
+        found.append(json.loads(capsys.readouterr().out))
+    exact, drawn, listed = found
+    assert exact["metrics"] == drawn["metrics"] == listed["metrics"]
+    assert "released draws" not in exact
+    spread = drawn["released draws"]
+    assert spread["number"] == 20 and spread["mean"]["samples"] == exact["metrics"]["samples"]
+    names = [row[""] for row in drawn["rows"]]
+    assert "ours, mean of 20 released draws, all classes" in names
+    assert "ours, SD of 20 released draws, all classes" in names
+    here = trained["data"]["training_samples"] + trained["data"]["test_samples"]
+    for report in (trained, listed):  # the files here hold only some of them
+        assert any(n.startswith(f"{here:,} of the 18,576 training and") for n in report["notes"])

@@ -284,7 +284,7 @@ def test_semantics_windows_and_images(tmp_path):
         tmp_path / "s", "ddd17-seg", tmp_path, window="time", window_ms=40, lossless=True
     )
     events, masks = drive_events(), class_masks(2, 4, 5)
-    for (shard, row), number in zip(pairs(store), (2, 4, 5), strict=True):
+    for place, ((shard, row), number) in enumerate(zip(pairs(store), (2, 4, 5), strict=True)):
         time = int(DRIVE_US[number - 1])
         found, window = shard.events(row)
         assert (found.height, found.width) == (200, 346)
@@ -296,7 +296,7 @@ def test_semantics_windows_and_images(tmp_path):
         np.testing.assert_array_equal(label.values, masks[number])
         picture = decode_image(shard.image(row))
         assert picture.shape == (200, 346, 3) and (picture == 10 * number).all()
-        printed = {"sequence": "dir0", "split": "train", "frame": number}
+        printed = {"sequence": "dir0", "split": "train", "frame": number, "number": place}
         assert shard.provenance(row) == printed
     assert counts["events decoded"] == len(events)
     hood = int((events.y >= 200).sum())

@@ -96,11 +96,15 @@ def test_a_subset_is_recorded_and_resume_goes_on(place, capsys):
     call(line(place, "finetune", "depth", "few", rest))
     chosen = json.loads((place / "few/subset.json").read_text())
     assert len(chosen) == 2 and {"recording", "image_us", "store"} == chosen[0].keys()
+    report = json.loads((place / "few/report.json").read_text())
+    assert report["data"]["samples_per_epoch"] == 9 and report["config"]["steps"] == "full"
+    assert any("9 samples of 2, as many steps as of all labels" in n for n in report["notes"])
     log = read_json_lines(place / "few/log.jsonl")
-    for state in (place / "few/state").glob("step-00000002*"):
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4]
+    for state in (place / "few/state").glob("step-00000004*"):
         state.unlink()
     (place / "few/state/last.json").write_text(
-        json.dumps({"file": "step-00000001.safetensors", "step": 1})
+        json.dumps({"file": "step-00000002.safetensors", "step": 2})
     )
     call(line(place, "finetune", "depth", "few", rest + " --resume"))
     again = read_json_lines(place / "few/log.jsonl")
@@ -109,6 +113,19 @@ def test_a_subset_is_recorded_and_resume_goes_on(place, capsys):
     )
     call(line(place, "finetune", "depth", "few", rest + " --resume --lr 1e-5"), 2)
     assert "--lr" in capsys.readouterr().err
+    call(line(place, "finetune", "depth", "few", rest + " --resume --steps subset"), 2)
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_the_steps_of_a_subset_alone_are_no_published_protocol(place):
+    call(
+        line(place, "finetune", "depth", "own", "--fraction 0.5 --steps subset --sampling released")
+    )
+    log = read_json_lines(place / "own/log.jsonl")
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]  # twice five, by fours
+    report = json.loads((place / "own/report.json").read_text())
+    assert report["protocol"] == "0.5 by interval, its own steps"
+    assert report["data"]["samples_per_epoch"] == 10
 
 
 def test_two_ranks_measure_what_one_does(place):

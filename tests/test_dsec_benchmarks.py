@@ -249,6 +249,7 @@ def test_class_ids_and_events_come_back(tmp_path, view):
             "sequence": "zurich_city_00_a",
             "split": "train",
             "file": f"{number:06d}.png",
+            "number": number,
         }
 
 
@@ -256,6 +257,7 @@ def test_the_test_set_follows_ess(tmp_path):
     root = files.write_semantic(tmp_path, "E", "zurich_city_13_a")
     pairs, counts = prepare("semantic", root)
     assert [pair.image_us for pair in pairs] == list(files.SEMANTIC_US[6::2])
+    assert [pair.provenance["number"] for pair in pairs] == [6, 8, 10, 12]  # in all labels
     assert counts["labels dropped: not of the protocol"] == 10
     assert counts["labels"] == 14
     pairs, _ = prepare("semantic", root, label_skip=1, label_stride=3)

@@ -1,11 +1,11 @@
-"""Labelled samples from a store, the split of a benchmark, and few-shot subsets."""
+"""Labelled samples from a store, the split of a benchmark, and the authors' lists."""
 
 import numpy as np
 import pytest
 from conftest import random_events
 
-from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split, few_shot
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
+from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings, voxel_input
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
@@ -114,19 +114,13 @@ def test_older_stores_of_scenes_are_split_in_order(tmp_path):
     assert split.train.tolist() == [0, 1, 2] and split.test.tolist() == [3]
 
 
-def test_few_shot_subsets():
-    indices = np.arange(100, 350)
-    assert few_shot(indices, 0.01, "interval", 0).tolist() == [100, 200, 300]
-    assert few_shot(indices, 0.2, "interval", 0).tolist() == list(range(100, 350, 5))
-    assert few_shot(indices, 0.05, "prefix", 0).tolist() == list(range(100, 113))
-    drawn = few_shot(indices, 0.1, "random", 1)
-    for strategy in ("interval", "prefix"):
-        with pytest.raises(ConfigError, match="every k-th"):
-            few_shot(indices, 0.7, strategy, 0)
-    assert len(few_shot(indices, 0.7, "random", 0)) == 175
-    assert len(drawn) == 25 and (np.diff(drawn) > 0).all() and set(drawn) <= set(indices)
-    assert np.array_equal(drawn, few_shot(indices, 0.1, "random", 1))
-    assert not np.array_equal(drawn, few_shot(indices, 0.1, "random", 2))
-    for strategy in ("interval", "prefix", "random"):
-        assert np.array_equal(few_shot(indices, 1.0, strategy, 0), indices)
-        assert len(few_shot(indices[:2], 0.01, strategy, 0)) >= 1
+def test_the_authors_lists_are_the_first_labels_of_each_sequence(tmp_path):
+    store = write_store(tmp_path / "s", sequence="x", split="train", number=3)
+    samples = LabelledSamples([store], Depth(), SETTINGS)
+    assert benchmark_split(samples, "test", {"x": 4}).train.tolist() == [0, 1, 2, 3]
+    assert benchmark_split(samples, "test", {"x": 3, "y": 9}).train.tolist() == []
+    assert benchmark_split(samples, "test", {"y": 9}).train.tolist() == []
+    older = LabelledSamples([write_store(tmp_path / "t")], Depth(), SETTINGS)
+    with pytest.raises(DataError, match="not stored which") as error:
+        benchmark_split(older, "test", {"recording0": 9})
+    assert "--labels all" in str(error.value)

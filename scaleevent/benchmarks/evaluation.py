@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from scaleevent.benchmarks.draws import redraw
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
@@ -29,6 +30,7 @@ class Evaluation:
     samples: int  # number that were scored
     unlabelled: int  # number without a label here
     subsets: dict[str, Result]  # results of parts of the test set, such as day and night
+    redrawn: tuple[Result, ...] = ()  # results of released draws, where they were asked for
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def evaluate(
     workers: int = 0,
     at_input_size: bool = False,
     windows: int | None = None,
+    redraws: int = 0,
     advance: Callable[[int], None] = lambda count: None,
     keep: Callable[[EvalInput, np.ndarray], None] | None = None,
 ) -> Evaluation:
@@ -81,6 +84,7 @@ def evaluate(
         workers: Processes that read samples ahead of time.
         at_input_size: Score on the input's grid instead of the label's own pixels.
         windows: Side of the square crops to predict in; None predicts the input as it is.
+        redraws: Number of released draws to score too, see `redraw`.
         advance: Called with the number of samples that were just scored.
         keep: Called with every prediction.
 
@@ -113,7 +117,10 @@ def evaluate(
         return samples.task.compute([one[1] for one in own], [one[2] for one in own])
 
     subsets = {name: compute(name) for name in sorted({one[3] for one in everything} - {""})}
-    return Evaluation(compute(), len(everything), unlabelled, subsets)
+    redrawn = redraw(
+        samples.task, [one[1] for one in everything], [one[2] for one in everything], redraws
+    )
+    return Evaluation(compute(), len(everything), unlabelled, subsets, redrawn)
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scaleevent.benchmarks.draws import mean_and_spread
 from scaleevent.benchmarks.evaluation import EvalInput, EvalInputs, Evaluation, predict
 from scaleevent.benchmarks.published import comparable
 from scaleevent.benchmarks.registry import NATIVE, Benchmark
@@ -61,6 +63,10 @@ def result_table(
     rows: list[tuple[str, dict[str, float]]] = []
     if evaluation.samples:
         rows += [(f"ours, {name}", own) for name, own in task.rows(evaluation.result).items()]
+    if evaluation.redrawn:
+        for what, result in zip(("mean", "SD"), mean_and_spread(evaluation.redrawn), strict=True):
+            drawn = f"ours, {what} of {len(evaluation.redrawn)} released draws"
+            rows += [(f"{drawn}, {name}", own) for name, own in task.rows(result).items()]
     for subset, result in evaluation.subsets.items():
         rows += [(f"ours, {subset}, {name}", own) for name, own in task.rows(result).items()]
     for name, result in baselines.items():
@@ -80,12 +86,27 @@ def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
     return [f"{count:,} test samples {what}" for what, count in found.items() if count]
 
 
+def list_notes(lists: Mapping[str, int] | None, here: int) -> list[str]:
+    """What was taken of the authors' lists, if they were; `here` counts training and test labels."""
+    if lists is None:
+        return []
+    return [
+        f"{here:,} of the {sum(lists.values()):,} training and test labels of the authors' lists; "
+        "only the lists' lengths are known: of each sequence the first labels"
+    ]
+
+
 def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
     """The benchmark's own notes, and what the settings of an evaluation change of its protocol."""
     notes = [note for note in benchmark.notes if note != NATIVE or not cfg.at_input_size]
     if cfg.at_input_size:
         notes.append(
             "scored at the input's size against labels resized to it, as the released code"
+        )
+    if cfg.draw == "released":
+        notes.append(
+            "a released draw takes as many labels as are scored, with replacement: sequence, then "
+            "label uniformly; which draw and which epoch were published is not known"
         )
     if cfg.alignment != "none":
         notes.append(f"every prediction was first fitted to its ground truth: {cfg.alignment}")

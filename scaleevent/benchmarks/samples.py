@@ -1,8 +1,8 @@
-"""Labelled pairs of a task: input and target, the split of a benchmark, few-shot subsets."""
+"""Labelled pairs of a task: input and target, the split of a benchmark, the authors' lists."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.grids.geometry import Fit
 from scaleevent.grids.inputs import InputSettings
@@ -123,6 +123,27 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
             "image_us": int(shard.row("image_us", row)),
         }
 
+    def listed(self, indices: np.ndarray, lists: Mapping[str, int] | None) -> np.ndarray:
+        """Samples whose label is among the listed first ones of its sequence.
+
+        Raises:
+            DataError: A label whose number in its sequence was not stored.
+        """
+        if lists is None:
+            return indices
+        kept = np.zeros(len(indices), bool)
+        for place, index in enumerate(indices.tolist()):
+            shard, row = self.pairs.shard(index)
+            origin = shard.provenance(row)
+            if "number" not in origin:
+                raise DataError(
+                    "it is not stored which of its sequence's labels this is",
+                    where=f"{shard.path}, pair {row}",
+                    hint="prepare the benchmark again, or take every label with --labels all",
+                )
+            kept[place] = origin["number"] < lists.get(origin["sequence"], 0)
+        return indices[kept]
+
     def sensor(self, index: int) -> tuple[int, int]:
         """Rows and columns of a pair's native pixels."""
         shard, row = self.pairs.shard(index)
@@ -166,14 +187,21 @@ class BenchmarkSplit(NamedTuple):
     test: np.ndarray
 
 
-def benchmark_split(samples: LabelledSamples, scored: str = "test") -> BenchmarkSplit:
+def benchmark_split(
+    samples: LabelledSamples, scored: str = "test", lists: Mapping[str, int] | None = None
+) -> BenchmarkSplit:
     """The published split, which `prepare` wrote beside every recording.
 
     Older stores of rendered scenes, which are numbered and each a recording, have none: there the
-    first 70 % train and the rest test, as in the newer ones. `scored` names the part to be scored.
+    first 70 % train and the rest test, as in the newer ones.
+
+    Args:
+        samples: Of the benchmark.
+        scored: Name of the part to be scored.
+        lists: How many of its first labels each sequence has; None takes every label of every one.
 
     Raises:
-        DataError: Recordings without a split.
+        DataError: Recordings without a split, or labels whose number in a list is not known.
     """
     labels: list[np.ndarray] = []
     for store in samples.pairs.stores:
@@ -195,55 +223,5 @@ def benchmark_split(samples: LabelledSamples, scored: str = "test") -> Benchmark
             )
         labels.append(np.array(parts)[member])
     part = np.concatenate(labels)
-    return BenchmarkSplit(np.flatnonzero(part == "train"), np.flatnonzero(part == scored))
-
-
-def few_shot(indices: np.ndarray, fraction: float, strategy: str, seed: int) -> np.ndarray:
-    """A subset of training samples.
-
-    Args:
-        indices: All of them, in order.
-        fraction: How much to keep, above 0 and at most 1.
-        strategy: `interval`: every k-th, k = 1 / fraction (paper section 4.2). `random`: drawn
-            from the seed. `prefix`: the first n // k + 1 (ldkong1205/OpenESS), of the whole list.
-        seed: Of `random`.
-
-    Returns:
-        Ascending sample indices, at least one.
-
-    Raises:
-        ConfigError: A fraction that `interval` or `prefix` cannot take.
-    """
-    every = max(1, round(1 / fraction))
-    if strategy != "random" and abs(every * fraction - 1) > 0.01:
-        raise ConfigError(
-            f"a subset by {strategy} takes every k-th sample",
-            where="--fraction",
-            found=fraction,
-            expected="1/k, such as 0.5, 0.2, 0.1, 0.05, 0.01",
-            hint="--subset random takes any fraction",
-        )
-    if strategy == "interval":
-        return indices[::every]
-    if strategy == "prefix":
-        return indices[: len(indices) // every + 1]
-    count = max(1, round(fraction * len(indices)))
-    chosen = np.random.default_rng([seed, len(indices)]).permutation(len(indices))[:count]
-    return indices[np.sort(chosen)]
-
-
-def training_subset(
-    samples: LabelledSamples, split: BenchmarkSplit, fraction: float, strategy: str, seed: int
-) -> np.ndarray:
-    """Indices of the samples to train on, see `few_shot`.
-
-    Raises:
-        DataError: Nothing to train on, or nothing to be scored on.
-    """
-    if not len(split.train) or not len(split.test):
-        raise DataError(
-            "the benchmark needs training and test recordings",
-            where=", ".join(str(store.folder) for store in samples.pairs.stores),
-            found=f"{len(split.train)} training, {len(split.test)} test samples",
-        )
-    return few_shot(split.train, fraction, strategy, seed)
+    parts_of = (np.flatnonzero(part == name) for name in ("train", scored))
+    return BenchmarkSplit(*(samples.listed(one, lists) for one in parts_of))

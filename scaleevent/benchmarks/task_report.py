@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import ConstantBaseline, Evaluation
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.report import counting_notes, draw_rows, result_table
+from scaleevent.benchmarks.report import counting_notes, draw_rows, list_notes, result_table
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
@@ -27,7 +28,7 @@ class TaskResult:
     command: str  # `probe` or `finetune`
     start: Start  # the model, and what it started from
     samples: LabelledSamples  # of the benchmark
-    train: np.ndarray  # indices of the samples that were trained on
+    labels: TrainingLabels  # those that were trained on
     test: np.ndarray  # indices of the samples that were scored
     constant: ConstantBaseline  # from the training labels
     evaluation: Evaluation
@@ -39,9 +40,10 @@ class TaskResult:
         if probe and cfg.fraction == 1:
             return "probe"
         kind = "probe, " if probe else ""
+        fewer = ", its own steps" if cfg.fraction < 1 and cfg.steps == "subset" else ""
         if cfg.fraction in FRACTIONS and cfg.subset == "interval":
-            return kind + FRACTIONS[cfg.fraction]
-        return f"{kind}{cfg.fraction:g} by {cfg.subset}"
+            return kind + FRACTIONS[cfg.fraction] + fewer
+        return f"{kind}{cfg.fraction:g} by {cfg.subset}{fewer}"
 
     def description(self) -> dict[str, Any]:
         """What the checkpoint says of itself; JSON-able."""
@@ -55,8 +57,9 @@ class TaskResult:
             "teacher": pretraining.get("teacher"),
             "data": {
                 "stores": [store.fingerprint for store in self.samples.pairs.stores],
-                "recordings": sorted(self.samples.recordings(self.train)),
-                "training_samples": len(self.train),
+                "recordings": sorted(self.samples.recordings(self.labels.kept)),
+                "training_samples": len(self.labels.kept),
+                "samples_per_epoch": self.labels.per_epoch,
                 "test_samples": self.evaluation.samples,
             },
             "metrics": self.evaluation.result,
@@ -79,7 +82,9 @@ class TaskResult:
         )
         if cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
-        counts = f"{len(self.train):,} training and {scored:,} test samples"
+        notes.append(self.labels.describe())
+        notes += list_notes(cfg.lists, len(self.labels.available) + len(self.test))
+        counts = f"{len(self.labels.kept):,} training and {scored:,} test samples"
         title = f"{self.command} {cfg.benchmark}: {counts}"
         notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
         facts = description | {"input": asdict(self.samples.settings)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+from scaleevent.benchmarks.draws import REDRAWS, mean_and_spread
 from scaleevent.benchmarks.evaluation import ConstantBaseline, check_fits, evaluate, refuse_leaks
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
     Submission,
     counting_notes,
     draw_rows,
+    list_notes,
     protocol_notes,
     result_table,
 )
@@ -48,7 +50,8 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         decoder.encoder.grid(cfg.windows, cfg.windows)
     decoder.to(ranks.device)
     samples = benchmark_samples(cfg.benchmark, task, cfg.data, settings, ranks, quiet=quiet)
-    split = benchmark_split(samples, "test" if cfg.submission else benchmark.eval_split)
+    scored = "test" if cfg.submission else benchmark.eval_split
+    split = benchmark_split(samples, scored, cfg.lists)
     seen = {
         "pretrained on": description.get("pretraining", {}).get("recordings", ()),
         "trained on": description.get("data", {}).get("recordings", ()),
@@ -61,6 +64,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             decoder, samples, split.test.tolist(), ranks,
             batch=cfg.batch, workers=ranks.loader_workers(cfg.workers), keep=submission,
             at_input_size=cfg.at_input_size, windows=cfg.windows,
+            redraws=REDRAWS if cfg.draw == "released" else 0,
             advance=lambda count: ticker.advance(count * ranks.world),
         )  # fmt: skip
         files = int(ranks.sum([submission.files if submission else 0])[0])
@@ -73,6 +77,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         protocol = description.get("protocol", "full")
         columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
+        notes += list_notes(cfg.lists, len(split.train) + len(split.test))
         if files:
             notes.append(f"{files:,} files to hand in: {cfg.submission}")
         if cfg.pictures and cfg.out is not None and evaluation.samples:
@@ -87,6 +92,9 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             "input": description["input"],
             "metrics": evaluation.result,
         }
+        if evaluation.redrawn:
+            mean, spread = mean_and_spread(evaluation.redrawn)
+            facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
         report = Report("eval", title, columns, rows, tuple(notes), facts)
         if cfg.out is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 
+from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.samples import benchmark_split, training_subset
+from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.benchmarks.task_model import Start, task_model
 from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.benchmarks.task_report import TaskResult
@@ -16,7 +16,6 @@ from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.config.run import RunSettings
 from scaleevent.decoders import decoder_name
-from scaleevent.pairs.samples import draw_epoch
 from scaleevent.system.files import write_json
 from scaleevent.system.reports import Report, progress
 from scaleevent.training.optimizer import build_optimizer
@@ -41,9 +40,9 @@ def run_task(
         samples = benchmark_samples(
             cfg.benchmark, benchmark.task, cfg.data, start.settings, run.ranks, quiet=run.quiet
         )
-        split = benchmark_split(samples, benchmark.eval_split)
-        train = training_subset(samples, split, cfg.fraction, cfg.subset, cfg.seed)
-        test = split.test
+        split = benchmark_split(samples, benchmark.eval_split, cfg.lists)
+        labels = TrainingLabels.of(samples, split, cfg)
+        train, test = labels.kept, split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
         constant = ConstantBaseline.of(samples, train.tolist())
@@ -57,7 +56,7 @@ def run_task(
             layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
             never=decoder.dead_parameters(),
         )  # fmt: skip
-        _say_plan(cfg, start, run, len(train), len(split.train), len(test))
+        _say_plan(cfg, start, run, labels, len(test))
         with run.started(decoder, optimizer, fingerprint) as first, ExitStack() as after_training:
             if first == 0 and run.ranks.main:
                 chosen = [samples.identity(int(index)) for index in train]
@@ -70,11 +69,7 @@ def run_task(
                         ticker.advance,
                     )  # fmt: skip
                 after_training.callback(cached.close)
-            per_epoch = max(len(train), cfg.batch)
-            order = partial(
-                draw_epoch, samples.pairs, train, per_epoch, cfg.seed, sampling="uniform"
-            )
-            drawn = Drawn(cached or samples, order, per_epoch, cfg.batch)
+            drawn = Drawn(cached or samples, labels.draw, labels.per_epoch, cfg.batch)
             grid = cached.grid if cached else None
             objective = TaskObjective(decoder, cfg.freeze == "encoder", grid)
             run.train(objective, optimizer, drawn, first, fingerprint)
@@ -88,15 +83,16 @@ def run_task(
                 )  # fmt: skip
             if not run.ranks.main:
                 return Report(command, "", (), ())
-            done = TaskResult(cfg, command, start, samples, train, test, constant, result)
+            done = TaskResult(cfg, command, start, samples, labels, test, constant, result)
             return run.finish(done.write(cfg.out, notes))
 
 
 def _say_plan(
-    cfg: FinetuneConfig, start: Start, run: Run, train: int, available: int, test: int
+    cfg: FinetuneConfig, start: Start, run: Run, labels: TrainingLabels, test: int
 ) -> None:
     run.say(
-        f"{cfg.benchmark}: {train:,} of {available:,} training samples, {test:,} test samples; "
+        f"{cfg.benchmark}: {len(labels.kept):,} of {len(labels.available):,} training samples, "
+        f"{test:,} test samples; {labels.describe()}; "
         f"encoder {cfg.checkpoint}, decoder {decoder_name(start.decoder)} {start.decoder.settings}"
     )
     frozen = " (frozen)" if cfg.freeze == "encoder" else ""

@@ -44,6 +44,8 @@ class BenchmarkEntry:
     recipe: Recipe | None = None  # the paper's, where there is one
     # whether the labels of its test set are not public, so that predictions are handed in
     submission: bool = False
+    # how many of its first labels each sequence has in the lists of the released loaders
+    released_labels: Mapping[str, int] = field(default_factory=dict)
     # settings of `prepare` for an embedded benchmark, rendered on first use
     rendered: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,12 +55,29 @@ class BenchmarkEntry:
         return bool(self.rendered)
 
 
+# zhiwen-xdu/ScaleEvent:scale_event/dataset/data_specs/dsec_seg_{train,test}{,_seqlen}_v2.txt and
+# ddd17_seg_{train{,_seqlen},test{,_seqlen}_v2}.txt at 0fd5605. They hold lengths only: that the
+# label files were numbered in the order of time from the first label on is inferred.
+_DSEC_LABELS = {
+    "zurich_city_00_a": 884, "zurich_city_01_a": 681, "zurich_city_02_a": 235,
+    "zurich_city_04_a": 701, "zurich_city_05_a": 1671, "zurich_city_06_a": 1523,
+    "zurich_city_07_a": 1463, "zurich_city_08_a": 787,
+    "zurich_city_13_a": 379, "zurich_city_14_c": 1191, "zurich_city_15_a": 1239,
+}  # fmt: skip
+_DDD17_LABELS = {
+    "dir0": 4605, "dir3": 1320, "dir4": 6945, "dir6": 1140, "dir7": 995, "dir1": 3571,
+}  # fmt: skip
+
 _FLOW = Recipe(1e-6, 2e-6, 24, 20)
 _SCENES = {"seed": 1, "scenes": 1000}
 
 BENCHMARKS: dict[str, BenchmarkEntry] = {
-    "dsec-semantic": BenchmarkEntry("segmentation", "dsec-semantic", Recipe(2e-6, 4e-6, 12, 30)),
-    "ddd17-seg": BenchmarkEntry("segmentation", "ddd17-seg", Recipe(2e-6, 5e-6, 40, 20)),
+    "dsec-semantic": BenchmarkEntry(
+        "segmentation", "dsec-semantic", Recipe(2e-6, 4e-6, 12, 30), released_labels=_DSEC_LABELS
+    ),
+    "ddd17-seg": BenchmarkEntry(
+        "segmentation", "ddd17-seg", Recipe(2e-6, 5e-6, 40, 20), released_labels=_DDD17_LABELS
+    ),
     "dsec-depth": BenchmarkEntry("depth", "dsec-depth", Recipe(1e-6, 2e-6, 12, 30)),
     "mvsec-depth": BenchmarkEntry("depth", "mvsec-depth", Recipe(2e-6, 4e-6, 40, 30)),
     "mvsec-flow": BenchmarkEntry("flow", "mvsec-flow", _FLOW),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from scaleevent.config.settings import OneOf, load_config, parse_size
 from scaleevent.errors import ConfigError
 from scaleevent.system.locations import check_checkpoint, check_store, check_weights, named_store
 
+_LISTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.released_labels]
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
 
 Benchmark = Annotated[str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")]
@@ -27,18 +29,38 @@ Transductive = Annotated[
 Pictures = Annotated[int, Field(ge=0, le=64, description="test samples to draw")]
 
 
-class TaskSettings(RunSettings):
+class LabelSettings(ComputeSettings):
+    """Which labels of which benchmark."""
+
+    benchmark: Benchmark
+    data: Stores = []
+    labels: Literal["all", "released"] = Field(
+        "all", description=f"released: those of the authors' lists ({', '.join(_LISTED)})"
+    )
+
+    @model_validator(mode="after")
+    def _has_lists(self) -> Self:
+        """Refuse the authors' lists where there are none."""
+        if self.labels == "released" and self.benchmark not in _LISTED:
+            raise ValueError(f"--labels released is only for {', '.join(_LISTED)}")
+        return self
+
+    @property
+    def lists(self) -> Mapping[str, int] | None:
+        """How many of its first labels each sequence has, where not every one is taken."""
+        return BENCHMARKS[self.benchmark].released_labels if self.labels == "released" else None
+
+
+class TaskSettings(LabelSettings, RunSettings):
     """What `probe` and `finetune` share."""
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
         {*RunSettings.NO_EFFECT, "pictures", "transductive", "cache"}
     )
 
-    benchmark: Benchmark
     checkpoint: str = Field(
         description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)"
     )
-    data: Stores = []
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
         None, description="size of a random encoder"
     )
@@ -52,7 +74,10 @@ class TaskSettings(RunSettings):
         1.0, gt=0, le=1, description="fraction of the training samples, such as 0.01"
     )
     subset: Literal["interval", "random", "prefix"] = Field(
-        "interval", description="how a fraction is chosen"
+        "interval", description="how a fraction is chosen: of each sequence, or random of all"
+    )
+    steps: Literal["full", "subset"] = Field(
+        "full", description="steps of an epoch of a fraction: as of all labels, or as of its own"
     )
     transductive: Transductive = False
     pictures: Pictures = 4
@@ -85,6 +110,9 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
         "none", description="released: tokens and final norm stay; encoder: all of it"
     )
     cache: bool = Field(True, description="linear on a frozen encoder: compute its features once")
+    sampling: Literal["uniform", "released"] = Field(
+        "uniform", description="released: 2N draws an epoch, sequence, then label uniformly"
+    )
     epochs: int = Field(30, ge=1, le=100_000, description="epochs")
     batch: int = Field(12, ge=1, le=65_536, description="global batch")
     lr: float = Field(4e-6, gt=0, le=10, description="learning rate of the decoder")
@@ -130,14 +158,12 @@ class ProbeConfig(TaskSettings):
         )  # fmt: skip
 
 
-class EvalConfig(ComputeSettings):
+class EvalConfig(LabelSettings):
     """Settings of `scaleevent eval`."""
 
     KIND: ClassVar[str] = "evaluation"
 
-    benchmark: Benchmark
     checkpoint: Path = Field(description="task checkpoint of probe or finetune")
-    data: Stores = []
     out: Path | None = Field(None, description="folder for report and pictures")
     batch: int = Field(4, ge=1, le=65_536, description="samples at once")
     pictures: Pictures = 0
@@ -150,6 +176,9 @@ class EvalConfig(ComputeSettings):
     windows: int | None = Field(
         None, ge=8, le=4096, description="segmentation: predict in square crops of this side"
     )
+    draw: Literal["exact", "released"] = Field(
+        "exact", description="released: segmentation: also the authors' random score, over 20 draws"
+    )
     alignment: Literal["none", "median", "least-squares"] = Field(
         "none", description="depth: fit each prediction to its ground truth first"
     )
@@ -160,7 +189,10 @@ class EvalConfig(ComputeSettings):
     def _fit_benchmark(self) -> Self:
         """Refuse settings that another task or benchmark has."""
         task = BENCHMARKS[self.benchmark].task
-        only = {"alignment": "depth", "at_input_size": "segmentation", "windows": "segmentation"}
+        only = {
+            "alignment": "depth",
+            **dict.fromkeys(("at_input_size", "windows", "draw"), "segmentation"),
+        }
         for key, owner in only.items():
             if task != owner and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"--{key.replace('_', '-')} is only for {owner}")
@@ -191,7 +223,10 @@ def check_data(benchmark: str, named: list[Path]) -> None:
         check_store(folder)
 
 
-_RELEASED = {"schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released"}
+_RELEASED = {
+    "schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released",
+    "sampling": "released", "labels": "released",
+}  # fmt: skip
 
 _DEMO = {
     "lr": 1e-3, "encoder_lr": 3e-4, "schedule": "cosine", "warmup_steps": 20, "clip": 1.0,

@@ -161,10 +161,11 @@ class Drive:
             )
         origin = {"sequence": self.name, "split": SPLITS[self.name]}
         labels = []
-        for number, path in self.masks.items():
-            time = int(times[number - 1])
+        for number, (frame, path) in enumerate(self.masks.items()):
+            time = int(times[frame - 1])
             load = partial(read_ids, path, SIZE, CLASSES, grey=True)
-            labels.append(TimedLabel(time, time, load, origin | {"frame": number}))
+            where = origin | {"frame": frame, "number": number}
+            labels.append(TimedLabel(time, time, load, where))
         return labels
 
     def _image(self, pair: Pair) -> bytes:

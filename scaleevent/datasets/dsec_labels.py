@@ -149,7 +149,7 @@ def labels_of_files(
         folder: The files, as many as the times and in their order.
         times: File of times, as for `read_times`.
         columns: 1 for instants, 2 for spans.
-        origin: Provenance of the labels besides the name of the file.
+        origin: Provenance of the labels besides the name of the file and their number, from 0.
         load: Returns the values of a file.
 
     Raises:
@@ -159,8 +159,10 @@ def labels_of_files(
     paths = [path for path in list_pictures(folder) if path.suffix.lower() == ".png"]
     check_count(len(paths), "labels", folder, len(stamps), times)
     labels = (
-        TimedLabel(span[0], span[-1], partial(load, path), {**origin, "file": path.name})
-        for span, path in zip(stamps, paths, strict=True)
+        TimedLabel(
+            span[0], span[-1], partial(load, path), {**origin, "file": path.name, "number": number}
+        )  # fmt: skip
+        for number, (span, path) in enumerate(zip(stamps, paths, strict=True))
     )
     return tuple(labels), paths
 

@@ -148,33 +148,49 @@ def draw_epoch(
     """The samples of one epoch, in order: (draws,) int64 of `indices`.
 
     They depend on the arguments alone; `seed` is the run's, `epoch` counts from 0. With `uniform`
-    sampling they are repeated random passes over all pairs. With `released` they are drawn with
-    replacement: store in proportion to its pairs, then recording uniformly, then pair uniformly, as
+    sampling they are `draw_passes` over all pairs. With `released` they are drawn with replacement:
+    store in proportion to its pairs, then as `choose_evenly` among its recordings, as
     zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py.
     """
     rng = np.random.default_rng([seed, epoch])
     if sampling == "uniform":
-        passes = -(-draws // len(indices))
-        return np.concatenate([rng.permutation(indices) for _ in range(passes)])[:draws]
+        return draw_passes(indices, draws, rng)
     located = [samples.locate(int(index)) for index in indices]
     stores = np.array([store for store, _ in located])
     recordings = np.array(
         [f"{store}/{samples.stores[store].recordings[inside]}" for store, inside in located]
     )
     drawn_stores = stores[rng.integers(0, len(stores), draws)]
-    recording_draws, pair_draws = rng.random(draws), rng.random(draws)  # in [0, 1)
+    recording_draws, pair_draws = rng.random(draws), rng.random(draws)
     drawn = np.empty(draws, np.int64)
     for store in np.unique(drawn_stores):
-        here = drawn_stores == store
-        by_recording = np.argsort(recordings[stores == store], kind="stable")
-        candidates = indices[stores == store][by_recording]  # a recording's pairs are neighbours
-        _, first, size = np.unique(
-            recordings[stores == store][by_recording], return_index=True, return_counts=True
-        )
-        recording = (recording_draws[here] * len(first)).astype(np.int64)
-        pair = (pair_draws[here] * size[recording]).astype(np.int64)
-        drawn[here] = candidates[first[recording] + pair]
+        here, own = drawn_stores == store, stores == store
+        chosen = choose_evenly(recordings[own], recording_draws[here], pair_draws[here])
+        drawn[here] = indices[own][chosen]
     return drawn
+
+
+def draw_passes(indices: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Repeated random passes over samples, as many as needed: (draws,) of `indices`."""
+    passes = -(-draws // len(indices))
+    return np.concatenate([rng.permutation(indices) for _ in range(passes)])[:draws]
+
+
+def choose_evenly(groups: np.ndarray, which: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Places chosen with replacement: a group uniformly, then one of its places uniformly.
+
+    Args:
+        groups: (N,) group of each place.
+        which: (draws,) random numbers in [0, 1) that choose the group.
+        member: (draws,) others that choose within it.
+
+    Returns:
+        (draws,) int64 below N.
+    """
+    order = np.argsort(groups, kind="stable")  # a group's places are neighbours
+    _, first, size = np.unique(groups[order], return_index=True, return_counts=True)
+    group = (which * len(first)).astype(np.int64)
+    return order[first[group] + (member * size[group]).astype(np.int64)]
 
 
 def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
