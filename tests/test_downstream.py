@@ -269,6 +269,13 @@ def test_the_mode_of_eomt_is_an_option_with_an_old_name(tmp_path):
     assert finetune_config(flags | {"eomt": "scaleevent"}).options == {"mode": "scaleevent"}
     option = {"decoder_options": ["mode=scaleevent"]}
     assert finetune_config(flags | option).options == {"mode": "scaleevent"}
+    authors = {"benchmark": "dsec-semantic", "checkpoint": "random", "preset": "released"}
+    released = {"mode": "scaleevent", "empty_masks": "true"}
+    assert finetune_config(authors).options == released
+    assert finetune_config(authors | {"decoder_options": ["queries=3"]}).options == (
+        released | {"queries": "3"}
+    )
+    assert finetune_config(authors | {"empty_masks": False}).options == {"mode": "scaleevent"}
     old = tmp_path / "config.yaml"  # as recorded before there were options
     old.write_text("benchmark: street-depth\ncheckpoint: random\neomt: upstream\ndecoder: dpt\n")
     assert finetune_config({}, old).options == {}

@@ -81,6 +81,9 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
     eomt: Literal["upstream", "scaleevent"] = Field(
         "scaleevent", description="the same as --decoder-option mode=..., where the decoder is EoMT"
     )
+    empty_masks: bool = Field(
+        False, description="EoMT: an image's absent classes are targets too, as the authors train"
+    )
     freeze: Literal["none", "released", "encoder"] = Field(
         "none", description="released: tokens and final norm stay; encoder: all of it"
     )
@@ -108,9 +111,10 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 
     @property
     def options(self) -> dict[str, str]:
-        """The options of the decoder, `eomt` among them where it is EoMT."""
+        """The options of the decoder, where it is EoMT with `eomt` and `empty_masks`."""
         name = self.decoder or DEFAULT_DECODERS[BENCHMARKS[self.benchmark].task]
-        return ({"mode": self.eomt} if name == "eomt" else {}) | self.decoder_options
+        own = {"mode": self.eomt, **({"empty_masks": "true"} if self.empty_masks else {})}
+        return (own if name == "eomt" else {}) | self.decoder_options
 
 
 class ProbeConfig(TaskSettings):
@@ -191,7 +195,10 @@ def check_data(benchmark: str, named: list[Path]) -> None:
         check_store(folder)
 
 
-_RELEASED = {"schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released"}
+_RELEASED = {
+    "schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released",
+    "empty_masks": True,
+}  # fmt: skip
 
 _DEMO = {
     "lr": 1e-3, "encoder_lr": 3e-4, "schedule": "cosine", "warmup_steps": 20, "clip": 1.0,
