@@ -60,6 +60,11 @@ def test_finetune_leaves_a_whole_run_that_eval_repeats(place, task, capsys):
     report = json.loads((out / "report.json").read_text())
     assert printed["metrics"] == report["metrics"]
     assert printed["rows"] == report["rows"]
+    stamp = load_task(out / "task.safetensors")[1]["stamp"]
+    assert printed["stamp"] == report["stamp"] == stamp
+    assert set(stamp["labels"].values()) == {1} and len(stamp["labels"]) == 3
+    assert (stamp["scored"], stamp["window"]) == ("32x48", "time, 50 ms")
+    assert any(note.startswith("scored: 3 labels of 3 sequences: ") for note in report["notes"])
     assert json.loads((place / f"{task}-eval/report.json").read_text()) == printed
     with Image.open(place / f"{task}-eval/panel.png") as picture:
         assert picture.width > 500

@@ -12,6 +12,7 @@ from scaleevent.benchmarks.report import (
     draw_rows,
     protocol_notes,
     result_table,
+    stamp_notes,
 )
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.checkpoint import load_task
@@ -72,6 +73,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             baselines = {baseline.name: baseline.score(samples, split.test.tolist())}
         protocol = description.get("protocol", "full")
         columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
+        notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         if files:
             notes.append(f"{files:,} files to hand in: {cfg.submission}")
@@ -86,6 +88,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             "settings": cfg.model_dump(mode="json"),
             "input": description["input"],
             "metrics": evaluation.result,
+            "stamp": evaluation.stamp.to_json(),
         }
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
         report = Report("eval", title, columns, rows, tuple(notes), facts)

@@ -149,7 +149,7 @@ class EvalConfig(ComputeSettings):
         None, description=f"{', '.join(_SUBMITTED)}: folder for files to hand in"
     )
     at_input_size: bool = Field(
-        False, description="segmentation: score at the input's size, as the released code"
+        False, description="segmentation: score at the input's size, which is the released code's"
     )
     windows: int | None = Field(
         None, ge=8, le=4096, description="segmentation: predict in square crops of this side"
