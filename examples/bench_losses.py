@@ -51,8 +51,9 @@ def full_matrix_terms(
         intra, cross, target = intra.relu() * above, cross.relu() * above, target * above
     distance = {"mse": F.mse_loss, "l1": F.l1_loss}[structure.distance]
     terms = {"l1": l1, "intra": distance(intra, target), "cross": distance(cross, target)}
-    if structure.reduction == "rowsum":
-        sizes = {"l1": width, "intra": length, "cross": length}
+    if structure.reduction != "mean":
+        rows = length if structure.reduction == "sum" else 1
+        sizes = {"l1": width * rows, "intra": length * rows, "cross": length * rows}
         terms = {name: term * sizes[name] for name, term in terms.items()}
     return terms
 

@@ -75,6 +75,16 @@ def test_from_published_files_to_a_number(tmp_path, monkeypatch, capsys, name):
     if published:
         assert "ScaleEvent ViT-S" in published[0][""]
         assert any(row.get(headline) or name == "mvsec-flow" for row in published)
+        assert published[0][""].endswith("as published (a)")
+        assert any(note.startswith("(a) under another protocol") for note in report["notes"])
+    stamp = report["stamp"]
+    trained = json.loads((tmp_path / "run/report.json").read_text())
+    assert stamp == trained["stamp"] and stamp["input"] == "48x64"
+    assert sum(stamp["labels"].values()) == trained["data"]["test_samples"] > 0
+    assert set(stamp["labels"]).isdisjoint(trained["data"]["recordings"])
+    if name == "dsec-semantic":
+        assert stamp["labels"] == {"zurich_city_13_a": len(dsec_files.SEMANTIC_US)}
+        assert stamp["scored"] == f"{dsec_files.LABEL_ROWS}x{dsec_files.WIDTH}"
     if name == "mvsec-depth":
         assert report["rows"][2][""] == "ours, night, dav2"
     if name == "mvsec-flow":  # under the names of the paper's table
@@ -112,11 +122,14 @@ def test_at_input_size_is_another_number(tmp_path, capsys):
     data = f"--data {tmp_path / 'pairs'}"
     call(f"finetune ddd17-seg random {data} -o {tmp_path / 'run'} {NEW} --decoder linear")
     capsys.readouterr()
-    pixels = []
+    pixels, scored = [], []
     for flag in ("", "--at-input-size"):
         call(f"eval ddd17-seg {tmp_path / 'run/task.safetensors'} {data} --json {flag}")
-        pixels.append(json.loads(capsys.readouterr().out)["metrics"]["pixels"])
+        report = json.loads(capsys.readouterr().out)
+        pixels.append(report["metrics"]["pixels"])
+        scored.append(report["stamp"]["scored"])
     assert pixels[1] < pixels[0]
+    assert scored == ["200x267", "48x64"]  # what the input shows of 200x346
 
 
 def test_the_released_draw_stands_beside_the_exact_score(tmp_path, capsys):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.objectives.distillation import Distillation, token_scale
 
 
@@ -55,6 +56,18 @@ def test_equal_tokens_give_no_loss_and_a_known_factor_gives_a_known_l1():
     tokens = tokens * double.token_weights(batch())[..., None]
     assert terms["l1"].item() == pytest.approx(0.5 * tokens.detach().abs().mean().item(), rel=1e-6)
     assert terms["intra"].item() == pytest.approx(0, abs=1e-9)  # cosine maps ignore the size
+
+
+def test_states_and_checkpoints_say_which_equation_they_were_trained_with():
+    """ "equation" in an older state is a mean over tokens, which has another name now."""
+    encoder = Encoder(ARCHS["tiny"])
+    named = {name: Distillation(encoder, encoder, name) for name in
+             ("released", "equation", "equation-row")}  # fmt: skip
+    in_states = {name: one.fingerprint()["structure"] for name, one in named.items()}
+    assert in_states["equation-row"] == "equation" != in_states["equation"]
+    assert in_states["released"] == "released"
+    forms = {name: one.description()["structure"]["reduction"] for name, one in named.items()}
+    assert forms == {"released": "mean", "equation": "sum", "equation-row": "rowsum"}
 
 
 def test_no_gradient_reaches_the_teacher():

@@ -60,6 +60,11 @@ def test_finetune_leaves_a_whole_run_that_eval_repeats(place, task, capsys):
     report = json.loads((out / "report.json").read_text())
     assert printed["metrics"] == report["metrics"]
     assert printed["rows"] == report["rows"]
+    stamp = load_task(out / "task.safetensors")[1]["stamp"]
+    assert printed["stamp"] == report["stamp"] == stamp
+    assert set(stamp["labels"].values()) == {1} and len(stamp["labels"]) == 3
+    assert (stamp["scored"], stamp["window"]) == ("32x48", "time, 50 ms")
+    assert any(note.startswith("scored: 3 labels of 3 sequences: ") for note in report["notes"])
     assert json.loads((place / f"{task}-eval/report.json").read_text()) == printed
     with Image.open(place / f"{task}-eval/panel.png") as picture:
         assert picture.width > 500
@@ -286,6 +291,13 @@ def test_the_mode_of_eomt_is_an_option_with_an_old_name(tmp_path):
     assert finetune_config(flags | {"eomt": "scaleevent"}).options == {"mode": "scaleevent"}
     option = {"decoder_options": ["mode=scaleevent"]}
     assert finetune_config(flags | option).options == {"mode": "scaleevent"}
+    authors = {"benchmark": "dsec-semantic", "checkpoint": "random", "preset": "released"}
+    released = {"mode": "scaleevent", "empty_masks": "true"}
+    assert finetune_config(authors).options == released
+    assert finetune_config(authors | {"decoder_options": ["queries=3"]}).options == (
+        released | {"queries": "3"}
+    )
+    assert finetune_config(authors | {"empty_masks": False}).options == {"mode": "scaleevent"}
     old = tmp_path / "config.yaml"  # as recorded before there were options
     old.write_text("benchmark: street-depth\ncheckpoint: random\neomt: upstream\ndecoder: dpt\n")
     assert finetune_config({}, old).options == {}

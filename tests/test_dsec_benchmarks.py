@@ -154,6 +154,9 @@ def test_splits_are_those_of_the_protocols():
         return Counter(module.SPLITS.values())
 
     assert sizes(dsec_semantic) == {"train": 8, "test": 3}
+    chosen = {name: sum(len(range(labels)[skip::stride]) for labels in (379, 1191, 1239))
+              for name, (skip, stride) in dsec_semantic.CHOICE.items()}  # fmt: skip
+    assert chosen == {"all": 2809, "ess": 1397}
     assert sizes(dsec_depth) == {"train": 31, "test": 10}
     assert sizes(dsec_flow) == {"train": 13, "validation": 5, "test": 7}
     # maps of every sequence, as counted in the data set: 19,217 train and 7,167 test
@@ -253,9 +256,13 @@ def test_class_ids_and_events_come_back(tmp_path, view):
         }
 
 
-def test_the_test_set_follows_ess(tmp_path):
-    root = files.write_semantic(tmp_path, "E", "zurich_city_13_a")
+@pytest.mark.parametrize("sequence", ["zurich_city_00_a", "zurich_city_13_a"])
+def test_every_label_is_taken_or_the_choice_of_ess(tmp_path, sequence):
+    root = files.write_semantic(tmp_path, "E", sequence)
     pairs, counts = prepare("semantic", root)
+    assert [pair.image_us for pair in pairs] == list(files.SEMANTIC_US)
+    assert not counts["labels dropped: not of the protocol"]
+    pairs, counts = prepare("semantic", root, labels="ess")
     assert [pair.image_us for pair in pairs] == list(files.SEMANTIC_US[6::2])
     assert [pair.provenance["number"] for pair in pairs] == [6, 8, 10, 12]  # in all labels
     assert counts["labels dropped: not of the protocol"] == 10

@@ -206,6 +206,22 @@ def test_settings_and_own_state_rebuild_it():
             assert torch.equal(ours[0], theirs[0])
 
 
+def test_empty_masks_are_an_option_that_the_settings_keep():
+    """A class that is nowhere takes a query of its own, also in a decoder that was rebuilt."""
+    decoder = tiny(queries=6, mode="scaleevent", width=96, empty_masks=True)
+    again = EoMT(decoder.encoder, **decoder.settings)
+    plain = EoMT(decoder.encoder, **{**decoder.settings, "empty_masks": False})
+    voxel, target = torch.randn(1, 3, 48, 64), torch.zeros(1, 48, 64, dtype=torch.int64)
+
+    def matched(one: EoMT) -> int:
+        raw = one(voxel)
+        raw.masks[-1].retain_grad()
+        one.loss(raw, target)["mask"].backward()
+        return int(raw.masks[-1].grad.flatten(2).any(2).sum())
+
+    assert (matched(decoder), matched(again), matched(plain)) == (3, 3, 1)
+
+
 def test_masks_hide_patches_from_queries_only():
     decoder = tiny(queries=4)
     masks = torch.full((1, 4, 12, 16), -1.0)

@@ -177,6 +177,96 @@ def test_terms_equal_slow_ones():
     assert terms["class"].item() == pytest.approx(-math.log(chances[0] / sum(chances)), abs=1e-5)
 
 
+def slow_loss(mask: Tensor, label: Tensor, target: Tensor, points: int, classes: int):
+    """The terms of the authors' loss: a mask for every class of every image, number by number.
+
+    The best assignment is found by trying all; points are those of `same_points`.
+    """
+    queries = mask.shape[1]
+    at, candidates, others = (
+        same_points(1, count, 2)[0]
+        for count in (points, 3 * points, points - int(0.75 * points))
+    )  # fmt: skip
+
+    def logit(image: int, query: int, point: Tensor) -> float:
+        one = mask[image, query][None, None]
+        return F.grid_sample(one, point[None, None, None] * 2 - 1, align_corners=False).item()
+
+    def inside(image: int, wanted: int, point: Tensor) -> float:
+        whole = (target[image] == wanted).float()[None, None]  # zero for an absent class
+        return F.grid_sample(whole, point[None, None, None] * 2 - 1, align_corners=False).item()
+
+    bce = dice = 0.0
+    weighted, weights = 0.0, 0.0
+    for image in range(len(mask)):
+        cost = torch.tensor([
+            [slow_cost(torch.tensor([logit(image, q, p) for p in at]), label[image, q],
+                       torch.tensor([inside(image, k, p) for p in at]), k)
+             for k in range(classes)]
+            for q in range(queries)
+        ])  # fmt: skip
+        best = min(
+            itertools.permutations(range(queries), classes),
+            key=lambda chosen: sum(cost[q, k] for k, q in enumerate(chosen)),
+        )
+        wanted = dict(zip(best, range(classes), strict=True))
+        for query in range(queries):
+            weight = 1.0 if query in wanted else 0.1
+            chances = label[image, query].double().softmax(0)
+            weighted -= weight * math.log(chances[wanted.get(query, classes)])
+            weights += weight
+        for query, k in wanted.items():
+            doubt = sorted(candidates, key=lambda point: abs(logit(image, query, point)))
+            overlap = area = entropy = 0.0
+            for point in doubt[: int(0.75 * points)] + list(others):
+                p, t = 1 / (1 + math.exp(-logit(image, query, point))), inside(image, k, point)
+                entropy -= t * math.log(p) + (1 - t) * math.log(1 - p)
+                overlap, area = overlap + p * t, area + p + t
+            bce += entropy / points
+            dice += 1 - (2 * overlap + 1) / (area + 1)
+    masks = classes * len(mask)
+    return {"mask": bce / masks, "dice": dice / masks, "class": weighted / weights}
+
+
+def test_empty_masks_equal_a_slow_loss_over_every_class():
+    mask, label, target = random_case(10, images=2, queries=4, classes=3)
+    target[target == 1] = 0  # no image has class 1, the second only class 2
+    target[1] = torch.where(target[1] == IGNORE, IGNORE, 2)
+    terms = mask_classification_loss(
+        [mask], [label], target, empty_masks=True, points=16, generator=same_points
+    )
+    expected = slow_loss(mask, label, target, 16, 3)
+    for name in WEIGHTS:
+        assert terms[name].item() == pytest.approx(expected[name], abs=2e-5), name
+    present = mask_classification_loss([mask], [label], target, points=16, generator=same_points)
+    assert all(abs(present[name] - expected[name]) > 1e-3 for name in WEIGHTS)
+
+
+def test_empty_masks_by_hand():
+    """One class of two is absent: its query's certain emptiness costs nothing, its mask counts."""
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    full, empty = torch.full((8, 8), 50.0), torch.full((8, 8), -50.0)
+    mask, label = torch.stack([full, empty])[None], torch.eye(3)[None, :2] * 100
+    options = {"points": 64, "generator": lambda *size, device=None: torch.full(size, 0.5)}
+    right = mask_classification_loss([mask], [label], target, empty_masks=True, **options)
+    assert all(right[name] < 1e-6 for name in WEIGHTS)
+    wrong = mask_classification_loss([mask * 0], [label], target, empty_masks=True, **options)
+    assert wrong["mask"].item() == pytest.approx(math.log(2), rel=1e-6)  # of both masks
+    full_dice, empty_dice = 1 - (2 * 32 + 1) / (32 + 64 + 1), 1 - 1 / (32 + 1)
+    assert wrong["dice"].item() == pytest.approx((full_dice + empty_dice) / 2, rel=1e-6)
+    nothing = mask_classification_loss([mask], [label], target, **options)["class"]
+    assert nothing.item() == pytest.approx(0.1 * 100 / 1.1, rel=1e-6)  # "no object" was wanted
+
+
+def test_empty_masks_are_targets_without_any_labelled_pixel():
+    mask, label, target = random_case(11)
+    mask.requires_grad_()
+    target[:] = IGNORE
+    terms = mask_classification_loss([mask], [label], target, empty_masks=True, points=32)
+    total(terms, WEIGHTS).backward()
+    assert terms["mask"] > 0 and mask.grad.flatten(2).any(2).sum(1).tolist() == [4, 4]
+
+
 def test_order_of_queries_does_not_matter():
     mask, label, target = random_case(1)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(5))
@@ -238,6 +328,10 @@ def test_more_classes_than_queries_and_absent_ones():
     terms = mask_classification_loss([mask], [label], target.clamp(max=IGNORE), points=32)
     total(terms, WEIGHTS).backward()
     assert mask.grad.isfinite().all() and label.grad.isfinite().all()
+    both = mask_classification_loss(
+        [mask], [label], target, empty_masks=True, points=32, generator=same_points
+    )
+    assert 0 < both["dice"] <= 4 / 12  # two queries an image, divided by six masks an image
 
 
 @pytest.mark.parametrize("label", [-1, 4, 300])

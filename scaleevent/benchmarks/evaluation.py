@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 
 from scaleevent.benchmarks.draws import redraw
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
+from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, size_text, window_text
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
@@ -30,6 +32,7 @@ class Evaluation:
     samples: int  # number that were scored
     unlabelled: int  # number without a label here
     subsets: dict[str, Result]  # results of parts of the test set, such as day and night
+    stamp: Stamp  # the protocol it was made under
     redrawn: tuple[Result, ...] = ()  # results of released draws, where they were asked for
 
 
@@ -93,7 +96,7 @@ def evaluate(
     """
     groups = [list(indices[i : i + batch]) for i in range(0, len(indices), batch)]
     own = groups[ranks.rank :: ranks.world]
-    scored: list[tuple[int, State, str, str]] = []
+    scored: list[tuple[int, State, str, str, str]] = []
     unlabelled = 0
     for group in load_batches(EvalInputs(samples, at_input_size), own, workers, collate=list):
         for one, prediction in predict(decoder, group, windows):
@@ -104,13 +107,16 @@ def evaluate(
                 unlabelled += 1
                 continue
             state = samples.task.update(prediction, sample.truth)
-            scored.append((one.index, state, sample.recording, sample.subset))
+            on = size_text(samples.task.scored(sample.truth.values.shape[-2:]))
+            scored.append((one.index, state, sample.recording, sample.subset, on))
         advance(len(group))
     position = {index: place for place, index in enumerate(indices)}
     everything = sorted(ranks.gather(scored), key=lambda one: position[one[0]])
     unlabelled = int(ranks.sum([unlabelled])[0])
+    counts, sizes = Counter(one[2] for one in everything), {one[4] for one in everything}
+    stamp = protocol_stamp(samples, counts, sizes, windows)
     if not everything:
-        return Evaluation({}, 0, unlabelled, {})
+        return Evaluation({}, 0, unlabelled, {}, stamp)
 
     def compute(subset: str | None = None) -> Result:
         own = [one for one in everything if subset in (None, one[3])]
@@ -120,7 +126,31 @@ def evaluate(
     redrawn = redraw(
         samples.task, [one[1] for one in everything], [one[2] for one in everything], redraws
     )
-    return Evaluation(compute(), len(everything), unlabelled, subsets, redrawn)
+    return Evaluation(compute(), len(everything), unlabelled, subsets, stamp, redrawn)
+
+
+def protocol_stamp(
+    samples: LabelledSamples, counts: Mapping[str, int], sizes: set[str], windows: int | None
+) -> Stamp:
+    """The protocol of an evaluation.
+
+    Args:
+        samples: Of the benchmark.
+        counts: Number of labels that were scored, by recording.
+        sizes: Rows x columns on which they were.
+        windows: Side of the square crops that were predicted, if they were.
+    """
+    stores = [store.manifest["settings"] for store in samples.pairs.stores]
+    crops = f" in square crops of {windows}" if windows is not None else ""
+    return Stamp(
+        labels=dict(sorted(counts.items())),
+        choice=" and ".join(sorted({choice_text(store) for store in stores})),
+        draw=EVERY_LABEL_ONCE,
+        input=size_text((samples.settings.height, samples.settings.width)) + crops,
+        scored=" and ".join(sorted(sizes)),
+        metric=samples.task.forms,
+        window=" and ".join(sorted({window_text(store) for store in stores})),
+    )
 
 
 @torch.no_grad()

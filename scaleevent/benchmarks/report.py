@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scaleevent.benchmarks.evaluation import EvalInput, EvalInputs, Evaluation, 
 from scaleevent.benchmarks.published import comparable
 from scaleevent.benchmarks.registry import NATIVE, Benchmark
 from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.benchmarks.stamp import Stamp, counts_text
 from scaleevent.config.downstream import EvalConfig
 from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
@@ -61,6 +63,7 @@ def result_table(
         baselines: Results of constant baselines, by name.
     """
     rows: list[tuple[str, dict[str, float]]] = []
+    marks = {note: mark for mark, note in _protocols(benchmark, setting, evaluation.stamp).items()}
     if evaluation.samples:
         rows += [(f"ours, {name}", own) for name, own in task.rows(evaluation.result).items()]
     if evaluation.redrawn:
@@ -72,11 +75,35 @@ def result_table(
     for name, result in baselines.items():
         rows.append((name, next(iter(task.rows(result).values()))))
     for row in comparable(benchmark, setting):
-        note = f" ({row.note})" if row.note else ""
+        mark = marks.get(evaluation.stamp.against(row.stamp))
+        note = "".join(f" ({one})" for one in (row.note, mark) if one)
         rows.append((f"{row.method}, as published{note}", row.numbers))
     keys = list(dict.fromkeys(key for _, numbers in rows for key in numbers))
     table = tuple((name, *(numbers.get(key) for key in keys)) for name, numbers in rows)
     return ("", *keys), table
+
+
+def _protocols(benchmark: str, setting: str, stamp: Stamp) -> dict[str, str]:
+    """How the published rows of a table were made otherwise, by the letter that marks them."""
+    found = dict.fromkeys(stamp.against(row.stamp) for row in comparable(benchmark, setting))
+    return dict(zip(ascii_lowercase, filter(None, found), strict=False))
+
+
+def stamp_notes(benchmark: str, setting: str, stamp: Stamp) -> list[str]:
+    """What was scored, and in what published numbers beside it differ, for the report.
+
+    Args:
+        benchmark: Name.
+        setting: Supervision, see `scaleevent.benchmarks.published`.
+        stamp: Of our number.
+    """
+    notes = []
+    if stamp.labels:
+        assert not isinstance(stamp.labels, int)  # of an evaluation of ours
+        notes.append(f"scored: {counts_text(stamp.labels)} ({stamp.choice}), {stamp.draw}")
+    for mark, difference in _protocols(benchmark, setting, stamp).items():
+        notes.append(f"({mark}) under another protocol, as far as it is public: {difference}")
+    return notes
 
 
 def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
@@ -87,7 +114,7 @@ def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
 
 
 def list_notes(lists: Mapping[str, int] | None, here: int) -> list[str]:
-    """What was taken of the authors' lists, if they were; `here` counts training and test labels."""
+    """What was taken of the authors' lists, if they were; `here` counts labels of both splits."""
     if lists is None:
         return []
     return [
@@ -101,7 +128,7 @@ def protocol_notes(benchmark: Benchmark, cfg: EvalConfig) -> list[str]:
     notes = [note for note in benchmark.notes if note != NATIVE or not cfg.at_input_size]
     if cfg.at_input_size:
         notes.append(
-            "scored at the input's size against labels resized to it, as the released code"
+            "scored at the input's size against labels resized to it: the released code's size"
         )
     if cfg.draw == "released":
         notes.append(

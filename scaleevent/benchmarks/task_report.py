@@ -12,7 +12,13 @@ from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import ConstantBaseline, Evaluation
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.report import counting_notes, draw_rows, list_notes, result_table
+from scaleevent.benchmarks.report import (
+    counting_notes,
+    draw_rows,
+    list_notes,
+    result_table,
+    stamp_notes,
+)
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
@@ -63,6 +69,7 @@ class TaskResult:
                 "test_samples": self.evaluation.samples,
             },
             "metrics": self.evaluation.result,
+            "stamp": self.evaluation.stamp.to_json(),
         }
 
     def write(self, out: Path, notes: list[str]) -> Report:
@@ -86,6 +93,7 @@ class TaskResult:
         notes += list_notes(cfg.lists, len(self.labels.available) + len(self.test))
         counts = f"{len(self.labels.kept):,} training and {scored:,} test samples"
         title = f"{self.command} {cfg.benchmark}: {counts}"
+        notes += stamp_notes(cfg.benchmark, self.protocol, self.evaluation.stamp)
         notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
         facts = description | {"input": asdict(self.samples.settings)}
         return Report(self.command, title, columns, rows, tuple(notes), facts)

@@ -14,6 +14,7 @@ from scaleevent.benchmarks.report import (
     list_notes,
     protocol_notes,
     result_table,
+    stamp_notes,
 )
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.checkpoint import load_task
@@ -76,6 +77,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             baselines = {baseline.name: baseline.score(samples, split.test.tolist())}
         protocol = description.get("protocol", "full")
         columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
+        notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         notes += list_notes(cfg.lists, len(split.train) + len(split.test))
         if files:
@@ -91,6 +93,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             "settings": cfg.model_dump(mode="json"),
             "input": description["input"],
             "metrics": evaluation.result,
+            "stamp": evaluation.stamp.to_json(),
         }
         if evaluation.redrawn:
             mean, spread = mean_and_spread(evaluation.redrawn)

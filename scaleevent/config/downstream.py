@@ -106,6 +106,9 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
     eomt: Literal["upstream", "scaleevent"] = Field(
         "scaleevent", description="the same as --decoder-option mode=..., where the decoder is EoMT"
     )
+    empty_masks: bool = Field(
+        False, description="EoMT: an image's absent classes are targets too, as the authors train"
+    )
     freeze: Literal["none", "released", "encoder"] = Field(
         "none", description="released: tokens and final norm stay; encoder: all of it"
     )
@@ -136,9 +139,10 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 
     @property
     def options(self) -> dict[str, str]:
-        """The options of the decoder, `eomt` among them where it is EoMT."""
+        """The options of the decoder, where it is EoMT with `eomt` and `empty_masks`."""
         name = self.decoder or DEFAULT_DECODERS[BENCHMARKS[self.benchmark].task]
-        return ({"mode": self.eomt} if name == "eomt" else {}) | self.decoder_options
+        own = {"mode": self.eomt, **({"empty_masks": "true"} if self.empty_masks else {})}
+        return (own if name == "eomt" else {}) | self.decoder_options
 
 
 class ProbeConfig(TaskSettings):
@@ -171,7 +175,7 @@ class EvalConfig(LabelSettings):
         None, description=f"{', '.join(_SUBMITTED)}: folder for files to hand in"
     )
     at_input_size: bool = Field(
-        False, description="segmentation: score at the input's size, as the released code"
+        False, description="segmentation: score at the input's size, which is the released code's"
     )
     windows: int | None = Field(
         None, ge=8, le=4096, description="segmentation: predict in square crops of this side"
@@ -225,7 +229,7 @@ def check_data(benchmark: str, named: list[Path]) -> None:
 
 _RELEASED = {
     "schedule": "exponential", "clip": 0.0, "epochs": 50, "freeze": "released",
-    "sampling": "released", "labels": "released",
+    "sampling": "released", "labels": "released", "empty_masks": True,
 }  # fmt: skip
 
 _DEMO = {

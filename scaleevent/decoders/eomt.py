@@ -73,10 +73,11 @@ class EoMT(Decoder):
         blocks: How many blocks the queries pass; None takes upstream's choice by depth, or the
             authors' 4.
         mode: "upstream" as published by the makers of EoMT, or "scaleevent" as its authors use
-            it: a head 1024 wide behind a linear layer `transfer` where the encoder is narrower,
-            no masked attention, and a loss on logits resized to the input.
+            builds it: a head 1024 wide behind a linear layer `transfer` where the encoder is
+            narrower, no masked attention, and a loss on logits resized to the input.
         width: Channels of the head; None is the encoder's, or at least 1024 in the authors' mode.
         masked_attention: None is True upstream and False in the authors' mode.
+        empty_masks: Whether classes that an image lacks are targets too, as the authors train it.
 
     Raises:
         ConfigError: Another kind of encoder, or values that do not fit it.
@@ -95,6 +96,9 @@ class EoMT(Decoder):
         mode: Annotated[
             Mode, Field(description="upstream (masked attention, deep supervision) or scaleevent")
         ] = "scaleevent"
+        empty_masks: Annotated[
+            bool, Field(description="classes that an image lacks are targets too, as empty masks")
+        ] = False
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class EoMT(Decoder):
         mode: Mode = "upstream",
         width: int | None = None,
         masked_attention: bool | None = None,
+        empty_masks: bool = False,
     ) -> None:
         if mode not in ("upstream", "scaleevent"):
             raise ConfigError("unknown mode of EoMT", found=mode, expected="upstream or scaleevent")
@@ -115,8 +120,10 @@ class EoMT(Decoder):
         masked = upstream if masked_attention is None else masked_attention
         _check(encoder, classes, queries, blocks)
         settings = {"classes": classes, "queries": queries, "blocks": blocks, "mode": mode}
-        super().__init__(encoder, settings | {"width": width, "masked_attention": masked})
+        settings |= {"width": width, "masked_attention": masked, "empty_masks": empty_masks}
+        super().__init__(encoder, settings)
         self.queries, self.blocks, self.masked_attention = queries, blocks, masked
+        self.empty_masks = empty_masks
         self.upsampled_loss = not upstream
         self.mask_probs = [1.0] * blocks
         self.generator: Generator = torch.rand
@@ -171,7 +178,8 @@ class EoMT(Decoder):
         points = min(POINTS, target[0].numel() // PIXELS_PER_POINT)
         return mask_classification_loss(
             raw.masks, raw.classes, target,
-            upsampled=self.upsampled_loss, points=points, generator=self.generator,
+            upsampled=self.upsampled_loss, empty_masks=self.empty_masks, points=points,
+            generator=self.generator,
         )  # fmt: skip
 
     def predict(self, raw: Prediction, size: tuple[int, int]) -> Tensor:

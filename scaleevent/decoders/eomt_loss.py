@@ -39,6 +39,7 @@ def mask_classification_loss(
     target: Tensor,
     *,
     upsampled: bool = False,
+    empty_masks: bool = False,
     points: int = POINTS,
     generator: Generator = torch.rand,
 ) -> Terms:
@@ -46,6 +47,7 @@ def mask_classification_loss(
 
     Every class present in an image is one target mask; ignored pixels belong to none of them. An
     image without any labelled pixel has no targets: its queries should all predict "no object".
+    With `empty_masks`, every class is a target of every image.
 
     Args:
         mask_logits: (N, Q, h, w) float, one a prediction.
@@ -54,6 +56,8 @@ def mask_classification_loss(
         upsampled: Take the mask logits as if resized to (H, W) first, as the authors of
             ScaleEvent do (zhiwen-xdu/ScaleEvent:scale_event/downstream/criterion.py); without
             forming the large maps.
+        empty_masks: Match absent classes too, with masks that are zero everywhere, as the authors
+            of ScaleEvent do (target_parser in the same file, and in the loaders of its history).
         points: Where masks are compared, for the matching and for each matched mask.
         generator: Source of the random points.
 
@@ -68,9 +72,10 @@ def mask_classification_loss(
         mask_logits = [logits.float() for logits in mask_logits]
         class_logits = [logits.float() for logits in class_logits]
         labels = bordered(target, class_logits[0].shape[-1] - 1)
-        matches = _match(mask_logits, class_logits, labels, through, points, generator)
+        wanted_NK = _wanted(labels, class_logits[0].shape[-1], empty_masks)
+        matches = _match(mask_logits, class_logits, labels, wanted_NK, through, points, generator)
         _check_labels(target, class_logits[0].shape[-1] - 1)
-        masks = _masks_per_rank(matches.shape[-1], target.device)
+        masks = _masks_per_rank(wanted_NK.sum())
         terms = []
         for mask, label, match in zip(mask_logits, class_logits, matches, strict=True):
             image, query, wanted = match
@@ -108,17 +113,17 @@ def matching_cost(mask_NQP: Tensor, class_NQC: Tensor, target_NKP: Tensor) -> Te
     return cost.clamp(-COST_LIMIT, COST_LIMIT).nan_to_num(0.0)
 
 
-def assign(costs_LNQK: Tensor, present_NK: Tensor) -> Tensor:
-    """The cheapest one-to-one matches of queries and the classes present (Hungarian method).
+def assign(costs_LNQK: Tensor, wanted_NK: Tensor) -> Tensor:
+    """The cheapest one-to-one matches of queries and the classes wanted (Hungarian method).
 
     Args:
         costs_LNQK: (L, N, Q, K) float on the CPU, for L predictions.
-        present_NK: (N, K) bool on the CPU.
+        wanted_NK: (N, K) bool on the CPU.
 
     Returns:
         (L, 3, M) int64: image, query and class of each match, by image and then query.
     """
-    classes = [present.nonzero()[:, 0] for present in present_NK]
+    classes = [wanted.nonzero()[:, 0] for wanted in wanted_NK]
     matches = []
     for costs in costs_LNQK:
         for image, (cost, here) in enumerate(zip(costs, classes, strict=True)):
@@ -150,11 +155,20 @@ def mask_at_points(labels: Tensor, image: Tensor, wanted: Tensor, points_MP2: Te
     return ((around == wanted[:, None, None]) * weights).sum(-1)
 
 
+def _wanted(labels: Tensor, bins: int, empty_masks: bool) -> Tensor:
+    """Which classes are target masks, (N, K) bool: those in the image, or all of the K."""
+    if empty_masks:
+        return labels.new_ones(len(labels), bins - 1, dtype=torch.bool)
+    present = labels.new_zeros(len(labels), bins, dtype=torch.bool)
+    return present.scatter_(1, labels.flatten(1), True)[:, :-1]
+
+
 @torch.no_grad()
 def _match(
     mask_logits: Sequence[Tensor],
     class_logits: Sequence[Tensor],
     labels: Tensor,
+    wanted_NK: Tensor,
     through: Size | None,
     points: int,
     generator: Generator,
@@ -165,9 +179,6 @@ def _match(
     leave the device in one transfer, where the reference waits for each image of each prediction.
     """
     images, bins = len(labels), class_logits[0].shape[-1]
-    present = labels.new_zeros(images, bins, dtype=torch.bool)
-    present = present.scatter_(1, labels.flatten(1), True)[:, :-1]
-
     where = generator(images, points, 2, device=labels.device)
     every = torch.arange(images, device=labels.device)
     around, weights = _labels_at_points(labels, every, where)
@@ -177,7 +188,7 @@ def _match(
         matching_cost(_at_points(mask, where, through), label, masks)
         for mask, label in zip(mask_logits, class_logits, strict=True)
     ]
-    return assign(torch.stack(costs).cpu(), present.cpu()).to(labels.device)
+    return assign(torch.stack(costs).cpu(), wanted_NK.cpu()).to(labels.device)
 
 
 def _check_labels(target: Tensor, classes: int) -> None:
@@ -224,9 +235,9 @@ def _class_term(class_NQC: Tensor, image: Tensor, query: Tensor, wanted: Tensor)
     return F.cross_entropy(class_NQC.flatten(0, 1), target.flatten(), weight)
 
 
-def _masks_per_rank(masks: int, device: torch.device) -> Tensor:
-    """Matched masks a rank on average, at least 1: what the mask terms are divided by."""
-    count = torch.tensor(float(masks), device=device)
+def _masks_per_rank(masks: Tensor) -> Tensor:
+    """Target masks a rank on average, at least 1: what the mask terms are divided by."""
+    count = masks.float()
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(count)
         count /= dist.get_world_size()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,6 +23,7 @@ from scaleevent.objectives.structure_loss import (
     effective_rank,
     mean_cosine,
 )
+from scaleevent.objectives.structures import NAMES_IN_STATES, STRUCTURES
 from scaleevent.pairs.sample_inputs import INPUTS, Input, image
 from scaleevent.pairs.samples import PairSamples, Split
 from scaleevent.system.files import Json
@@ -147,18 +149,22 @@ class Distillation(Objective):
             self.scale = token_scale(self.teacher, batches)
 
     def fingerprint(self) -> dict[str, str]:
-        """The teacher's weights."""
-        return {"teacher weights": content_hash(self.teacher.vit.state_dict())}
+        """The teacher's weights, and the form of the loss."""
+        return {
+            "teacher weights": content_hash(self.teacher.vit.state_dict()),
+            "structure": NAMES_IN_STATES.get(self.structure, self.structure),
+        }
 
     def description(self) -> Json:
-        """The teacher and the token scale."""
+        """The teacher, the token scale, and what the name of the loss stands for."""
         teacher: Json = {
             "source": self._source,
             "sha256": content_hash(self.teacher.vit.state_dict()),
             "mean": list(self.teacher.colours.mean),
             "std": list(self.teacher.colours.std),
         }
-        return {"teacher": teacher, "token_scale": self.scale}
+        form: Json = asdict(STRUCTURES[self.structure])
+        return {"teacher": teacher, "token_scale": self.scale, "structure": form}
 
     def compare(
         self, samples: PairSamples, split: Split, before: Encoder, batch: int, out: Path

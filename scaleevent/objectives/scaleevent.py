@@ -33,7 +33,11 @@ class Settings(PretrainConfig):
     student_init: str = Field(
         "teacher", description="start of the student: teacher, random, or as --teacher"
     )
-    structure: Annotated[str, OneOf(STRUCTURES)] = Field("released", description="form of the loss")
+    structure: Annotated[str, OneOf(STRUCTURES)] = Field(
+        "released",
+        description="form of the loss; equation: eq. 1, 3, 4 as printed, sums over a sample; "
+        "-row, -mean: averaged over its tokens, over all entries",
+    )
     mask: Literal["hard", "soft", "none"] = Field("hard", description="which tokens are compared")
     tau: float = Field(64.0, ge=0, le=1e6, description="activity per 16x16 patch")
     lambda_l1: float = Field(1.0, ge=0, le=1e6, description="weight of the token term")

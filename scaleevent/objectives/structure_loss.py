@@ -149,14 +149,16 @@ class _Distillation(Function):
                 start += count
 
         rows = images * length
-        per_row = {"mean": (width, length), "rowsum": (1, 1)}[structure.reduction]
-        ctx.scales = [1 / (rows * per_row[0]), 2 / (rows * per_row[1]), 1 / (rows * per_row[1])]
+        per_token, per_map = {
+            "mean": (rows * width, rows * length), "rowsum": (rows, rows), "sum": (images, images),
+        }[structure.reduction]  # fmt: skip
+        ctx.scales = [1 / per_token, 2 / per_map, 1 / per_map]
         if slopes is not None:
             if norms is not None:
                 for slope in slopes:  # through x / |x|: drop the part along x
                     slope.sub_(k * (slope * k).sum(1, keepdim=True)).div_(norms[0, :, None])
             ctx.save_for_backward(student, teacher, index, weight, *slopes)
-        values = (l1 / (rows * per_row[0]), *(sums / (rows * per_row[1])))
+        values = (l1 / per_token, *(sums / per_map))
         return tuple(value.to(k.dtype) for value in values)
 
     @staticmethod

@@ -19,9 +19,9 @@ class Structure:
     # compare only entries whose teacher similarity exceeds this, and take negative student
     # similarities as zero. None compares everything as it is.
     gate: float | None = 0.1
-    # "mean" averages over all entries, masked ones included (N L D for the token term, N L L for
-    # maps). "rowsum" is the norm as printed: rows are summed, then averaged (N L).
-    reduction: Literal["mean", "rowsum"] = "mean"
+    # What the sum over a batch of N samples of L tokens of D channels is divided by, masked tokens
+    # counted too. "sum": N. "rowsum": N L. "mean": N L D for the token term, N L L for maps.
+    reduction: Literal["mean", "rowsum", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         """Refuse unknown options."""
@@ -36,8 +36,15 @@ class Structure:
 STRUCTURES: dict[str, Structure] = {
     # zhiwen-xdu/ScaleEvent:scale_event/pretrain/criterion.py, DistillLoss_With_CrossGram
     "released": Structure("cosine", "mse", gate=0.1, reduction="mean"),
-    # paper eq. 1, 3, 4 as printed
-    "equation": Structure("dot", "l1", gate=None, reduction="rowsum"),
-    # the same equations read on cosine maps, with means in place of sums
+    # paper eq. 1, 3, 4 as printed: sums over a sample (its N counts samples, section 3.1)
+    "equation": Structure("dot", "l1", gate=None, reduction="sum"),
+    # the same, averaged over the tokens too: with N read as the number of tokens
+    "equation-row": Structure("dot", "l1", gate=None, reduction="rowsum"),
+    # the same, averaged over all entries
+    "equation-mean": Structure("dot", "l1", gate=None, reduction="mean"),
+    # the equations read on cosine maps, averaged over all entries
     "cosine-l1": Structure("cosine", "l1", gate=None, reduction="mean"),
 }
+
+# What saved states call these forms: once "equation" was the name of "equation-row".
+NAMES_IN_STATES = {"equation": "equation (sums over a sample)", "equation-row": "equation"}

@@ -34,6 +34,12 @@ class Depth(Task):
     higher_is_better = False
 
     @property
+    def forms(self) -> tuple[str, ...]:
+        """Both variants, and how predictions are fitted."""
+        fitted = "" if self.alignment == "none" else f", fitted by {self.alignment}"
+        return (f"dav2{fitted}", f"dae{fitted}")
+
+    @property
     def decoder_settings(self) -> dict[str, Any]:
         """`max_depth`."""
         return {"max_depth": self.max_depth}
@@ -41,6 +47,12 @@ class Depth(Task):
     def aligned(self, alignment: depth_metrics.Alignment) -> Depth:
         """The same task with another `alignment`."""
         return replace(self, alignment=alignment)
+
+    def scored(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The crop, where the label is larger."""
+        if self.crop is None:
+            return size
+        return tuple(min(c, s) for c, s in zip(self.crop, size, strict=True))
 
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
         """(H, W) float32, NaN where unknown or beyond `max_depth`."""
@@ -87,6 +99,6 @@ class Depth(Task):
     def _middle(self, values: np.ndarray) -> np.ndarray:
         if self.crop is None:
             return values
-        rows, columns = (min(c, s) for c, s in zip(self.crop, values.shape, strict=True))
+        rows, columns = self.scored(values.shape)
         top, left = (values.shape[0] - rows) // 2, (values.shape[1] - columns) // 2
         return values[top : top + rows, left : left + columns]

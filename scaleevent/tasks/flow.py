@@ -27,6 +27,11 @@ class Flow(Task):
     empty = "dense_empty"
     higher_is_better = False
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """On pixels with events, and on all."""
+        return ("sparse", "dense")
+
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
         """(2, H, W) float32 pixels of the input, NaN where unknown."""
         down, across = fit.scale

@@ -30,6 +30,11 @@ class Segmentation(Task):
     empty = "empty"
     higher_is_better = True
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Overlap as every published code has it."""
+        return ("mIoU of all classes over the whole set",)
+
     @classmethod
     def of(cls, colours: Mapping[str, tuple[int, int, int]]) -> Segmentation:
         """The task of classes with their colours, in the order of their ids."""

@@ -48,6 +48,11 @@ class Task(ABC):
     higher_is_better: bool
 
     @property
+    @abstractmethod
+    def forms(self) -> tuple[str, ...]:
+        """The published forms of its metric that are computed, by name."""
+
+    @property
     def decoder_settings(self) -> dict[str, Any]:
         """Keyword arguments of a decoder that follow from the task."""
         return {}
@@ -59,6 +64,10 @@ class Task(ABC):
             ConfigError: A task whose predictions cannot be fitted.
         """
         raise ConfigError(f"{self.name} cannot be aligned, only depth", where="--alignment")
+
+    def scored(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Rows and columns that are compared of a label with `size` rows and columns."""
+        return size
 
     @abstractmethod
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:

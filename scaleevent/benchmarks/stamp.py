@@ -1,0 +1,111 @@
+"""The protocol stamp: under which rules a number was made, so that only like stands beside like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from scaleevent.system.files import Json
+
+EVERY_LABEL_ONCE = "every label once"
+_CHOICE_FLAGS = ("labels", "label_skip", "label_stride", "dt", "all_frames")  # of `prepare`
+_SHOWN_SEQUENCES = 12
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a number depends on besides the model. None: not published, or not found."""
+
+    labels: Mapping[str, int] | int | None = None  # number by sequence, or in all
+    choice: str | None = None  # which labels of a sequence these are
+    draw: str | None = None  # how the scored samples come from the labels
+    input: str | None = None  # rows x columns that the network sees
+    scored: str | None = None  # rows x columns on which predictions are compared
+    metric: tuple[str, ...] = ()  # forms of the metric that stand in the table
+    window: str | None = None  # rule for the events of a label
+
+    def to_json(self) -> Json:
+        """For reports and checkpoints."""
+        found: Json = asdict(self)
+        return found | {"metric": list(self.metric)}
+
+    def against(self, published: Stamp) -> str:
+        """Where a published number's protocol differs from this one's or is unknown, else empty."""
+        differing: list[str] = []
+        unknown: list[str] = []
+        labels: dict[str, tuple[str | None, str | None]] = {"labels": _labels(self, published)}
+        texts = {key: (getattr(self, key), getattr(published, key)) for key in _TEXTS}
+        for name, (here, there) in (labels | texts).items():
+            if there is None:
+                unknown.append(name)
+            elif here != there:
+                differing.append(f"{name}: {there} (here {here})")
+        if not published.metric:
+            unknown.append("metric")
+        elif not set(published.metric) <= set(self.metric):
+            own = " and ".join(self.metric)
+            differing.append(f"metric: {' and '.join(published.metric)} (here {own})")
+        if unknown:
+            differing.append(f"not known: {', '.join(unknown)}")
+        return "; ".join(differing)
+
+
+_TEXTS = ("draw", "input", "scored", "window")
+UNKNOWN = Stamp()
+
+
+def size_text(size: Sequence[int]) -> str:
+    """Rows x columns."""
+    return f"{size[0]}x{size[1]}"
+
+
+def choice_text(settings: Json) -> str:
+    """Which labels `prepare` took, from the settings of a store."""
+    given = {key: settings.get(key) for key in _CHOICE_FLAGS}
+    rule = given.pop("labels") or "all"
+    flags = [
+        f"{key.replace('_', ' ')}{'' if value is True else f' {value}'}"
+        for key, value in given.items()
+        if value is not None and value is not False
+    ]
+    return ", ".join([str(rule), *flags])
+
+
+def window_text(settings: Json) -> str:
+    """The window rule of a store's settings."""
+    rule, longest = settings.get("window"), settings.get("window_ms")
+    if rule == "time":
+        return f"time, {longest or 50:g} ms"
+    if rule == "count":
+        return f"count, {settings.get('window_events'):g} events a pixel"
+    if rule == "adaptive":
+        quantile, cell = settings.get("quantile"), settings.get("cell")
+        return f"adaptive, quantile {quantile:g}, cell {cell}, at most {longest or 200:g} ms"
+    return "the span of the label"
+
+
+def counts_text(labels: Mapping[str, int]) -> str:
+    """How many labels of which sequences."""
+    names = list(labels)
+    shown = ", ".join(f"{name} {labels[name]:,}" for name in names[:_SHOWN_SEQUENCES])
+    more = f" and {len(names) - _SHOWN_SEQUENCES:,} more" if len(names) > _SHOWN_SEQUENCES else ""
+    plural = "sequence" if len(names) == 1 else "sequences"
+    return f"{sum(labels.values()):,} labels of {len(names):,} {plural}: {shown}{more}"
+
+
+def _labels(here: Stamp, there: Stamp) -> tuple[str | None, str | None]:
+    """The labels of two stamps in words, by sequence where nothing shorter tells them apart."""
+    totals = [_total(stamp) for stamp in (here, there)]
+    counts = [stamp.labels for stamp in (here, there)]
+    known = not any(isinstance(labels, int | None) for labels in counts)
+    if totals[0] == totals[1] and known and counts[0] != counts[1]:
+        return str(counts[0]), str(counts[1])
+    return totals[0], totals[1]
+
+
+def _total(stamp: Stamp) -> str | None:
+    """Number of labels and how they are chosen."""
+    labels = stamp.labels
+    if labels is None:
+        return None
+    return f"{labels if isinstance(labels, int) else sum(labels.values()):,}, {stamp.choice}"
