@@ -45,13 +45,8 @@ from real_label_files import (
     rgbd,
 )
 
-from scaleevent.benchmarks.evaluation import (
-    ConstantBaseline,
-    EvalInputs,
-    Evaluation,
-    evaluate,
-    predict,
-)
+from scaleevent.benchmarks.baselines import baseline_scores, constant_baseline
+from scaleevent.benchmarks.evaluation import EvalInputs, Evaluation, evaluate, predict
 from scaleevent.benchmarks.report import draw_rows
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
 from scaleevent.benchmarks.task_objective import TaskObjective
@@ -290,8 +285,8 @@ def fit_and_score(
     shown = np.unique(split.test[np.linspace(0, len(split.test) - 1, 4).astype(int)]).tolist()
     draw_rows(decoder, samples, np.array(shown), len(shown), out / "panel.png")
     draw_overlays(decoder, samples, shown, out / "overlay.png")
-    baseline = ConstantBaseline.of(samples, split.train)
-    return result, (baseline.name, baseline.score(samples, split.test))
+    constant = constant_baseline(samples, split.train)
+    return result, next(iter(baseline_scores([constant], samples, split.test).items()))
 
 
 def draw_overlays(decoder, samples: LabelledSamples, indices: Sequence[int], path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `encoder` files hold bare timm names, so ``timm.create_model(name, checkpoint_path=FILE)`` loads
 them without ScaleEvent. In `task` files the names of the encoder start with ``encoder.`` and those
-of the decoder, which are the names of its origin, with ``decoder.``.
+of the decoder, which are the names of its origin, with ``decoder.``. `PLACE_PRIOR` is no weight but
+a baseline, see `Decoder.place_prior`; files of before it lack it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from scaleevent.config.catalog import DECODERS
@@ -18,6 +21,7 @@ from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder, described_encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json
+from scaleevent.system.sealed import PLACE_PRIOR
 from scaleevent.training.tensors import floats, load_tensors, save_tensors, under
 
 
@@ -38,6 +42,8 @@ def save_task(path: Path, decoder: Decoder, description: Json) -> None:
     }
     tensors = {f"encoder.{key}": value for key, value in encoder.vit.state_dict().items()}
     tensors |= {f"decoder.{key}": value for key, value in decoder.own_state().items()}
+    if decoder.place_prior is not None:
+        tensors[PLACE_PRIOR] = torch.from_numpy(decoder.place_prior)
     save_tensors(path, tensors, own | description)
 
 
@@ -118,4 +124,21 @@ def _task(tensors: dict[str, Tensor], description: Json, path: Path | str) -> De
             found=f"{settings}: {getattr(problem, 'what', problem)}"[:400],
         ) from problem
     decoder.load_own(floats(under(tensors, "decoder.")), path)
+    decoder.place_prior = _place_prior(tensors, decoder.task, path)
     return decoder.eval()
+
+
+def _place_prior(tensors: dict[str, Tensor], task: str, path: Path | str) -> np.ndarray | None:
+    """The baseline that a task file holds, if it does."""
+    found = tensors.get(PLACE_PRIOR)
+    if found is None:
+        return None
+    dtype = torch.uint8 if task == "segmentation" else torch.float16
+    leading = (2,) if task == "flow" else ()
+    shape = tuple(found.shape)
+    if found.dtype != dtype or len(shape) != len(leading) + 2 or shape[:-2] != leading:
+        raise CheckpointError(
+            "the place prior is not one of this task", where=f"{path}, {PLACE_PRIOR}",
+            found=f"{found.dtype} {shape}", expected=f"{dtype} {(*leading, 'h', 'w')}",
+        )  # fmt: skip
+    return found.numpy()

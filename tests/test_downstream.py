@@ -65,6 +65,10 @@ def test_finetune_leaves_a_whole_run_that_eval_repeats(place, task, capsys):
     assert set(stamp["labels"].values()) == {1} and len(stamp["labels"]) == 3
     assert (stamp["scored"], stamp["window"]) == ("32x48", "time, 50 ms")
     assert any(note.startswith("scored: 3 labels of 3 sequences: ") for note in report["notes"])
+    headline = {"semantic": "miou", "depth": "rmse", "flow": "epe"}[task]
+    (place_only,) = [row for row in printed["rows"] if row[""] == "place only"]
+    assert np.isfinite(place_only[headline])
+    assert load_task(out / "task.safetensors")[0].place_prior.shape[-2:] == (32, 48)
     assert json.loads((place / f"{task}-eval/report.json").read_text()) == printed
     with Image.open(place / f"{task}-eval/panel.png") as picture:
         assert picture.width > 500

@@ -124,7 +124,10 @@ def test_pretrain_leaves_a_whole_run(run, place, capsys):
         total = line["l1"] + 10 * line["intra"] + 4 * line["cross"]
         assert line["loss"] == pytest.approx(total, rel=1e-5)
     report = json.loads((run / "report.json").read_text())
-    assert {"probe mIoU", "held-out loss"} <= {row["on held-out pairs"] for row in report["rows"]}
+    rows = {row["on held-out pairs"]: row for row in report["rows"]}
+    assert {"probe mIoU", "held-out loss"} <= rows.keys()
+    place_only = rows["probe mIoU, place only"]
+    assert place_only["before"] == place_only["after"] > 0
     with Image.open(run / "panel.png") as picture:
         assert picture.width > 500
     assert (run / "config.yaml").exists()

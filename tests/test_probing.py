@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scaleevent.objectives.probing import ridge_probe
+from scaleevent.objectives.probing import place_probe, ridge_probe
 
 
 def planted(n, seed, noise=0.0):
@@ -34,3 +34,38 @@ def test_scores_equal_a_count_by_hand():
     iou = ridge_probe(tokens, labels, tokens, truth, (1, 1), 3)
     assert iou[:2] == pytest.approx([2 / 4, 3 / 5])
     assert np.isnan(iou[2])  # absent from prediction and truth
+
+
+def test_the_place_alone_is_the_ridge_on_the_one_hot_of_the_place():
+    rng = np.random.default_rng(0)
+    layout = np.repeat(np.repeat(rng.integers(0, 3, (3, 4)), 5, 0), 4, 1)
+    pictures = np.where(rng.random((9, 15, 16)) < 0.6, layout, rng.integers(0, 3, (9, 15, 16)))
+    pictures[rng.random(pictures.shape) < 0.1] = 255
+    labels, (length, grid) = torch.from_numpy(pictures.astype(np.uint8)), (12, (3, 4))
+    tokens = torch.eye(length).expand(9, -1, -1)
+    train, test = labels[:5], labels[5:]
+    full = ridge_probe(tokens[:5], train, tokens[5:], test, grid, 3)
+    assert np.array_equal(place_probe(train, test, grid, 3), full)
+    assert 0.2 < full.mean() < 1
+
+
+def test_the_place_alone_equals_loops():
+    """One token a pixel, so nothing is interpolated: the mean shares of a place decide."""
+    rng = np.random.default_rng(1)
+    train = rng.choice([0, 1, 2, 255], (7, 4, 5)).astype(np.uint8)
+    train[:4] = rng.choice([0, 1, 2], (4, 5))  # four of seven agree
+    test = rng.choice([0, 1, 2, 255], (6, 4, 5)).astype(np.uint8)
+    hits, unions = [0, 0, 0], [0, 0, 0]
+    for y in range(4):
+        for x in range(5):
+            votes = [sum(int(label[y, x]) == k for label in train) for k in range(3)]
+            assert sorted(votes)[-1] > sorted(votes)[-2]
+            best = votes.index(max(votes))
+            for label in test:
+                truth = int(label[y, x])
+                for k in range(3):
+                    if truth != 255:
+                        hits[k] += truth == best == k
+                        unions[k] += truth == k or best == k
+    found = place_probe(torch.from_numpy(train), torch.from_numpy(test), (4, 5), 3)
+    assert found == pytest.approx(np.array(hits) / unions)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate
+from scaleevent.benchmarks.baselines import baseline_scores, constant_baseline, place_baseline
+from scaleevent.benchmarks.evaluation import evaluate
 from scaleevent.benchmarks.report import draw_rows
 from scaleevent.benchmarks.samples import LabelledSamples, benchmark_split
 from scaleevent.checkpoint import load_task, save_task
@@ -198,8 +199,9 @@ def test_depth_and_segmentation_go_through_to_metrics_and_pictures(tmp_path):
         after = score(decoder, samples)
         assert np.isfinite([after, before]).all()
         assert (after > before) == task.higher_is_better, (task.name, before, after)
-        baseline = ConstantBaseline.of(samples, split.train).score(samples, split.test)
-        assert np.isfinite(baseline[task.headline])
+        baselines = [f(samples, split.train) for f in (constant_baseline, place_baseline)]
+        for result in baseline_scores(baselines, samples, split.test).values():
+            assert np.isfinite(result[task.headline])
         draw_rows(decoder, samples, np.array([1]), 1, folder / "panel.png")
         real_labels.draw_overlays(decoder, samples, [1], folder / "overlay.png")
         assert (folder / "panel.png").stat().st_size > 10_000

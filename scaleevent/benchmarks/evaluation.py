@@ -17,11 +17,9 @@ from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, si
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pairs.samples import evenly_spaced, load_batches
+from scaleevent.pairs.samples import load_batches
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Result, State, Task
-
-BASELINE_LABELS = 200  # training labels that the constant baseline is taken from
 
 
 @dataclass(frozen=True)
@@ -171,37 +169,6 @@ def predict(
                 prediction = decoder.predict_windows(stacked["voxel"], one.size, windows)
             by_size[one.size] = prediction.cpu().numpy()
         yield one, by_size[one.size][place]
-
-
-@dataclass(frozen=True)
-class ConstantBaseline:
-    """The best constant prediction, which does not depend on the events."""
-
-    name: str  # its row in a result table
-    constant: np.generic  # what it predicts everywhere
-
-    @classmethod
-    def of(cls, samples: LabelledSamples, train: Sequence[int]) -> ConstantBaseline:
-        """From training labels.
-
-        Raises:
-            DataError: No label has a pixel that counts.
-        """
-        chosen = evenly_spaced(np.asarray(train), BASELINE_LABELS)
-        truths = (samples.eval_sample(int(index)).truth for index in chosen)
-        labels = (truth.values for truth in truths if truth is not None)
-        return cls(*samples.task.constant_baseline(labels))
-
-    def score(self, samples: LabelledSamples, test: Sequence[int]) -> Result:
-        """Its metric."""
-        task, states, recordings = samples.task, [], []
-        for index in test:
-            sample = samples.eval_sample(int(index))
-            if sample.truth is not None:
-                everywhere = np.full(sample.truth.values.shape, self.constant)
-                states.append(task.update(everywhere, sample.truth))
-                recordings.append(sample.recording)
-        return task.compute(states, recordings)
 
 
 def check_fits(decoder: Decoder, task: Task, where: object) -> InputSettings:

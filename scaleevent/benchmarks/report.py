@@ -53,14 +53,14 @@ def draw_rows(
 def result_table(
     benchmark: str, task: Task, setting: str, evaluation: Evaluation, baselines: dict[str, Result]
 ) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
-    """Columns and rows of a result table: ours by variant, constant baselines, and published ones.
+    """Columns and rows of a result table: ours by variant, baselines, and published ones.
 
     Args:
         benchmark: Name.
         task: Of the benchmark.
         setting: Protocol, see `scaleevent.benchmarks.published`.
         evaluation: Ours.
-        baselines: Results of constant baselines, by name.
+        baselines: Results of predictions without events, by name; empty where there are none.
     """
     rows: list[tuple[str, dict[str, float]]] = []
     marks = {note: mark for mark, note in _protocols(benchmark, setting, evaluation.stamp).items()}
@@ -73,7 +73,7 @@ def result_table(
     for subset, result in evaluation.subsets.items():
         rows += [(f"ours, {subset}, {name}", own) for name, own in task.rows(result).items()]
     for name, result in baselines.items():
-        rows.append((name, next(iter(task.rows(result).values()))))
+        rows.append((name, next(iter(task.rows(result).values())) if result else {}))
     for row in comparable(benchmark, setting):
         mark = marks.get(evaluation.stamp.against(row.stamp))
         note = "".join(f" ({one})" for one in (row.note, mark) if one)

@@ -71,6 +71,11 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
             raise DataError(f"a pair without {self.task.label}", where=where)
         return torch.from_numpy(self.task.target(values, fit, where))
 
+    def label(self, index: int) -> np.ndarray | None:
+        """A pair's label on its own pixels, within the input's view; None if it has none."""
+        values, fit, _ = self._label(*self.pairs.shard(index))
+        return None if values is None else fit.crop_array(values)
+
     def inputs(self, index: int) -> dict[str, Tensor]:
         """As `__getitem__`, without the target."""
         shard, row = self.pairs.shard(index)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from scaleevent.benchmarks.baselines import Baseline, baseline_scores
 from scaleevent.benchmarks.draws import TrainingLabels
-from scaleevent.benchmarks.evaluation import ConstantBaseline, Evaluation
+from scaleevent.benchmarks.evaluation import Evaluation
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
@@ -36,7 +37,7 @@ class TaskResult:
     samples: LabelledSamples  # of the benchmark
     labels: TrainingLabels  # those that were trained on
     test: np.ndarray  # indices of the samples that were scored
-    constant: ConstantBaseline  # from the training labels
+    baselines: tuple[Baseline, ...]  # from the training labels
     evaluation: Evaluation
 
     @property
@@ -83,7 +84,7 @@ class TaskResult:
             notes.append(f"picture: {out / 'panel.png'}")
         baselines = {}
         if scored:
-            baselines = {self.constant.name: self.constant.score(self.samples, self.test.tolist())}
+            baselines = baseline_scores(self.baselines, self.samples, self.test)
         columns, rows = result_table(
             cfg.benchmark, benchmark.task, self.protocol, self.evaluation, baselines
         )

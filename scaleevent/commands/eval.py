@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+from scaleevent.benchmarks.baselines import baseline_scores, baselines_for
 from scaleevent.benchmarks.draws import REDRAWS, mean_and_spread
-from scaleevent.benchmarks.evaluation import ConstantBaseline, check_fits, evaluate, refuse_leaks
+from scaleevent.benchmarks.evaluation import check_fits, evaluate, refuse_leaks
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
     Submission,
@@ -26,7 +27,7 @@ from scaleevent.system.reports import Report, progress
 
 
 def run(cfg: EvalConfig, quiet: bool = False) -> Report:
-    """Score a task checkpoint, beside constant baselines and published results.
+    """Score a task checkpoint, beside predictions without events and published results.
 
     Args:
         cfg: All settings; the network's input and everything else comes from the checkpoint.
@@ -72,9 +73,9 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         if not ranks.main:
             return Report("eval", "", (), ())
         baselines = {}
-        if evaluation.samples and len(split.train):
-            baseline = ConstantBaseline.of(samples, split.train.tolist())
-            baselines = {baseline.name: baseline.score(samples, split.test.tolist())}
+        if evaluation.samples:
+            found = baselines_for(samples, split.train, decoder.place_prior, quiet)
+            baselines = baseline_scores(found, samples, split.test, cfg.at_input_size)
         protocol = description.get("protocol", "full")
         columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
         notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 from scaleevent.system.files import Json
-from scaleevent.system.sealed import read_header
+from scaleevent.system.sealed import PLACE_PRIOR, read_header
 
 FACTS = (  # keys of a checkpoint's description that are shown
     "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "teacher",
@@ -28,7 +28,7 @@ def weight_facts(path: Path) -> tuple[Json, tuple[str, ...]]:
         checked = "SHA-256 of the whole file"
     else:
         checked = "SHA-256 of the tensors; older: the description is not protected"
-    tensors = header.tensors.values()
+    tensors = [tensor for name, tensor in header.tensors.items() if name != PLACE_PRIOR]
     facts = {
         "kind": described.get("kind", "weights of another origin"),
         "checked": checked,

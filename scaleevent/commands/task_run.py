@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import numpy as np
+
+from scaleevent.benchmarks.baselines import constant_baseline, place_baseline
 from scaleevent.benchmarks.draws import TrainingLabels
-from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate, refuse_leaks
+from scaleevent.benchmarks.evaluation import evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import benchmark_split
@@ -28,7 +31,7 @@ def run_task(
 ) -> Report:
     """Train a decoder, and the encoder unless it is frozen; score it on the test set.
 
-    The report has the result beside constant and published ones. The run folder holds config.yaml,
+    The report has the result beside baselines and published ones. The run folder holds config.yaml,
     log.jsonl, subset.json, task.safetensors, panel.png, report.json and state/. `record` are the
     command's own settings, for config.yaml, where they are not `cfg`.
     """
@@ -45,7 +48,7 @@ def run_task(
         train, test = labels.kept, split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
-        constant = ConstantBaseline.of(samples, train.tolist())
+        constant = constant_baseline(samples, train)
         fingerprint = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.pairs.stores],
             "encoder weights": content_hash(encoder.vit.state_dict()),
@@ -83,7 +86,10 @@ def run_task(
                 )  # fmt: skip
             if not run.ranks.main:
                 return Report(command, "", (), ())
-            done = TaskResult(cfg, command, start, samples, labels, test, constant, result)
+            place = place_baseline(samples, train, run.quiet)
+            decoder.place_prior = np.asarray(place.values)
+            baselines = (constant, place)
+            done = TaskResult(cfg, command, start, samples, labels, test, baselines, result)
             return run.finish(done.write(cfg.out, notes))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,11 +53,14 @@ class Decoder(nn.Module, ABC):
         weights: Factor of each loss term in the total.
         head_only: Whether `head` makes the raw output from the encoder's final tokens alone, so
             that the tokens of a frozen encoder can be computed once.
+        place_prior: What its training labels say of each place, see `Task.place_prior`; a baseline
+            that travels with the model. None if that is not known.
     """
 
     task: str
     weights: ClassVar[Mapping[str, float]]
     head_only: ClassVar[bool] = False
+    place_prior: np.ndarray | None = None
 
     class Options(Settings):
         """What a user can choose with `--decoder-option`: keyword arguments of the class."""

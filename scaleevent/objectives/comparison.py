@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.objectives.probing import ridge_probe
+from scaleevent.objectives.probing import place_probe, ridge_probe
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import PairSamples, Split, evenly_spaced, in_order
 from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
@@ -41,7 +41,8 @@ class Comparison:
     def probe(self) -> tuple[list[tuple[str, float, float]], list[str]]:
         """Ridge probes for the semantics in the stores, as rows and notes for the final table.
 
-        A row has a name, and mean intersection over union in percent before and after.
+        A row has a name, and mean intersection over union in percent before and after. The second
+        knows only the place of a token: what is learned counts from there.
         """
         train = self._labelled(evenly_spaced(self.split.train, PROBE_TRAINING))
         held = self._labelled(evenly_spaced(self.split.validation, PROBE_HELD_OUT))
@@ -59,12 +60,15 @@ class Comparison:
             iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
             return 100 * float(np.nanmean(iou))
 
-        row = ("probe mIoU", score(self.before, "voxel"), score(self.after, "voxel"))
+        rows = [("probe mIoU", score(self.before, "voxel"), score(self.after, "voxel"))]
+        place = 100 * float(np.nanmean(place_probe(train[1], held[1], self.grid, classes)))
+        rows.append(("probe mIoU, place only", place, place))
         note = (
             f"probe: ridge on frozen tokens, {classes} classes, {len(train[0])} labelled pairs, "
-            f"{len(held[0])} held out; teacher on images {score(self.teacher, 'image'):.1f} mIoU"
+            f"{len(held[0])} held out; teacher on images {score(self.teacher, 'image'):.1f} mIoU; "
+            "place only: what a token's place in the picture tells, without events"
         )
-        return [row], [note]
+        return rows, [note]
 
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
 from scaleevent.metrics import flow as flow_metrics
 from scaleevent.pictures import draw_amount, draw_flow
@@ -65,6 +66,22 @@ class Flow(Task):
     def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, np.generic]:
         """No motion."""
         return "zero flow", np.float32(0)
+
+    def place_prior(
+        self, targets: Callable[[], Iterable[np.ndarray]], grid: tuple[int, int]
+    ) -> np.ndarray:
+        """The mean at each place, in one pass; without a label there, the mean of the others."""
+        sums, counts = np.zeros((2, *grid)), np.zeros(grid, np.int64)
+        for target in targets():
+            known = np.isfinite(target).all(0)
+            sums[:, known] += target[:, known]
+            counts += known
+        known = counts > 0
+        if not known.any():
+            raise DataError("no training label has a pixel with known flow")
+        means = sums / np.maximum(counts, 1)
+        means[:, ~known] = means[:, known].mean(1, keepdims=True)
+        return means.astype(np.float16)
 
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
         """Direction as hue, length as saturation; errors up to the largest true length."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,25 @@ class Task(ABC):
     @abstractmethod
     def constant_baseline(self, labels: Iterable[np.ndarray]) -> tuple[str, np.generic]:
         """The best constant prediction for these labels: its name, and the value of every pixel."""
+
+    @abstractmethod
+    def place_prior(
+        self, targets: Callable[[], Iterable[np.ndarray]], grid: tuple[int, int]
+    ) -> np.ndarray:
+        """The best prediction that knows only where in the picture a pixel lies.
+
+        Args:
+            targets: Goes through training labels, as `target` gives them, one at a time; called
+                once a pass. Memory does not grow with their number.
+            grid: Their rows and columns (h, w).
+
+        Returns:
+            Segmentation: (h, w) uint8 classes. Depth: (h, w) float16 metres. Flow: (2, h, w)
+            float16 pixels of the grid. No place is without a value.
+
+        Raises:
+            DataError: No label has a pixel that counts.
+        """
 
     @abstractmethod
     def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
