@@ -8,15 +8,20 @@ from pathlib import Path
 import fakes
 import numpy as np
 import pytest
+import torch
 from test_end_to_end import call
+from test_weights import to_meta
 
-from scaleevent.benchmarks.leaks import check_pretraining
+from scaleevent.benchmarks.leaks import check_pretraining, provenance_notes, task_history
 from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.checkpoint import save_encoder
 from scaleevent.config.benchmarks import BENCHMARKS as ENTRIES
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets.held_out import SCORED, scored_recordings
 from scaleevent.datasets.street import recording_name
+from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
+from scaleevent.encoders.provenance import AUTHORS, AUTHORS_RECORDINGS
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
@@ -153,3 +158,72 @@ def test_the_embedded_default_holds_no_test_recording(tmp_path):
     names = {recording_name(config.seed, index) for index in range(config.scenes)}
     assert not names & scored_recordings("street").keys()
     assert np.all([name.startswith("street-0-") for name in names])
+
+
+# Encoders of unknown provenance
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """A street store with a tiny encoder in the layouts of others, and one of ours."""
+    folder = tmp_path_factory.mktemp("street")
+    call(f"prepare street -o {folder / 'pairs'} --scenes 8 --size 32x48")
+    encoder = Encoder(ARCHS["tiny"])
+    state = encoder.vit.state_dict()
+    authors = {f"module.event_encoder.{n}": t for n, t in to_meta(state).items()}
+    torch.save(authors, folder / "ViTT_Event_Encoder_EP05.pth")
+    torch.save(to_meta(state), folder / "dinov3.pth")
+    save_encoder(folder / "seen.safetensors", encoder, {"data": {"recordings": ["elsewhere"]}})
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("start", "history", "note"),
+    [
+        ("ViTT_Event_Encoder_EP05.pth", {"provenance": AUTHORS},
+         f"pretraining data: {AUTHORS} (0 of 2 test recordings here)"),
+        ("dinov3.pth", {"provenance": "unknown"},
+         "pretraining data: unknown, so is whether they hold test recordings"),
+        ("seen.safetensors", {"recordings": ["elsewhere"]}, None),
+        ("random", {}, None),
+    ],
+)  # fmt: skip
+def test_reports_say_what_an_encoder_was_pretrained_on(
+    street, tmp_path, capsys, start, history, note
+):
+    encoder = start if start == "random" else street / start
+    call(f"probe street-depth {encoder} --data {street / 'pairs'} -o {tmp_path / 'run'} --size "
+         "32x48 --epochs 1 --batch 4 --pictures 0 --json")  # fmt: skip
+    task = tmp_path / "run/task.safetensors"
+    assert read_description(task, "task")["pretraining"] == history
+    first = json.loads(capsys.readouterr().out)
+    call(f"eval street-depth {task} --data {street / 'pairs'} --json")
+    for report in (first, json.loads(capsys.readouterr().out)):
+        assert [n for n in report["notes"] if n.startswith("pretraining data")] == [note] * bool(
+            note
+        )
+    call(f"export {task} -o {tmp_path / 'out'} --format safetensors --json")
+    exported = build_encoder(weights=next((tmp_path / "out").glob("encoder*.safetensors")))
+    assert exported.history.get("provenance") == history.get("provenance")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["seen.safetensors", "ViTT_Event_Encoder_EP05.pth", "teacher"])
+def test_further_pretraining_keeps_what_was_seen_before(street, tmp_path, start):
+    init = start if start == "teacher" else street / start
+    call(f"pretrain {street / 'pairs'} -o {tmp_path / 'run'} --preset demo --size 32x48 --epochs 1 "
+         f"--draws 4 --batch 4 --no-probe --student-init {init}")  # fmt: skip
+    data = read_description(tmp_path / "run/encoder.safetensors", "encoder")["data"]
+    assert ("elsewhere" in data["recordings"]) == (start == "seen.safetensors")
+    assert "street-0-000000" in data["recordings"]
+    assert data.get("provenance") == (AUTHORS if start.startswith("ViTT") else None)
+
+
+def test_old_task_files_are_unknown_where_they_say_nothing():
+    assert task_history({"pretraining": {}, "encoder": {"source": "random"}}) == {}
+    assert task_history({"encoder": {"source": "x.pth"}}) == {"provenance": "unknown"}
+    assert AUTHORS_RECORDINGS <= scored_recordings().keys()
+    tests = {"zurich_city_13_a", "zurich_city_14_c", "zurich_city_15_a"}
+    (note,) = provenance_notes({"provenance": AUTHORS}, tests)
+    assert note.endswith("dir1 (3 of 3 test recordings here)")

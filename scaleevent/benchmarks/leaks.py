@@ -1,11 +1,12 @@
-"""Test recordings in data for pretraining: refused before anything is built, or recorded."""
+"""Who has seen test recordings: data for pretraining, and what encoders say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from scaleevent.datasets.held_out import Tests, listed, scored_recordings
+from scaleevent.encoders.provenance import AUTHORS, AUTHORS_RECORDINGS, UNKNOWN
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
@@ -57,3 +58,36 @@ def leak_notes(data: Json) -> list[str]:
     """What a report says of test recordings in the `data` of a description, if there are any."""
     tests = data.get("transductive")
     return [f"transductive: pretrained on test recordings: {listed(tests)}"] if tests else []
+
+
+def seen_with(history: Json, stores: Sequence[PairStore]) -> Json:
+    """The `history` of an encoder that was then pretrained on all pairs of some stores."""
+    names = {str(name) for store in stores for name in store.recordings}
+    return history | {"recordings": sorted(names.union(history.get("recordings", ())))}
+
+
+def task_history(description: Json) -> Json:
+    """What the encoder of a task checkpoint was pretrained on, see `Encoder.history`.
+
+    Files of earlier versions say nothing for encoders of other origins.
+    """
+    known: Json = description.get("pretraining") or {}
+    source = (description.get("encoder") or {}).get("source")
+    return known if known or source == "random" else {"provenance": UNKNOWN}
+
+
+def provenance_notes(history: Json, tested: Collection[str]) -> list[str]:
+    """What a report says where nobody recorded what an encoder has seen.
+
+    Args:
+        history: Of the encoder, see `Encoder.history`.
+        tested: The benchmark's test recordings.
+    """
+    known = history.get("provenance")
+    if known is None:
+        return []
+    note = f"pretraining data: {known}"
+    if known == AUTHORS:
+        here = len(AUTHORS_RECORDINGS.intersection(tested))
+        return [f"{note} ({here} of {len(tested)} test recordings here)"]
+    return [f"{note}, so is whether they hold test recordings"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from scaleevent.benchmarks.evaluation import ConstantBaseline, check_fits, evaluate, refuse_leaks
+from scaleevent.benchmarks.leaks import provenance_notes, task_history
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
     Submission,
@@ -54,6 +55,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         "trained on": description.get("data", {}).get("recordings", ()),
     }
     notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
+    notes += provenance_notes(task_history(description), samples.recordings(split.test))
     claim = cfg.claimed() if ranks.main else nullcontext()
     submission = Submission(cfg.submission, samples) if cfg.submission else None
     with claim, progress("eval", len(split.test), "samples", not quiet) as ticker:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from scaleevent.benchmarks.leaks import leak_notes
+from scaleevent.benchmarks.leaks import leak_notes, seen_with
 from scaleevent.checkpoint import save_encoder
 from scaleevent.commands.pretrain_data import pretraining_data, pretraining_origin
 from scaleevent.config.catalog import OBJECTIVES
@@ -103,7 +103,7 @@ def _report(
         "data": {
             **origin,
             "stores": [store.fingerprint for store in samples.stores],
-            "recordings": sorted({str(n) for s in samples.stores for n in s.recordings}),
+            **seen_with(objective.encoder.history, samples.stores),
         },
         "step": last["step"],
         "metrics": {title: [before, after] for title, before, after in rows},

@@ -7,6 +7,7 @@ from functools import partial
 
 from scaleevent.benchmarks.evaluation import ConstantBaseline, evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
+from scaleevent.benchmarks.leaks import provenance_notes
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import benchmark_split, training_subset
 from scaleevent.benchmarks.task_model import Start, task_model
@@ -46,6 +47,7 @@ def run_task(
         test = split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
+        notes += provenance_notes(encoder.history, samples.recordings(test))
         constant = ConstantBaseline.of(samples, train.tolist())
         fingerprint = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.pairs.stores],

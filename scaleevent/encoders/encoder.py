@@ -23,6 +23,7 @@ from scaleevent.config.catalog import ARCHITECTURES
 from scaleevent.config.settings import patch_grid
 from scaleevent.encoders.colours import BESIDE, Colours, colours_of_file, colours_of_timm
 from scaleevent.encoders.hub import fetch_weights
+from scaleevent.encoders.provenance import history_in, history_of
 from scaleevent.encoders.tensor_files import read_every_tensor
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, convert_weights
 from scaleevent.errors import CheckpointError, ConfigError
@@ -92,6 +93,8 @@ class Encoder(nn.Module):
         input: Input preprocessing used in training, None if unknown.
         colours: Mean and deviation of the channels that it is used to.
         remarks: Lines on the file its weights are from, for people.
+        history: What it was pretrained on: `recordings`, or in `provenance` what is known instead;
+            empty for random weights. See `scaleevent.encoders.provenance`.
     """
 
     def __init__(self, spec: Spec, pretrained: object = None) -> None:
@@ -100,6 +103,7 @@ class Encoder(nn.Module):
         self.input: InputSettings | None = None
         self.colours = Colours()
         self.remarks: tuple[str, ...] = ()
+        self.history: Json = {}
         if not timm.is_model(spec["name"]):
             raise ConfigError(
                 "timm has no such model",
@@ -303,12 +307,14 @@ def _from_file(arch: str | None, file: Path, source: str, keep_periods: bool) ->
         found = convert_weights(tensors, file)
         encoder = Encoder(_spec_of(found, arch, source))
         encoder.load(found.state, source)
+        encoder.history = history_of(found.prefix)
         encoder.colours = colours_of_file(file, source)
     else:
         check_kind(description, file, "encoder")
         found = convert_weights(tensors, file) if description.get("layout") == "meta" else None
         encoder = described_encoder(found.state if found else tensors, description, file)
         _check_architecture(encoder.spec, arch, source)
+        encoder.history = history_in(description.get("data"))
     if found is None:
         return encoder
     encoder.remarks = found.remarks
@@ -349,6 +355,7 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
     # `custom_load` is for the archives that some of the weights come from
     encoder = Encoder(spec, replace(config, file=str(file), custom_load=False))
     encoder.colours = colours_of_timm(name)
+    encoder.history = history_of("")
     return encoder
 
 
