@@ -318,17 +318,37 @@ def _from_file(arch: str | None, file: Path, source: str, keep_periods: bool) ->
     if found is None:
         return encoder
     encoder.remarks = found.remarks
-    if keep_periods and found.periods is not None:
-        periods = encoder.vit.rope.periods
-        if periods.shape != found.periods.shape:
-            raise CheckpointError(
-                "the rotary periods do not fit the attention heads",
-                where=source,
-                found=f"{len(found.periods)} periods",
-                expected=len(periods),
-            )
-        periods.copy_(found.periods)
+    if keep_periods:
+        _keep_periods(encoder, found, source)
     return encoder
+
+
+def encoder_of(tensors: Mapping[str, Tensor], where: object) -> Encoder:
+    """The encoder inside a file of another origin, with the rotary periods stored there.
+
+    Raises:
+        CheckpointError: As `convert_weights`.
+    """
+    found = convert_weights(tensors, where)
+    encoder = Encoder(_spec_of(found, None, str(where)))
+    encoder.load(found.state, where)
+    _keep_periods(encoder, found, str(where))
+    return encoder
+
+
+def _keep_periods(encoder: Encoder, found: ViTWeights, source: str) -> None:
+    """Use the rotary periods of a file, if it has any."""
+    if found.periods is None:
+        return
+    periods = encoder.vit.rope.periods
+    if periods.shape != found.periods.shape:
+        raise CheckpointError(
+            "the rotary periods do not fit the attention heads",
+            where=source,
+            found=f"{len(found.periods)} periods",
+            expected=len(periods),
+        )
+    periods.copy_(found.periods)
 
 
 def as_teacher(encoder: Encoder) -> Encoder:
