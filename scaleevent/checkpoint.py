@@ -1,9 +1,10 @@
 """Checkpoints: safetensors with a JSON description and a hash over the whole file inside it.
 
-`encoder` files hold bare timm names, so ``timm.create_model(name, checkpoint_path=FILE)`` loads
-them without ScaleEvent. In `task` files the names of the encoder start with ``encoder.`` and those
-of the decoder, which are the names of its origin, with ``decoder.``. `PLACE_PRIOR` is no weight but
-a baseline, see `Decoder.place_prior`; files of before it lack it.
+`encoder` files hold bare timm names: with the `arch` of the description,
+``timm.create_model(name, checkpoint_path=FILE, **kwargs)`` loads them without ScaleEvent. In `task`
+files the names of the encoder start with ``encoder.`` and those of the decoder, which are the names
+of its origin, with ``decoder.``. `PLACE_PRIOR` is no weight but a baseline, see
+`Decoder.place_prior`; files of before it lack it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 48, 64
 FRAME_HEIGHT, FRAME_WIDTH = 72, 96
 START_US, SPAN_US = 1_000_000, 200_000
 IMAGES_US = (1_080_000, 1_130_000, 1_180_000)
-SEQUENCE = "zurich_city_13_a"
+SEQUENCE = "zurich_city_00_a"
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:

@@ -313,7 +313,7 @@ def test_every_layout_gives_the_same_pairs(tmp_path):
     assert all(pairs == contents["A"] for pairs in contents.values())
     assert results["A"][0].provenance == {
         "sequence": fakes.SEQUENCE,
-        "official_split": "test",
+        "official_split": "train",
         "frame": "000000.png",
     }
 
@@ -348,13 +348,13 @@ def test_missing_dsec_file_is_named(tmp_path, part):
 
 
 def test_sequences_are_chosen_by_name(tmp_path):
-    for sequence in ("thun_00_a", "zurich_city_00_a"):
+    for sequence in ("interlaken_00_c", "zurich_city_00_a"):
         fakes.write_dsec_root(tmp_path / sequence, "E", sequence)
     roots = sorted(tmp_path.iterdir())
-    pairs, _ = prepare("dsec", *roots, sequences=["thun_00_a"])
-    assert {pair.recording for pair in pairs} == {"thun_00_a"}
+    pairs, _ = prepare("dsec", *roots, sequences=["interlaken_00_c"])
+    assert {pair.recording for pair in pairs} == {"interlaken_00_c"}
     assert pairs[0].provenance["official_split"] == "train"
-    with pytest.raises(ConfigError, match="thun_00_a, zurich_city_00_a"):
+    with pytest.raises(ConfigError, match="interlaken_00_c, zurich_city_00_a"):
         prepare("dsec", *roots, sequences=["thun_00_b"])
 
 

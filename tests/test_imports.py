@@ -73,6 +73,7 @@ PLUGINS = {
         "dsec",
         "dsec_labels",
         "finding",
+        "held_out",
         "timed_labels",
         "mvsec",
     },

@@ -1,10 +1,17 @@
 """The README tells the truth about commands and files."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from scaleevent import cli
+from scaleevent.checkpoint import load_encoder, save_encoder
 from scaleevent.config.settings import PartSettings
+from scaleevent.encoders.encoder import ARCHS, Encoder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,3 +38,18 @@ def test_commands_and_flags_exist():
         for flag in re.findall(r"--([a-z-]+)", rest):
             assert flag.replace("-", "_") in {*fields, "json", "config"}, (command, flag)
     assert set(re.findall(r"`scaleevent (\w+) ", README)) <= set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("arch", ["tiny", "vits"])  # the first command's, and a published size
+def test_the_lines_that_load_an_encoder_without_us_work_as_printed(tmp_path, arch):
+    (lines,) = re.findall(r"```python\n(import json, safetensors, timm\n.*?)```", README, re.S)
+    path = tmp_path / "runs/pretrain/encoder.safetensors"
+    assert f'"{path.relative_to(tmp_path)}"' in lines and "scaleevent." not in lines
+    encoder = Encoder(ARCHS[arch])
+    save_encoder(path, encoder, {})
+    code = lines + "import sys, torch; torch.save(vit.state_dict(), 'state.pt')\n"
+    code += "assert not any(name.startswith('scaleevent') for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    own = load_encoder(path).vit.state_dict()
+    assert state.keys() == own.keys() and all(torch.equal(state[n], own[n]) for n in own)

@@ -59,7 +59,7 @@ class TaskResult:
             "benchmark": self.cfg.benchmark,
             "protocol": self.protocol,
             "config": self.cfg.recorded(),
-            "pretraining": pretraining.get("data", {}),
+            "pretraining": pretraining.get("data") or self.start.decoder.encoder.history,
             "encoder": {"source": self.cfg.checkpoint, "sha256": pretraining.get("sha256")},
             "teacher": pretraining.get("teacher"),
             "data": {

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from scaleevent.benchmarks.baselines import baseline_scores, baselines_for
 from scaleevent.benchmarks.draws import REDRAWS, mean_and_spread
 from scaleevent.benchmarks.evaluation import check_fits, evaluate, refuse_leaks
+from scaleevent.benchmarks.foreign import foreign_notes, model_to_score
+from scaleevent.benchmarks.leaks import provenance_notes, task_history
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
     Submission,
@@ -18,7 +20,6 @@ from scaleevent.benchmarks.report import (
     stamp_notes,
 )
 from scaleevent.benchmarks.samples import benchmark_split
-from scaleevent.checkpoint import load_task
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
 from scaleevent.system.files import write_json
@@ -46,7 +47,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
     task = benchmark.task
     if cfg.alignment != "none":
         task = task.aligned(cfg.alignment)
-    decoder, description = load_task(cfg.checkpoint)
+    decoder, description = model_to_score(cfg)
     settings = check_fits(decoder, task, cfg.checkpoint)
     if cfg.windows is not None:
         decoder.encoder.grid(cfg.windows, cfg.windows)
@@ -59,6 +60,8 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         "trained on": description.get("data", {}).get("recordings", ()),
     }
     notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
+    notes = [*foreign_notes(description), *notes]
+    notes += provenance_notes(task_history(description), samples.recordings(split.test))
     claim = cfg.claimed() if ranks.main else nullcontext()
     submission = Submission(cfg.submission, samples) if cfg.submission else None
     with claim, progress("eval", len(split.test), "samples", not quiet) as ticker:
@@ -89,6 +92,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         facts = {
             "benchmark": cfg.benchmark,
             "checkpoint": {"path": str(cfg.checkpoint), "sha256": description["sha256"]},
+            "foreign": description.get("foreign"),
             "trained": {key: description.get(key) for key in ("benchmark", "protocol", "config")},
             "data": [store.fingerprint for store in samples.pairs.stores],
             "settings": cfg.model_dump(mode="json"),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
-from scaleevent.config.data import PrepareConfig
+from scaleevent.config.data import PrepareConfig, SourceConfig
+from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
@@ -14,19 +15,24 @@ from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run"}
+NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run", "transductive"}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     """Prepare a data set; the report counts every image and event by kind."""
-    sources = DATASETS[cfg.name].load().sources(cfg)
+    module = DATASETS[cfg.name].load()
+    sources = module.sources(cfg)
+    out: Tests = module.left_out(cfg) if isinstance(cfg, SourceConfig) else {}
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
     images = sum(source.expected for source in sources)
+    chosen = choices(sources)
+    if out:
+        chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.dry_run:
-        return _plan(cfg, sources, images)
+        return _plan(cfg, sources, images, chosen)
     if not quiet:
-        for line in choices(sources):
+        for line in chosen:
             say(line)
     settings = cfg.model_dump(mode="json", exclude=NOT_CONTENT)
     with (
@@ -35,9 +41,10 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
         ProcessExecutor(cfg.jobs) as executor,
     ):
         manifest = write_store(
-            sources, cfg.out, settings, executor=executor, advance=ticker.advance
-        )
-    report = store_report("prepare", cfg.out, manifest, choices(sources))
+            sources, cfg.out, settings, executor=executor, advance=ticker.advance,
+            remarks={"left_out": out} if isinstance(cfg, SourceConfig) else None,
+        )  # fmt: skip
+    report = store_report("prepare", cfg.out, manifest, chosen)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
     return report
@@ -61,7 +68,7 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
     )
 
 
-def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
+def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int, chosen: list[str]) -> Report:
     """What would be read and written."""
     rows = tuple(
         (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
@@ -72,6 +79,6 @@ def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int) -> Report:
         f"prepare {cfg.name}: dry run, nothing is written",
         ("shard", "found", "images", "input MB"),
         rows,
-        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}", *choices(sources)),
-        {"dry_run": True, "out": str(cfg.out), "images": images, "choices": choices(sources)},
+        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}", *chosen),
+        {"dry_run": True, "out": str(cfg.out), "images": images, "choices": chosen},
     )

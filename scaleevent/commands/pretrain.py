@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from scaleevent.benchmarks.leaks import leak_notes, seen_with
 from scaleevent.checkpoint import save_encoder
-from scaleevent.commands.pretrain_data import pretraining_data
+from scaleevent.commands.pretrain_data import pretraining_data, pretraining_origin
 from scaleevent.config.catalog import OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
@@ -31,6 +32,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
     The run folder holds config.yaml, log.jsonl, encoder.safetensors, panel.png, report.json and
     state/.
     """
+    origin = pretraining_origin(cfg, quiet)
     with Run.open(cfg, "pretrain", quiet) as this:
         this.say(cfg.describe())
         objective: Objective = OBJECTIVES[cfg.objective].load().build(cfg, this)
@@ -43,7 +45,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         encoder.input = settings
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
-        samples, split, origin = pretraining_data(cfg, settings, objective.sample_inputs(), this)
+        samples, split = pretraining_data(cfg, settings, objective.sample_inputs(), this)
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
         objective.calibrate(in_order(samples, evenly_spaced(seen, CALIBRATION_SAMPLES), local))
         this.say(
@@ -88,7 +90,7 @@ def _report(
     samples: PairSamples,
     compared: list[tuple[str, float, float]],
     notes: list[str],
-    origin: str,
+    origin: Json,
 ) -> Report:
     """Numbers before and after; writes encoder.safetensors."""
     checks = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line]
@@ -99,9 +101,9 @@ def _report(
         "config": cfg.recorded(),
         **objective.description(),
         "data": {
-            "origin": origin,
+            **origin,
             "stores": [store.fingerprint for store in samples.stores],
-            "recordings": sorted({str(n) for s in samples.stores for n in s.recordings}),
+            **seen_with(objective.encoder.history, samples.stores),
         },
         "step": last["step"],
         "metrics": {title: [before, after] for title, before, after in rows},
@@ -113,6 +115,6 @@ def _report(
         f"pretrain, {objective.source}: {last['step']:,} steps",
         ("on held-out pairs", "before", "after"),
         tuple(rows),
-        (*notes, f"encoder: {path}"),
+        (*leak_notes(origin), *notes, f"encoder: {path}"),
         description | {"input": asdict(samples.settings)},
     )

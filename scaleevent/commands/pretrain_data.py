@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scaleevent.benchmarks.leaks import check_pretraining
 from scaleevent.commands.street_store import street_store
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.errors import DataError
@@ -11,14 +12,26 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.pairs.store import PairStore
+from scaleevent.system.files import Json
 from scaleevent.system.locations import data_source
 from scaleevent.training.run import Run
 
 
+def pretraining_origin(cfg: PretrainConfig, quiet: bool) -> Json:
+    """Where the pairs are found, for the record, with the test recordings among them if any.
+
+    Raises:
+        ConfigError: A store that does not exist, or test recordings that were not asked for.
+    """
+    folders, origin = data_source(cfg.data)
+    tests = check_pretraining(folders, cfg.transductive, quiet)
+    return {"origin": origin} | ({"transductive": tests} if tests else {})
+
+
 def pretraining_data(
     cfg: PretrainConfig, settings: InputSettings, inputs: Mapping[str, Input], run: Run
-) -> tuple[PairSamples, Split, str]:
-    """The pairs, what is held out of them, and where they were found.
+) -> tuple[PairSamples, Split]:
+    """The pairs, and what is held out of them.
 
     Raises:
         ConfigError: A store that does not exist.
@@ -50,4 +63,4 @@ def pretraining_data(
     )
     if split.shared:
         run.say("warning: all training windows overlap held-out ones, so events are on both sides")
-    return samples, split, origin
+    return samples, split

@@ -10,6 +10,7 @@ from scaleevent.benchmarks.baselines import constant_baseline, place_baseline
 from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
+from scaleevent.benchmarks.leaks import provenance_notes
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.benchmarks.task_model import Start, task_model
@@ -48,6 +49,7 @@ def run_task(
         train, test = labels.kept, split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
+        notes += provenance_notes(encoder.history, samples.recordings(test))
         constant = constant_baseline(samples, train)
         fingerprint = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.pairs.stores],

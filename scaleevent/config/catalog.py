@@ -26,7 +26,8 @@ class Part:
 
 
 # Data sets of `prepare`: modules with `Settings` (a subclass of `PrepareConfig`) and
-# `sources(settings) -> list[PairSource]`.
+# `sources(settings) -> list[PairSource]`. Those of benchmarks have `SPLITS`: recording to part.
+# Those whose settings are a `SourceConfig` have `left_out(settings)`, see `datasets.held_out`.
 DATASETS: dict[str, Part] = {
     "street": Part("scaleevent.datasets.street", "the embedded world, rendered"),
     "custom": Part("scaleevent.datasets.custom", "your own recordings and frames"),

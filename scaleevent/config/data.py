@@ -177,6 +177,14 @@ class SequencesConfig(PrepareConfig):
             )  # fmt: skip
 
 
+class SourceConfig(SequencesConfig):
+    """Settings of a data set for pretraining some of whose sequences test benchmarks."""
+
+    transductive: bool = Field(
+        False, description="take test recordings of benchmarks too, which is recorded"
+    )
+
+
 class VoxelizeConfig(StreamSettings, OutputSettings):
     """Settings of `scaleevent voxelize`."""
 

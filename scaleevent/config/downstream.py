@@ -29,6 +29,15 @@ Transductive = Annotated[
 Pictures = Annotated[int, Field(ge=0, le=64, description="test samples to draw")]
 
 
+def _parse_options(value: object) -> object:
+    """The texts `NAME=VALUE` of the command line, or a mapping of plain values, as text."""
+    if isinstance(value, list):
+        if not all(isinstance(one, str) and "=" in one for one in value):
+            raise ValueError("expected NAME=VALUE")
+        value = dict(one.split("=", 1) for one in value)
+    return {k: str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 class LabelSettings(ComputeSettings):
     """Which labels of which benchmark."""
 
@@ -127,15 +136,7 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
     )
     decay_every: int = Field(5, ge=1, description="epochs between its steps")
 
-    @field_validator("decoder_options", mode="before")
-    @classmethod
-    def _parse_options(cls, value: object) -> object:
-        """The texts `NAME=VALUE` of the command line, or a mapping of plain values, as text."""
-        if isinstance(value, list):
-            if not all(isinstance(one, str) and "=" in one for one in value):
-                raise ValueError("expected NAME=VALUE")
-            value = dict(one.split("=", 1) for one in value)
-        return {k: str(v) for k, v in value.items()} if isinstance(value, dict) else value
+    _options = field_validator("decoder_options", mode="before")(_parse_options)
 
     @property
     def options(self) -> dict[str, str]:
@@ -167,7 +168,21 @@ class EvalConfig(LabelSettings):
 
     KIND: ClassVar[str] = "evaluation"
 
-    checkpoint: Path = Field(description="task checkpoint of probe or finetune")
+    checkpoint: Path = Field(
+        description="task checkpoint of probe or finetune, or a published task model's file"
+    )
+    size: tuple[int, int] | None = Field(
+        None, description="published file: network input; default: the benchmark's"
+    )
+    normaliser: Normaliser | None = Field(
+        None, description="published file: range of the voxel input; default: its authors', minmax"
+    )
+    decoder_options: dict[str, str] = Field(
+        {}, description="published file: what it leaves open, NAME=VALUE: max_depth, iters, blocks"
+    )
+    encoder_weights: Path | None = Field(
+        None, description="published file of differences: the DINOv3 weights they belong to"
+    )
     out: Path | None = Field(None, description="folder for report and pictures")
     batch: int = Field(4, ge=1, le=65_536, description="samples at once")
     pictures: Pictures = 0
@@ -188,6 +203,9 @@ class EvalConfig(LabelSettings):
     )
     transductive: Transductive = False
     gpus: int = Field(1, ge=1, le=1024, description="processes on this machine")
+
+    _size = field_validator("size", mode="before")(parse_size)
+    _options = field_validator("decoder_options", mode="before")(_parse_options)
 
     @model_validator(mode="after")
     def _fit_benchmark(self) -> Self:
@@ -210,6 +228,8 @@ class EvalConfig(LabelSettings):
         """Also the data and the checkpoint."""
         super().check()
         check_checkpoint(self.checkpoint)
+        if self.encoder_weights is not None:
+            check_checkpoint(self.encoder_weights)
         check_data(self.benchmark, self.data)
 
 

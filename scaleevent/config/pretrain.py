@@ -25,6 +25,7 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     parts: ClassVar[Mapping[str, Part]] = OBJECTIVES
     chooser: ClassVar[str] = "objective"
     noun: ClassVar[str] = "objective"
+    NO_EFFECT: ClassVar[frozenset[str]] = ScheduledSettings.NO_EFFECT | {"transductive"}
 
     data: list[Path] = Field(
         [], description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"
@@ -49,6 +50,9 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     )
     validation: float = Field(
         0.05, ge=0, lt=1, description="fraction of pairs held out, by recording"
+    )
+    transductive: bool = Field(
+        False, description="train on test recordings of benchmarks too, which is recorded"
     )
 
     _size = field_validator("size", mode="before")(parse_size)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
+from scaleevent.config.data import DamageSettings, SequencesConfig, SourceConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
 from scaleevent.datasets.finding import files_below, only_once, require
 from scaleevent.datasets.frame_times import read_frame_times
@@ -33,6 +33,7 @@ from scaleevent.datasets.frames import (
     list_pictures,
     picture_size,
 )
+from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.pairs.pairing import window_rule
@@ -57,10 +58,12 @@ TEST_SEQUENCES = {
 }
 """The official test split; the flow and semantic benchmarks test on sequences of it."""
 
+SPLITS = dict.fromkeys(sorted(TEST_SEQUENCES), "test")
+
 _MAP_BYTES = 64 << 20
 
 
-class Settings(SequencesConfig, WindowSettings, DamageSettings):
+class Settings(SourceConfig, WindowSettings, DamageSettings):
     """What `dsec` adds to the settings of `prepare`."""
 
 
@@ -111,14 +114,25 @@ def read_rectify_map(path: Path) -> np.ndarray:
 
 
 def sources(config: Settings) -> list[Sequence]:
-    """The sequences found under the roots.
+    """The sequences found under the roots, without those that test benchmarks.
 
     Raises:
-        ConfigError: No root, or a sequence that is not there.
+        ConfigError: No root, a sequence that is not there, or a test sequence that was named.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    needed = {place: place.needed() for place in find_places(config)}
+    places = find_places(config)
+    out = leave_out(config, [place.name for place in places])
+    needed = {place: place.needed() for place in places if place.name not in out}
     return [_source(*found, config) for found in require(needed, config.roots).items()]
+
+
+def left_out(config: Settings) -> Tests:
+    """The sequences under the roots that `sources` leaves out, and what they test.
+
+    Raises:
+        ConfigError, DataError: As `sources`.
+    """
+    return leave_out(config, [place.name for place in find_places(config)])
 
 
 @dataclass(frozen=True)

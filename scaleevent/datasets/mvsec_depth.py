@@ -44,6 +44,8 @@ SCENES = {
 }
 """Split and subset of the scenes: Tesla-SHT/depthanyevent:dataset/mvsec_dataset."""
 
+SPLITS = {name: split for name, (split, _) in SCENES.items()}
+
 NEAR_US = 50_000
 """A grey image this far from a map still shows its scene: the time between maps."""
 

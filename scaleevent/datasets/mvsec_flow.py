@@ -59,6 +59,8 @@ SCENES = {
 the first and the last of them. tub-rip/event_based_optical_flow:src/data_loader/mvsec.py, and for
 outdoor_day1 uzh-rpg/E-RAFT:config/mvsec_20.json."""
 
+SPLITS = {name: split for name, (split, _) in SCENES.items()}
+
 LONGEST_US = 500_000
 """Longest time between the two images; more is a gap in the recording."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.config.settings import parse_size
 from scaleevent.errors import ConfigError
@@ -20,6 +21,24 @@ from scaleevent.street.scene import StreetSettings, render_scene
 
 SCENES_PER_SHARD = 250
 TRAINING = 0.7  # fraction of the scenes, the first ones, that train; the others test
+
+
+def recording_name(seed: int, index: int) -> str:
+    """The name of a scene as a recording."""
+    return f"street-{seed}-{index:06d}"
+
+
+def split_of(index: int, scenes: int) -> str:
+    """The part of a family of `scenes` scenes that one belongs to."""
+    return "train" if index < math.ceil(TRAINING * scenes) else "test"
+
+
+SPLITS = {
+    recording_name(one["seed"], index): split_of(index, one["scenes"])
+    for one in (entry.rendered for entry in BENCHMARKS.values() if entry.embedded)
+    for index in range(one["scenes"])
+}
+"""Scenes of the embedded benchmarks; other families of scenes train and test as asked for."""
 
 
 class Settings(PrepareConfig):
@@ -63,21 +82,20 @@ class Scenes:
     @property
     def name(self) -> str:
         """Such as street-0-000250."""
-        return f"street-{self.config.seed}-{self.first:06d}"
+        return recording_name(self.config.seed, self.first)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """Render the scenes."""
         seed = self.config.seed
-        training = math.ceil(TRAINING * self.config.scenes)
         for index in range(self.first, self.first + self.expected):
             scene = render_scene(seed, index, self.film)
             now, later = scene.image_us, scene.image_us + self.film.window_us
             filmed = len(scene.events) + len(scene.after or ())
             counts.update({"images": 1, "pairs": 1})
             counts.update({"events decoded": filmed, "events kept": filmed})
-            split = "train" if index < training else "test"
+            split = split_of(index, self.config.scenes)
             yield Pair(
-                recording=f"street-{seed}-{index:06d}",
+                recording=recording_name(seed, index),
                 image_us=now,
                 image=encode_image(scene.image, self.config.lossless),
                 events=scene.events,

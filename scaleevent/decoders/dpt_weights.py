@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,24 +76,38 @@ def convert_head(
     return layout, state, unused
 
 
+class PublishedDepth(NamedTuple):
+    """What the name of a released file tells."""
+
+    kind: Literal["metric", "relative"]
+    max_depth: float | None  # metres; None where the name does not tell
+
+
+def published_depth(where: object) -> PublishedDepth | None:
+    """What a file's name tells of its head; None for names that are not of released files."""
+    name = _FILE_NAME.search(str(where))
+    if name is None:
+        return None
+    return PublishedDepth("metric" if name[1] else "relative", _MAX_DEPTHS.get(name[2].lower()))
+
+
 def origin_notes(where: object, kind: str, max_depth: float, patch: int) -> tuple[str, ...]:
     """What a user should know about a published head in a decoder with these settings.
 
     The tensors do not tell what a head was trained for; a released file's name does.
     """
     notes = []
-    name = _FILE_NAME.search(str(where))
-    if name is None:
+    published = published_depth(where)
+    if published is None:
         notes.append(
             f"the file does not say whether its depth is metric or relative: used as {kind}"
         )
     else:
-        published = "metric" if name[1] else "relative"
-        trained = _MAX_DEPTHS.get(name[2].lower(), max_depth)
-        if published != kind:
+        trained = published.max_depth or max_depth
+        if published.kind != kind:
             notes.append(
-                f"a {published} head in a {kind} decoder: the weights fit, the last activation "
-                "differs, so predictions mean nothing before training"
+                f"a {published.kind} head in a {kind} decoder: the weights fit, the last "
+                "activation differs, so predictions mean nothing before training"
             )
         elif kind == "metric" and trained != max_depth:
             notes.append(f"trained for max_depth {trained:g} m, here {max_depth:g} m")

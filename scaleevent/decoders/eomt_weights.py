@@ -176,6 +176,7 @@ def published_encoder(
             "the file holds differences to an encoder, not its weights",
             where=where,
             expected="the DINOv3 weights that they belong to, to be added",
+            hint="name them: --encoder-weights FILE",
         )
     difference, start = convert_weights(encoder, where).state, convert_weights(base).state
     common = difference.keys() & start.keys()

@@ -23,6 +23,7 @@ from scaleevent.config.catalog import ARCHITECTURES
 from scaleevent.config.settings import patch_grid
 from scaleevent.encoders.colours import BESIDE, Colours, colours_of_file, colours_of_timm
 from scaleevent.encoders.hub import fetch_weights
+from scaleevent.encoders.provenance import history_in, history_of
 from scaleevent.encoders.tensor_files import read_every_tensor
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, convert_weights
 from scaleevent.errors import CheckpointError, ConfigError
@@ -92,6 +93,8 @@ class Encoder(nn.Module):
         input: Input preprocessing used in training, None if unknown.
         colours: Mean and deviation of the channels that it is used to.
         remarks: Lines on the file its weights are from, for people.
+        history: What it was pretrained on: `recordings`, or in `provenance` what is known instead;
+            empty for random weights. See `scaleevent.encoders.provenance`.
     """
 
     def __init__(self, spec: Spec, pretrained: object = None) -> None:
@@ -100,6 +103,7 @@ class Encoder(nn.Module):
         self.input: InputSettings | None = None
         self.colours = Colours()
         self.remarks: tuple[str, ...] = ()
+        self.history: Json = {}
         if not timm.is_model(spec["name"]):
             raise ConfigError(
                 "timm has no such model",
@@ -303,26 +307,48 @@ def _from_file(arch: str | None, file: Path, source: str, keep_periods: bool) ->
         found = convert_weights(tensors, file)
         encoder = Encoder(_spec_of(found, arch, source))
         encoder.load(found.state, source)
+        encoder.history = history_of(found.prefix)
         encoder.colours = colours_of_file(file, source)
     else:
         check_kind(description, file, "encoder")
         found = convert_weights(tensors, file) if description.get("layout") == "meta" else None
         encoder = described_encoder(found.state if found else tensors, description, file)
         _check_architecture(encoder.spec, arch, source)
+        encoder.history = history_in(description.get("data"))
     if found is None:
         return encoder
     encoder.remarks = found.remarks
-    if keep_periods and found.periods is not None:
-        periods = encoder.vit.rope.periods
-        if periods.shape != found.periods.shape:
-            raise CheckpointError(
-                "the rotary periods do not fit the attention heads",
-                where=source,
-                found=f"{len(found.periods)} periods",
-                expected=len(periods),
-            )
-        periods.copy_(found.periods)
+    if keep_periods:
+        _keep_periods(encoder, found, source)
     return encoder
+
+
+def encoder_of(tensors: Mapping[str, Tensor], where: object) -> Encoder:
+    """The encoder inside a file of another origin, with the rotary periods stored there.
+
+    Raises:
+        CheckpointError: As `convert_weights`.
+    """
+    found = convert_weights(tensors, where)
+    encoder = Encoder(_spec_of(found, None, str(where)))
+    encoder.load(found.state, where)
+    _keep_periods(encoder, found, str(where))
+    return encoder
+
+
+def _keep_periods(encoder: Encoder, found: ViTWeights, source: str) -> None:
+    """Use the rotary periods of a file, if it has any."""
+    if found.periods is None:
+        return
+    periods = encoder.vit.rope.periods
+    if periods.shape != found.periods.shape:
+        raise CheckpointError(
+            "the rotary periods do not fit the attention heads",
+            where=source,
+            found=f"{len(found.periods)} periods",
+            expected=len(periods),
+        )
+    periods.copy_(found.periods)
 
 
 def as_teacher(encoder: Encoder) -> Encoder:
@@ -349,6 +375,7 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
     # `custom_load` is for the archives that some of the weights come from
     encoder = Encoder(spec, replace(config, file=str(file), custom_load=False))
     encoder.colours = colours_of_timm(name)
+    encoder.history = history_of("")
     return encoder
 
 

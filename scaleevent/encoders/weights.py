@@ -116,6 +116,7 @@ class ViTWeights:
         state: Float32 tensors under the names of `ViTShape.parameters`.
         periods: Rotary periods (head channels / 4,), None if the file has none.
         remarks: Lines on what the file holds beside them, for people.
+        prefix: What their names in the file began with, such as ``module.encoder.``.
     """
 
     layout: Layout
@@ -123,6 +124,7 @@ class ViTWeights:
     state: dict[str, Tensor]
     periods: Tensor | None = None
     remarks: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 def read_weights(path: Path) -> ViTWeights:
@@ -162,7 +164,7 @@ def convert_weights(tensors: Mapping[str, Tensor], where: object = None) -> ViTW
     Raises:
         CheckpointError: Keys are missing, unexpected or of another shape; all are named.
     """
-    tensors, remarks = _encoder_of(tensors, where)
+    tensors, remarks, prefix = _encoder_of(tensors, where)
     beside = {name: tensor for name, tensor in tensors.items() if _HEADS.search(name)}
     if beside:
         try:
@@ -172,7 +174,7 @@ def convert_weights(tensors: Mapping[str, Tensor], where: object = None) -> ViTW
     if not beside:
         found = _convert(tensors, where)
     remarks += _left_out(beside)
-    return replace(found, remarks=tuple(remarks))
+    return replace(found, remarks=tuple(remarks), prefix=prefix)
 
 
 def _convert(tensors: Mapping[str, Tensor], where: object) -> ViTWeights:
@@ -239,8 +241,8 @@ def check_keys(
 
 def _encoder_of(
     tensors: Mapping[str, Tensor], where: object
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of one encoder, named without their prefix, and remarks on the others.
+) -> tuple[dict[str, Tensor], list[str], str]:
+    """The tensors of one encoder, named without their prefix, remarks on the others, the prefix.
 
     The encoder is where its patch embedding is. Of several the teacher's is taken, or else the
     moving average of the weights.
@@ -281,7 +283,7 @@ def _encoder_of(
     if len(prefixes) > 1:
         others = ", ".join(other.rstrip(".") for other in prefixes if other != prefix)
         remarks.insert(0, f"encoder taken: {prefix.rstrip('.')}; the file holds {others} too")
-    return found, remarks
+    return found, remarks, prefix
 
 
 def _preferred(prefixes: list[str]) -> list[str]:

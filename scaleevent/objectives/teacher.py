@@ -12,6 +12,7 @@ from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.encoders.colours import Colours
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encoder
 from scaleevent.encoders.hub import published_weights
+from scaleevent.encoders.provenance import UNKNOWN
 from scaleevent.errors import ConfigError, EnvironmentProblem
 from scaleevent.training.run import Run
 
@@ -74,6 +75,8 @@ def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
     elif cfg.student_init == "teacher":
         student = build_encoder(None, weights, offline=cfg.offline)
         student.colours = teacher.colours
+        if student.history.get("provenance") == UNKNOWN:
+            student.history = {}  # a model of images, which has seen no recording
     else:
         student = build_encoder(None, cfg.student_init, offline=cfg.offline)
         for line in (*student.remarks, f"student's channels: {student.colours}"):

@@ -48,6 +48,7 @@ def write_store(
     *,
     executor: Executor,
     voxels: Json | None = None,
+    remarks: Json | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Json:
     """Write one shard per source, then the manifest.
@@ -59,6 +60,7 @@ def write_store(
         executor: Runs the tasks. It is shut down if one fails; otherwise that is up to the caller.
         voxels: `representation`, `bins`, `tau` and `patch` to store grids instead of events; None
             stores events. Activity is counted on the voxel grid, whatever is stored.
+        remarks: Further facts for the manifest, which shape no bytes of shards.
         advance: Callback(count): images or labels processed since the last call.
 
     Returns:
@@ -92,7 +94,7 @@ def write_store(
     counts: Counter[str] = Counter()
     for shard in shards:
         counts.update(shard["counts"])
-    manifest = {
+    manifest = (remarks or {}) | {
         "format": FORMAT,
         "kind": "voxels" if voxels else "pairs",
         "version": __version__,
