@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError
+from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
@@ -38,6 +41,10 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
             sources, cfg.out, settings, executor=executor, advance=ticker.advance
         )
     report = store_report("prepare", cfg.out, manifest, choices(sources))
+    if measured := measure_prepared(sources, PairStore(cfg.out)):
+        notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", 0)))
+        facts = {"alignment": measured.facts()}
+        report = replace(report, notes=report.notes + notes, facts=report.facts | facts)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
     return report
