@@ -32,7 +32,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import torch.nn.functional as F
-from check_alignment import best_shift
 from PIL import Image
 from real_label_files import (
     CAMVID_CLASSES,
@@ -58,11 +57,14 @@ from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.pairs.alignment import best_shift
+from scaleevent.pairs.drawing import pair_name
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
 from scaleevent.pairs.samples import draw_epoch
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
-from scaleevent.pictures import overlay_events, panel, save_picture
+from scaleevent.panels import Row, panel, save_picture
+from scaleevent.pictures import overlay_events
 from scaleevent.simulation.esim import EventSimulator
 from scaleevent.system.files import write_json
 from scaleevent.tasks.depth import Depth
@@ -300,15 +302,15 @@ def draw_overlays(decoder, samples: LabelledSamples, indices: Sequence[int], pat
         events, window = shard.events(row)
         recent = events.between(window.end_us - WINDOW_US // 20, None)
         image = decode_image(shard.image(row))
-        drawn = overlay_events(image // 2, recent)
-        cropped = fit.crop_array(drawn.transpose(2, 0, 1)).transpose(1, 2, 0)
-        pictures = samples.task.draw(prediction, one.sample.truth.values)
-        view = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+        cropped = fit.crop_picture(overlay_events(image // 2, recent))
+        drawn = samples.task.draw([prediction], [one.sample.truth.values])
+        pictures = [picture for (picture,) in drawn.values()]
+        view = fit.crop_picture(image)
         small = np.asarray(Image.fromarray(view).resize(pictures[1].shape[1::-1]))
         unknown = ~pictures[1].any(-1, keepdims=True)
         over = np.where(unknown, small, pictures[1] // 3 * 2 + small // 3)
-        rows.append([cropped, over, *pictures])
-    save_picture(path, panel(columns, rows, tall=192))
+        rows.append(Row(pair_name(shard, row), (cropped, over, *pictures)))
+    save_picture(path, panel(samples.task.name, columns, rows))
 
 
 def run_trial(trial: Trial, scenes: Sequence[Scene], steps: int, out: Path) -> None:

@@ -1,20 +1,17 @@
-"""Pictures for people: events, labels, principal components of features, panels. Pillow only."""
+"""Pictures for people: events, frames, labels, principal components of features. Pillow only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
-from scaleevent.system.files import atomic_path
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
@@ -22,7 +19,7 @@ AMOUNT_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AMOUNT_COLOURS = np.array(
     [(20, 20, 90), (110, 30, 130), (200, 60, 90), (245, 140, 50), (250, 240, 110)]
 )
-MARGIN, LINE = 4, 14
+DARK, LIFTED = 70, 100  # mean brightness: of frames that are lifted, and what they are lifted to
 
 
 def draw_events(events: Events) -> np.ndarray:
@@ -74,6 +71,17 @@ def _red_blue(sign: np.ndarray, amount: np.ndarray) -> np.ndarray:
     return np.rint(255 + (colour - 255) * strength).astype(np.uint8)
 
 
+def brightened(image: np.ndarray) -> tuple[np.ndarray, str]:
+    """A (H, W, 3) uint8 frame with its dark parts lifted if it is dark, and words that say so."""
+    if not 0 < image.mean() < DARK:
+        return image, ""
+    level = np.minimum(image / max(np.percentile(image, 99.5), 1), 1.0)
+    power = 1.0
+    while (level**power).mean() < LIFTED / 255 and power > 0.3:
+        power -= 0.05
+    return np.rint(255 * level**power).astype(np.uint8), ", image brightened"
+
+
 def overlay_events(image: np.ndarray, events: Events) -> np.ndarray:
     """(H, W, 3) uint8: the frame, with pixels that have events in the colours of `draw_events`."""
     picture = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image.copy()
@@ -106,34 +114,6 @@ class FeatureColours:
         scaled = (shown - self._low) / np.maximum(self._high - self._low, 1e-12)
         colours: np.ndarray = np.clip(scaled, 0, 1) * 255
         return colours.astype(np.uint8).reshape(*grid, 3)
-
-
-def panel(
-    columns: Sequence[str], rows: Sequence[Sequence[np.ndarray]], tall: int = 144
-) -> Image.Image:
-    """A grid of pictures below column names, each scaled to `tall` rows without smoothing."""
-    first = rows[0][0]
-    wide = round(tall * first.shape[1] / first.shape[0])
-    width = len(columns) * (wide + MARGIN) + MARGIN
-    height = LINE + len(rows) * (tall + MARGIN) + MARGIN
-    sheet = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for c, name in enumerate(columns):
-        pen.text((MARGIN + c * (wide + MARGIN), 1), name, fill="black")
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            method = Image.Resampling.NEAREST if picture.shape[0] < tall else Image.Resampling.BOX
-            tile = Image.fromarray(picture).resize((wide, tall), method)
-            sheet.paste(tile, (MARGIN + c * (wide + MARGIN), LINE + r * (tall + MARGIN)))
-    return sheet
-
-
-def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:
-    """Write a PNG."""
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture)
-    with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG")
 
 
 def draw_classes(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ ORDER = [
     "grids",
     "simulation",
     "street",
+    "panels",
     "pictures",
     "pairs",
     "datasets",

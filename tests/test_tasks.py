@@ -98,17 +98,17 @@ def test_labels_without_a_pixel_that_counts_give_no_baseline():
 
 def test_pictures_show_errors_and_leave_the_unknown_black():
     label = np.array([[0, 1], [2, 255]])
-    shown, right, error = CLASSES.draw(np.array([[0, 2], [2, 1]]), label)
+    (shown,), (right,), (error,) = CLASSES.draw([np.array([[0, 2], [2, 1]])], [label]).values()
     assert (shown[0, 1] == PALETTE[2]).all() and (right[0, 1] == PALETTE[1]).all()
     assert not right[1, 1].any() and not error[1, 1].any()
     assert error[0, 1, 0] > 200 > error[0, 1, 1] and (error[0, 0] == error[1, 0]).all()
     depth = np.array([[3.0, np.nan], [30.0, 79.0]])
-    for picture in Depth(80.0).draw(np.full((2, 2), 3.0), depth)[1:]:
+    for (picture,) in list(Depth(80.0).draw([np.full((2, 2), 3.0)], [depth]).values())[1:]:
         assert picture.shape == (2, 2, 3) and not picture[0, 1].any()
     right = np.zeros((2, 2, 2))
     right[:, 0] = [[3.0, -3.0], [0.0, 0.0]]
     right[:, 1, 1] = np.nan
-    _, picture, _ = Flow().draw(np.zeros((2, 2, 2)), right)
+    _, (picture,), _ = Flow().draw([np.zeros((2, 2, 2))], [right]).values()
     east, west, still = picture[0, 0], picture[0, 1], picture[1, 0]
     assert east[0] > east[2] and west[2] > west[0]  # hue 0 is red, half a turn is cyan
     assert (still == 255).all() and not picture[1, 1].any()

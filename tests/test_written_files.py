@@ -13,7 +13,7 @@ import pytest
 from scaleevent.checkpoint import save_encoder
 from scaleevent.encoders.encoder import build_encoder
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pictures import save_picture
+from scaleevent.panels import save_picture
 from scaleevent.system.files import append_json_line, write_json
 from tests.test_store import pair_of, write_shard
 

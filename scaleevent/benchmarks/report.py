@@ -20,20 +20,19 @@ from scaleevent.config.downstream import EvalConfig
 from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
-from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.samples import evenly_spaced
-from scaleevent.pictures import draw_voxel, panel, save_picture
+from scaleevent.panels import Row, panel, save_picture
+from scaleevent.pictures import draw_voxel
 from scaleevent.system.files import write_bytes
 from scaleevent.tasks.task import Result, Task
-
-COLUMNS = ("image", "events", "prediction", "ground truth", "error")
 
 
 def draw_rows(
     decoder: Decoder, samples: LabelledSamples, indices: np.ndarray, most: int, path: Path
 ) -> None:
     """PNG of at most `most` samples, evenly spaced: image, events, prediction, truth, error."""
-    rows = []
+    names, inputs, predictions, truths = [], [], [], []
     for index in evenly_spaced(indices, most):
         one, prediction = next(predict(decoder, [EvalInputs(samples)[int(index)]]))
         if one.sample.truth is None:
@@ -41,13 +40,22 @@ def draw_rows(
         shard, row = samples.pairs.shard(one.index)
         voxel = shard.voxel(row, samples.settings.bins)
         fit = samples.settings.fit(*voxel.shape[1:])
-        events = draw_voxel(fit.crop_array(voxel))
-        image = np.full_like(events, 255)
-        if encoded := shard.image(row):
-            image = fit.crop_array(decode_image(encoded).transpose(2, 0, 1)).transpose(1, 2, 0)
-        rows.append([image, events, *samples.task.draw(prediction, one.sample.truth.values)])
-    if rows:
-        save_picture(path, panel(COLUMNS, rows))
+        image, lifted = frame_of(shard, row)
+        names.append(pair_name(shard, row) + lifted)
+        cropped = None if image is None else fit.crop_picture(image)
+        inputs.append((cropped, draw_voxel(fit.crop_array(voxel))))
+        predictions.append(prediction)
+        truths.append(one.sample.truth.values)
+    if not names:
+        return
+    drawn = samples.task.draw(predictions, truths)
+    outputs = zip(*drawn.values(), strict=True)
+    rows = [
+        Row(name, (*given, *made))
+        for name, given, made in zip(names, inputs, outputs, strict=True)
+    ]  # fmt: skip
+    title = f"{samples.task.name}: {len(rows)} of {len(indices):,} samples"
+    save_picture(path, panel(title, ("image", "events", *drawn), rows))
 
 
 def result_table(

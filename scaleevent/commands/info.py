@@ -10,8 +10,10 @@ from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
+from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.store import PairStore, verify_shards
-from scaleevent.pictures import draw_recording, save_picture
+from scaleevent.panels import save_picture
+from scaleevent.pictures import draw_recording
 from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report
 
@@ -29,7 +31,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if not path.exists():
         raise DataError("no such file or folder", where=path)
     if path.is_dir() and not is_bag_folder(path) or path.name == MANIFEST:
-        return _store(path if path.is_dir() else path.parent, cfg.verify)
+        return _store(path if path.is_dir() else path.parent, cfg)
     if path.suffix == ".safetensors":
         facts, remarks = weight_facts(path)
         return Report("info", str(path), ("fact", "value"), _rows(facts), remarks, facts)
@@ -61,10 +63,15 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(rows)
 
 
-def _store(folder: Path, verify: bool) -> Report:
+def _store(folder: Path, cfg: InfoConfig) -> Report:
     store = PairStore(folder)
-    if verify:
+    notes: list[str] = []
+    if cfg.verify:
         verify_shards(store)
+    if cfg.picture and len(store):
+        picture, notes = draw_pairs(store)
+        save_picture(cfg.picture, picture)
+        notes.append(f"picture: {cfg.picture}")
     manifest = store.manifest
     settings = {
         f"setting {key}": str(value)
@@ -79,4 +86,4 @@ def _store(folder: Path, verify: bool) -> Report:
         **manifest["counts"],
     }  # fmt: skip
     rows = (*facts.items(), *settings.items())
-    return Report("info", str(folder), ("fact", "value"), rows, (), facts)
+    return Report("info", str(folder), ("fact", "value"), rows, tuple(notes), facts)

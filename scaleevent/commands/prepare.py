@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig, SourceConfig
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
+from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
@@ -45,6 +48,10 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
             remarks={"left_out": out} if isinstance(cfg, SourceConfig) else None,
         )  # fmt: skip
     report = store_report("prepare", cfg.out, manifest, chosen)
+    if measured := measure_prepared(sources, PairStore(cfg.out)):
+        notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", 0)))
+        facts = {"alignment": measured.facts()}
+        report = replace(report, notes=report.notes + notes, facts=report.facts | facts)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
     return report

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from scaleevent.commands.prepare import choices, store_report
 from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
-from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.alignment import spread
+from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.store import PairStore
-from scaleevent.pictures import draw_voxel, panel, save_picture
+from scaleevent.panels import Row, panel, save_picture
+from scaleevent.pictures import draw_voxel
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "root"}
-PREVIEW_ROWS = 4
+PREVIEW_ROWS, CHANNELS = 4, 3
 EMPTY_SHARE = 0.2  # of windows without an active cell, above which we warn
 
 
@@ -84,15 +84,16 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
 def _preview(out: Path) -> Path:
     """A few windows: all channels together and one by one, and the frame where there is one."""
     store = PairStore(out)
-    picked = np.unique(np.linspace(0, len(store) - 1, PREVIEW_ROWS).round().astype(int))
     rows = []
-    for number in picked:
-        shard, row = store.locate(int(number))
+    for number in spread(len(store), PREVIEW_ROWS):
+        shard, row = store.locate(number)
         voxel = shard.stored_voxel(row)
-        frame = shard.image(row)
-        blank = np.full((*voxel.shape[1:], 3), 240, np.uint8)
-        bins = [draw_voxel(one[None]) for one in voxel[:3]]
-        rows.append([decode_image(frame) if frame else blank, draw_voxel(voxel), *bins])
-    columns = ["frame", "all together", *(f"channel {b}" for b in range(len(rows[0]) - 2))]
-    save_picture(out / "preview.png", panel(columns, rows))
+        frame, lifted = frame_of(shard, row)
+        bins = [draw_voxel(one[None]) for one in voxel[:CHANNELS]]
+        name = f"window {number + 1:,} of {len(store):,}: {pair_name(shard, row)}{lifted}"
+        rows.append(Row(name, (frame, draw_voxel(voxel), *bins)))
+    shown = min(len(voxel), CHANNELS)
+    columns = ["image", "all channels together", *(f"channel {k + 1}" for k in range(shown))]
+    title = f"{out.resolve().name}: {len(voxel)} channels, {store.representation}"
+    save_picture(out / "preview.png", panel(title, columns, rows))
     return out / "preview.png"

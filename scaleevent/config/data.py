@@ -209,7 +209,9 @@ class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
     path: Path = Field(description="a recording, a pair store or a checkpoint")
-    picture: Path | None = Field(None, description="write a PNG of the events here")
+    picture: Path | None = Field(
+        None, description="write a PNG here: events of a recording, or pairs of a store"
+    )
     full: bool = Field(
         False, description="read every event, where the file's index would do for most facts"
     )

@@ -95,6 +95,10 @@ class CustomRecording(FramedRecording):
         frame_size = (rig.frames.height, rig.frames.width)
         return EventView(*self.size, self.lossless, rig.frame_map(), frame_size)
 
+    def opened(self) -> Recording:
+        """The recording, to be read again where `pairs.alignment` measures."""
+        return open_recording(self.recording, size=self.size, **self.options)
+
 
 def sources(config: Settings) -> list[CustomRecording]:
     """The recordings found under the roots.

@@ -83,6 +83,10 @@ class Fit:
         top, left, rows, columns = self.crop
         return array[..., top : top + rows, left : left + columns]
 
+    def crop_picture(self, picture: np.ndarray) -> np.ndarray:
+        """The kept part of a (height, width, C) picture, as a view."""
+        return self.crop_array(picture.transpose(2, 0, 1)).transpose(1, 2, 0)
+
 
 def _edges(first: int, length: int, target: int, patch: int) -> np.ndarray:
     """First native index whose centre, scaled to the target, lies in or beyond each cell."""

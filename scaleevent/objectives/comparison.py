@@ -13,13 +13,15 @@ from torch import Tensor
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.objectives.probing import place_probe, ridge_probe
+from scaleevent.pairs.drawing import pair_name
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import PairSamples, Split, evenly_spaced, in_order
-from scaleevent.pictures import FeatureColours, draw_voxel, panel, save_picture
+from scaleevent.panels import Row, panel, save_picture
+from scaleevent.pictures import FeatureColours, brightened, draw_voxel
 
 PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
 PANEL_ROWS = 4
-COLUMNS = ("image", "events", "teacher PCA", "student before", "student after")
+COLUMNS = ("image", "events", "teacher", "student before", "student after")
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,18 @@ class Comparison:
         rows = []
         for i, index in enumerate(indices):
             shard, row = self.samples.shard(int(index))
-            image = decode_image(shard.image(row))
+            image, lifted = brightened(decode_image(shard.image(row)))
             fit = self.samples.settings.fit(*image.shape[:2])
             events = draw_voxel(fit.crop_array(shard.voxel(row, self.samples.settings.bins)))
-            image = fit.crop_array(image.transpose(2, 0, 1)).transpose(1, 2, 0)
-            rows.append([image, events, *(colours.draw(t[i], self.grid) for t in tokens)])
-        save_picture(path, panel(COLUMNS, rows))
+            shown = [
+                fit.crop_picture(image),
+                events,
+                *(colours.draw(t[i], self.grid) for t in tokens),
+            ]
+            rows.append(Row(pair_name(shard, row) + lifted, shown))
+        kind = "held-out" if len(self.split.validation) else "training"
+        title = f"Tokens on {kind} pairs, in the colours of the teacher's principal components"
+        save_picture(path, panel(title, COLUMNS, rows))
 
     def _labelled(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
         """Indices of the samples with semantic labels, and the labels, cropped to the input."""

@@ -125,11 +125,19 @@ class Depth(Task):
             most = np.nextafter(most, np.float16(0))
         return medians.clip(np.finfo(np.float16).smallest_subnormal, most).reshape(grid)
 
-    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+    def draw(
+        self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+    ) -> dict[str, list[np.ndarray]]:
         """By inverse depth, and the relative error."""
-        shown = np.where((truth > 0) & (truth <= self.max_depth), truth, np.nan)
-        error = np.abs(prediction - shown) / shown
-        return draw_depth(prediction), draw_depth(shown), draw_amount(error / WORST_ERROR)
+        known = [np.where((t > 0) & (t <= self.max_depth), t, np.nan) for t in truths]
+        errors = [np.abs(p - t) / t for p, t in zip(predictions, known, strict=True)]
+        return {
+            "prediction, near is bright": [draw_depth(one) for one in predictions],
+            "ground truth, same scale": [draw_depth(one) for one in known],
+            f"relative error, brightest at {WORST_ERROR:.0%}": [
+                draw_amount(error / WORST_ERROR) for error in errors
+            ],
+        }
 
     def _middle(self, values: np.ndarray) -> np.ndarray:
         if self.crop is None:

@@ -83,14 +83,20 @@ class Flow(Task):
         means[:, ~known] = means[:, known].mean(1, keepdims=True)
         return means.astype(np.float16)
 
-    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Direction as hue, length as saturation; errors up to the largest true length."""
-        length = np.hypot(*truth)
-        known = length[np.isfinite(length)]
-        largest = float(np.quantile(known, 0.99)) if len(known) else 1.0
-        error = np.hypot(*(prediction - truth))
-        return (
-            draw_flow(prediction, largest),
-            draw_flow(truth, largest),
-            draw_amount(error / max(largest, 1.0)),
-        )
+    def draw(
+        self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+    ) -> dict[str, list[np.ndarray]]:
+        """Direction as hue, length as saturation; one scale, up to the largest true length."""
+        lengths = [np.hypot(*truth) for truth in truths]
+        known = np.concatenate([length[np.isfinite(length)] for length in lengths])
+        largest = max(float(np.quantile(known, 0.99)), 1.0) if len(known) else 1.0
+        errors = [np.hypot(*(p - t)) for p, t in zip(predictions, truths, strict=True)]
+        return {
+            f"prediction, full colour at {largest:.3g} px": [
+                draw_flow(one, largest) for one in predictions
+            ],
+            "ground truth, same scale": [draw_flow(one, largest) for one in truths],
+            f"error, brightest at {largest:.3g} px": [
+                draw_amount(error / largest) for error in errors
+            ],
+        }

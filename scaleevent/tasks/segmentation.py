@@ -105,8 +105,17 @@ class Segmentation(Task):
         best: np.ndarray = order[counts[:, order].argmax(1)]
         return best.astype(np.uint8).reshape(grid)
 
-    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+    def draw(
+        self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+    ) -> dict[str, list[np.ndarray]]:
         """Class colours; errors in red, ignored pixels black."""
-        wrong = np.where((prediction != truth)[..., None], WRONG, RIGHT).astype(np.uint8)
-        wrong[truth == IGNORE] = 0
-        return draw_classes(prediction, self.palette), draw_classes(truth, self.palette), wrong
+        wrong = []
+        for prediction, truth in zip(predictions, truths, strict=True):
+            at = np.where((prediction != truth)[..., None], WRONG, RIGHT).astype(np.uint8)
+            at[truth == IGNORE] = 0
+            wrong.append(at)
+        return {
+            "prediction": [draw_classes(one, self.palette) for one in predictions],
+            "ground truth, black does not count": [draw_classes(t, self.palette) for t in truths],
+            "errors in red": wrong,
+        }

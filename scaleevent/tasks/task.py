@@ -109,8 +109,10 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def draw(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Pictures (h, w, 3) uint8 of the prediction, the truth and the error, on one scale."""
+    def draw(
+        self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+    ) -> dict[str, list[np.ndarray]]:
+        """Pictures (h, w, 3) uint8 of predictions, truths, errors; all on one scale; by title."""
 
 
 def nearest(values: np.ndarray, fit: Fit) -> np.ndarray:
