@@ -209,7 +209,7 @@ def test_more_gpus_than_there_are(place, capfd):
         pytest.skip("this machine has eight GPUs")
     call(f"pretrain {place / 'pairs'} --arch vitb --gpus 8 -o {place / 'gpus'}", 5)
     error = capfd.readouterr().err
-    assert re.search(r"this runs here: scaleevent pretrain \S+ --preset demo", error)
+    assert re.search(r"this runs here: scaleevent pretrain \S+ --preset demo -o \S+gpus", error)
     assert not (place / "gpus").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,9 +12,16 @@ from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.catalog import ARCHITECTURES, DECODERS, DEFAULT_DECODERS
 from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSettings
-from scaleevent.config.settings import OneOf, load_config, parse_size
+from scaleevent.config.settings import Checkpoint, OneOf, Settings, Weights, load_config, parse_size
 from scaleevent.errors import ConfigError
-from scaleevent.system.locations import check_checkpoint, check_store, check_weights, named_store
+from scaleevent.system.files import Json
+from scaleevent.system.locations import (
+    check_checkpoint,
+    check_store,
+    check_weights,
+    is_weight_file,
+    named_store,
+)
 
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
 
@@ -27,7 +35,33 @@ Transductive = Annotated[
 Pictures = Annotated[int, Field(ge=0, le=64, description="test samples to draw")]
 
 
-class TaskSettings(RunSettings):
+class ScoredSettings(Settings):
+    """A command on a benchmark and a checkpoint, in this order."""
+
+    COMMAND: ClassVar[str]  # its name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order(cls, values: Json) -> Json:
+        """Refuse a checkpoint in the place of the benchmark.
+
+        Raises:
+            ConfigError: The two have changed places, or no benchmark is named.
+        """
+        first, second = (str(values.get(key, "")) for key in ("benchmark", "checkpoint"))
+        if first in BENCHMARKS or not (first == "random" or is_weight_file(first)):
+            return values
+        if second and second not in BENCHMARKS:
+            return values
+        line = shlex.join([cls.COMMAND, second or "BENCHMARK", first])
+        raise ConfigError(
+            "checkpoint and benchmark have changed places" if second else "no benchmark is named",
+            where="benchmark", found=first, expected=", ".join(BENCHMARKS),
+            hint=f"`scaleevent {line}`",
+        )  # fmt: skip
+
+
+class TaskSettings(ScoredSettings, RunSettings):
     """What `probe` and `finetune` share."""
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
@@ -35,8 +69,8 @@ class TaskSettings(RunSettings):
     )
 
     benchmark: Benchmark
-    checkpoint: str = Field(
-        description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)"
+    checkpoint: Weights = Field(
+        description="encoder: a file, a run folder, timm:NAME, hf-hub:NAME, or random (baseline)"
     )
     data: Stores = []
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
@@ -68,6 +102,8 @@ class TaskSettings(RunSettings):
 
 class FinetuneConfig(TaskSettings, ScheduledSettings):
     """Settings of `scaleevent finetune`. Defaults are the benchmark's preset."""
+
+    COMMAND: ClassVar[str] = "finetune"
 
     out: Path = Field(Path("runs/finetune"), description="run folder")
     preset: str | None = Field(None, description="paper, released, origin, demo")
@@ -116,6 +152,8 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 class ProbeConfig(TaskSettings):
     """Settings of `scaleevent probe`: a linear head on the frozen encoder, as the paper's."""
 
+    COMMAND: ClassVar[str] = "probe"
+
     out: Path = Field(Path("runs/probe"), description="run folder")
     epochs: int = Field(20, ge=1, le=100_000, description="epochs")
     batch: int = Field(8, ge=1, le=65_536, description="batch")
@@ -130,13 +168,14 @@ class ProbeConfig(TaskSettings):
         )  # fmt: skip
 
 
-class EvalConfig(ComputeSettings):
+class EvalConfig(ScoredSettings, ComputeSettings):
     """Settings of `scaleevent eval`."""
 
+    COMMAND: ClassVar[str] = "eval"
     KIND: ClassVar[str] = "evaluation"
 
     benchmark: Benchmark
-    checkpoint: Path = Field(description="task checkpoint of probe or finetune")
+    checkpoint: Checkpoint = Field(description="task checkpoint of probe or finetune, or its run")
     data: Stores = []
     out: Path | None = Field(None, description="folder for report and pictures")
     batch: int = Field(4, ge=1, le=65_536, description="samples at once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -99,7 +100,12 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     def command(self, options: str = "--preset demo") -> str:
         """The command line on the same data that needs no download, or has the options given."""
-        return " ".join(["scaleevent pretrain", *map(str, self.data), options])
+        same = [] if self.objective == "scaleevent" else ["--objective", self.objective]
+        if self.out != type(self).model_fields["out"].default:
+            same += ["-o", str(self.out)]
+        same += ["--overwrite"] if self.overwrite else []
+        given = [*map(str, self.data), *options.split(), *same]
+        return f"scaleevent pretrain {shlex.join(given)}"
 
     def describe_preset(self) -> str:
         """Where size, length and rates come from."""
@@ -142,7 +148,6 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
 
     Raises:
         ConfigError: As `load_config`; or an unknown preset.
-        EnvironmentProblem: The device asked for is not here.
     """
     bare = load_config(PretrainConfig, flags, file)
     name = bare.preset or (None if data_source(bare.data)[0] else "demo")
@@ -164,6 +169,8 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
 
 
 def _computes_on_gpu(device: str) -> bool:
+    if device != "auto":
+        return device != "cpu"
     from scaleevent.system.ranks import choose_device  # imports torch
 
     return choose_device(device).type == "cuda"
