@@ -138,9 +138,9 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         as_json, file = given.pop("json"), given.pop("config")
         flags = {key: value for key, value in given.items() if value not in (None, [])}
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
-        settings = load(flags, file)
-        if hasattr(settings, "device"):  # a command that joins the processes of a launcher
+        if "device" in model.model_fields:  # a command that joins the processes of a launcher
             find_place()
+        settings = load(flags, file)
         settings.check()
         module = importlib.import_module(f"scaleevent.commands.{name}")
         if getattr(settings, "gpus", 1) > 1:

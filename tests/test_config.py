@@ -93,7 +93,7 @@ def test_data_resolution(tmp_path, monkeypatch):
     (tmp_path / "pairs").mkdir()
     (tmp_path / "pairs/manifest.json").write_text("{}")
     assert data_source([]) == ([Path("pairs")], "./pairs")
-    assert pretrain_config({}).preset is None
+    assert pretrain_config({"device": "cpu"}).preset == "cpu"
     shelf = tmp_path / "shelf"
     for name in ("dsec", "mine"):
         (shelf / name).mkdir(parents=True)
@@ -106,17 +106,45 @@ def test_data_resolution(tmp_path, monkeypatch):
         data_source([Path("absent")])
 
 
+def test_on_a_cpu_without_a_preset_size_and_length_are_the_demos(tmp_path, monkeypatch):
+    data = {"data": [tmp_path], "device": "cpu"}
+
+    def lasts(cfg):
+        return cfg.size, cfg.epochs, cfg.draws
+
+    demo, paper = pretrain_config(data | {"preset": "demo"}), PretrainConfig()
+    small = pretrain_config(data)
+    assert small == demo.model_copy(update={"preset": "cpu"})
+    large = pretrain_config(data | {"arch": "vitb"})
+    assert large.arch == "vitb" and large.lr == paper.lr and large.schedule == paper.schedule
+    teacher = pretrain_config(data | {"teacher": "weights.pth"})
+    assert teacher.arch is None and teacher.lr == paper.lr
+    assert lasts(small) == lasts(large) == lasts(teacher) == lasts(demo) != lasts(paper)
+    asked = pretrain_config(data | {"epochs": 99, "size": "480x640", "draws": 5000})
+    assert lasts(asked) == ((480, 640), 99, 5000)
+    assert lasts(pretrain_config(data | {"preset": "paper-vits"})) == lasts(paper)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    on_gpus = pretrain_config({"data": [tmp_path], "arch": "vitb", "gpus": 4})
+    assert on_gpus == PretrainConfig(data=[tmp_path], arch="vitb", gpus=4)
+
+
 def test_unknown_preset():
-    with pytest.raises(ConfigError, match="unknown preset"):
+    with pytest.raises(ConfigError, match="unknown preset .did you mean paper-vits"):
         pretrain_config({"preset": "paper-vitx"})
 
 
-def test_the_architecture_is_that_asked_for_else_the_teachers_else_the_presets(tmp_path):
+def test_the_architecture_is_that_asked_for_else_the_teachers_else_the_presets(
+    tmp_path, monkeypatch
+):
     file = {"teacher": "weights.pth"}
     assert PretrainConfig(**file).arch is None
     assert pretrain_config(file).arch is None  # on street, whose preset would be tiny
     assert pretrain_config(file | {"arch": "vitl"}).arch == "vitl"
     assert pretrain_config({}).arch == "tiny"
+    assert pretrain_config({"data": [tmp_path], "device": "cpu"}).arch == "tiny"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert pretrain_config({"data": [tmp_path]}).arch == "vits"
     assert pretrain_config({"preset": "released-vitb", "data": [tmp_path]}).arch == "vitb"
 

@@ -18,13 +18,13 @@ def launch_ranks(command: str, cfg: ScheduledSettings) -> int | None:
     if find_place().world > 1:
         return None
     same = [sys.executable, "-m", "scaleevent", *sys.argv[1:]]
-    return launch(cfg.gpus, cfg.device, same, runs_here(command, cfg))
+    return launch(cfg.gpus, cfg.device, same, runs_here(cfg))
 
 
-def runs_here(command: str, cfg: ScheduledSettings) -> str:
+def runs_here(cfg: ScheduledSettings) -> str:
     """A command that needs no more GPUs than there are."""
     found = torch.cuda.device_count()
     if not isinstance(cfg, PretrainConfig):
-        return f"scaleevent {command} with --gpus {max(1, found)}"
+        return f"the same command with --gpus {max(1, found)}"
     arch = cfg.arch or DEFAULT_ARCHITECTURE
     return cfg.command(f"--arch {arch} --gpus {found}") if found else cfg.command()

@@ -49,7 +49,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
         objective.calibrate(in_order(samples, evenly_spaced(seen, CALIBRATION_SAMPLES), local))
         this.say(
-            f"preset {cfg.preset or 'paper defaults'}, {objective.source}, "
+            f"{cfg.describe_preset()}, {objective.source}, "
             f"input {cfg.size[0]}x{cfg.size[1]}, global batch {batch}, {cfg.epochs} epochs x "
             f"{cfg.draws:,} samples on {this.ranks.world} x {this.ranks.device}"
         )
@@ -71,6 +71,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed, sampling=cfg.sampling)
         drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
+            this.foretell(objective, drawn, first, len(held_out))
             if first == 0 and this.ranks.main:
                 append_json_line(cfg.out / LOG, {"step": 0, "epoch": 0} | validate(0))
             this.train(objective, optimizer, drawn, first, fingerprint, validate)

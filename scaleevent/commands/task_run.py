@@ -77,6 +77,7 @@ def run_task(
             drawn = Drawn(cached or samples, labels.draw, labels.per_epoch, cfg.batch)
             grid = cached.grid if cached else None
             objective = TaskObjective(decoder, cfg.freeze == "encoder", grid)
+            run.foretell(objective, drawn, first)
             run.train(objective, optimizer, drawn, first, fingerprint)
             after_training.close()
             with progress("test", len(test), "samples", not run.quiet) as ticker:

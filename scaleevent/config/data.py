@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -141,6 +142,19 @@ class PrepareConfig(PartSettings, OutputSettings):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them
 
+    @classmethod
+    def of_part(cls, values: Mapping[str, Any]) -> type[Self]:
+        """As for all parts; a path in place of the data set's name is told so."""
+        name = values.get("name")
+        if isinstance(name, str) and name not in cls.parts and Path(name).exists():
+            raise ConfigError(
+                "no data set is named",
+                where="name", found=f"{name}, which is a path", expected=", ".join(cls.parts),
+                hint=f"`scaleevent prepare custom {shlex.quote(name)} -o PAIRS` takes recordings "
+                "and frames of your own",
+            )  # fmt: skip
+        return super().of_part(values)
+
     def check(self) -> None:
         """A dry run writes nothing."""
         if not self.dry_run:
@@ -155,7 +169,7 @@ class PrepareConfig(PartSettings, OutputSettings):
         if not self.roots:
             raise ConfigError(
                 f"{self.name} needs the folder of its data",
-                hint=f"scaleevent prepare {self.name} FOLDER -o PAIRS",
+                hint=f"`scaleevent prepare {self.name} FOLDER -o PAIRS`",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -12,9 +13,16 @@ from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.catalog import ARCHITECTURES, DECODERS, DEFAULT_DECODERS
 from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSettings
-from scaleevent.config.settings import OneOf, load_config, parse_size
+from scaleevent.config.settings import Checkpoint, OneOf, Weights, load_config, parse_size
 from scaleevent.errors import ConfigError
-from scaleevent.system.locations import check_checkpoint, check_store, check_weights, named_store
+from scaleevent.system.files import Json
+from scaleevent.system.locations import (
+    check_checkpoint,
+    check_store,
+    check_weights,
+    is_weight_file,
+    named_store,
+)
 
 _LISTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.released_labels]
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
@@ -38,14 +46,36 @@ def _parse_options(value: object) -> object:
     return {k: str(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-class LabelSettings(ComputeSettings):
-    """Which labels of which benchmark."""
+class ScoredSettings(ComputeSettings):
+    """A command on a benchmark and a checkpoint, in this order; which labels it takes."""
+
+    COMMAND: ClassVar[str]  # its name
 
     benchmark: Benchmark
     data: Stores = []
     labels: Literal["all", "released"] = Field(
         "all", description=f"released: those of the authors' lists ({', '.join(_LISTED)})"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order(cls, values: Json) -> Json:
+        """Refuse a checkpoint in the place of the benchmark.
+
+        Raises:
+            ConfigError: The two have changed places, or no benchmark is named.
+        """
+        first, second = (str(values.get(key, "")) for key in ("benchmark", "checkpoint"))
+        if first in BENCHMARKS or not (first == "random" or is_weight_file(first)):
+            return values
+        if second and second not in BENCHMARKS:
+            return values
+        line = shlex.join([cls.COMMAND, second or "BENCHMARK", first])
+        raise ConfigError(
+            "checkpoint and benchmark have changed places" if second else "no benchmark is named",
+            where="benchmark", found=first, expected=", ".join(BENCHMARKS),
+            hint=f"`scaleevent {line}`",
+        )  # fmt: skip
 
     @model_validator(mode="after")
     def _has_lists(self) -> Self:
@@ -60,15 +90,15 @@ class LabelSettings(ComputeSettings):
         return BENCHMARKS[self.benchmark].released_labels if self.labels == "released" else None
 
 
-class TaskSettings(LabelSettings, RunSettings):
+class TaskSettings(ScoredSettings, RunSettings):
     """What `probe` and `finetune` share."""
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
         {*RunSettings.NO_EFFECT, "pictures", "transductive", "cache"}
     )
 
-    checkpoint: str = Field(
-        description="encoder: a file, timm:NAME, hf-hub:NAME, or random (baseline)"
+    checkpoint: Weights = Field(
+        description="encoder: a file, a run folder, timm:NAME, hf-hub:NAME, or random (baseline)"
     )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
         None, description="size of a random encoder"
@@ -102,6 +132,8 @@ class TaskSettings(LabelSettings, RunSettings):
 
 class FinetuneConfig(TaskSettings, ScheduledSettings):
     """Settings of `scaleevent finetune`. Defaults are the benchmark's preset."""
+
+    COMMAND: ClassVar[str] = "finetune"
 
     out: Path = Field(Path("runs/finetune"), description="run folder")
     preset: str | None = Field(None, description="paper, released, origin, demo")
@@ -149,6 +181,8 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 class ProbeConfig(TaskSettings):
     """Settings of `scaleevent probe`: a linear head on the frozen encoder, as the paper's."""
 
+    COMMAND: ClassVar[str] = "probe"
+
     out: Path = Field(Path("runs/probe"), description="run folder")
     epochs: int = Field(20, ge=1, le=100_000, description="epochs")
     batch: int = Field(8, ge=1, le=65_536, description="batch")
@@ -163,13 +197,14 @@ class ProbeConfig(TaskSettings):
         )  # fmt: skip
 
 
-class EvalConfig(LabelSettings):
+class EvalConfig(ScoredSettings):
     """Settings of `scaleevent eval`."""
 
+    COMMAND: ClassVar[str] = "eval"
     KIND: ClassVar[str] = "evaluation"
 
-    checkpoint: Path = Field(
-        description="task checkpoint of probe or finetune, or a published task model's file"
+    checkpoint: Checkpoint = Field(
+        description="task checkpoint of probe or finetune, its run, or a published model's file"
     )
     size: tuple[int, int] | None = Field(
         None, description="published file: network input; default: the benchmark's"

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from scaleevent.config.settings import OutputSettings, parse_size
+from scaleevent.config.settings import Checkpoint, OutputSettings, parse_size
 from scaleevent.system.locations import check_checkpoint
 
 
@@ -16,7 +16,7 @@ class ExportConfig(OutputSettings):
 
     KIND: ClassVar[str] = "export"
 
-    checkpoint: Path = Field(description="encoder or task checkpoint")
+    checkpoint: Checkpoint = Field(description="encoder or task checkpoint, or a run folder")
     out: Path = Field(Path("export"), description="folder for the files")
     format: Literal["all", "safetensors", "meta", "exported", "onnx"] = Field(
         "all", description="timm or Meta key names, torch.export .pt2, ONNX"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,9 +12,18 @@ from pydantic import Field, field_validator
 from scaleevent.config.catalog import ARCHITECTURES, DEFAULT_ARCHITECTURE, OBJECTIVES, Part
 from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ScheduledSettings
-from scaleevent.config.settings import OneOf, PartSettings, load_config, parse_size, patch_grid
+from scaleevent.config.settings import (
+    OneOf,
+    PartSettings,
+    load_config,
+    nearest,
+    parse_size,
+    patch_grid,
+)
 from scaleevent.errors import ConfigError
 from scaleevent.system.locations import check_store, data_source
+
+CPU = "cpu"  # the preset where none is named and there is no GPU
 
 
 class PretrainConfig(PartSettings, ScheduledSettings):
@@ -34,7 +44,9 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     objective: Annotated[str, OneOf(OBJECTIVES)] = Field(
         "scaleevent", description="what the encoder is pretrained for"
     )
-    preset: str | None = Field(None, description="demo, paper-vits|b|l, released-vits|b|l")
+    preset: str | None = Field(
+        None, description="demo, paper-vits|b|l, released-vits|b|l; default on a CPU: cpu"
+    )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
         None, description="encoder; default: that of --teacher, else vits"
     )
@@ -92,19 +104,33 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     def command(self, options: str = "--preset demo") -> str:
         """The command line on the same data that needs no download, or has the options given."""
-        return " ".join(["scaleevent pretrain", *map(str, self.data), options])
+        same = [] if self.objective == "scaleevent" else ["--objective", self.objective]
+        if self.out != type(self).model_fields["out"].default:
+            same += ["-o", str(self.out)]
+        same += ["--overwrite"] if self.overwrite else []
+        given = [*map(str, self.data), *options.split(), *same]
+        return f"scaleevent pretrain {shlex.join(given)}"
+
+    def describe_preset(self) -> str:
+        """Where size, length and rates come from."""
+        if self.preset != CPU:
+            return f"preset {self.preset or 'paper defaults'}"
+        paper = f"paper-{self.arch}" if f"paper-{self.arch}" in PRESETS else "paper-vits"
+        return f"preset {CPU} (the demo's size and length; the paper's: --preset {paper})"
 
     def describe(self) -> str:
         """The first line of a run: what is minimised."""
         return f"objective {self.objective}"
 
 
+_SHORT = {"size": (96, 128), "epochs": 8, "draws": 800}  # minutes on a laptop CPU
 PRESETS: dict[str, dict[str, Any]] = {
-    # a few minutes on a laptop CPU: the embedded teacher and street
+    # the embedded teacher and street
     "demo": {
-        "arch": "tiny", "size": (96, 128), "epochs": 8, "draws": 800, "sampling": "uniform",
-        "lr": 5e-4, "schedule": "cosine", "warmup_steps": 30, "clip": 1.0, "validation": 0.2,
+        **_SHORT, "arch": "tiny", "sampling": "uniform", "lr": 5e-4, "schedule": "cosine",
+        "warmup_steps": 30, "clip": 1.0, "validation": 0.2,
     },
+    CPU: _SHORT,
     **{f"paper-{arch}": {"arch": arch} for arch in ("vits", "vitb", "vitl")},
     # the authors' code where it departs from their paper: rates, input of twice the size, draws,
     # frozen tensors, and the smaller per-GPU batches that go with them
@@ -119,22 +145,36 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:
-    """Settings of `pretrain` with its preset: the one named, else `demo` on `street`.
+    """Settings of `pretrain` with its preset: the one named, else `demo` on `street`, else `cpu`.
 
-    The architecture is the one asked for, else that of the weights named, else the preset's.
+    The last only where there is no GPU; on one the defaults are the paper's. The architecture is
+    the one asked for, else that of the weights named, else the preset's.
 
     Raises:
         ConfigError: As `load_config`; or an unknown preset.
     """
     bare = load_config(PretrainConfig, flags, file)
     name = bare.preset or (None if data_source(bare.data)[0] else "demo")
+    if name is None and not _computes_on_gpu(bare.device):
+        name = CPU
     if name is not None and name not in PRESETS:
         raise ConfigError(
-            "unknown preset", where="--preset", found=name, expected=", ".join(PRESETS)
-        )
+            f"unknown preset{nearest(name, PRESETS)}",
+            where="--preset", found=name, expected=", ".join(PRESETS),
+        )  # fmt: skip
     preset = {"preset": name, **PRESETS[name]} if name else {}
+    if name == CPU and not bare.arch_from_weights and bare.arch in (None, "tiny"):
+        preset = PRESETS["demo"] | preset  # with the rates of that architecture
     if not bare.arch_from_weights:
         preset = {"arch": DEFAULT_ARCHITECTURE} | preset
     elif not bare.arch:
         preset.pop("arch", None)
     return load_config(PretrainConfig, flags, file, preset)
+
+
+def _computes_on_gpu(device: str) -> bool:
+    if device != "auto":
+        return device != "cpu"
+    from scaleevent.system.ranks import choose_device  # imports torch
+
+    return choose_device(device).type == "cuda"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from scaleevent.config.catalog import Part
@@ -18,9 +26,14 @@ from scaleevent.errors import ConfigError
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
 from scaleevent.system.files import check_folder, claimed_folder
 from scaleevent.system.launchers import first_of_run
+from scaleevent.system.locations import weights_within
 from scaleevent.system.refusals import refusal
 
 LARGEST_SIDE = 65_536  # pixels
+
+
+Checkpoint = Annotated[Path, AfterValidator(weights_within)]  # a file, or the run that wrote it
+Weights = Annotated[str, AfterValidator(weights_within)]  # the same, or another name of weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +249,9 @@ def _describe(problem: ErrorDetails) -> str:
         return f"{key} is not given"
     if not key or isinstance(problem["input"], dict):
         return f"{key}: {text}" if key else text
+    if problem["type"] == "literal_error":
+        names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        text = f"expected one of {', '.join(names)}{nearest(str(problem['input']), names)}"
     given = repr(problem["input"])
     return f"{key}: {text}, not {given if len(given) <= _SHOWN else f'{given[:_SHOWN]}..'}"
 

@@ -124,7 +124,7 @@ def find_frames(folder: Path, given: Path | None) -> Path:
         where=folder,
         found=", ".join(video.name for video in videos) or None,
         expected=f"a folder {', '.join(FRAME_FOLDERS)}, or one video ({', '.join(VIDEOS)})",
-        hint="name it: --frames; to use the events alone: scaleevent voxelize",
+        hint="name it: --frames; to use the events alone: `scaleevent voxelize FOLDER`",
     )
 
 

@@ -67,8 +67,7 @@ def fetch_weights(repository: str, offline: bool, beside: tuple[str, ...] = ()) 
         where=f"{constants.ENDPOINT}/{name}",
         found=reason,
         hint="either accept the licence on that page and log in with `hf auth login`; "
-        "or download Meta's .pth and pass --teacher FILE; "
-        "or use --arch tiny, which needs no download",
+        "or download Meta's .pth and name that file",
     )
 
 

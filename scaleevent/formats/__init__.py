@@ -213,7 +213,7 @@ def _module_for(path: Path) -> Format:
             where=path,
             found=f"{len(inside)} entries{': ' if inside else ''}{', '.join(inside[:8])}",
             expected="one file, or the folder of a ROS 2 bag",
-            hint="give one of its files; scaleevent voxelize takes all recordings below a folder",
+            hint="name one of its files; `scaleevent voxelize FOLDER` takes all recordings below",
         )
     with reading(path, "cannot read the file"), path.open("rb") as file:
         head = file.read(_HEAD_BYTES)

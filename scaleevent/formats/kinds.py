@@ -10,7 +10,7 @@ from typing import NamedTuple
 from scaleevent.errors import DataError, NotEventsError
 
 _UNPACK = "unpack it first: {tool} -dc {path} > RECORDING"
-_FRAMES = "frames go with their recording: scaleevent prepare custom RECORDING --frames {path}"
+_FRAMES = "frames go with their recording: `scaleevent prepare custom RECORDING --frames {path}`"
 _WEIGHTS = "weights are given to --teacher or in place of a checkpoint"
 _EXPORT = "export the columns t, x, y, p to .npz or .csv"
 

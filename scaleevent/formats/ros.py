@@ -107,7 +107,7 @@ def open_source(path: Path, options: ReadOptions) -> RosSource:
     clock = _other_clock(made, chosen) if chosen else ""
     if chosen and clock:
         if options.image_topic is not None:
-            hint = "scaleevent voxelize uses the events alone"
+            hint = "`scaleevent voxelize FOLDER` uses the events alone"
             raise ConfigError(f"images on {clock}", where=f"{path}, topic {chosen.name}", hint=hint)
         lines = (f"images of topic {chosen.name} are not read: on {clock}",)
         chosen = None

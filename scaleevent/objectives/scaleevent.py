@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from scaleevent.config.pretrain import PretrainConfig
-from scaleevent.config.settings import OneOf
+from scaleevent.config.settings import OneOf, Weights
 from scaleevent.objectives.structures import STRUCTURES
 from scaleevent.system.locations import check_weights
 
@@ -21,7 +21,7 @@ class Settings(PretrainConfig):
 
     NO_EFFECT: ClassVar[frozenset[str]] = PretrainConfig.NO_EFFECT | {"probe"}
 
-    teacher: str | None = Field(
+    teacher: Weights | None = Field(
         None, description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"
     )
     teacher_mean: tuple[float, float, float] | None = Field(
@@ -30,7 +30,7 @@ class Settings(PretrainConfig):
     teacher_std: tuple[float, float, float] | None = Field(
         None, description="their standard deviation"
     )
-    student_init: str = Field(
+    student_init: Weights = Field(
         "teacher", description="start of the student: teacher, random, or as --teacher"
     )
     structure: Annotated[str, OneOf(STRUCTURES)] = Field(

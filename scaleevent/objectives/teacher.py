@@ -62,7 +62,7 @@ def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
             run.ranks.wait()
         teacher = build_encoder(arch, weights, offline=cfg.offline, keep_periods=True)
     except EnvironmentProblem as error:
-        error.hint = f"{error.hint}; this runs here: {cfg.command()}"
+        error.hint = f"{error.hint} with --teacher; this runs here: {cfg.command()}"
         raise
     as_teacher(teacher)
     teacher.colours = chosen_colours(teacher.colours, cfg)

@@ -90,7 +90,8 @@ class PairSamples(Dataset[dict[str, Tensor]]):
                 raise DataError(
                     f"{missing} of {len(store)} pairs have no image, which distillation needs",
                     where=store.folder,
-                    hint="leave out recordings without frames, or use `scaleevent prepare`",
+                    hint="leave out recordings without frames, or make pairs: "
+                    "`scaleevent prepare custom FOLDER -o PAIRS`",
                 )
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -275,7 +276,7 @@ def load_batches(
         raise EnvironmentProblem(
             "the processes that load samples could not start",
             found=str(error) or type(error).__name__,
-            hint="usually memory; use fewer --workers, then --resume",
+            hint="usually memory; use fewer --workers (a training run goes on with --resume)",
         ) from None
     processes = [process for process in active_children() if process not in others]
     Finalize(loaded, kill, (processes,), exitpriority=0)  # they do not hear torch's SIGTERM
@@ -287,7 +288,8 @@ def load_batches(
                 raise EnvironmentProblem(
                     f"loading a batch takes more than {LOAD_SECONDS} s",
                     where=f"samples {', '.join(map(str, samples_of))}",
-                    hint="a stalled disk, or a process that was stopped; then --resume",
+                    hint="a stalled disk, or a process that was stopped "
+                    "(a training run goes on with --resume)",
                 )
         if batch is None:
             return
@@ -322,7 +324,8 @@ def _next_batch(loaded: Iterator[Any], processes: list[BaseProcess]) -> Any:
         raise EnvironmentProblem(
             f"{len(dead)} of {len(processes)} worker processes died while loading samples",
             found="; ".join(describe(process.pid, process.exitcode) for process in dead),
-            hint="usually memory; use fewer --workers or a smaller --batch, then --resume",
+            hint="usually memory; use fewer --workers or a smaller --batch "
+            "(a training run goes on with --resume)",
         ) from None
 
 

@@ -355,7 +355,7 @@ class Shard:
             "shard is damaged",
             where=f"{self.path}:{name}",
             found=str(error).splitlines()[0],
-            hint="run prepare again with --resume: it remakes only damaged shards",
+            hint="the command that wrote it, with --resume, remakes only damaged shards",
         )
 
     def _checked(self, dataset: h5py.Dataset) -> h5py.Dataset:

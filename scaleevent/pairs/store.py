@@ -92,7 +92,7 @@ class PairStore:
                 f"{len(lost)} of {len(self.shards)} shards are missing or of the wrong size",
                 where=self.folder,
                 found=", ".join(lost[:20]),
-                hint="run prepare again with --resume: it remakes only these",
+                hint="the command that wrote it, with --resume, remakes only these",
             )
         self._ends = np.cumsum([entry["pairs"] for entry in self.shards])
         self._open: OrderedDict[int, Shard] = OrderedDict()  # the least recently used first

@@ -356,7 +356,7 @@ class _Process:
             found=ended,
             hint='try `python -c "import h5py, hdf5plugin"`' if code >= 0
             else "free memory or use fewer workers" if ended == "SIGKILL"
-            else "run the same command again",
+            else "the same command again (--resume where it had written something)",
         )  # fmt: skip
 
     def copy(self, dtype: np.dtype, shape: tuple[int, ...], place: int) -> np.ndarray:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import CheckpointError, ConfigError, DataError
 from scaleevent.system.files import MARKER
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
+RESULTS = ("task.safetensors", "encoder.safetensors")  # what a finished run holds: one of them
+NamedWeights = TypeVar("NamedWeights", str, Path)
+_UNFINISHED = "an interrupted `prepare` or `voxelize` goes on with the same command and --resume"
+_OTHER = "a folder of another kind: `scaleevent info {}` tells"
+_INSTEAD = {  # of a pair store, by the kind of a folder
+    "": "recordings become one with `scaleevent prepare custom {} -o PAIRS`",
+    **dict.fromkeys(("pairs", "voxels"), _UNFINISHED),
+    **dict.fromkeys(("run", "evaluation", "export"), _OTHER),
+}
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -31,10 +41,34 @@ def check_store(folder: Path) -> None:
             "not a prepared pair store",
             where=folder,
             expected=f"a folder with {MANIFEST}, as `scaleevent prepare` writes it",
-            hint="an interrupted prepare is finished by the same command with --resume"
-            if (Path(folder) / MARKER).exists()
-            else "recordings become one with `scaleevent prepare custom FOLDER -o pairs`",
+            hint=_INSTEAD.get(output_kind(folder), _INSTEAD[""]).format(folder),
         )
+
+
+def output_kind(folder: Path) -> str:
+    """What our marker says a folder holds: pairs, voxels, run, evaluation, export; "" without."""
+    marker = Path(folder) / MARKER
+    return marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
+
+
+def weights_within(path: NamedWeights) -> NamedWeights:
+    """The checkpoint in a run folder, where one is named; anything else as it is.
+
+    Raises:
+        CheckpointError: The run has written none.
+    """
+    folder = Path(path)
+    if str(path) == "random" or not folder.is_dir():
+        return path
+    for name in RESULTS:
+        if (folder / name).is_file():
+            return type(path)(folder / name)
+    if output_kind(folder) == "run":
+        raise CheckpointError(
+            "a run that has not finished", where=folder, expected=" or ".join(RESULTS),
+            hint="the same command with --resume finishes it",
+        )  # fmt: skip
+    return path
 
 
 def check_checkpoint(path: Path) -> None:
@@ -77,7 +111,7 @@ def named_store(name: str, needed_by: str) -> Path:
             f"no data found for {needed_by}",
             where="--data",
             found=f"no pair store {found}" if found else "neither --data nor $SCALEEVENT_DATA",
-            hint=f"make it with `scaleevent prepare {name} /path/to/it -o {name}`, "
+            hint=f"make it with `scaleevent prepare {name} FOLDER -o {name}`, "
             f"then name it: --data {name}",
         )
     return found
@@ -101,7 +135,7 @@ def data_source(named: list[Path]) -> tuple[list[Path], str]:
                     "no such pair store",
                     where="data",
                     found=name,
-                    hint="make one with `scaleevent prepare`, or leave it out to use street",
+                    hint=f"`scaleevent prepare custom FOLDER -o {name}` makes one of recordings",
                 )
         return found, "argument"
     if shelf:

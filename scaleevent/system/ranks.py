@@ -35,6 +35,7 @@ TOLD = "told"  # key of the store: how many processes had something to say about
 LOST = re.compile(  # what gloo, NCCL and the store say when another process is gone
     r"gloo|nccl|TCPStore|Connection (closed|reset)|Broken pipe|Socket (closed|Timeout)", re.I
 )
+GO_ON = "the same command with --resume goes on (eval: the same command again)"
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _end(error: Exception, store: dist.Store, place: Place) -> None:
             "another process of this run is gone, or cannot be reached",
             where=f"rank {place.rank} of {place.world}",
             found=str(error).splitlines()[0].partition(". This is")[0],  # gloo goes on at length
-            hint="its launcher says which; the same command with --resume goes on",
+            hint=f"its launcher says which; {GO_ON}",
         )
     try:
         first = store.add(TOLD, 1) == 1
@@ -348,10 +349,7 @@ def _exit_code(
         said = StoppedError.exit_code, *(128 + number for number in received)
         if codes[0] in said:
             return codes[0]
-        raise StoppedError(
-            "stopped on request; what was saved is kept",
-            hint="the same command with --resume goes on",
-        )
+        raise StoppedError("stopped on request; what was saved is kept", hint=GO_ON)
     if told:
         own = (c for c in failed.values() if c > 0 and c != EnvironmentProblem.exit_code)
         return next(own, EnvironmentProblem.exit_code)
@@ -361,6 +359,5 @@ def _exit_code(
         "a process of this run died",
         where=f"rank {rank} of {len(ranks)}",
         found=describe(ranks[rank].pid, failed[rank]),
-        hint="usually memory; use a smaller --batch or fewer --workers; "
-        "the same command with --resume goes on",
+        hint=f"usually memory; use a smaller --batch or fewer --workers; {GO_ON}",
     )

@@ -15,7 +15,10 @@ from pathlib import Path
 from scaleevent.errors import DataError, EnvironmentProblem
 from scaleevent.system.platform import files_allowed
 
-_AGAIN = "run the same command again; if it persists, look at the disk or network folder"
+_AGAIN = (
+    "the same command again (--resume where it had written something); "
+    "if it persists, look at the disk or network folder"
+)
 _HINTS = {
     "EACCES": "have its owner allow you to read it (ls -l shows who may)",
     "EPERM": "have its owner allow you to read it (ls -l shows who may)",

@@ -51,8 +51,8 @@ _OBJECTS = ("arch", "decoder", "config", "data", "pretraining", "export")
 _OBJECTS_OR_NOTHING = ("input", "teacher", "fingerprint")
 _TEXTS_OR_NOTHING = ("task", "benchmark", "protocol", "layout")
 _HINTS = {
-    ("encoder", "task"): "an encoder gets a task by `scaleevent probe` or `scaleevent finetune`",
-    ("task", "encoder"): "`scaleevent export --format safetensors` takes the encoder out of it",
+    ("encoder", "task"): "`scaleevent probe BENCHMARK {path}` gives an encoder its task",
+    ("task", "encoder"): "`scaleevent export {path} --format safetensors` takes the encoder out",
 }
 
 
@@ -226,7 +226,7 @@ def check_kind(description: Json, path: Path, *kinds: str) -> None:
     if found not in kinds:
         raise CheckpointError(
             "another kind of checkpoint", where=path, found=found, expected=" or ".join(kinds),
-            hint=_HINTS.get((found, kinds[0])),
+            hint=(_HINTS.get((found, kinds[0])) or "").replace("{path}", str(path)) or None,
         )  # fmt: skip
 
 

@@ -17,11 +17,12 @@ from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import Json, write_bytes, write_json
+from scaleevent.system.files import Json, append_json_line, write_bytes, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress, say
-from scaleevent.training.loop import Trainable, TrainSettings, train
+from scaleevent.training.estimate import estimate
+from scaleevent.training.loop import Batch, Trainable, TrainSettings, train
 from scaleevent.training.state import load_state, mend_log
 
 LOG = "log.jsonl"
@@ -118,6 +119,32 @@ class Run:
             self.ranks.wait()
             yield first
 
+    def foretell(self, objective: Trainable, drawn: Drawn, first: int, evaluated: int = 0) -> None:
+        """Say and log how long the run will take; `evaluated` samples after every epoch."""
+        settings = TrainSettings(self.cfg, drawn.per_epoch // drawn.batch)
+        mine = next(iter(self._steps(drawn, first)), [])
+
+        def load(count: int) -> Batch:
+            batch: Batch = next(load_batches(drawn.samples, [mine[:count]], workers=0))
+            return batch
+
+        expected = estimate(
+            objective, load, settings, self.ranks,
+            batch=len(mine), first=first, workers=self.ranks.loader_workers(self.cfg.workers),
+            evaluated=evaluated,
+        )  # fmt: skip
+        if expected is not None and self.ranks.main:
+            self.say(str(expected))
+            line = {"step": first, "expected_s": expected.seconds, "step_s": expected.step}
+            append_json_line(self.cfg.out / LOG, line)
+
+    def _steps(self, drawn: Drawn, first: int) -> StepBatches:
+        """The samples of this rank's steps, from step `first` on."""
+        return StepBatches(
+            drawn.order, self.cfg.epochs, drawn.per_epoch // drawn.batch, drawn.batch, first,
+            self.ranks.rank, self.ranks.world,
+        )  # fmt: skip
+
     def train(
         self,
         objective: Trainable,
@@ -130,12 +157,8 @@ class Run:
         """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode."""
         cfg, ranks = self.cfg, self.ranks
         settings = TrainSettings(cfg, drawn.per_epoch // drawn.batch)
-        steps = StepBatches(
-            drawn.order, cfg.epochs, settings.steps_per_epoch, drawn.batch, first,
-            ranks.rank, ranks.world,
-        )  # fmt: skip
         workers = ranks.loader_workers(cfg.workers)
-        batches = load_batches(drawn.samples, steps, workers, pin=ranks.on_gpu)
+        batches = load_batches(drawn.samples, self._steps(drawn, first), workers, pin=ranks.on_gpu)
         with progress(self.command, settings.steps, "steps", not self.quiet) as ticker:
             ticker.start_at(first)
 

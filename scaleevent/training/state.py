@@ -140,5 +140,6 @@ def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
         where=", ".join(f"--{key.replace('_', '-')}" for key in differing),
         found=", ".join(f"{key} {now.get(key)}" for key in differing),
         expected=", ".join(f"{key} {saved.get(key)}" for key in differing),
-        hint="resume with the settings in config.yaml, or start anew with --overwrite",
+        hint=f"-c {where.parent.parent / 'config.yaml'} --resume takes its settings; "
+        "--overwrite starts anew",
     )
