@@ -87,7 +87,7 @@ def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
 
 
 def list_notes(lists: Mapping[str, int] | None, here: int) -> list[str]:
-    """What was taken of the authors' lists, if they were; `here` counts training and test labels."""
+    """What of the authors' lists is `here`, training and test labels, where they are taken."""
     if lists is None:
         return []
     return [
