@@ -122,7 +122,7 @@ def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
 
 
 def list_notes(lists: Mapping[str, int] | None, here: int) -> list[str]:
-    """What was taken of the authors' lists, if they were; `here` counts labels of both splits."""
+    """What of the authors' lists is `here`, training and test labels, where they are taken."""
     if lists is None:
         return []
     return [
