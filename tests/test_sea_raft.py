@@ -97,6 +97,26 @@ def test_parameter_counts_are_the_published_ones(size, count):
     assert sum(parameter.numel() for parameter in own) == count
 
 
+@pytest.mark.parametrize(
+    ("arch", "ours", "papers"),
+    [("vits", 25.35, 40.95), ("vitb", 73.66, 135.62), ("vitl", 236.94, 485.27)],
+)
+def test_the_papers_flow_model_is_a_larger_one(arch, ours, papers):
+    """Counted as table 19: thop leaves out fused qkv, layer scales and tokens."""
+    with torch.device("meta"):
+        small, medium = (SeaRaft(Encoder(ARCHS[arch]), size) for size in ("S", "M"))
+
+    def counted(decoder: SeaRaft) -> float:
+        left_out = ("qkv", "gamma", "_token")
+        own = [
+            p.numel() for n, p in decoder.named_parameters() if not any(x in n for x in left_out)
+        ]
+        return sum(own) / 1e6
+
+    assert round(counted(small), 2) == ours < papers
+    assert round(counted(medium) - counted(small), 2) == 10.78
+
+
 def test_pth_names_load_too(published):
     """A .pth holds the shortcut's norm twice; some exports keep the other name."""
     other = {name.replace(".bn3.", ".downsample.1."): v for name, v in published.items()}

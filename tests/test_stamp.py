@@ -54,6 +54,10 @@ def test_windows_and_choices_come_from_the_settings_of_a_store():
         "all, label skip 0, label stride 3",
         "count, 0.33 events a pixel",
     )
+    every = {"label_skip": 0, "label_stride": 1}
+    assert texts("dsec-semantic", labels="ess", **every)[0] == "all"
+    assert choice_text({"name": "dsec-semantic", "label_skip": None}) == "ess"  # an older store
+    assert choice_text({"name": "dsec-semantic", **every}) == "all"
     assert texts("mvsec-flow") == ("all, dt 1", "the span of the label")
     assert texts("mvsec-flow", dt=4, all_frames=True)[0] == "all, dt 4, all frames"
     assert texts("street") == ("all", "time, 50 ms")
@@ -61,9 +65,9 @@ def test_windows_and_choices_come_from_the_settings_of_a_store():
 
 def test_counts_name_the_first_sequences():
     assert counts_text({"dir1": 3890}) == "3,890 labels of 1 sequence: dir1 3,890"
-    many = counts_text({f"{number:02}": 1 for number in range(15)})
-    assert many.startswith("15 labels of 15 sequences: 00 1, 01 1, ")
-    assert many.endswith("11 1 and 3 more")
+    scenes = {f"{number:02}": 1 for number in range(15)}
+    assert counts_text(scenes) == "15 labels of 15 sequences: 00 1, 01 1, 02 1 and 12 more"
+    assert counts_text(dict(list(scenes.items())[:12])).endswith("10 1, 11 1")
 
 
 def test_published_rows_are_marked_unless_they_are_of_our_protocol(monkeypatch):

@@ -9,7 +9,7 @@ from scaleevent.system.files import Json
 
 EVERY_LABEL_ONCE = "every label once"
 _CHOICE_FLAGS = ("labels", "label_skip", "label_stride", "dt", "all_frames")  # of `prepare`
-_SHOWN_SEQUENCES = 12
+_MANY_SEQUENCES, _SHOWN_OF_MANY = 12, 3
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,15 @@ def size_text(size: Sequence[int]) -> str:
 
 
 def choice_text(settings: Json) -> str:
-    """Which labels `prepare` took, from the settings of a store."""
+    """Which labels `prepare` took, from the settings of a store.
+
+    Stores of DSEC-Semantic from before there was a choice hold ESS's test labels.
+    """
     given = {key: settings.get(key) for key in _CHOICE_FLAGS}
-    rule = given.pop("labels") or "all"
+    usual = "ess" if settings.get("name") == "dsec-semantic" else "all"
+    rule = given.pop("labels") or usual
+    if (given["label_skip"], given["label_stride"]) == (0, 1):
+        rule, given["label_skip"], given["label_stride"] = "all", None, None
     flags = [
         f"{key.replace('_', ' ')}{'' if value is True else f' {value}'}"
         for key, value in given.items()
@@ -85,12 +91,12 @@ def window_text(settings: Json) -> str:
 
 
 def counts_text(labels: Mapping[str, int]) -> str:
-    """How many labels of which sequences."""
-    names = list(labels)
-    shown = ", ".join(f"{name} {labels[name]:,}" for name in names[:_SHOWN_SEQUENCES])
-    more = f" and {len(names) - _SHOWN_SEQUENCES:,} more" if len(names) > _SHOWN_SEQUENCES else ""
-    plural = "sequence" if len(names) == 1 else "sequences"
-    return f"{sum(labels.values()):,} labels of {len(names):,} {plural}: {shown}{more}"
+    """How many labels of which sequences; of many sequences only the first are named."""
+    named = list(labels)[: None if len(labels) <= _MANY_SEQUENCES else _SHOWN_OF_MANY]
+    shown = ", ".join(f"{name} {labels[name]:,}" for name in named)
+    more = f" and {len(labels) - len(named):,} more" if len(named) < len(labels) else ""
+    plural = "sequence" if len(labels) == 1 else "sequences"
+    return f"{sum(labels.values()):,} labels of {len(labels):,} {plural}: {shown}{more}"
 
 
 def _labels(here: Stamp, there: Stamp) -> tuple[str | None, str | None]:

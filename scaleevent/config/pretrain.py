@@ -133,7 +133,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     CPU: _SHORT,
     **{f"paper-{arch}": {"arch": arch} for arch in ("vits", "vitb", "vitl")},
     # the authors' code where it departs from their paper: rates, input of twice the size, draws,
-    # frozen tensors, and the smaller per-GPU batches that go with them
+    # frozen tensors, and the smaller per-GPU batches that go with them. Its mask (from a picture of
+    # the events), the teacher's random scaling of positions and the 8-bit JPEG input are not here
     **{
         f"released-{arch}": {
             "arch": arch, "size": (960, 1280), "draws": 150_000, "lr": 2e-6, "lr_patch": 1e-6,

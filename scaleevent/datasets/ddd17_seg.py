@@ -56,7 +56,9 @@ SPLITS = {
     "dir5": "val",
 }
 """As published numbers have it (uzh-rpg/ess:datasets/ddd17_events_loader.py, where dir1 is called
-`valid`; ldkong1205/OpenESS). Dir5, ESS's `test`, holds one mask and is only taken when named."""
+`valid`; ldkong1205/OpenESS): 15,950 and 3,890 masks. Dir5, ESS's `test`, holds one mask and is only
+taken when named. The loaders of ScaleEvent's authors take fewer: 15,005, and of dir1 3,571
+(zhiwen-xdu/ScaleEvent at 0fd5605:scale_event/dataset/data_specs), numbered through."""
 
 TIMES, PIXELS, MASKS = "events.dat.t", "events.dat.xyp", "segmentation_masks"
 INDEXES = tuple(f"index/index_{ms}ms.npy" for ms in (50, 10, 250))  # the same times in all three

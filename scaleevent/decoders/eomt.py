@@ -72,9 +72,10 @@ class EoMT(Decoder):
         queries: Q.
         blocks: How many blocks the queries pass; None takes upstream's choice by depth, or the
             authors' 4.
-        mode: "upstream" as published by the makers of EoMT, or "scaleevent" as its authors use
-            builds it: a head 1024 wide behind a linear layer `transfer` where the encoder is
-            narrower, no masked attention, and a loss on logits resized to the input.
+        mode: "upstream" as published by the makers of EoMT, or "scaleevent" as its authors build
+            it: a head 1024 wide behind a linear layer `transfer` where the encoder is narrower,
+            no masked attention, and a loss on logits resized to the input. Their targets are
+            `empty_masks`, their draws a setting of the run.
         width: Channels of the head; None is the encoder's, or at least 1024 in the authors' mode.
         masked_attention: None is True upstream and False in the authors' mode.
         empty_masks: Whether classes that an image lacks are targets too, as the authors train it.

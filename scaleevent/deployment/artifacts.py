@@ -248,7 +248,7 @@ def _encoder_description(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     """
     known, export = checkpoint.description, {"export": checkpoint.about}
     if isinstance(checkpoint.predictor.model, Encoder):
-        pretrained = ("teacher", "token_scale", "config", "data", "step", "metrics")
+        pretrained = ("teacher", "token_scale", "structure", "config", "data", "step", "metrics")
         return {key: known[key] for key in pretrained if key in known} | export
     finetuned = ("benchmark", "protocol", "config", "encoder", "data")
     before = known.get("pretraining", {})

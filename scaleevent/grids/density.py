@@ -1,8 +1,11 @@
 """Event activity per token cell and the activation mask (paper eq. 2).
 
 D is the sum of |voxel| over the bins and pixels of a cell. The paper's threshold, tau = 64 for
-16x16 pixels at 640x480, is 0.25 per pixel. Stored as a density per native (sensor) pixel, it means
-the same for every patch size, sensor and scale.
+16x16 pixels at 640x480, is 0.25 per pixel. As a density per native (sensor) pixel it means the same
+for every patch size, sensor and scale. That is our reading: on another sensor the printed rule,
+which counts pixels of the input, is another one. A 16x16 patch of 640x480 shows 75 pixels of a
+DAVIS346: there the rule is 3.4 times looser on voxels that were resized, and 3.4 times stricter on
+events that were moved to the larger grid.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ from scaleevent.training.loop import Batch
 from scaleevent.training.tensors import content_hash
 from scaleevent.training.terms import Metrics, Terms
 
-DINOV3_TOKEN_RMS = 0.2  # lambdas 10 and 4 assume tokens of about this size
+# Assumed, not measured on DINOv3's own weights. It decides how L1 stands to IS and CS for every
+# other teacher: L1 grows with the tokens, cosine maps do not.
+DINOV3_TOKEN_RMS = 0.2
 VALID_FRACTION = 0.5  # of a token's pixels that the image must show
 
 
@@ -178,9 +180,10 @@ class Distillation(Objective):
 
 @torch.no_grad()
 def token_scale(teacher: Encoder, batches: Iterable[Batch]) -> float:
-    """Factor that brings the teacher's tokens to the root mean square of DINOv3's.
+    """Factor that brings the teacher's tokens to the root mean square assumed of DINOv3's.
 
     L1 grows with the tokens and cosine maps do not, so the lambdas balance them only at one size.
+    Which size that is, the paper does not say.
     """
     total, count = 0.0, 0
     device = next(teacher.parameters()).device
