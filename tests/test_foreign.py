@@ -36,13 +36,14 @@ def place(tmp_path_factory):
     return folder
 
 
-def random_encoder(**sizes) -> Encoder:
+def random_encoder(stretch: float = 1.0, **sizes: int) -> Encoder:
     """A small DINOv3 with weights whose features differ from place to place."""
     torch.manual_seed(0)
     spec = {"name": DINOV3, "kwargs": ARCHS["tiny"]["kwargs"] | sizes}
     encoder = Encoder(spec)
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
+    encoder.vit.rope.periods.mul_(stretch)
     return encoder
 
 
@@ -86,7 +87,7 @@ def same_as_ours(place, capsys, benchmark, path, decoder, normaliser, rest, size
 
 def write_authors_eomt(path, classes=K, **changes):
     """What transfer_*_eomt.py saves of a segmentor narrower than its head."""
-    decoder = shaken(EoMT(random_encoder(), classes, queries=7, blocks=2, mode="scaleevent",
+    decoder = shaken(EoMT(random_encoder(1.5), classes, queries=7, blocks=2, mode="scaleevent",
                           width=128))  # fmt: skip
     state = {f"module.{name}": value for name, value in decoder.own_state().items()}
     state |= {f"module.encoder.{n}": t for n, t in authors_encoder(decoder.encoder).items()}
@@ -111,7 +112,7 @@ def test_the_authors_segmentor(place, capsys):
 
 @pytest.mark.parametrize("wrapped", ["module.", ""])
 def test_the_authors_depth_model(place, capsys, wrapped):
-    decoder = shaken(DPT(random_encoder(), 40.0))
+    decoder = shaken(DPT(random_encoder(1.5), 40.0))
     state = {f"{wrapped}depth_head.{name}": v for name, v in decoder.own_state().items()}
     state |= {f"{wrapped}encoder.{n}": t for n, t in authors_encoder(decoder.encoder).items()}
     path = place / f"DAV2_ViTT_{len(wrapped)}.pth"

@@ -86,6 +86,7 @@ def foreign_notes(description: Json) -> list[str]:
     return [
         f"weights as published: {about['origin']}, {about['tensors']} tensors",
         *(f"unverified: {line}" for line in about["unverified"]),
+        "its training is not recorded: the published rows are those of full supervision",
     ]
 
 
