@@ -3,8 +3,9 @@
     python examples/street_tasks.py runs/pretrain/encoder.safetensors --seeds 0 1 2
 
 The same decoder, data, order and length on every encoder; only the encoder's start differs. Prints
-each result, the mean difference over the seeds with its standard deviation, and the trivial
-prediction. Some minutes a run on one core.
+each result, the mean difference over the seeds with its standard deviation, and the predictions
+that see no event: the best constant, and what the training labels say of each place. Some minutes
+a run on one core.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def result(benchmark: str, encoder: str, seed: int, out: Path) -> dict[str, Any]
         flags = {"benchmark": benchmark, "checkpoint": encoder, "seed": seed, "out": folder}
         run_task(finetune_config(flags | {"overwrite": folder.exists()}), "finetune")
     rows = read_json(folder / "report.json")["rows"]
-    trivial = next(row for row in rows if not row[""].startswith("ours"))
-    return {"ours": rows[0][HEADLINES[benchmark]], "trivial": trivial[HEADLINES[benchmark]]}
+    constant = next(row for row in rows if not row[""].startswith("ours"))
+    place = next((row for row in rows if row[""] == "place only"), {})  # not in older reports
+    found = {"ours": rows[0], "constant": constant, "place only": place}
+    return {name: row.get(HEADLINES[benchmark], float("nan")) for name, row in found.items()}
 
 
 def main() -> None:
@@ -54,7 +57,7 @@ def main() -> None:
             differences.append(own["ours"] - other["ours"])
             print(
                 f"  seed {seed}: {own['ours']:.3f}, {options.against} {other['ours']:.3f}, "
-                f"trivial {own['trivial']:.3f}"
+                f"constant {own['constant']:.3f}, place only {own['place only']:.3f}"
             )
         spread = np.std(differences, ddof=1) if len(differences) > 1 else float("nan")
         print(f"  difference {np.mean(differences):+.3f}, SD {spread:.3f}")

@@ -70,7 +70,7 @@ def place_baseline(
             for index in train:
                 label = samples.label(int(index))
                 if label is not None:
-                    yield on_grid(task, label, grid)
+                    yield on_grid(task, label, grid, f"training sample {index}")
                 ticker.advance()
 
     return Baseline(PLACE_ONLY, task.place_prior(labels, grid))
@@ -121,8 +121,10 @@ def baseline_scores(
     return {one.name: scored.get(one.name, {}) for one in baselines}
 
 
-def on_grid(task: Task, values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def on_grid(
+    task: Task, values: np.ndarray, grid: tuple[int, int], where: str = PLACE_ONLY
+) -> np.ndarray:
     """A label or a prior on other pixels of the same view, as `Task.target` gives it."""
     height, width = values.shape[-2:]
     whole = Fit(height, width, *grid, stretch=math.inf)
-    return task.target(values, whole, PLACE_ONLY)
+    return task.target(values, whole, where)
