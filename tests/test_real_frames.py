@@ -1,6 +1,5 @@
 """Recordings of real cameras with frames: read, paired, and events on the edges of images."""
 
-import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,12 +11,8 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import custom
 from scaleevent.datasets.video import video_frames, video_length
 from scaleevent.events import Events
+from scaleevent.pairs.alignment import alignment, best_shift, gradient
 from scaleevent.pairs.pair import Pair, decode_image
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "check_alignment.py"
-spec = importlib.util.spec_from_file_location("check_alignment", EXAMPLE)
-check_alignment = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check_alignment)
 
 
 def real(name: str) -> Path:
@@ -41,22 +36,20 @@ def prepared(path: Path, **settings: object) -> tuple[list[Pair], Counter]:
 def shift(pairs: list[Pair], last_us: int = 5000) -> tuple[int, int]:
     """Shift of the events at which the images' gradient under them is largest."""
     scores = [
-        check_alignment.alignment(
-            decode_image(pair.image), pair.events.between(pair.image_us - last_us, None)
-        )
+        alignment(decode_image(pair.image), pair.events.between(pair.image_us - last_us, None))
         for pair in pairs
     ]
-    return check_alignment.best_shift(np.mean(scores, axis=0))
+    return best_shift(np.mean(scores, axis=0))
 
 
 def test_alignment_finds_a_planted_shift():
     image = np.full((60, 80, 3), 100, np.uint8)
     image[20:40, 30:50] = 200
-    y, x = np.nonzero(check_alignment.gradient(image))
+    y, x = np.nonzero(gradient(image))
     columns = (np.arange(len(x)), x - 3, y + 2, np.ones(len(x), int))
     events = Events.from_columns(*columns, height=60, width=80)
-    scores = check_alignment.alignment(image, events)
-    assert check_alignment.best_shift(scores) == (3, -2)
+    scores = alignment(image, events)
+    assert best_shift(scores) == (3, -2)
 
 
 def test_thirteen_frames_of_a_davis_recording():

@@ -20,12 +20,12 @@ from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.pairs.alignment import alignment, best_shift
 from scaleevent.pairs.pair import Pair, encode_image
 from scaleevent.system.ranks import ranks
 from scaleevent.tasks.depth import Depth
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-import check_alignment
 import real_label_files
 import real_labels
 
@@ -84,7 +84,7 @@ def test_agreement_knows_polarity_and_place():
         events = Events.from_columns(t, columns + shift, rows, polarity, 40, 60)
         pair = Pair("square", end, encode_image(image, True), events, Window(start, end))
         scores = real_labels.agreement(pair, motion)
-        return check_alignment.best_shift(scores), float(scores.max())
+        return best_shift(scores), float(scores.max())
 
     ahead = (columns == 39).astype(int)
     place, score = peak(0, ahead)
@@ -124,10 +124,10 @@ def test_a_film_of_a_flow_pair_moves_from_picture_to_picture():
     scene = narrowed(scene, slice(200, 360))
     pair, motion = real_labels.film(scene, "test", 0)
     scores = real_labels.agreement(pair, motion)
-    assert check_alignment.best_shift(scores) == (0, 0) and scores.max() > 0.4
+    assert best_shift(scores) == (0, 0) and scores.max() > 0.4
     window, after = pair.after
     last = after.between(window.end_us - 1500, None)  # within a pixel of the second picture
-    x, y = check_alignment.best_shift(check_alignment.alignment(scene.following, last))
+    x, y = best_shift(alignment(scene.following, last))
     assert y == 0 and x in (-1, 0)  # all moves to the left, and events trail
     assert after.t[0] >= pair.image_us > pair.events.t[-1]
 
@@ -180,7 +180,7 @@ def test_depth_and_segmentation_go_through_to_metrics_and_pictures(tmp_path):
         filmed = [real_labels.film(scenes[0], split, 0) for split in ("train", "test")]
         for pair, motion in filmed:
             scores = real_labels.agreement(pair, motion)
-            assert check_alignment.best_shift(scores) == (0, 0) and scores.max() > 0.5
+            assert best_shift(scores) == (0, 0) and scores.max() > 0.5
             assert scores.max() > 5 * np.abs(scores).mean()
         folder = tmp_path / task.name
         folder.mkdir()

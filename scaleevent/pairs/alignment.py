@@ -30,7 +30,7 @@ TOLERATED_PX, TOLERATED_US = 2.0, 5_000
 PIXELS, FEWEST = 8_000, 50  # of one image: most that are used, and least
 CELL = 16  # pixels; cells of the picture are what the certainty of a peak is estimated from
 ALIKE = 0.99  # of the peak: what is as high and nearer to no shift is taken
-CLEAR_GAIN, CLEAR_SIGMAS = 1.05, 4.0  # noise and still scenes: up to 3 sigmas
+CLEAR_GAIN, CLEAR_SIGMAS = 1.05, 4.5  # noise and hot pixels reach 3.7 sigmas by chance
 PAIRS, RECORDINGS = 16, 4  # measured, of all
 EVENTS, HEAD_EVENTS = 500_000, 8_000_000  # read around one image, and of a file without an index
 
@@ -360,7 +360,7 @@ class Reopened(Protocol):
 def measure_prepared(sources: Sequence[PairSource], store: PairStore) -> Alignment | None:
     """The shift in a store just written, from the recordings themselves, in a few seconds at most.
 
-    None where the first source is not `Reopened`: such data sets are known to be aligned.
+    None where a source is not `Reopened`.
 
     Raises:
         DataError: Damage in a recording.
@@ -369,7 +369,7 @@ def measure_prepared(sources: Sequence[PairSource], store: PairStore) -> Alignme
     scenes: list[Scene] = []
     for which in spread(len(store.shards), RECORDINGS):
         entry = store.shards[which]
-        source = named[entry["file"]]
+        source = named.get(entry["file"])
         if not isinstance(source, Reopened):
             return None
         first = sum(other["pairs"] for other in store.shards[:which])
