@@ -41,8 +41,8 @@ def random_encoder(stretch: float = 1.0, **sizes: int) -> Encoder:
     torch.manual_seed(0)
     spec = {"name": DINOV3, "kwargs": ARCHS["tiny"]["kwargs"] | sizes}
     encoder = Encoder(spec)
-    for parameter in encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    for name, parameter in encoder.named_parameters():
+        torch.nn.init.normal_(parameter, "norm" in name and name.endswith("weight"), 0.2)
     encoder.vit.rope.periods.mul_(stretch)
     return encoder
 
@@ -50,9 +50,13 @@ def random_encoder(stretch: float = 1.0, **sizes: int) -> Encoder:
 def shaken(decoder):
     """The decoder with random weights of a size that predictions show."""
     torch.manual_seed(1)
-    for name, parameter in decoder.named_parameters():
-        if not name.startswith("encoder.") and parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.2)
+    own = {n: p for n, p in decoder.named_parameters() if not n.startswith("encoder.")}
+    for name, parameter in own.items():
+        if parameter.ndim == 1:
+            torch.nn.init.constant_(parameter, name.endswith("weight"))
+        elif parameter.requires_grad:
+            wide = name in ("q.weight", "class_head.weight")
+            torch.nn.init.normal_(parameter, std=1.0 if wide else 0.2)
     return decoder.eval()
 
 
@@ -87,7 +91,7 @@ def same_as_ours(place, capsys, benchmark, path, decoder, normaliser, rest, size
 
 def write_authors_eomt(path, classes=K, **changes):
     """What transfer_*_eomt.py saves of a segmentor narrower than its head."""
-    decoder = shaken(EoMT(random_encoder(1.5), classes, queries=7, blocks=2, mode="scaleevent",
+    decoder = shaken(EoMT(random_encoder(1.5), classes, queries=12, blocks=2, mode="scaleevent",
                           width=128))  # fmt: skip
     state = {f"module.{name}": value for name, value in decoder.own_state().items()}
     state |= {f"module.encoder.{n}": t for n, t in authors_encoder(decoder.encoder).items()}
@@ -197,7 +201,7 @@ def test_positions_are_resampled_as_published():
 
 @pytest.mark.parametrize("delta", [False, True])
 def test_upstream_eomt(place, capsys, delta):
-    decoder = shaken(EoMT(random_encoder(embed_dim=128, num_heads=2), K, queries=7, blocks=3))
+    decoder = shaken(EoMT(random_encoder(embed_dim=128, num_heads=2), K, queries=12, blocks=3))
     base = {name: torch.randn_like(v) for name, v in decoder.encoder.vit.state_dict().items()}
     stored = decoder.encoder.vit.state_dict()
     if delta:

@@ -144,8 +144,9 @@ def test_stores_of_other_names_are_judged_by_their_data_set(tmp_path, capsys):
     street = store_of(tmp_path / "street", "street", scenes, tmp_path)
     assert check_pretraining([street], allowed=False) == {}
     tested = store_of(tmp_path / "tested", "street", [*scenes, recording_name(1, 700)], tmp_path)
-    with pytest.raises(ConfigError, match="street-1-000700"):
+    with pytest.raises(ConfigError, match="street-1-000700") as caught:
         check_pretraining([street, tested], allowed=False)
+    assert caught.value.where == str(tested)  # the one to leave out
     assert list(check_pretraining([street, tested], allowed=True)) == ["street-1-000700"]
     labelled = store_of(tmp_path / "drives", "ddd17-seg", ["dir0", "dir1"], tmp_path)
     with pytest.raises(ConfigError, match=r"dir1 \(ddd17-seg\)"):

@@ -30,6 +30,7 @@ def check_pretraining(folders: Sequence[Path], allowed: bool, quiet: bool = Fals
         DataError: A store that cannot be read.
     """
     found: Tests = {}
+    holders: list[str] = []
     for store in map(PairStore, folders):
         name = str(store.manifest["settings"].get("name", OWN_NAMES))
         own = name == OWN_NAMES
@@ -41,15 +42,16 @@ def check_pretraining(folders: Sequence[Path], allowed: bool, quiet: bool = Fals
                 f"warning: {store.folder}: named like test recordings of benchmarks, which will "
                 f"refuse the encoder: {listed(held)}"
             )
-        if not own:
+        if held and not own:
             found |= held
+            holders.append(str(store.folder))
     if found and not allowed:
         raise ConfigError(
             "the data hold test recordings of benchmarks, which would refuse the encoder later",
-            where=", ".join(map(str, folders)),
+            where=", ".join(holders),
             found=f"{len(found)} recordings: {listed(found)}",
-            hint="prepare the data again, which leaves them out, or train on them all the same "
-            "with --transductive, which is recorded",
+            hint="name other stores, or prepare these again: what is prepared for pretraining now "
+            "leaves them out; --transductive trains on them all the same, which is recorded",
         )
     return found
 
