@@ -47,14 +47,24 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
             sources, cfg.out, settings, executor=executor, advance=ticker.advance,
             remarks={"left_out": out} if isinstance(cfg, SourceConfig) else None,
         )  # fmt: skip
-    report = store_report("prepare", cfg.out, manifest, chosen)
-    if measured := measure_prepared(sources, PairStore(cfg.out)):
-        notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", 0)))
-        facts = {"alignment": measured.facts()}
-        report = replace(report, notes=report.notes + notes, facts=report.facts | facts)
+    report = _with_shift(store_report("prepare", cfg.out, manifest, chosen), cfg, sources)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
     return report
+
+
+def _with_shift(report: Report, cfg: PrepareConfig, sources: Sequence[PairSource]) -> Report:
+    """The report with the measured shift between events and images, where it can be measured."""
+    try:
+        measured = measure_prepared(sources, PairStore(cfg.out))
+    except DataError as error:  # the pairs are whole all the same
+        note = f"shift between events and images not measured: {error.what}"
+        return replace(report, notes=(*report.notes, note))
+    if measured is None:
+        return report
+    notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", 0)))
+    facts = report.facts | {"alignment": measured.facts()}
+    return replace(report, notes=report.notes + notes, facts=facts)
 
 
 def choices(sources: Sequence[PairSource]) -> list[str]:
