@@ -75,6 +75,7 @@ PLUGINS = {
         "finding",
         "timed_labels",
         "mvsec",
+        "recordings",
     },
     "tasks": {"task"},
     "decoders": {"crops", "decoder", "dpt_blocks", "depth_loss", "segment_loss", "flow_parts"},

@@ -214,7 +214,7 @@ class VoxelizeConfig(StreamSettings, OutputSettings):
 class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
-    path: Path = Field(description="a recording, a pair store or a checkpoint")
+    path: Path = Field(description="a recording, store, shard, run or checkpoint")
     picture: Path | None = Field(None, description="write a PNG of the events here")
     full: bool = Field(
         False, description="read every event, where the file's index would do for most facts"
