@@ -8,7 +8,7 @@ from pathlib import Path
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.errors import DataError
-from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.preparing import lost, write_store
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, progress, say
@@ -35,7 +35,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
         ProcessExecutor(cfg.jobs) as executor,
     ):
         manifest = write_store(
-            sources, cfg.out, settings, executor=executor, advance=ticker.advance
+            sources, cfg.out, settings, executor=executor, advance=ticker.advance, warn=say
         )
     report = store_report("prepare", cfg.out, manifest, choices(sources))
     if not quiet and not manifest["counts"].get("pairs"):
@@ -56,7 +56,10 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
         f"{manifest['kind']} in {out}",
         ("what", "count"),
         tuple(manifest["counts"].items()),
-        (f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",),
+        (
+            *lost(manifest["counts"]),
+            f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",
+        ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
     )
 
