@@ -20,13 +20,7 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.deployment import artifacts as exporting
-from scaleevent.deployment.artifacts import (
-    EXTRA_FILE,
-    artifacts,
-    check_packages,
-    meta_tensors,
-    trace,
-)
+from scaleevent.deployment.artifacts import EXTRA_FILE, artifacts, meta_tensors, trace, writable
 from scaleevent.deployment.parity import INPUTS, Parity, parity_inputs
 from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.encoders.encoder import ARCHS, Encoder
@@ -113,7 +107,7 @@ def inputs_of(source) -> list[torch.Tensor]:
 
 def has_onnx() -> bool:
     try:
-        check_packages(["onnx"])
+        writable("onnx")
     except MissingPackageError:
         return False
     return True
@@ -405,10 +399,20 @@ def test_what_is_there_stays(tmp_path):
 
 def test_absent_packages_are_named_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else 1)
-    for format in ("onnx", "all"):
-        with pytest.raises(MissingPackageError, match=r"onnxscript[^$]*scaleevent\[export\]"):
-            exported(tmp_path, tmp_path / "absent.safetensors", format)
+    with pytest.raises(MissingPackageError, match=r"onnxscript[^$]*scaleevent\[export\]"):
+        exported(tmp_path, tmp_path / "absent.safetensors", "onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_all_formats_those_without_their_package_are_left_out_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else 1)
+    report = export.run(
+        ExportConfig(checkpoint=checkpoint(tmp_path, "encoder"), out=tmp_path / "export"), True
+    )
+    files = {file["format"] for file in report.facts["files"].values()}
+    assert files == {"safetensors", "meta", "exported"} and report.facts["left_out"] == ["onnx"]
+    assert 'onnxscript; pip install "scaleevent[export]"' in report.notes[-1]
+    assert (tmp_path / "export/README.md").exists()
 
 
 def test_sizes(tmp_path):

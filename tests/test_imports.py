@@ -77,6 +77,7 @@ PLUGINS = {
         "held_out",
         "timed_labels",
         "mvsec",
+        "recordings",
     },
     "tasks": {"task"},
     "decoders": {"crops", "decoder", "dpt_blocks", "depth_loss", "segment_loss", "flow_parts"},

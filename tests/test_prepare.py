@@ -15,6 +15,7 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.config.settings import load_config
 from scaleevent.datasets import custom, street
 from scaleevent.errors import ConfigError
+from scaleevent.pairs.preparing import lost
 from scaleevent.pairs.store import PairStore
 
 SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--take-over", "--dry-run",
@@ -166,3 +167,44 @@ def test_the_first_scenes_of_street_train():
     (scenes,) = street.sources(PrepareConfig(name="street", scenes=4, size=(32, 48)))
     splits = [pair.provenance["split"] for pair in scenes.pairs(Counter())]
     assert splits == ["train", "train", "train", "test"]
+
+
+# Going on, and what is lost
+
+
+def test_resuming_with_other_settings_names_what_is_made_again(tmp_path, capsys):
+    root = write_custom(tmp_path / "raw")
+    line = f"prepare custom {root} -o {tmp_path / 'pairs'}"
+    call(line)
+    shard = next((tmp_path / "pairs").glob("*.h5"))
+    made = shard.stat().st_mtime_ns
+    capsys.readouterr()
+    call(f"{line} --resume")
+    assert "made again" not in capsys.readouterr().err and shard.stat().st_mtime_ns == made
+    call(f"{line} --resume --quantile 0.3")
+    told = capsys.readouterr().err
+    assert "warning: 1 of 1 shards are made again, not resumed: quantile 0.3, was 0.1" in told
+    assert shard.stat().st_mtime_ns != made
+    (tmp_path / "pairs/manifest.json").unlink()  # as an interrupted run leaves it
+    call(f"{line} --resume")
+    assert "their settings, their files or the version" in capsys.readouterr().err
+
+
+def test_many_dropped_images_are_a_warning_with_the_reasons(tmp_path, capsys):
+    root = write_custom(tmp_path / "raw")
+    line = f"prepare custom {root} -o {tmp_path / 'pairs'}"
+    call(line)
+    assert "warning" not in capsys.readouterr().out
+    times = root / "timestamps.txt"
+    stamps = times.read_text().split()
+    times.write_text("\n".join([stamps[0], stamps[0], stamps[0]]))
+    call(f"{line} --overwrite")
+    told = capsys.readouterr().out
+    assert "warning: 2 of 3 images dropped: repeated time stamp (2)" in told
+
+
+def test_a_few_dropped_are_no_warning_and_the_protocols_own_choice_is_none():
+    assert lost({"images": 87, "images dropped: empty window": 5}) == []
+    assert lost({"labels": 10, "labels dropped: not of the protocol": 9}) == []
+    told = lost({"images": 87, "images dropped: b": 80, "images dropped: a": 2, "labels": 3})
+    assert told == ["warning: 82 of 87 images dropped: b (80), a (2)"]

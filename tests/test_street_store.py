@@ -109,3 +109,13 @@ def test_a_street_rendered_on_another_host_is_waited_for_while_it_grows(
     assert not list(folder.glob(".owner-*"))
     if works:
         thread.join()
+
+
+def test_the_first_rendering_says_that_it_is_kept_and_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCALEEVENT_CACHE", str(tmp_path))
+    folder = street_store(SIZE, settings=FEW)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "rendered once and kept" in told and str(folder) in told
+    street_store(SIZE, settings=FEW)
+    street_store(SIZE, settings=FEW | {"seed": 3}, quiet=True)
+    assert not capsys.readouterr().err

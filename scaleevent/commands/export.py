@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from scaleevent.config.export import ExportConfig
-from scaleevent.deployment.artifacts import FORMATS, artifacts, check_packages, write_checked
+from scaleevent.deployment.artifacts import artifacts, writable, write_checked
 from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
 from scaleevent.deployment.program import LoadedCheckpoint
+from scaleevent.errors import MissingPackageError
 from scaleevent.system.files import Json, sha256_file, write_bytes, write_json
 from scaleevent.system.reports import Report, progress
 
@@ -22,12 +23,12 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
         The files with the measured differences.
 
     Raises:
-        MissingPackageError: A format needs a package that is not installed.
+        MissingPackageError: The format asked for needs a package that is not installed; of all
+            formats such a one is left out, and said.
         CheckpointError: Not a checkpoint, a format that the model cannot be converted to, or a file
             that computes something else; then no file is left.
     """
-    formats = FORMATS if cfg.format == "all" else (cfg.format,)
-    check_packages(formats)
+    formats, missing = writable(cfg.format)
     cfg.check()
     checkpoint = LoadedCheckpoint(cfg.checkpoint, cfg.size)
     files = artifacts(checkpoint, formats)
@@ -45,13 +46,16 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
             }
             for file in files
         }
-        report = _report(cfg, checkpoint.about, entries)
+        left = {name: error for name, error in missing.items() if cfg.format == "all"}
+        report = _report(cfg, checkpoint.about, entries, left)
         write_bytes(cfg.out / "README.md", model_card(checkpoint, entries).encode())
         write_json(cfg.out / "export.json", report.to_json())
     return report
 
 
-def _report(cfg: ExportConfig, model: Json, entries: dict[str, Json]) -> Report:
+def _report(
+    cfg: ExportConfig, model: Json, entries: dict[str, Json], left: dict[str, MissingPackageError]
+) -> Report:
     rows = tuple(
         (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
         for name, entry in entries.items()
@@ -60,7 +64,9 @@ def _report(cfg: ExportConfig, model: Json, entries: dict[str, Json]) -> Report:
         f"difference: the largest from the checkpoint on {INPUTS} inputs, one of them empty, as a "
         f"fraction of its largest output; at most {TOLERANCE:g}",
         f"folder: {cfg.out}",
+        *(f"left out: {error.what}; {error.hint}" for error in left.values()),
     )
     facts = {"checkpoint": str(cfg.checkpoint), "model": model, "files": entries}
+    facts["left_out"] = sorted(left)
     columns = ("file", "format", "samples at once", "MB", "difference")
     return Report("export", f"export of {cfg.checkpoint}", columns, rows, notes, facts)

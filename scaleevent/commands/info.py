@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scaleevent.commands.info_weights import weight_facts
+from scaleevent.commands.info_weights import weight_facts, weight_rows
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
+from scaleevent.datasets.folders import folder_facts
 from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
+from scaleevent.pairs.describing import describe_shard, describe_store, is_shard
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
 from scaleevent.system.locations import MANIFEST
-from scaleevent.system.reports import Report
+from scaleevent.system.reports import Report, cell
 
 SEGMENTS = 20  # listed one by one
 
@@ -30,11 +32,20 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     path = cfg.path
     if not path.exists():
         raise DataError("no such file or folder", where=path)
-    if path.is_dir() and not is_bag_folder(path) or path.name == MANIFEST:
-        return _store(path if path.is_dir() else path.parent, cfg)
+    folder = path.parent if path.name == MANIFEST else path
+    if (folder / MANIFEST).is_file():
+        return _store(folder, cfg)
+    if path.is_dir() and not is_bag_folder(path):
+        facts, remarks = folder_facts(path)
+        return Report("info", str(path), ("fact", "value"), _rows(facts), remarks, facts)
+    if is_shard(path):
+        facts = describe_shard(path)
+        return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)
     if path.suffix == ".safetensors":
         facts, remarks = weight_facts(path)
-        return Report("info", str(path), ("fact", "value"), _rows(facts), remarks, facts)
+        return Report(
+            "info", str(path), ("fact", "value"), _rows(weight_rows(facts)), remarks, facts
+        )
     # reads what can be read of a damaged recording, and reports the damage
     recording = open_recording(path, size=cfg.size, **cfg.reading, max_bad=1.0)
     facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}
@@ -51,7 +62,7 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     rows: list[tuple[str, Any]] = []
     for key, value in facts.items():
         if isinstance(value, dict):
-            rows += [(f"{key}: {name}", part) for name, part in value.items()]
+            rows += [(f"{key}: {name}", _plain(part)) for name, part in value.items()]
         elif key == "segments":
             lines = [f"{s['first_us']} .. {s['last_us']} us, {s['events']:,} events" for s in value]
             if len(lines) > 1:
@@ -59,8 +70,13 @@ def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
             if len(lines) > SEGMENTS:
                 rows.append(("more segments", f"{len(lines) - SEGMENTS} (--json lists all)"))
         else:
-            rows.append((key.replace("_", " "), value))
+            rows.append((key.replace("_", " "), _plain(value)))
     return tuple(rows)
+
+
+def _plain(value: object) -> object:
+    """A list as text; anything else as it is."""
+    return ", ".join(map(cell, value)) if isinstance(value, list) else value
 
 
 def _store(folder: Path, cfg: InfoConfig) -> Report:
@@ -72,18 +88,5 @@ def _store(folder: Path, cfg: InfoConfig) -> Report:
         picture, notes = draw_pairs(store)
         save_picture(cfg.picture, picture)
         notes.append(f"picture: {cfg.picture}")
-    manifest = store.manifest
-    settings = {
-        f"setting {key}": str(value)
-        for key, value in manifest["settings"].items()
-        if value not in (None, [])
-    }
-    facts = {
-        "kind": manifest["kind"], "pairs": len(store), "shards": len(store.shards),
-        "recordings": len(set(store.recordings)) if len(store) else 0,
-        "bytes": sum(shard["bytes"] for shard in store.shards),
-        "fingerprint": store.fingerprint, "version": manifest["version"],
-        **manifest["counts"],
-    }  # fmt: skip
-    rows = (*facts.items(), *settings.items())
-    return Report("info", str(folder), ("fact", "value"), rows, tuple(notes), facts)
+    facts = describe_store(store)
+    return Report("info", str(folder), ("fact", "value"), _rows(facts), tuple(notes), facts)

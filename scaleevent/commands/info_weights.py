@@ -13,6 +13,8 @@ FACTS = (  # keys of a checkpoint's description that are shown
     "token_scale", "structure", "metrics", "stamp", "sha256",
 )  # fmt: skip
 
+METRICS = 8  # that are listed
+
 
 def weight_facts(path: Path) -> tuple[Json, tuple[str, ...]]:
     """Facts about a safetensors file, and notes.
@@ -38,3 +40,26 @@ def weight_facts(path: Path) -> tuple[Json, tuple[str, ...]]:
         **{key: described[key] for key in FACTS if key in described},
     }
     return facts, (header.remark,) if header.remark else ()
+
+
+def weight_rows(facts: Json) -> Json:
+    """The same facts in some twenty lines: what a person wants to know first."""
+    shown = {key: value for key, value in facts.items() if value is not None}
+    match facts.get("decoder"):
+        case {"name": name}:
+            shown["decoder"] = name
+    match facts.get("arch"):
+        case {"name": name, "kwargs": {"embed_dim": width, "depth": depth}}:
+            shown["arch"] = f"{name}, {depth} blocks of {width} channels"
+        case {"name": name}:
+            shown["arch"] = name
+    match facts.get("input"):
+        case {"height": height, "width": width, "bins": bins, "normaliser": normaliser}:
+            shown["input"] = f"{height}x{width} pixels, {bins} bins, {normaliser}"
+    match facts.get("metrics"):
+        case dict(metrics):
+            main = {k: v for k, v in metrics.items() if not k.startswith("iou ")}
+            shown["metrics"] = dict(list(main.items())[:METRICS])
+            if left := len(metrics) - len(shown["metrics"]):
+                shown["further metrics"] = f"{left} (--json lists all)"
+    return shown

@@ -11,7 +11,7 @@ from scaleevent.config.data import PrepareConfig, SourceConfig
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
-from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.preparing import lost, write_store
 from scaleevent.pairs.source import PairSource
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
@@ -44,7 +44,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
         ProcessExecutor(cfg.jobs) as executor,
     ):
         manifest = write_store(
-            sources, cfg.out, settings, executor=executor, advance=ticker.advance,
+            sources, cfg.out, settings, executor=executor, advance=ticker.advance, warn=say,
             remarks={"left_out": out} if isinstance(cfg, SourceConfig) else None,
         )  # fmt: skip
     report = _with_shift(store_report("prepare", cfg.out, manifest, chosen), cfg, sources)
@@ -80,7 +80,10 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
         f"{manifest['kind']} in {out}",
         ("what", "count"),
         tuple(manifest["counts"].items()),
-        (f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",),
+        (
+            *lost(manifest["counts"]),
+            f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",
+        ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
     )
 

@@ -73,6 +73,8 @@ def _render(cfg: PrepareConfig, quiet: bool) -> None:
         if damage:
             tell(f"the cached street was damaged ({damage}), rendered again")
             write_bytes(cfg.out / MARKER, f"{cfg.KIND}\n".encode())
+        else:
+            tell("street for this command is rendered once and kept ($SCALEEVENT_CACHE moves it)")
         idle = time.monotonic() - since > IDLE_SECONDS
         try:
             prepare.run(cfg.model_copy(update={"take_over": idle}), quiet)

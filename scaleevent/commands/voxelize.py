@@ -50,6 +50,7 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
             executor=executor,
             voxels=cfg.model_dump(include={"bins", "tau", "patch", "representation"}),
             advance=ticker.advance,
+            warn=say,
         )
     report = store_report("voxelize", cfg.out, manifest, choices(sources))
     counts = manifest["counts"]

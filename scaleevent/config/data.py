@@ -222,7 +222,7 @@ class VoxelizeConfig(StreamSettings, OutputSettings):
 class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
-    path: Path = Field(description="a recording, a pair store or a checkpoint")
+    path: Path = Field(description="a recording, store, shard, run or checkpoint")
     picture: Path | None = Field(
         None, description="write a PNG here: events of a recording, or pairs of a store"
     )

@@ -148,7 +148,7 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
     passed: list[str] = []
     single = root.is_file() or is_bag_folder(root)
     if not single:
-        below, ours = _files_below(root, config.out)
+        below, ours = files_below(root, config.out)
         files = [path for path in below if path.is_dir() or path.suffix.lower() in SUFFIXES]
         known = set(files)
         others = Counter(path.suffix.lower() for path in below if path not in known)
@@ -202,7 +202,7 @@ def _name(path: Path, base: Path) -> str:
     return re.sub(r"[/\\]", "-", str(below if path.is_dir() else below.with_suffix("")))
 
 
-def _files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
+def files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
     """What may be recordings, and the folders left out because this package wrote them.
 
     The folder of a ROS 2 bag is one recording, instead of its files.

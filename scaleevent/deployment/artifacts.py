@@ -59,16 +59,24 @@ class Artifact:
     any_batch: bool = True
 
 
-def check_packages(formats: Sequence[str]) -> None:
-    """Check that the packages of the formats are installed.
+def writable(asked: str) -> tuple[list[str], dict[str, MissingPackageError]]:
+    """The formats that can be written here, and why others are left out.
+
+    Args:
+        asked: A format; or "all", of which those without their packages are left out.
 
     Raises:
-        MissingPackageError: The first package that is missing.
+        MissingPackageError: One format is asked for, and a package is missing.
     """
-    for name in formats:
-        for package in PACKAGES.get(name, ()):
-            if find_spec(package) is None:
-                raise MissingPackageError(package, "export", f"the format {name}")
+    missing = {
+        name: MissingPackageError(package, "export", f"the format {name}")
+        for name, packages in PACKAGES.items()
+        for package in packages
+        if find_spec(package) is None
+    }
+    if asked in missing:
+        raise missing[asked]
+    return [name for name in FORMATS if asked in ("all", name) and name not in missing], missing
 
 
 def artifacts(checkpoint: LoadedCheckpoint, formats: Sequence[str]) -> list[Artifact]:

@@ -38,6 +38,7 @@ __all__ = [
     "read_events",
     "recording_facts",
     "recording_files",
+    "recording_kind",
 ]
 
 _HEAD_BYTES = 1 << 16
@@ -200,6 +201,16 @@ def read_events(
             hint=f"read one of them: segment=0 .. {len(stretches) - 1}",
         )
     return Events.concatenate(blocks, recording.height, recording.width)
+
+
+def recording_kind(path: Path) -> str:
+    """The key in `FORMATS` of a file's format, by its first bytes.
+
+    Raises:
+        DataError: As `open_recording` for what is no recording.
+    """
+    module = _module_for(path)
+    return next(name for name, one in FORMATS.items() if one is module)
 
 
 def _module_for(path: Path) -> Format:

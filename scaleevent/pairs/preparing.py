@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from scaleevent.errors import DataError, EnvironmentProblem, StoppedError, starv
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
+from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
@@ -38,6 +39,7 @@ from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 
 POLL_SECONDS = 0.2
+MANY = 0.2  # of the images or labels: so many dropped are a warning
 GRACE_SECONDS = 1  # for running tasks to leave at their next pair
 
 
@@ -50,6 +52,7 @@ def write_store(
     voxels: Json | None = None,
     remarks: Json | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Json:
     """Write one shard per source, then the manifest.
 
@@ -62,6 +65,7 @@ def write_store(
             stores events. Activity is counted on the voxel grid, whatever is stored.
         remarks: Further facts for the manifest, which shape no bytes of shards.
         advance: Callback(count): images or labels processed since the last call.
+        warn: Told before finished shards are made again.
 
     Returns:
         The manifest.
@@ -71,6 +75,7 @@ def write_store(
         StoppedError: A stop signal came; finished shards are kept.
     """
     clean_leftovers(out)
+    earlier = _settings_of(out / MANIFEST)
     (out / MANIFEST).unlink(missing_ok=True)  # of an earlier run: it does not describe what follows
     names = Counter(source.name for source in sources)
     twice = [name for name, count in names.items() if count > 1]
@@ -78,10 +83,15 @@ def write_store(
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
     with stop_requested() as stop, _run_file(out) as run:
         tasks: dict[Future[Json], ShardTask] = {}
+        planned = [
+            ShardTask(source, out / f"{index:05d}-{source.name}.h5", settings, voxels, run)
+            for index, source in enumerate(sources)
+        ]
+        if other := sum(task.made_otherwise() for task in planned):
+            why = _differences(earlier, settings | (voxels or {}))
+            warn(f"warning: {other} of {len(planned)} shards are made again, not resumed: {why}")
         try:
-            for index, source in enumerate(sources):
-                path = out / f"{index:05d}-{source.name}.h5"
-                task = ShardTask(source, path, settings, voxels, run)
+            for task in planned:
                 tasks[executor.submit(task)] = task
             _wait_for(tasks, run, advance, stop)
         except BaseException:
@@ -104,6 +114,34 @@ def write_store(
     }
     write_json(out / MANIFEST, manifest)
     return manifest
+
+
+def lost(counts: Mapping[str, int]) -> list[str]:
+    """A warning for images and for labels of which many were dropped, with the reasons."""
+    told = []
+    for what in ("images", "labels"):
+        named = f"{what} dropped: "
+        reasons = {k.removeprefix(named): n for k, n in counts.items() if k.startswith(named)}
+        reasons.pop("not of the protocol", None)  # as it should be
+        if (number := sum(reasons.values())) > MANY * counts.get(what, 0):
+            why = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
+            told.append(f"warning: {number:,} of {counts.get(what, 0):,} {what} dropped: {why}")
+    return told
+
+
+def _settings_of(manifest: Path) -> Json:
+    """The settings of a finished store; nothing where there is none."""
+    try:
+        return read_document(manifest, Manifest).settings if manifest.exists() else {}
+    except DataError:
+        return {}
+
+
+def _differences(earlier: Json, now: Json) -> str:
+    """Which settings are others than those of the finished store, for people."""
+    keys = [key for key in now if key in earlier and earlier[key] != now[key]]
+    changed = "; ".join(f"{key} {now[key]}, was {earlier[key]}" for key in keys)
+    return changed or "their settings, their files or the version have changed"
 
 
 def _wait_for(
@@ -203,11 +241,22 @@ class ShardTask:
     voxels: Json | None  # see `write_store`
     run: RunFile
 
-    def __call__(self) -> Json:
-        """Write the shard and return its entry in the manifest."""
+    def job(self) -> str:
+        """Hash of what the shard is made from."""
         source = self.source
         inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
-        job = fingerprint([__version__, self.settings, self.voxels, source.name, inputs])
+        return fingerprint([__version__, self.settings, self.voxels, source.name, inputs])
+
+    def made_otherwise(self) -> bool:
+        """Whether the shard is there and was made from something else."""
+        try:
+            return read_document(self.path.with_suffix(".json"), Entry).job != self.job()
+        except DataError:  # not there, or damaged
+            return False
+
+    def __call__(self) -> Json:
+        """Write the shard and return its entry in the manifest."""
+        source, job = self.source, self.job()
         entry = shard_done(self.path, job)
         if entry is not None:
             self.run.advance(source.expected)

@@ -295,6 +295,17 @@ class Shard:
         start_us, end_us = map(int, self.row(f"{name}/span_us", item))
         return Label(values.reshape(shape), start_us, end_us)
 
+    def events_of_pairs(self) -> np.ndarray:
+        """(pairs,) events of every pair's window; empty where grids are stored instead."""
+        stored = self._has("before/words")
+        return np.diff(self.rows("before/words/offset")) if stored else np.zeros(0, np.int64)
+
+    def labelled(self) -> dict[str, int]:
+        """How many pairs have a label of each task."""
+        if not self._has("labels"):
+            return {}
+        return {task: len(self.rows(f"labels/{task}/pair")) for task in self.file["labels"]}
+
     def valid(self, index: int) -> np.ndarray | None:
         """(H, W) bool, or None if the whole image is valid."""
         item = self._item("valid", index)

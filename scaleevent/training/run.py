@@ -110,6 +110,8 @@ class Run:
             self.ranks.wait()
             warn = say if self.ranks.main else lambda line: None
             first = load_state(cfg.out, model, optimizer, fingerprint, warn) if cfg.resume else 0
+            if cfg.resume and not first:
+                warn(f"nothing to resume in {cfg.out}: no state was saved, so it begins at step 0")
             if first and self.ranks.main:
                 mend_log(cfg.out / LOG, first, warn)
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state

@@ -53,7 +53,8 @@ def load_tensors(path: Path, *kinds: str) -> tuple[dict[str, Tensor], Json]:
             "not a ScaleEvent checkpoint",
             where=path,
             found="a weight file without our description",
-            hint="weights of other origins are read by --teacher and build_encoder",
+            hint=f"`scaleevent pretrain --teacher {path}` and `scaleevent probe BENCHMARK {path}` "
+            "take weights of other origins",
         )
     check_kind(description, path, *kinds)
     return tensors, description

@@ -1,0 +1,109 @@
+"""What a pair store or one of its shards holds, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.config.data import PrepareConfig, VoxelizeConfig
+from scaleevent.config.settings import Settings
+from scaleevent.errors import DataError
+from scaleevent.pairs.manifest import Entry, read_document
+from scaleevent.pairs.shard import Shard
+from scaleevent.pairs.store import PairStore
+from scaleevent.system.files import Json
+
+SHOWN = 5  # recordings listed by name
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is a shard with its entry beside it."""
+    if path.suffix != ".h5":
+        return False
+    try:
+        return read_document(path.with_suffix(".json"), Entry).file == path.name
+    except DataError:
+        return False
+
+
+def describe_shard(path: Path) -> Json:
+    """The facts of one shard.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    entry = read_document(path.with_suffix(".json"), Entry)
+    return {"kind": "shard", "pairs": entry.pairs, **_contents([Shard(path)]), **entry.counts}
+
+
+def describe_store(store: PairStore) -> Json:
+    """The facts of a store; of its settings those that are not the data set's defaults.
+
+    Raises:
+        DataError: A shard is damaged.
+    """
+    manifest = store.manifest
+    starts = np.cumsum([0, *(entry["pairs"] for entry in store.shards)])[:-1]
+    return {
+        "kind": manifest["kind"],
+        "data set": manifest["settings"].get("name", "recordings"),
+        "pairs": len(store),
+        "shards": len(store.shards),
+        "recordings": len(set(store.recordings)) if len(store) else 0,
+        **_contents([store.locate(int(first))[0] for first in starts]),
+        "bytes": sum(shard["bytes"] for shard in store.shards),
+        "fingerprint": store.fingerprint,
+        "version": manifest["version"],
+        **manifest["counts"],
+        "settings": _chosen(manifest["kind"], manifest["settings"]),
+    }
+
+
+def _contents(shards: list[Shard]) -> Json:
+    """Sizes, windows, events, images and labels of all pairs; nothing where there is none."""
+    if not shards:
+        return {}
+
+    def rows(name: str) -> np.ndarray:
+        return np.concatenate([shard.rows(name) for shard in shards])
+
+    names = sorted({name for shard in shards for name in shard.recordings})
+    sizes = sorted({(int(height), int(width)) for height, width in rows("sensor")})
+    spans = np.diff(rows("before/window_us"), axis=1)[:, 0] / 1000
+    sizes_of = [shard.events_of_pairs() for shard in shards]
+    images = sum(int((np.diff(shard.rows("image/offset")) > 0).sum()) for shard in shards)
+    labels: Counter[str] = Counter()
+    for shard in shards:
+        labels.update(shard.labelled())
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    facts: Json = {
+        "of": f"{', '.join(names[:SHOWN])}{more}",
+        "sensor, rows x columns": ", ".join(f"{height}x{width}" for height, width in sizes),
+        "with an image": images,
+        "window": f"{np.median(spans):.4g} ms in the median, "
+        f"{spans.min():.4g} to {spans.max():.4g}",
+    }
+    if events := np.concatenate(sizes_of).tolist():
+        facts["events of a window"] = f"{np.median(events):,.0f} in the median"
+    facts["labels"] = ", ".join(f"{task} {count:,}" for task, count in labels.items()) or "none"
+    return facts
+
+
+def _chosen(kind: str, settings: Json) -> Json:
+    """The settings that were given, or decide on what the windows are."""
+    model: type[Settings] = VoxelizeConfig
+    if kind == "pairs":
+        try:
+            model = PrepareConfig.of_part({"name": settings.get("name")})
+        except Exception:  # of a version with another data set
+            return settings
+    given: Json = {}
+    for key, value in settings.items():
+        field = model.model_fields.get(key)
+        default = None if field is None else field.get_default(call_default_factory=False)
+        plain = list(default) if isinstance(default, tuple) else default
+        if value not in (None, [], plain) or key == "window":
+            given[key] = value
+    return {key: value for key, value in given.items() if key not in ("name", "root", "roots")}
