@@ -15,7 +15,14 @@ from test_end_to_end import call
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import custom
 from scaleevent.events import Events
-from scaleevent.pairs.alignment import Scene, measure, measure_prepared, scenes_of_store
+from scaleevent.pairs.alignment import (
+    Alignment,
+    Peak,
+    Scene,
+    measure,
+    measure_prepared,
+    scenes_of_store,
+)
 from scaleevent.pairs.store import PairStore
 
 HEIGHT, WIDTH, MARGIN = 96, 128, 24
@@ -110,7 +117,7 @@ def test_planted_pixels_are_found_and_warned_of(motion, pixels, tmp_path, capsys
     assert found["clear"] and found["height"] > found["unshifted"]
     (warning,) = warnings(report)
     assert f"x {found['shift'][0]:+.0f}, y {found['shift'][1]:+.0f} pixels" in warning
-    assert "--homography" in warning
+    assert "--homography" in warning and "--offset-us" not in warning
 
 
 @pytest.mark.parametrize("motion, late_ms", [(MOVING, 12), (MOVING, -20), (SIDEWAYS, 40)])
@@ -165,6 +172,15 @@ def test_along_an_edge_no_shift_is_better_than_none():
     events = Events.from_columns(t, x, y, np.ones(len(y), int), 60, 80)
     found = measure([Scene(image, 0, events, (-100_000, 100_000))])
     assert found.pixels.shift == (0, 0) and not found.pixels.clear
+
+
+@pytest.mark.parametrize("height, both", [(1.9, True), (1.2, False)])
+def test_two_explanations_are_given_where_both_are_good(height, both):
+    plane = Peak((4.0, 0.0), height=2.0, unshifted=1.0, gain=1.5, sigmas=9.0)
+    time = Peak((20.0,), height=height, unshifted=1.0, gain=1.3, sigmas=9.0)
+    (warning,) = Alignment(8, plane, time).warnings(Path("my pairs"), 500)
+    assert "x +4, y +0 pixels" in warning and "scaleevent info 'my pairs'" in warning
+    assert ("--offset-us 20500" in warning) == ("look alike" in warning) == both
 
 
 def test_too_few_events_are_no_measurement():

@@ -9,6 +9,7 @@ in still scenes and in noise no shift is clearly better than none.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ PIXELS, FEWEST = 8_000, 50  # of one image: most that are used, and least
 CELL = 16  # pixels; cells of the picture are what the certainty of a peak is estimated from
 ALIKE = 0.99  # of the peak: what is as high and nearer to no shift is taken
 CLEAR_GAIN, CLEAR_SIGMAS = 1.05, 4.5  # noise and hot pixels reach 3.7 sigmas by chance
+COMPARABLE = 0.8  # of the higher of two clear peaks: the lower is an explanation, too
 PAIRS, RECORDINGS = 16, 4  # measured, of all
 EVENTS, HEAD_EVENTS = 500_000, 8_000_000  # read around one image, and of a file without an index
 
@@ -87,6 +89,8 @@ class Alignment:
         clear = [peak for peak in (self.pixels, self.time) if peak and peak.clear]
         if not clear:
             return []
+        highest = max(peak.height for peak in clear)
+        clear = [peak for peak in clear if peak.height >= COMPARABLE * highest]
         found, ways = [], []
         for peak in sorted(clear, key=lambda one: -one.height):
             if peak is self.time:
@@ -95,10 +99,11 @@ class Alignment:
             else:
                 found.append(_pixels(peak))
                 ways.append("--homography or --calibration")
+        place = shlex.quote(str(store))
         alike = " (in steady motion the two look alike)" if len(clear) > 1 else ""
         return [
             f"warning: events are off their images, best at {' or at '.join(found)}{alike}; "
-            f"look at `scaleevent info {store} --picture pairs.png`, then try {' or '.join(ways)}"
+            f"look at `scaleevent info {place} --picture pairs.png`, then try {' or '.join(ways)}"
         ]
 
     def facts(self) -> Json:
