@@ -7,9 +7,11 @@ import pytest
 
 from scaleevent import cli
 from scaleevent.config.data import PrepareConfig
+from scaleevent.config.downstream import EvalConfig, FinetuneConfig, ProbeConfig
+from scaleevent.config.export import ExportConfig
 from scaleevent.config.pretrain import PRESETS, PretrainConfig, pretrain_config
 from scaleevent.config.settings import dump_yaml, load_config
-from scaleevent.errors import ConfigError
+from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.system.locations import data_source
 
 
@@ -159,3 +161,61 @@ def test_an_unexpected_end_of_a_file_is_not_a_user_who_leaves(monkeypatch, capsy
         cli.main()
     told = capsys.readouterr().err
     assert left.value.code == 1 and "this is a bug" in told and "Aborted" not in told
+
+
+# What people mistype
+
+
+def test_a_run_folder_stands_for_the_checkpoint_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".scaleevent").write_text("run\n")
+    scored = {"benchmark": "street-depth", "checkpoint": str(run)}
+    for model, settings in (
+        (EvalConfig, scored), (ProbeConfig, scored), (FinetuneConfig, scored),
+        (ExportConfig, {"checkpoint": run}),
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError, match="a run that has not finished"):
+            load_config(model, settings)
+        (run / "encoder.safetensors").touch()
+        found = load_config(model, settings).checkpoint
+        assert str(found) == str(run / "encoder.safetensors")
+        (run / "encoder.safetensors").unlink()
+    (run / "task.safetensors").touch()
+    assert load_config(EvalConfig, scored).checkpoint == run / "task.safetensors"
+    assert pretrain_config({"teacher": str(run)}).teacher == str(run / "task.safetensors")
+    (tmp_path / "random").mkdir()
+    cfg = load_config(ProbeConfig, scored | {"checkpoint": "random"})
+    assert cfg.checkpoint == "random"
+    other = load_config(ExportConfig, {"checkpoint": tmp_path})
+    assert other.checkpoint == tmp_path  # its reader says what is wrong with it
+
+
+@pytest.mark.parametrize("model", [EvalConfig, ProbeConfig, FinetuneConfig])
+def test_benchmark_and_checkpoint_in_each_others_place(model):
+    command = model.__name__.removesuffix("Config").lower()
+    with pytest.raises(ConfigError, match="have changed places") as caught:
+        load_config(model, {"benchmark": "a b.safetensors", "checkpoint": "dsec-flow"})
+    assert caught.value.hint == f"`scaleevent {command} dsec-flow 'a b.safetensors'`"
+    with pytest.raises(ConfigError, match="no benchmark is named") as caught:
+        load_config(model, {"benchmark": "runs/a.safetensors"})
+    assert caught.value.hint == f"`scaleevent {command} BENCHMARK runs/a.safetensors`"
+    with pytest.raises(ConfigError, match="did you mean street-semantic?"):
+        load_config(model, {"benchmark": "street-semantc", "checkpoint": "a.safetensors"})
+
+
+def test_the_nearest_value_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="expected one of hard, soft, none .did you mean hard"):
+        load_config(PretrainConfig, {"mask": "hrd"})
+    with pytest.raises(ConfigError, match="did you mean vits"):
+        load_config(PretrainConfig, {"arch": "vitt"})
+    with pytest.raises(ConfigError, match="did you mean custom"):
+        PrepareConfig(name="costum")
+    (tmp_path / "recordings").mkdir()
+    with pytest.raises(ConfigError, match="no data set is named") as caught:
+        PrepareConfig(name="recordings")
+    assert "`scaleevent prepare custom recordings -o PAIRS`" in str(caught.value)
+    with pytest.raises(ConfigError, match="unknown data set"):
+        PrepareConfig(name="absent")
