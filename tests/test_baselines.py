@@ -15,6 +15,7 @@ from scaleevent.benchmarks.baselines import (
 from scaleevent.benchmarks.evaluation import Evaluation
 from scaleevent.benchmarks.report import result_table
 from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.benchmarks.stamp import UNKNOWN
 from scaleevent.checkpoint import load_task, save_task
 from scaleevent.commands import info
 from scaleevent.config.data import InfoConfig
@@ -239,7 +240,7 @@ def test_eval_takes_the_prior_of_the_checkpoint_else_of_the_labels_here(tmp_path
     (nothing,) = baselines_for(samples, train[:0], None, quiet=True)
     scores = baseline_scores([nothing, own], samples, [2])
     assert scores["place only: no training labels here"] == {}
-    evaluation = Evaluation({}, 0, 0, {})
+    evaluation = Evaluation({}, 0, 0, {}, UNKNOWN)
     columns, rows = result_table("street-depth", Depth(), "full", evaluation, scores)
     assert [row[0] for row in rows] == [nothing.name, "place only"]
     assert set(rows[0][1:]) == {None} and rows[1][columns.index("rmse")] > 20

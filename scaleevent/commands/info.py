@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scaleevent.commands.info_weights import weight_facts, weight_rows
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.datasets.folders import folder_facts
@@ -18,6 +17,7 @@ from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
 from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report, cell
+from scaleevent.system.weight_facts import weight_facts, weight_rows
 
 SEGMENTS = 20  # listed one by one
 

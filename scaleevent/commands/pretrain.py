@@ -39,10 +39,9 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         encoder = objective.encoder
         encoder.grid(*cfg.size)
         mean, std = encoder.colours.mean, encoder.colours.std
-        settings = InputSettings(
+        encoder.input = settings = InputSettings(
             *cfg.size, encoder.patch, normaliser=cfg.normaliser, mean=mean, std=std
         )
-        encoder.input = settings
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
         samples, split = pretraining_data(cfg, settings, objective.sample_inputs(), this)
