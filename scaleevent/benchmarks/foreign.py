@@ -268,7 +268,7 @@ def _require_whole(decoder: Decoder, tensors: Mapping[str, Tensor], where: objec
     if fresh:
         raise CheckpointError(
             "not a whole task model", where=where, found=f"without {', '.join(fresh)}",
-            hint="`scaleevent finetune --decoder-weights` trains what is missing",
+            hint="`scaleevent finetune --decoder-weights FILE` trains what is missing",
         )  # fmt: skip
 
 
