@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
+from scaleevent.config.downstream import EvalConfig, FinetuneConfig
 from scaleevent.config.settings import load_config
 from scaleevent.datasets.calibration import read_homography, read_rectified_rig, read_rig
 from scaleevent.datasets.custom import unique_names
@@ -119,6 +120,13 @@ def test_mutated_settings_are_read_or_refused(tmp_path):
         yaml_bytes,
     )  # fmt: skip
     assert min(counts.values()) > 50, counts
+    scored = {"benchmark": "street-semantic", "checkpoint": "runs/mine", "size": "96x128"}
+    for model in (EvalConfig, FinetuneConfig):
+        counts = outcomes(
+            lambda path, model=model: load_config(model, {}, path), path, yaml_bytes(scored),
+            scored, yaml_bytes,
+        )  # fmt: skip
+        assert min(counts.values()) > 50, counts
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -146,7 +147,7 @@ class PrepareConfig(PartSettings, OutputSettings):
     def of_part(cls, values: Mapping[str, Any]) -> type[Self]:
         """As for all parts; a path in place of the data set's name is told so."""
         name = values.get("name")
-        if isinstance(name, str) and name not in cls.parts and Path(name).exists():
+        if isinstance(name, str) and name not in cls.parts and os.path.exists(name):
             raise ConfigError(
                 "no data set is named",
                 where="name", found=f"{name}, which is a path", expected=", ".join(cls.parts),

@@ -58,7 +58,7 @@ def weights_within(path: NamedWeights) -> NamedWeights:
         CheckpointError: The run has written none.
     """
     folder = Path(path)
-    if str(path) == "random" or not folder.is_dir():
+    if str(path) == "random" or not os.path.isdir(folder):  # False too of names that are too long
         return path
     for name in RESULTS:
         if (folder / name).is_file():
@@ -85,7 +85,7 @@ def is_weight_file(name: str) -> bool:
     """Whether weights are named by a file, not as `random`, timm's or a hub repository's."""
     if name.startswith("hf-hub:"):
         return False
-    return Path(name).exists() or "/" in name or name.endswith(WEIGHT_FILES)
+    return os.path.exists(name) or "/" in name or name.endswith(WEIGHT_FILES)
 
 
 def check_weights(name: str | None) -> None:
