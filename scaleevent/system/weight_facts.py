@@ -56,6 +56,10 @@ def weight_rows(facts: Json) -> Json:
     match facts.get("input"):
         case {"height": height, "width": width, "bins": bins, "normaliser": normaliser}:
             shown["input"] = f"{height}x{width} pixels, {bins} bins, {normaliser}"
+    match facts.get("stamp"):
+        case {"labels": dict(labels), "draw": draw, "scored": scored}:
+            count = sum(labels.values())
+            shown["stamp"] = f"{count:,} labels of {len(labels)} sequences, {draw}, on {scored}"
     match facts.get("metrics"):
         case dict(metrics):
             main = {k: v for k, v in metrics.items() if not k.startswith("iou ")}

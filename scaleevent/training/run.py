@@ -17,7 +17,7 @@ from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import Json, append_json_line, write_bytes, write_json
+from scaleevent.system.files import Json, write_bytes, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress, say
@@ -122,7 +122,10 @@ class Run:
             yield first
 
     def foretell(self, objective: Trainable, drawn: Drawn, first: int, evaluated: int = 0) -> None:
-        """Say and log how long the run will take; `evaluated` samples after every epoch."""
+        """Say how long the run will take; `evaluated` samples after every epoch.
+
+        Not in the log, which is the same for every way to the end of a run.
+        """
         settings = TrainSettings(self.cfg, drawn.per_epoch // drawn.batch)
         mine = next(iter(self._steps(drawn, first)), [])
 
@@ -137,8 +140,6 @@ class Run:
         )  # fmt: skip
         if expected is not None and self.ranks.main:
             self.say(str(expected))
-            line = {"step": first, "expected_s": expected.seconds, "step_s": expected.step}
-            append_json_line(self.cfg.out / LOG, line)
 
     def _steps(self, drawn: Drawn, first: int) -> StepBatches:
         """The samples of this rank's steps, from step `first` on."""
