@@ -331,10 +331,13 @@ def _all_within(column: np.ndarray, limit: int) -> bool:
 
 def _is_sound(block: RawBlock, latest: int, height: int, width: int) -> bool:
     """Whether all events are on the sensor and in order, from `latest` on; False if not sure."""
-    columns = (block.t, np.int64), (block.x, np.uint16), (block.y, np.uint16)
-    return all(
-        column.dtype == kind and column.flags.c_contiguous for column, kind in columns
-    ) and _are_sound(block.t, block.x, block.y, latest, height, width)
+    for column, kinds in ((block.t, "i"), (block.x, "iu"), (block.y, "iu")):
+        native = column.dtype.isnative and column.dtype.kind in kinds
+        if not (native and column.flags.c_contiguous):
+            return False
+    # as unsigned numbers, negative ones are too large
+    x, y = (column.view(f"u{column.itemsize}") for column in (block.x, block.y))
+    return _are_sound(block.t, x, y, latest, height, width)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -353,8 +356,8 @@ def _are_sound(
         earlier, later = t[start:end], t[start + 1 : end + 1]
         for k in range(later.size):
             sign |= (later[k] - earlier[k]) | (later[k] ^ (later[k] << 1))
-        column, row = np.uint16(0), np.uint16(0)
         columns, rows = x[start:end], y[start:end]
+        column, row = columns[0], rows[0]
         for k in range(columns.size):
             column = max(column, columns[k])
             row = max(row, rows[k])
