@@ -114,12 +114,16 @@ def test_predictions_to_hand_in(tmp_path, capsys):
     assert flow.shape == (2, dsec_files.HEIGHT, dsec_files.WIDTH) and not valid.any()
 
 
+def ddd17_store(tmp_path):
+    """The flag that names a prepared store."""
+    (tmp_path / "raw").mkdir()
+    write_ddd17(tmp_path / "raw")
+    call(f"prepare ddd17-seg {tmp_path / 'raw'} -o {tmp_path / 'pairs'}")
+    return f"--data {tmp_path / 'pairs'}"
+
+
 def test_at_input_size_is_another_number(tmp_path, capsys):
-    root = tmp_path / "raw"
-    root.mkdir()
-    write_ddd17(root)
-    call(f"prepare ddd17-seg {root} -o {tmp_path / 'pairs'}")
-    data = f"--data {tmp_path / 'pairs'}"
+    data = ddd17_store(tmp_path)
     call(f"finetune ddd17-seg random {data} -o {tmp_path / 'run'} {NEW} --decoder linear")
     capsys.readouterr()
     pixels, scored = [], []
@@ -133,11 +137,7 @@ def test_at_input_size_is_another_number(tmp_path, capsys):
 
 
 def test_the_released_draw_stands_beside_the_exact_score(tmp_path, capsys):
-    root = tmp_path / "raw"
-    root.mkdir()
-    write_ddd17(root)
-    call(f"prepare ddd17-seg {root} -o {tmp_path / 'pairs'}")
-    data = f"--data {tmp_path / 'pairs'}"
+    data = ddd17_store(tmp_path)
     new = f"finetune ddd17-seg random {data} {NEW} --decoder linear --preset released --epochs 1"
     capsys.readouterr()
     call(f"{new} --batch 2 -o {tmp_path / 'run'} --json")
