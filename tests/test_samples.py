@@ -191,6 +191,36 @@ def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
     assert process.returncode == 1 and "the consumer fails" in error
 
 
+KILLED_EARLY = """
+import os, signal, time
+from scaleevent.pairs.samples import load_batches
+from test_samples import Slow
+
+class Early(Slow):
+    def __setstate__(self, state):  # in a worker that has hardly begun
+        server = os.getppid()
+        os.kill(server, signal.SIGKILL)
+        while os.getppid() == server:
+            time.sleep(0.01)
+
+if __name__ == "__main__":
+    samples = Early()
+    samples.state = 0
+    list(load_batches(samples, [[0]] * 20, 1))
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_before_its_worker_began_is_one_error(tmp_path):
+    script = tmp_path / "early.py"
+    script.write_text(KILLED_EARLY)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path}
+    run = subprocess.run([sys.executable, script], env=environment, text=True, capture_output=True)
+    assert run.stderr.count("Traceback") == 1 and "AssertionError" not in run.stderr
+    assert "1 of 1 worker processes died" in run.stderr
+
+
 FORK = """
 import os, signal, sys, time
 import scaleevent.system.loader_server

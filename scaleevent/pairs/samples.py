@@ -305,8 +305,11 @@ def in_order(samples: PairSamples, indices: np.ndarray, batch: int) -> Iterator[
 
 
 def _start_worker(number: int) -> None:
+    from scaleevent.system.loader_server import end_with_server  # it is imported in workers only
+
     keep_freed_memory()
     end_with_parent()
+    end_with_server()
 
 
 def _next_batch(loaded: Iterator[Any], processes: list[BaseProcess]) -> Any:
