@@ -136,8 +136,7 @@ def main() -> None:
         print(f"{'window':14}{'events/pixel':>14}{'ms':>9}{'active':>8}{'still':>8}  began by")
         for rule, seen in rules.items():
             print(window_line(rule, seen) if seen.events else f"{rule:14}  no events")
-    rules = list(next(iter(found.values()), {}))
-    for rule in rules:
+    for rule in next(iter(found.values()), {}):
         every = Seen()
         for seen in (recordings[rule] for recordings in found.values()):
             for name, measured in seen.inputs.items():
