@@ -29,6 +29,7 @@ def voxel_of(seed: int, *shape: int) -> np.ndarray:
     [
         ("minmax", lambda v: (v - v.min()) / (v.max() - v.min())),
         ("symmetric", lambda v: 0.5 + 0.5 * v / np.abs(v).max()),
+        ("contrast", lambda v: 0.5 + 0.225 * v / np.sqrt((v[v != 0] ** 2).mean())),
         ("none", lambda v: v),
     ],
 )
@@ -38,6 +39,28 @@ def test_normalisers_equal_their_formulas(normaliser, formula):
     out = voxel_input(voxel.copy(), SAME, normaliser)
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, expected, atol=2e-5)
+
+
+def test_contrast_does_not_depend_on_scale_empty_pixels_or_a_hot_pixel():
+    """Twice the events, a larger picture around them or one hot pixel of many change little."""
+    voxel = np.zeros((3, 60, 80), np.float32)
+    voxel[:, 20:40] = voxel_of(2, 3, 20, 80)
+
+    def seen(v):
+        return voxel_input(v.copy(), Fit(*v.shape[1:], *v.shape[1:]), "contrast") * STD + MEAN
+
+    plain = seen(voxel)
+    np.testing.assert_allclose(plain[voxel == 0], 0.5, atol=1e-6)
+    np.testing.assert_allclose(seen(3 * voxel), plain, atol=1e-5)
+    np.testing.assert_allclose(seen(-voxel), 1 - plain, atol=1e-5)
+    around = np.pad(voxel, ((0, 0), (40, 40), (40, 40)))
+    np.testing.assert_allclose(seen(around)[:, 40:-40, 40:-40], plain, atol=1e-5)
+    hot = voxel.copy()
+    hot[0, 0, 0] = 20 * np.abs(voxel).max()
+    assert seen(hot)[:, 20:40].std() > 0.2 * plain[:, 20:40].std()
+    squeezed = voxel_input(hot, Fit(60, 80, 60, 80), "minmax") * STD
+    assert squeezed[:, 20:40].std() < 0.05  # of 0..1
+    assert plain[:, 20:40].std() > 0.2
 
 
 def test_default_spans_zero_to_one_over_the_whole_tensor():
@@ -103,7 +126,7 @@ def test_image_is_cropped_and_scaled_like_the_voxel():
 
 
 def test_unknown_normaliser_is_named():
-    with pytest.raises(ConfigError, match="minmax, symmetric, none, minmax8"):
+    with pytest.raises(ConfigError, match="minmax, symmetric, contrast, none, minmax8"):
         voxel_input(voxel_of(6, 3, 12, 16), SAME, "zscore")
 
 

@@ -113,6 +113,7 @@ _IN = "scaleevent.grids.inputs"
 NORMALISERS: dict[str, Part] = {
     "minmax": Part(f"{_IN}:minmax", "minimum to 0 and maximum to 1, over the whole sample"),
     "symmetric": Part(f"{_IN}:symmetric", "by the largest |value|; pixels without events are grey"),
+    "contrast": Part(f"{_IN}:contrast", "the non-zero values to an image's contrast around grey"),
     "none": Part(f"{_IN}:none", "as they are"),
     "minmax8": Part(f"{_IN}:minmax8", "minmax in 8 bits"),
     "symmetric8": Part(f"{_IN}:symmetric8", "symmetric in 8 bits"),

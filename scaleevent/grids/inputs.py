@@ -29,6 +29,7 @@ Channels = tuple[float, float, float]
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 ROBUST_PERCENTILE = 99.0  # percentile of |value| that `robust8` scales by
+CONTRAST = 0.225  # deviation of ImageNet's colours, the mean over the channels
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,18 @@ def symmetric(voxel: np.ndarray) -> Normalised:
     return voxel, (0.5 / largest if largest else 0.0), 0.5
 
 
+def contrast(voxel: np.ndarray) -> Normalised:
+    """Pixels without events mid-grey (0.5), and the others as far from it as an image's colours.
+
+    `minmax` lets the strongest pixel of a sample decide: most of its input's variance is then each
+    sample's own grey level, and what the events show is a tenth of an image's contrast
+    (examples/calibrate_windows.py). Here the root mean square of the non-zero values is `CONTRAST`;
+    single values may leave the range 0..1.
+    """
+    size = _root_mean_square(voxel.reshape(-1))
+    return voxel, (CONTRAST / size if size else 0.0), 0.5
+
+
 def none(voxel: np.ndarray) -> Normalised:
     """Values as they are."""
     return voxel, 1.0, 0.0
@@ -230,6 +243,17 @@ def std_pop(voxel: np.ndarray) -> Normalised:
 def std_unbiased(voxel: np.ndarray) -> Normalised:
     """Mean and unbiased deviation of the non-zero values, as DSEC."""
     return _std_of(voxel, 1)
+
+
+@nb.njit(nogil=True, cache=True)
+def _root_mean_square(values: np.ndarray) -> float:
+    """Of the values that are not zero; 0 if there are none."""
+    total, count = 0.0, 0
+    for value in values:
+        if value != 0:
+            total += np.float64(value) * np.float64(value)
+            count += 1
+    return np.sqrt(total / count) if count else 0.0
 
 
 @nb.njit(nogil=True, cache=True)
