@@ -261,7 +261,7 @@ def test_errors_and_exit_codes(place, tmp_path, capfd):
 
 def test_a_stopped_prepare_resumes_to_the_same_bytes(place):
     """SIGTERM: exit 75, workers end, no temporary file stays; --resume finishes the job."""
-    arguments = ["prepare", "street", "--scenes", "300", "--size", "32x48", "-o"]
+    arguments = ["prepare", "street", "--scenes", "100", "--size", "32x48", "-o"]
     command = [sys.executable, "-m", "scaleevent", *arguments, str(place / "stopped")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 200
