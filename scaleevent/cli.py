@@ -142,11 +142,11 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             find_place()
         settings = load(flags, file)
         settings.check()
-        module = importlib.import_module(f"scaleevent.commands.{name}")
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")
             if (code := launching.launch_ranks(name, settings)) is not None:
                 raise typer.Exit(code)
+        module = importlib.import_module(f"scaleevent.commands.{name}")
         try:
             report = module.run(settings, quiet=as_json)
         except EOFError as error:  # which Typer would take for a user who leaves a prompt

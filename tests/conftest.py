@@ -5,10 +5,14 @@ Tests compute on the CPU, where a result repeats to the bit, unless `SCALEEVENT_
 """
 
 import os
+import random
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from scaleevent.events import Events
 
@@ -17,10 +21,62 @@ DATA = Path(__file__).parent / "data"
 if not os.environ.get("SCALEEVENT_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+SHARED = "PYTEST_XDIST_WORKER" in os.environ  # with other processes that run tests
+if SHARED:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each has a core; before torch is imported
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests first: what takes seconds waits until they have passed."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Unit tests first: what takes seconds waits until they have passed.
+
+    Processes that take file after file end together if those that take long begin first.
+    """
+
+    def slow(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is not None
+
+    files = {item.path for item in items if slow(item)}
+    items.sort(key=lambda item: item.path not in files if SHARED else slow(item))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """`-n`: a process takes a file at a time, whose tests may build on each other, in our order."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+# an example may take as long as the machine is busy
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+class Clock:
+    """What a module takes for `time`: sleeping costs nothing, and others act meanwhile."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self.now, self.act = 0.0, act
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.act()
+
+
+def free_port() -> int:
+    """A port that is free, and that the system gives to nobody who asks for any port."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def random_events(

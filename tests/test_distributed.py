@@ -1,9 +1,8 @@
 """Which device a process computes on, decided before anything is computed."""
 
-import socket
-
 import pytest
 import torch
+from conftest import free_port
 
 from scaleevent.errors import ConfigError, EnvironmentProblem
 from scaleevent.system.ranks import Ranks, choose_device, ranks
@@ -31,9 +30,7 @@ def test_a_gpu_that_is_not_here_is_refused(monkeypatch, two_gpus, capsys):
     with pytest.raises(EnvironmentProblem, match="no GPU of this number") as caught:
         choose_device("cuda:2")
     assert "GPU 2" in str(caught.value) and "0 to 1" in str(caught.value)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for name, value in ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "7"} | meet).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as left, ranks("cuda"):

@@ -43,7 +43,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def yaml_bytes(value: object) -> bytes:
-    return yaml.safe_dump(value).encode()
+    return yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)).encode()
 
 
 def outcomes(use, path: Path, data: bytes, value: object, dump) -> dict[str, int]:

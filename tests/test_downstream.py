@@ -142,21 +142,24 @@ def test_the_steps_of_a_subset_alone_are_no_published_protocol(place):
     assert report["data"]["samples_per_epoch"] == 10
 
 
-def test_two_ranks_measure_what_one_does(place):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    printed = []
-    for gpus in (1, 2):
-        command = (
-            f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
-            f"--json --device cpu --batch 2 --gpus {gpus}"
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "scaleevent", *command.split()],
-            capture_output=True, text=True, env=environment, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        printed.append(json.loads(done.stdout)["metrics"])
-    assert printed[0] == printed[1]
+def on_two_ranks(command):
+    """What a command prints that is launched on two processes of a thread each."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scaleevent", *command.split(), "--device", "cpu", "--gpus", "2"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_ranks_measure_what_one_does(place, capsys, one_thread):
+    command = (
+        f"eval street-depth {place / 'depth/task.safetensors'} --data {place / 'pairs'} "
+        "--json --batch 2"
+    )
+    call(f"{command} --device cpu")
+    alone = json.loads(capsys.readouterr().out)["metrics"]
+    assert json.loads(on_two_ranks(command))["metrics"] == alone
 
 
 def test_a_loader_process_changes_nothing(place, capsys):
@@ -318,18 +321,10 @@ def test_the_mode_of_eomt_is_an_option_with_an_old_name(tmp_path):
 @pytest.mark.parametrize("decoder", ["dpt", "eomt", "sea_raft"])
 def test_two_ranks_train_as_one(place, decoder):
     task = {"eomt": "semantic", "sea_raft": "flow"}.get(decoder, "depth")
-    losses = []
-    for gpus in (1, 2) if decoder == "dpt" else (2,):
-        command = line(place, "finetune", task, f"{decoder}-{gpus}", f"--decoder {decoder}")
-        done = subprocess.run(
-            [sys.executable, "-m", "scaleevent", *command.split(), "--device", "cpu",
-             "--gpus", str(gpus)],
-            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        log = read_json_lines(place / f"{decoder}-{gpus}/log.jsonl")
-        losses.append([entry["loss"] for entry in log if "loss" in entry])
-    assert np.isfinite(losses).all()
+    on_two_ranks(line(place, "finetune", task, f"{decoder}-2", f"--decoder {decoder}"))
+    log = read_json_lines(place / f"{decoder}-2/log.jsonl")
+    assert np.isfinite([entry["loss"] for entry in log if "loss" in entry]).all()
     if decoder == "dpt":  # its loss is a root over all pixels, here of each rank
-        assert losses[0][0] == pytest.approx(losses[1][0], rel=0.15)
+        call(line(place, "finetune", task, "dpt-1", "--decoder dpt --device cpu"))
+        alone, both = (first_step(place / f"dpt-{ranks}")["loss"] for ranks in (1, 2))
+        assert alone == pytest.approx(both, rel=0.15)

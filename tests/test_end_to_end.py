@@ -261,14 +261,14 @@ def test_errors_and_exit_codes(place, tmp_path, capfd):
 
 def test_a_stopped_prepare_resumes_to_the_same_bytes(place):
     """SIGTERM: exit 75, workers end, no temporary file stays; --resume finishes the job."""
-    arguments = ["prepare", "street", "--scenes", "300", "--size", "32x48", "-o"]
+    arguments = ["prepare", "street", "--scenes", "100", "--size", "32x48", "-o"]
     command = [sys.executable, "-m", "scaleevent", *arguments, str(place / "stopped")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while not list((place / "stopped").glob(".0*.tmp")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=200)[1]
     assert process.returncode == 75, error
     assert "--resume goes on" in error and "Traceback" not in error
     assert not list((place / "stopped").glob(".*.tmp"))

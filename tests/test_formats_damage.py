@@ -597,6 +597,6 @@ def test_npz_headers_are_bounded(tmp_path):
         for number in range(5000):
             with archive.open(f"a{number}.npy", "w") as member:
                 np.save(member, np.zeros(1))
-    began = time.monotonic()
+    began = time.process_time()
     refused(path, "no events")
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import Clock, free_port
 
 from scaleevent.errors import EnvironmentProblem, StoppedError
 from scaleevent.system import ranks as ranks_module
@@ -118,15 +119,12 @@ def test_half_a_set_and_devices_are_refused_before_torch_is_imported(tmp_path):
 
 @pytest.fixture
 def meeting(environment, monkeypatch):
-    """Patience of a second, and variables that stay."""
-    monkeypatch.setattr(ranks_module, "MEETING_SECONDS", 1)
-    monkeypatch.setattr(ranks_module, "SILENT_SECONDS", 0.2)
-    with ranks_module.socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Waiting takes no time, and variables stay."""
+    monkeypatch.setattr(ranks_module, "time", Clock())
+    port = str(free_port())
 
     def meet(variables):
-        for name, value in (TORCH | {"MASTER_PORT": str(port)} | variables).items():
+        for name, value in (TORCH | {"MASTER_PORT": port} | variables).items():
             monkeypatch.setenv(name, value)
         with ranks("cpu"):
             pass
@@ -183,7 +181,7 @@ def gone(process):
 
 def started(folder, number=2):
     """The ids of the ranks, as soon as all run."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while len(list(folder.glob("pid-*"))) < number and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(0.1)
@@ -242,22 +240,34 @@ def test_a_stop_reaches_every_rank_once(launched, tmp_path, stopped, monkeypatch
 
 
 def test_a_second_stop_ends_ranks_that_hear_none(launched, tmp_path):
+    over = threading.Event()
+
     def act():
         started(tmp_path)
-        for _ in range(2):
+        while len(list(tmp_path.glob("deaf-*"))) < 2:
+            time.sleep(0.01)
+        while not over.wait(0.3):  # two that come together are heard as one
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
 
-    threading.Thread(target=act).start()
-    with pytest.raises(StoppedError, match="--resume"):
-        launched("signal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)")
+    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    deaf += "Path(sys.argv[1], 'deaf-' + rank).touch()\n"
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # for one that comes late
+    stopping = threading.Thread(target=act)
+    stopping.start()
+    try:
+        with pytest.raises(StoppedError, match="--resume"):
+            launched(f"{deaf}time.sleep(600)")
+    finally:
+        over.set()
+        stopping.join()
+        signal.signal(signal.SIGINT, before)
     assert all(map(gone, started(tmp_path)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True])
 def test_ranks_do_not_outlive_a_killed_launcher(tmp_path, stopped):
-    (tmp_path / "rank.py").write_text(RANK + "time.sleep(60)")
+    (tmp_path / "rank.py").write_text(RANK + "time.sleep(600)")
     code = (
         "import sys; from scaleevent.system.ranks import launch; launch(2, 'cpu', sys.argv[1:], '')"
     )
@@ -268,7 +278,7 @@ def test_ranks_do_not_outlive_a_killed_launcher(tmp_path, stopped):
         os.kill(processes[1], signal.SIGSTOP)
     launcher.kill()
     launcher.wait()
-    until = time.monotonic() + 2
+    until = time.monotonic() + 60
     while time.monotonic() < until and not all(map(gone, processes)):
         time.sleep(0.02)
     assert all(map(gone, processes))
@@ -294,7 +304,8 @@ except DataError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("differ", [False, True])
-def test_the_error_of_one_rank_or_of_all_is_told_once(launched, capfd, differ):
+def test_the_error_of_one_rank_or_of_all_is_told_once(launched, capfd, differ, monkeypatch):
+    monkeypatch.setattr(ranks_module, "LEAVE_SECONDS", 60)
     assert launched(f"DIFFER = {differ}{JOINED}") == 3
     printed = capfd.readouterr().err
     assert printed.count("error[") == 1 and "Traceback" not in printed
@@ -314,9 +325,7 @@ with ranks("cpu") as joined:
 def test_a_rank_lost_under_another_launcher_is_one_message(tmp_path):
     """Two processes with the variables of torchrun, the second of which is killed."""
     (tmp_path / "rank.py").write_text(RANK + LOST)
-    with ranks_module.socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     processes = [
         subprocess.Popen(
             [sys.executable, tmp_path / "rank.py", tmp_path], stderr=subprocess.PIPE, text=True,
@@ -324,7 +333,7 @@ def test_a_rank_lost_under_another_launcher_is_one_message(tmp_path):
         )
         for rank in "01"
     ]  # fmt: skip
-    error = processes[0].communicate(timeout=60)[1]
+    error = processes[0].communicate(timeout=200)[1]
     assert processes[0].returncode == 5
     assert error.count("error[") == 1 and "Traceback" not in error
     assert "another process of this run is gone" in error

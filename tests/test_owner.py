@@ -112,7 +112,8 @@ def test_without_proc_a_live_process_of_that_number_counts(tmp_path, monkeypatch
         claim(tmp_path / "out")
 
 
-def test_a_claim_half_written_is_waited_for(tmp_path):
+def test_a_claim_half_written_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "WHOLE_SECONDS", 60)
     plant(tmp_path / "out", "")
     write = f"""
     import time, sys; from pathlib import Path

@@ -172,7 +172,7 @@ def started(tmp_path, how):
 def test_workers_end_with_their_parent(tmp_path):
     process = started(tmp_path, "run")
     process.kill()
-    process.communicate(timeout=5)  # returns when no process holds its output any more
+    process.communicate(timeout=60)  # returns when no process holds its output any more
 
 
 @pytest.mark.slow
@@ -180,14 +180,14 @@ def test_an_interrupt_from_the_terminal_reaches_only_the_run(tmp_path):
     """^C goes to all processes of a group; one of them answers, with one traceback."""
     process = started(tmp_path, "run")
     os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=90)[1]
+    error = process.communicate(timeout=200)[1]
     assert error.count("Traceback") == 1 and "worker" not in error
 
 
 @pytest.mark.slow
 def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
     process = started(tmp_path, "fail")
-    error = process.communicate(timeout=90)[1]
+    error = process.communicate(timeout=200)[1]
     assert process.returncode == 1 and "the consumer fails" in error
 
 

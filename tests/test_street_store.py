@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pytest
+from conftest import Clock
 
 from scaleevent.commands import prepare
 from scaleevent.commands import street_store as module
@@ -93,22 +92,18 @@ def test_a_street_rendered_on_another_host_is_waited_for_while_it_grows(
     (folder / ".owner-1").write_text(json.dumps(asdict(there)))
 
     def other() -> None:
-        for count in range(20):
-            time.sleep(0.1)
-            (folder / "progress").write_text("." * count)
-        (folder / ".owner-1").unlink()
-        (folder / "manifest.json").write_bytes(manifest)
+        if works:
+            (folder / "progress").write_text("." * int(clock.now / 0.1))
+        if works and clock.now > 2:
+            (folder / ".owner-1").unlink()
+            (folder / "manifest.json").write_bytes(manifest)
 
-    thread = threading.Thread(target=other)
-    began = time.monotonic()
-    if works:
-        thread.start()
+    clock = Clock(other)
+    monkeypatch.setattr(module, "time", clock)
     street_store(SIZE, settings=FEW)
-    assert time.monotonic() - began > (1.9 if works else 0.6)
+    assert clock.now == pytest.approx(2 if works else 0.6, abs=0.1)
     assert capsys.readouterr().err.count("waiting for process") == 1
     assert not list(folder.glob(".owner-*"))
-    if works:
-        thread.join()
 
 
 def test_the_first_rendering_says_that_it_is_kept_and_where(tmp_path, monkeypatch, capsys):

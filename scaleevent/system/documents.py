@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,22 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without a key given twice."""
+    """Safe YAML of limited depth, without aliases or a key given twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        peek: Callable[[], yaml.Event] = self.peek_event
+        event = peek()
+        line = event.start_mark.line + 1 if event.start_mark else None
+        if isinstance(event, yaml.AliasEvent):
+            raise MalformedError("aliases are not read", line)
+        if self.depth == MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            raise MalformedError("nested too deeply", line)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -96,15 +112,6 @@ def parse_yaml(data: bytes) -> object:
     if len(data) > YAML_BYTES:
         raise MalformedError(f"{len(data):,} bytes, at most {YAML_BYTES:,} are read")
     try:
-        depth = 0
-        for event in yaml.parse(data, yaml.SafeLoader):
-            line = event.start_mark.line + 1 if event.start_mark else None
-            if isinstance(event, yaml.AliasEvent):
-                raise MalformedError("aliases are not read", line)
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise MalformedError("nested too deeply", line)
         return yaml.load(data, _Loader)  # noqa: S506 - a subclass of SafeLoader
     except MalformedError:
         raise
