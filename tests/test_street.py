@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from scaleevent.errors import ConfigError
+from scaleevent.street.camera import Lens, Pose
 from scaleevent.street.layout import draw_world
-from scaleevent.street.rays import BOX, FAR, GROUND, NEAR, SKY, SOLID, Lens, Pose, cast
+from scaleevent.street.rays import BOX, FAR, GROUND, NEAR, SKY, SOLID, cast
 from scaleevent.street.render import labels_and_flow, radiance
 from scaleevent.street.scene import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
 from scaleevent.street.surfaces import PLAIN, band, pulse
 
 HEIGHT, WIDTH = 48, 64
-LENS = Lens(0.86 * WIDTH, 0.46 * HEIGHT)
+LENS = Lens(0.86 * WIDTH, 0.5 * WIDTH, 0.46 * HEIGHT)
 SMALL = StreetSettings(height=HEIGHT, width=WIDTH)
 
 
@@ -35,7 +36,7 @@ def rays(pose):
     camera = np.stack(
         (
             (column - WIDTH / 2) / LENS.focal,
-            (LENS.horizon - row) / LENS.focal,
+            (LENS.centre_y - row) / LENS.focal,
             np.ones((HEIGHT, WIDTH)),
         ),
         axis=-1,
@@ -135,7 +136,7 @@ def test_depth_of_the_road_is_camera_height_over_slope():
     assert len(row) > HEIGHT * WIDTH / 6
     np.testing.assert_allclose(
         hits.depth[hits.surface == GROUND],
-        LENS.focal * world.pose.y / (row + 0.5 - LENS.horizon),
+        LENS.focal * world.pose.y / (row + 0.5 - LENS.centre_y),
         rtol=1e-12,
     )
 
@@ -163,7 +164,7 @@ def test_flow_meets_the_same_surface_later(number):
                 point += seconds * np.array([solid["speed_x"], 0.0, solid["speed_z"]])
             right, up, forward[row, column] = (point - later[:3]) @ rotation(later)
             expected = LENS.focal / forward[row, column] * np.array([right, -up])
-            expected += np.array([WIDTH / 2 - column - 0.5, LENS.horizon - row - 0.5])
+            expected += np.array([WIDTH / 2 - column - 0.5, LENS.centre_y - row - 0.5])
             np.testing.assert_allclose(flow[:, row, column], expected, atol=1e-4)
             lens = LENS._replace(shift_x=expected[0], shift_y=expected[1])
             seen[row, column] = _single_ray(world, later, lens, seconds, row, column)
@@ -175,9 +176,7 @@ def test_flow_meets_the_same_surface_later(number):
 
 def _single_ray(world, pose, lens, t, row, column):
     """Depth of one pixel: an image of one row and column about that pixel."""
-    lens = lens._replace(
-        horizon=lens.horizon - row, shift_x=lens.shift_x + column + 0.5 - WIDTH / 2
-    )
+    lens = lens._replace(centre_x=lens.centre_x - column, centre_y=lens.centre_y - row)
     return cast(world.solids, pose, lens, t, 1, 1).depth[0, 0]
 
 

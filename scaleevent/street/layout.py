@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaleevent.street.camera import Pose
 from scaleevent.street.objects import HORIZON, StreetBuilder, draw_seed, pick
-from scaleevent.street.rays import SOLID, Pose
+from scaleevent.street.rays import SOLID
 from scaleevent.street.surfaces import Ground, Light
+from scaleevent.street.views import draw_view, near_things
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +25,24 @@ class World:
     ground: Ground
     light: Light
     pose: Pose  # camera at image time
-    velocity: tuple[float, float]  # of the camera, m/s in x and z
-    yaw_rate: float  # of the camera, rad/s
+    velocity: tuple[float, float, float]  # of the camera, m/s in x, y and z
+    turning: tuple[float, float, float]  # rates of its yaw, pitch and roll, rad/s
+    focal: float = 0.86  # image widths
+    horizon: float = 0.46  # row of the principal point in image heights
+    mount: str = "car"  # what carries the camera
 
     def camera(self, t: float) -> Pose:
         """The camera `t` seconds after the image time."""
-        x, z = self.pose.x + self.velocity[0] * t, self.pose.z + self.velocity[1] * t
-        return self.pose._replace(x=x, z=z, yaw=self.pose.yaw + self.yaw_rate * t)
+        x, y, z, yaw, pitch, roll = self.pose
+        (vx, vy, vz), (turn, nod, tilt) = self.velocity, self.turning
+        return Pose(
+            x + vx * t, y + vy * t, z + vz * t, yaw + turn * t, pitch + nod * t, roll + tilt * t
+        )
 
 
-def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:
+def draw_world(
+    rng: np.random.Generator, speed: float, standing: float, darkness: float, layout: str = "fixed"
+) -> World:
     """A random world.
 
     Args:
@@ -40,6 +50,7 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
         speed: Factor on all motion.
         standing: Probability that the camera stands still.
         darkness: 0 = day, 1 = night.
+        layout: "fixed" or "varied", see `scene.StreetSettings`.
     """
     half_road = rng.uniform(3.4, 5.4)
     ground = Ground(
@@ -57,10 +68,27 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
     builder.furniture()
     builder.cars()
     builder.people()
+    if layout == "varied":
+        view = draw_view(rng, builder, standing)
+        near_things(rng, builder, view)
+        solids = np.array(builder.solids, SOLID)
+        reach = np.hypot(solids["x"] - view.pose.x, solids["z"] - view.pose.z)
+        nearest_first = np.argsort(reach - solids["half_z"], kind="stable")
+        return World(
+            solids=solids[nearest_first],
+            ground=ground,
+            light=_draw_light(rng, darkness, row_x, heights),
+            pose=view.pose,
+            velocity=view.velocity,
+            turning=view.turning,
+            focal=view.focal,
+            horizon=0.5,
+            mount=view.mount,
+        )
     if rng.random() < standing:
-        velocity, yaw_rate = (0.0, 0.0), 0.0
+        velocity, yaw_rate = (0.0, 0.0, 0.0), 0.0
     else:
-        velocity = (rng.uniform(-0.4, 0.4) * speed, rng.uniform(1.0, 7.0) * speed)
+        velocity = (rng.uniform(-0.4, 0.4) * speed, 0.0, rng.uniform(1.0, 7.0) * speed)
         yaw_rate = rng.normal(0.0, 0.07) * speed
     pose = Pose(rng.uniform(-0.1, 0.45) * half_road, rng.uniform(1.3, 2.0), 0.0, rng.normal(0, 0.1))
     solids = np.array(builder.solids, SOLID)
@@ -71,7 +99,7 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
         light=_draw_light(rng, darkness, row_x, heights),
         pose=pose,
         velocity=velocity,
-        yaw_rate=yaw_rate,
+        turning=(yaw_rate, 0.0, 0.0),
     )
 
 

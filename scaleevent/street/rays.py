@@ -1,8 +1,6 @@
 """Ray casting: the nearest surface that each pixel of a camera in the street sees.
 
-World axes: x right, y up, z along the street, metres. Camera axes: x right, y down, z forward.
-Pixel (row, column) looks through the point (column + 0.5, row + 0.5). Depth is measured along the
-camera's z axis, so a ray reaches the point `eye + depth * direction`.
+Axes, angles and depth are those of `camera`.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from scaleevent.street.camera import Axes, Lens, Pose, camera_axes, direction, to_camera
 from scaleevent.street.surfaces import LEAVES, hashed, kernel
 
 SKY, GROUND = -2, -1  # values of `Hits.surface` that are not the index of a solid
@@ -44,24 +43,6 @@ class Solid(Protocol):
 
 
 SOLID = np.dtype(list(Solid.__annotations__.items()))  # float64 and int64 columns
-
-
-class Pose(NamedTuple):
-    """A camera looking along the street, turned to the right by `yaw` radians."""
-
-    x: float
-    y: float
-    z: float
-    yaw: float
-
-
-class Lens(NamedTuple):
-    """Pinhole camera, all in pixels; shifts move the rays by fractions of a pixel."""
-
-    focal: float
-    horizon: float  # row of the horizon
-    shift_x: float = 0.0
-    shift_y: float = 0.0
 
 
 class Hits(NamedTuple):
@@ -100,31 +81,30 @@ def cast(solids: np.ndarray, pose: Pose, lens: Lens, t: float, height: int, widt
 def _cast_plane(pose: Pose, lens: Lens, hits: Hits) -> None:
     """Fill in the plane y = 0 below the horizon and the sky above."""
     height, width = hits.depth.shape
+    axes = camera_axes(pose)
     for row in range(height):
-        down = (row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
-        depth = pose.y / down if down * FAR > pose.y else np.inf
-        hits.depth[row, :] = depth
-        hits.surface[row, :] = GROUND if depth < FAR else SKY
+        for column in range(width):
+            dy = direction(axes, lens, row, column)[1]
+            depth = pose.y / -dy if -dy * FAR > pose.y else np.inf
+            hits.depth[row, column] = depth
+            hits.surface[row, column] = GROUND if depth < FAR else SKY
 
 
 @kernel
 def _view_box(
     x: float, y: float, z: float, half_x: float, half_y: float, half_z: float,
-    pose: Pose, lens: Lens, height: int, width: int,
+    pose: Pose, axes: Axes, lens: Lens, height: int, width: int,
 ) -> tuple[int, int, int, int, float]:  # fmt: skip
     """Rows and columns (half-open) that an axis-aligned box can cover, and its least depth.
 
     Edges that reach behind the camera are cut at NEAR.
     """
-    cos = math.cos(pose.yaw)
-    sin = math.sin(pose.yaw)
     corners = np.empty((8, 3))
     for i in range(8):
         dx = x - pose.x + (half_x if i & 1 else -half_x)
         dz = z - pose.z + (half_z if i & 4 else -half_z)
-        corners[i, 0] = cos * dx - sin * dz
-        corners[i, 1] = pose.y - y - (half_y if i & 2 else -half_y)
-        corners[i, 2] = sin * dx + cos * dz
+        dy = y - pose.y + (half_y if i & 2 else -half_y)
+        corners[i, 0], corners[i, 1], corners[i, 2] = to_camera(axes, dx, dy, dz)
     left, top, right, bottom = np.inf, np.inf, -np.inf, -np.inf
     nearest = np.min(corners[:, 2])
     for i in range(8):
@@ -147,8 +127,8 @@ def _view_box(
     if left > right:
         return 0, 0, 0, 0, nearest
     limit = 1e6  # pixels; keeps the conversion to integers defined
-    x0 = 0.5 * width - 0.5 - lens.shift_x
-    y0 = lens.horizon - 0.5 - lens.shift_y
+    x0 = lens.centre_x - 0.5 - lens.shift_x
+    y0 = lens.centre_y - 0.5 - lens.shift_y
     return (
         max(int(math.ceil(max(top, -limit) + y0)), 0),
         min(int(math.floor(min(bottom, limit) + y0)) + 1, height),
@@ -231,8 +211,7 @@ def _between_leaves(
 def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hits) -> None:
     """Fill in the solids; fastest when near ones come first, since those behind are skipped."""
     height, width = hits.depth.shape
-    cos = math.cos(pose.yaw)
-    sin = math.sin(pose.yaw)
+    axes = camera_axes(pose)
     for index in range(len(solids)):
         solid = solids[index]
         ox = pose.x - solid.x - solid.speed_x * t
@@ -243,16 +222,13 @@ def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hit
             solid.half_x + abs(solid.taper_x) * solid.half_y,  # leaning walls are wider at the foot
             solid.half_y,
             solid.half_z + abs(solid.taper_z) * solid.half_y,
-            pose, lens, height, width,
+            pose, axes, lens, height, width,
         )  # fmt: skip
         for row in range(top, bottom):
-            dy = -(row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
             for column in range(left, right):
                 if hits.depth[row, column] <= nearest:
                     continue
-                aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
-                dx = cos * aside + sin
-                dz = cos - sin * aside
+                dx, dy, dz = direction(axes, lens, row, column)
                 side = -1
                 if solid.shape == BOX:
                     depth, side = _meet_box(solid, ox, oy, oz, dx, dy, dz)
@@ -272,8 +248,7 @@ def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hit
 def _cast_shadows(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hits) -> None:
     """Draw soft dark ellipses below solids on the ground; this does not trace any light."""
     height, width = hits.depth.shape
-    cos = math.cos(pose.yaw)
-    sin = math.sin(pose.yaw)
+    axes = camera_axes(pose)
     for index in range(len(solids)):
         solid = solids[index]
         if solid.shadow == 0.0:
@@ -283,17 +258,16 @@ def _cast_shadows(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hi
         half_x = 1.15 * solid.half_x + 0.15
         half_z = 1.15 * solid.half_z + 0.15
         top, bottom, left, right, _ = _view_box(
-            x, 0.1, z, half_x, 0.1, half_z, pose, lens, height, width
+            x, 0.1, z, half_x, 0.1, half_z, pose, axes, lens, height, width
         )
         for row in range(top, bottom):
             for column in range(left, right):
                 depth = hits.depth[row, column]
-                down = (row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
-                if depth == np.inf or pose.y - depth * down > 0.2:
+                dx, dy, dz = direction(axes, lens, row, column)
+                if depth == np.inf or pose.y + depth * dy > 0.2:
                     continue
-                aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
-                a = (pose.x + depth * (cos * aside + sin) - x) / half_x
-                b = (pose.z + depth * (cos - sin * aside) - z) / half_z
+                a = (pose.x + depth * dx - x) / half_x
+                b = (pose.z + depth * dz - z) / half_z
                 inside = 1.0 - a * a * a * a - b * b * b * b
                 if inside > 0.0:
                     dark = solid.shadow * min(2.0 * inside, 1.0)

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, SKY, Hits, Lens, Pose, Solid
+from scaleevent.street.camera import Lens, Pose, camera_axes, direction, on_sensor, to_camera
+from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, SKY, Hits, Solid
 from scaleevent.street.surfaces import (
     ROUND,
     SIDE_X,
@@ -36,14 +37,10 @@ def radiance(
     height, width = hits.depth.shape
     picture = np.empty((height, width, 3))
     sun, ambient, horizon = light.sun_rgb, light.ambient_rgb, light.horizon_rgb
-    cos = math.cos(pose.yaw)
-    sin = math.sin(pose.yaw)
+    axes = camera_axes(pose)
     for row in range(height):
-        dy = -(row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
         for column in range(width):
-            aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
-            dx = cos * aside + sin
-            dz = cos - sin * aside
+            dx, dy, dz = direction(axes, lens, row, column)
             length = math.sqrt(dx * dx + dy * dy + dz * dz)
             surface = hits.surface[row, column]
             if surface == SKY:
@@ -153,14 +150,10 @@ def labels_and_flow(
     height, width = hits.depth.shape
     labels = np.empty((height, width), np.uint8)
     flow = np.empty((2, height, width), np.float32)
-    cos, sin = math.cos(pose.yaw), math.sin(pose.yaw)
-    cos_later, sin_later = math.cos(later.yaw), math.sin(later.yaw)
+    axes, axes_later = camera_axes(pose), camera_axes(later)
     for row in range(height):
-        dy = -(row + 0.5 + lens.shift_y - lens.horizon) / lens.focal
         for column in range(width):
-            aside = (column + 0.5 + lens.shift_x - 0.5 * width) / lens.focal
-            dx = cos * aside + sin
-            dz = cos - sin * aside
+            dx, dy, dz = direction(axes, lens, row, column)
             surface = hits.surface[row, column]
             if surface == SKY:  # at infinity only the turn counts
                 labels[row, column] = ground_labels[0]
@@ -177,11 +170,11 @@ def labels_and_flow(
                     x += seconds * solids[surface].speed_x
                     z += seconds * solids[surface].speed_z
                     labels[row, column] = solids[surface].label
-            forward = sin_later * x + cos_later * z
+            right, down, forward = to_camera(axes_later, x, y, z)
             if forward < NEAR:
                 flow[:, row, column] = np.nan
             else:
-                right = (cos_later * x - sin_later * z) / forward
-                flow[0, row, column] = lens.focal * (right - aside)
-                flow[1, row, column] = lens.focal * (-y / forward + dy)
+                a, b = on_sensor(lens, row, column)
+                flow[0, row, column] = lens.focal * (right / forward - a)
+                flow[1, row, column] = lens.focal * (down / forward - b)
     return labels, flow
