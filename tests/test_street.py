@@ -89,7 +89,7 @@ def meeting(solid, eye, direction):
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_ray_finds_the_nearest_surface(number):
     world = world_of(number)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     eye = np.array(world.pose[:3])
     directions = rays(world.pose)
     rng = np.random.default_rng(number)
@@ -118,7 +118,8 @@ def test_no_part_of_a_solid_is_culled():
         solid["half_x"], solid["half_y"], solid["half_z"] = rng.uniform(0.1, (2, 3, 15))
         solid["taper_x"], solid["taper_z"] = rng.uniform(0, 0.5, 2)
         solid["shape"] = rng.integers(2)
-        hits = cast(solid, pose, LENS, 0.0, HEIGHT, WIDTH)
+        solid["cos"] = 1.0
+        hits = cast(solid, world_of(0).ground, pose, LENS, 0.0, HEIGHT, WIDTH)
         directions = rays(pose)
         for row, column in rng.integers(0, (HEIGHT, WIDTH), (40, 2)):
             direction = directions[row, column]
@@ -131,7 +132,7 @@ def test_no_part_of_a_solid_is_culled():
 
 def test_depth_of_the_road_is_camera_height_over_slope():
     world = world_of(2)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     row, _ = np.nonzero(hits.surface == GROUND)
     assert len(row) > HEIGHT * WIDTH / 6
     np.testing.assert_allclose(
@@ -146,9 +147,9 @@ def test_flow_meets_the_same_surface_later(number):
     """Where the flow leads, a ray at the later time finds the same point or one before it."""
     world, seconds = world_of(number), 0.05
     later = world.camera(seconds)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     _, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, later, LENS, seconds, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, later, LENS, seconds, (0, 1, 4, 2), hits
     )
     points = np.array(world.pose[:3]) + hits.depth[..., None] * rays(world.pose)
     seen = np.full((HEIGHT, WIDTH), np.nan)
@@ -177,15 +178,15 @@ def test_flow_meets_the_same_surface_later(number):
 def _single_ray(world, pose, lens, t, row, column):
     """Depth of one pixel: an image of one row and column about that pixel."""
     lens = lens._replace(centre_x=lens.centre_x - column, centre_y=lens.centre_y - row)
-    return cast(world.solids, pose, lens, t, 1, 1).depth[0, 0]
+    return cast(world.solids, world.ground, pose, lens, t, 1, 1).depth[0, 0]
 
 
 def test_flow_of_the_sky_is_the_turn_alone():
     world = world_of(6)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     later = world.pose._replace(yaw=world.pose.yaw + 0.02, z=world.pose.z + 3.0)
     _, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, later, LENS, 0.1, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, later, LENS, 0.1, (0, 1, 4, 2), hits
     )
     _, column = np.nonzero(hits.surface == SKY)
     assert len(column)
@@ -196,9 +197,9 @@ def test_flow_of_the_sky_is_the_turn_alone():
 
 def test_only_moving_things_flow_before_a_standing_camera():
     world = world_of(7, standing=1.0)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     labels, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, world.camera(0.05), LENS, 0.05, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, world.camera(0.05), LENS, 0.05, (0, 1, 4, 2), hits
     )
     speed = np.hypot(world.solids["speed_x"], world.solids["speed_z"])
     moving = np.where(hits.surface >= 0, speed[np.maximum(hits.surface, 0)] > 0, False)
@@ -216,7 +217,7 @@ def test_events_add_up_to_the_change_of_log_luminance():
     logs = []
     for t in (-0.05, 0.0):
         pose = world.camera(t)
-        hits = cast(world.solids, pose, LENS, t, HEIGHT, WIDTH)
+        hits = cast(world.solids, world.ground, pose, LENS, t, HEIGHT, WIDTH)
         light = radiance(world.solids, world.ground, world.light, pose, LENS, t, hits)
         logs.append(np.log(light @ [0.2126, 0.7152, 0.0722] + 0.005))
     net = np.zeros((HEIGHT, WIDTH))

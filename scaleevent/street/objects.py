@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from scaleevent.street.rays import BOX, ELLIPSOID
+from scaleevent.street.rays import BOX, ELLIPSOID, UPRIGHT
 from scaleevent.street.surfaces import (
     BARK,
     BODY,
@@ -90,7 +90,7 @@ class StreetBuilder:
         """Append one solid; `half` are its half sizes in metres, `motion` m/s in x and z."""
         seed = self.seed + 8 * len(self.solids)  # a material uses this seed and a few after it
         self.solids.append(
-            (*centre, *half, *taper, *motion, *rgb, shape, material, label, seed, shadow)
+            (*centre, *half, *taper, *motion, *rgb, shape, material, label, seed, shadow, *UPRIGHT)
         )
 
     def on_crossing(self, z: float, margin: float) -> bool:

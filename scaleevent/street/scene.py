@@ -41,6 +41,8 @@ IMAGE_US = 1_000_000  # image time of every scene
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # linear sRGB, ITU-R BT.709
 # Positions of four rays within a pixel, relative to its centre, in pixels
 _SHIFTS = ((-0.25, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+_SKY, _ROAD, _SIDEWALK, _GRASS = map(CLASSES.index, ("sky", "road", "sidewalk", "vegetation"))
+_GROUND_LABELS = (_SKY, _ROAD, _GRASS, _SIDEWALK)
 _DARK_CURRENT = 0.005  # radiance that event pixels add before the logarithm
 _SATURATION = 4000.0  # electrons in a white pixel by day
 
@@ -148,11 +150,11 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
     rng = np.random.default_rng([seed, scene])
     world = draw_world(rng, settings.speed, settings.standing, settings.darkness, settings.layout)
     lens = Lens(world.focal * settings.width, 0.5 * settings.width, world.horizon * settings.height)
-    hits = cast(world.solids, world.pose, lens, 0.0, settings.height, settings.width)
+    hits = cast(world.solids, world.ground, world.pose, lens, 0.0, settings.height, settings.width)
     seconds = settings.window_us * 1e-6
     semantics, flow = labels_and_flow(
         world.solids, world.ground, world.pose, world.camera(seconds), lens, seconds,
-        (CLASSES.index("sky"), CLASSES.index("road"), CLASSES.index("vegetation")), hits,
+        _GROUND_LABELS, hits,
     )  # fmt: skip
     blur = _frame_count(flow * (settings.shutter_us / settings.window_us), settings.step_px)
     image = _photograph(rng, world, lens, settings, max(blur, len(_SHIFTS)))
@@ -175,7 +177,7 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
 def _view(world: World, lens: Lens, t: float, settings: StreetSettings) -> np.ndarray:
     """Linear RGB radiance (H, W, 3) `t` seconds after the image time."""
     pose = world.camera(t)
-    hits = cast(world.solids, pose, lens, t, settings.height, settings.width)
+    hits = cast(world.solids, world.ground, pose, lens, t, settings.height, settings.width)
     return radiance(world.solids, world.ground, world.light, pose, lens, t, hits)
 
 
