@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 
@@ -122,8 +122,6 @@ def table(columns: dict[str, Row]) -> None:
 
 def speed(settings: StreetSettings, scenes: int) -> None:
     """Scenes a second of both layouts, rendered in turn: medians of blocks."""
-    from dataclasses import replace
-
     both = {name: replace(settings, layout=name) for name in ("fixed", "varied")}
     took: dict[str, list[float]] = {name: [] for name in both}
     render: Callable[[int, StreetSettings], object] = partial(render_scene, 9)

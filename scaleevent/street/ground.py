@@ -38,8 +38,9 @@ def ground_height(ground: Ground, x: float, z: float) -> float:
 @kernel
 def centre_line(ground: Ground, z: float) -> tuple[float, float]:
     """Position x of the middle of the main road, metres, and its change per metre of z."""
-    angle = ground.wave * z + ground.phase
-    return ground.bend * math.sin(angle), ground.bend * ground.wave * math.cos(angle)
+    u = min(max((z - ground.bend_z) / ground.bend_half, -1.0), 1.0)
+    slant = 1.5 * ground.bend / ground.bend_half * (1.0 - u * u)
+    return 0.5 * ground.bend * u * (3.0 - u * u), slant
 
 
 @kernel
@@ -52,7 +53,11 @@ def lateral(ground: Ground, x: float, z: float) -> float:
 @kernel
 def road_edge(ground: Ground, x: float, z: float) -> float:
     """About the distance to the nearest kerb, metres; negative on a road."""
-    across = lateral(ground, x, z)
+    return _edge(ground, x, z, lateral(ground, x, z))
+
+
+@kernel
+def _edge(ground: Ground, x: float, z: float, across: float) -> float:
     main = abs(across) - ground.half_road
     tilt = ground.crossing_tilt
     along = (z - ground.crossing_z - tilt * (x - ground.crossing_x)) / math.sqrt(1.0 + tilt * tilt)
@@ -66,10 +71,37 @@ def road_edge(ground: Ground, x: float, z: float) -> float:
 @kernel
 def paved(ground: Ground, x: float, z: float) -> bool:
     """Whether a point off the roads belongs to a pavement or square; the rest is lawn."""
-    if road_edge(ground, x, z) < ground.walk:
+    across = lateral(ground, x, z)
+    return _paved(ground, z, across, _edge(ground, x, z, across))
+
+
+@kernel
+def _paved(ground: Ground, z: float, across: float, edge: float) -> bool:
+    if edge < ground.walk:
         return True
-    aside = ground.square_side * lateral(ground, x, z)
+    aside = ground.square_side * across
     return abs(z - ground.square_z) < ground.square_half and 0.0 < aside < ground.square_reach
+
+
+@kernel
+def foot(ground: Ground, x: float, z: float) -> float:
+    """Height of the ground with its pavements, metres."""
+    return ground_height(ground, x, z) + (ground.kerb if road_edge(ground, x, z) >= 0.0 else 0.0)
+
+
+@kernel
+def open_lot(
+    ground: Ground, x: float, z: float, heading: float, half_width: float, half_length: float
+) -> bool:
+    """Whether a turned rectangle holds no road, pavement or square; pavements may touch it."""
+    cos, sin = math.cos(heading), math.sin(heading)
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            a = i * (half_width - 0.3) if i else 0.0
+            b = j * half_length
+            if paved(ground, x + cos * a + sin * b, z + cos * b - sin * a):
+                return False
+    return True
 
 
 @kernel
@@ -160,7 +192,8 @@ def slope_albedo(
     du, dv = pixel + grow * abs(dx), pixel + grow * abs(dz)
     blur = max(du, dv)
     across = lateral(ground, x, z)
-    if part == 1 and not paved(ground, x, z):
+    edge = _edge(ground, x, z, across) if part == 1 else 0.0
+    if part == 1 and not _paved(ground, z, across, edge):
         leaf = 0.75 + 0.3 * value_noise(0.7 * x, 0.7 * z, 0.7 * blur, seed)
         leaf += 0.3 * value_noise(6.0 * x, 6.0 * z, 6.0 * blur, seed + 1)
         red, green, blue = ground.lawn
@@ -179,7 +212,6 @@ def slope_albedo(
     tone *= grain
     tint = ground.tint if road else ground.pavement_tint
     if not road:
-        edge = 0.0 if part == 2 else road_edge(ground, x, z)
         tone += (ground.kerbstone - tone) * band(edge, -1.0, CURB, du)
     else:
         paint = _paint(ground, x, z, across, du, dv)

@@ -16,7 +16,7 @@ from scaleevent.street.objects import HORIZON, StreetBuilder, draw_seed, pick
 from scaleevent.street.rays import SOLID
 from scaleevent.street.surfaces import Ground, Light
 from scaleevent.street.town import draw_town
-from scaleevent.street.views import draw_view, near_things
+from scaleevent.street.views import distances, draw_view, near_things
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +96,13 @@ def _draw_varied(rng: np.random.Generator, speed: float, standing: float, darkne
     view = draw_view(rng, builder, standing)
     near_things(rng, builder, view)
     ground, pose = builder.ground, view.pose
-    solids = np.array(builder.solids, SOLID)
+    solids = builder.array()
+    nearest_first = np.argsort(distances(solids, pose.x, pose.y, pose.z), kind="stable")
+    solids = solids[nearest_first]
     level = ground_height(ground, pose.x, pose.z)  # the road below the camera gets height 0
     solids["y"] -= level
-    reach = np.hypot(solids["x"] - pose.x, solids["z"] - pose.z)
-    nearest_first = np.argsort(
-        reach - np.maximum(solids["half_x"], solids["half_z"]), kind="stable"
-    )
     return World(
-        solids=solids[nearest_first],
+        solids=solids,
         ground=ground._replace(base=ground.base - level),
         light=_draw_light(rng, darkness, builder.row_x, row_height),
         pose=pose._replace(y=pose.y - level),

@@ -81,42 +81,45 @@ def cast(
         np.empty((height, width), np.int8),
         np.ones((height, width)),
     )
+    _cast_plane(ground, pose, lens, hits)
+    _cast_solids(solids, pose, lens, t, hits)
     if ground.kerb > 0.0:
         _cast_ground(ground, pose, lens, hits)
-    else:
-        _cast_plane(pose, lens, hits)
-    _cast_solids(solids, pose, lens, t, hits)
     _cast_shadows(solids, ground, pose, lens, t, hits)
     return hits
 
 
 @kernel
-def _cast_plane(pose: Pose, lens: Lens, hits: Hits) -> None:
-    """Fill in the plane y = 0 below the horizon and the sky above."""
+def _cast_plane(ground: Ground, pose: Pose, lens: Lens, hits: Hits) -> None:
+    """Fill in the plane of the roads below the horizon and the sky above."""
     height, width = hits.depth.shape
     axes = camera_axes(pose)
+    above = pose.y - ground_height(ground, pose.x, pose.z)
     for row in range(height):
         for column in range(width):
-            dy = direction(axes, lens, row, column)[1]
-            depth = pose.y / -dy if -dy * FAR > pose.y else np.inf
+            dx, dy, dz = direction(axes, lens, row, column)
+            sinks = ground.slope_x * dx + ground.slope_z * dz - dy
+            depth = above / sinks if sinks * FAR > above else np.inf
             hits.depth[row, column] = depth
             hits.surface[row, column] = GROUND if depth < FAR else SKY
 
 
 @kernel
 def _cast_ground(ground: Ground, pose: Pose, lens: Lens, hits: Hits) -> None:
-    """Fill in the ground of the layout `varied` and the sky."""
+    """Put in what is raised above the plane of the roads, where no solid is before it."""
     height, width = hits.depth.shape
     axes = camera_axes(pose)
+    upper = pose.y - ground_height(ground, pose.x, pose.z) - ground.kerb
     for row in range(height):
         for column in range(width):
             dx, dy, dz = direction(axes, lens, row, column)
+            sinks = ground.slope_x * dx + ground.slope_z * dz - dy
+            if sinks * hits.depth[row, column] <= upper:
+                continue
             depth, part = meet_ground(ground, pose.x, pose.y, pose.z, dx, dy, dz, FAR)
-            hits.depth[row, column] = depth
-            if depth == np.inf:
-                hits.surface[row, column] = SKY
-            else:
-                hits.surface[row, column] = (GROUND, RAISED, STEP)[part]
+            if part > 0 and depth < hits.depth[row, column]:
+                hits.depth[row, column] = depth
+                hits.surface[row, column] = RAISED if part == 1 else STEP
 
 
 @kernel
@@ -267,12 +270,16 @@ def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hit
             axes, lens, height, width,
         )  # fmt: skip
         ox, oy, oz = to_solid(solid, ox, oy, oz)
+        own = Axes(
+            to_solid(solid, axes.right[0], axes.right[1], axes.right[2]),
+            to_solid(solid, axes.down[0], axes.down[1], axes.down[2]),
+            to_solid(solid, axes.forward[0], axes.forward[1], axes.forward[2]),
+        )
         for row in range(top, bottom):
             for column in range(left, right):
                 if hits.depth[row, column] <= nearest:
                     continue
-                dx, dy, dz = direction(axes, lens, row, column)
-                dx, dy, dz = to_solid(solid, dx, dy, dz)
+                dx, dy, dz = direction(own, lens, row, column)
                 side = -1
                 if solid.shape == BOX:
                     depth, side = _meet_box(solid, ox, oy, oz, dx, dy, dz)

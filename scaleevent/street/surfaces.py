@@ -60,9 +60,9 @@ class Ground(NamedTuple):
     base: float = 0.0  # height of the roads at x = z = 0, m
     slope_x: float = 0.0  # rise of the ground, metres per metre
     slope_z: float = 0.0
-    bend: float = 0.0  # how far the main road swings to either side, m
-    wave: float = 0.0  # how fast it does so, rad/m
-    phase: float = 0.0
+    bend: float = 0.0  # the main road goes from x = -bend to bend, m
+    bend_z: float = 0.0  # middle of its bend, m
+    bend_half: float = 1.0  # half the length of its bend along z, m
     crossing_x: float = 0.0  # where the middles of both roads meet, m
     crossing_tilt: float = 0.0  # of the crossing street: its change of z per metre of x
     crossing_side: float = 0.0  # it leaves on both sides (0), to the right (1) or the left (-1)

@@ -6,11 +6,12 @@ The order of the random draws decides the bytes of every scene, so it must not c
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
 
-from scaleevent.street.ground import centre_line, ground_height, paved, road_edge
+from scaleevent.street.ground import centre_line, foot, open_lot, road_edge
 from scaleevent.street.objects import (
     BUILDING,
     KERB,
@@ -22,10 +23,11 @@ from scaleevent.street.objects import (
     draw_seed,
     pick,
 )
-from scaleevent.street.rays import ELLIPSOID
+from scaleevent.street.rays import ELLIPSOID, SOLID
 from scaleevent.street.surfaces import FACADE, LEAVES, METAL, PLAIN, Ground
 
-START, END = -80.0, 120.0  # of the main road along z, metres
+START, END = -62.0, 102.0  # of the main road along z, metres
+CELL = 4.0  # metres; more than the radii of two things
 STREET = (-5.0, 45.0)  # the part of it where cameras are, metres
 BLOCK = 3.0  # metres between the rows of a block are at least this
 
@@ -44,14 +46,13 @@ FOLIAGE: tuple[Colour, ...] = (
 def draw_ground(rng: np.random.Generator) -> Ground:
     """A main road, perhaps a street that crosses or leaves it, perhaps a square beside it."""
     half_road = rng.uniform(2.8, 5.6)
-    bend = rng.uniform(3.0, 14.0) if rng.random() < 0.6 else 0.0
-    wave = 2.0 * math.pi / rng.uniform(140.0, 220.0)
-    phase = rng.uniform(0.0, 2.0 * math.pi)
+    bend = pick(rng, (-1, 1)) * rng.uniform(3.0, 14.0) if rng.random() < 0.65 else 0.0
+    bend_z, bend_half = rng.uniform(STREET[0] - 20.0, STREET[1] + 20.0), rng.uniform(32.0, 60.0)
     crossing_z = rng.uniform(*STREET) if rng.random() < 0.75 else 1e4
     slopes = rng.normal(0.0, (0.01, 0.035)) if rng.random() < 0.6 else np.zeros(2)
     square_side = float(pick(rng, (-1, 0, 1)))
     lawn = np.array(pick(rng, FOLIAGE)) * rng.uniform(0.7, 1.3)
-    return Ground(
+    ground = Ground(
         half_road=half_road,
         lane_line=bool(rng.random() < 0.6),
         crossing_z=crossing_z,
@@ -62,10 +63,9 @@ def draw_ground(rng: np.random.Generator) -> Ground:
         slope_x=float(np.clip(slopes[0], -0.02, 0.02)),
         slope_z=float(np.clip(slopes[1], -0.08, 0.08)),
         bend=bend,
-        wave=wave,
-        phase=phase,
-        crossing_x=bend * math.sin(wave * crossing_z + phase),
-        crossing_tilt=rng.uniform(-0.35, 0.35) - bend * wave * math.cos(wave * crossing_z + phase),
+        bend_z=bend_z,
+        bend_half=bend_half,
+        crossing_tilt=rng.uniform(-0.35, 0.35),
         crossing_side=float(pick(rng, (-1, 0, 0, 1))),
         walk=rng.uniform(1.8, 4.5),
         square_side=square_side,
@@ -82,6 +82,8 @@ def draw_ground(rng: np.random.Generator) -> Ground:
         kerbstone=rng.uniform(0.15, 0.45),
         lawn=(float(lawn[0]), float(lawn[1]), float(lawn[2])),
     )
+    x, slant = centre_line(ground, crossing_z)
+    return ground._replace(crossing_x=x, crossing_tilt=ground.crossing_tilt - slant)
 
 
 class TownBuilder(StreetBuilder):
@@ -89,7 +91,11 @@ class TownBuilder(StreetBuilder):
 
     def __init__(self, rng: np.random.Generator, ground: Ground, speed: float) -> None:
         super().__init__(rng, ground, ground.half_road + ground.walk, speed)
-        self.taken: list[tuple[float, float, float]] = []  # x, z and radius of things, metres
+        self.taken: defaultdict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(
+            list
+        )  # by square of `CELL` metres: x, z and radius of things, metres
+        self.placed: list[tuple[float, ...]] = []  # of each solid: where and how it is put
+        self.ready = np.zeros(0, SOLID)
 
     def at(self, aside: float, along: float) -> tuple[float, float, float]:
         """Position x, z of a point beside the main road, and the heading of the road there."""
@@ -100,7 +106,13 @@ class TownBuilder(StreetBuilder):
 
     def free(self, x: float, z: float, radius: float) -> bool:
         """Whether nothing stands within `radius` metres of a point."""
-        return all(math.hypot(x - a, z - b) > radius + r for a, b, r in self.taken)
+        i, j = int(x // CELL), int(z // CELL)
+        near = (self.taken[a, b] for a in (i - 1, i, i + 1) for b in (j - 1, j, j + 1))
+        return all(math.hypot(x - a, z - b) > radius + r for part in near for a, b, r in part)
+
+    def take(self, x: float, z: float, radius: float) -> None:
+        """Note that something stands at a point."""
+        self.taken[int(x // CELL), int(z // CELL)].append((x, z, radius))
 
     def place(
         self, build: Callable[[], None], x: float, z: float, heading: float,
@@ -118,21 +130,31 @@ class TownBuilder(StreetBuilder):
         """
         first, ground = len(self.solids), self.ground
         build()
-        cos, sin = math.cos(heading), math.sin(heading)
-        raised = KERB if road_edge(ground, x, z) >= 0.0 else 0.0
-        slope_x, slope_z = ground.slope_x, ground.slope_z
-        foot = ground_height(ground, x, z) + raised
-        shear = (slope_x, slope_z) if lies else (0.0, 0.0)
-        for index in range(first, len(self.solids)):
-            px, py, pz, *size, vx, vz = self.solids[index][:10]
-            dx, dz = cos * px + sin * pz, cos * pz - sin * px
-            vx, vz = cos * vx + sin * vz, cos * vz - sin * vx
-            up = foot + py + shear[0] * dx + shear[1] * dz
-            turned = (cos, sin, *shear, slope_x * vx + slope_z * vz)
-            look = self.solids[index][10:-5]
-            self.solids[index] = (x + dx, up, z + dz, *size, vx, vz, *look, *turned)
+        slope = (ground.slope_x, ground.slope_z) if lies else (0.0, 0.0)
+        how = (x, foot(ground, x, z), z, math.cos(heading), math.sin(heading), *slope)
+        self.placed += [how] * (len(self.solids) - first)
         if room:
-            self.taken.append((x, z, room))
+            self.take(x, z, room)
+
+    def array(self) -> np.ndarray:
+        """(P,) `SOLID`: what has been placed so far."""
+        done = len(self.ready)
+        if done < len(self.solids):
+            new = np.array(self.solids[done:], SOLID)
+            x, y, z, cos, sin, slope_x, slope_z = np.array(self.placed[done:]).T
+            dx, dz = cos * new["x"] + sin * new["z"], cos * new["z"] - sin * new["x"]
+            new["y"] += y + slope_x * dx + slope_z * dz
+            new["x"], new["z"] = x + dx, z + dz
+            speed_x, speed_z = new["speed_x"].copy(), new["speed_z"]
+            new["speed_x"], new["speed_z"] = (
+                cos * speed_x + sin * speed_z, cos * speed_z - sin * speed_x
+            )  # fmt: skip
+            ground = self.ground
+            new["speed_y"] = ground.slope_x * new["speed_x"] + ground.slope_z * new["speed_z"]
+            new["cos"], new["sin"] = cos, sin
+            new["slope_x"], new["slope_z"] = slope_x, slope_z
+            self.ready = np.concatenate((self.ready, new))
+        return self.ready
 
     def blocks(self) -> float:
         """Rows of houses along the roads, gardens and trees; returns the first rows' height."""
@@ -141,7 +163,7 @@ class TownBuilder(StreetBuilder):
         heights = [typical]
         for side in (-1, 1):
             aside = self.row_x
-            for row in range(3):
+            for row in range(2):
                 depth = rng.uniform(8.0, 12.0)
                 z = START + rng.uniform(0.0, 8.0)
                 while z < END:
@@ -163,14 +185,7 @@ class TownBuilder(StreetBuilder):
         """A house where no road, pavement or square is in the way, else perhaps a tree."""
         rng, ground = self.rng, self.ground
         x, z, heading = self.at(side * (aside + 0.5 * depth), z)
-        cos, sin = math.cos(heading), math.sin(heading)
-        for along in (-0.5 * length, 0.0, 0.5 * length):
-            for across in (-0.5 * depth + 0.1, 0.0, 0.5 * depth):
-                a, b = x + cos * across + sin * along, z + cos * along - sin * across
-                if road_edge(ground, a, b) < ground.walk - 0.3 or paved(ground, a, b):
-                    self.garden(x, z, 0.4 * length)
-                    return False
-        if rng.random() < 0.12:
+        if not open_lot(ground, x, z, heading, 0.5 * depth, 0.5 * length) or rng.random() < 0.12:
             self.garden(x, z, 0.4 * length)
             return False
         self.place(lambda: self.house(0.5 * length, 0.5 * depth, height), x, z, heading)
@@ -319,7 +334,7 @@ class TownBuilder(StreetBuilder):
         ):
             self.place(lambda: self.car(0.0, 0.0, 1, pace), x, z, heading, lies=True)
             for step in (-0.6, 0.6):
-                self.taken.append((x + step * dx, z + step * dz, 1.1))
+                self.take(x + step * dx, z + step * dz, 1.1)
 
     def crowd(self) -> None:
         """People on the pavements, on the square and across the road."""
