@@ -29,6 +29,7 @@ from scaleevent.street.surfaces import FACADE, LEAVES, METAL, PLAIN, Ground
 START, END = -62.0, 102.0  # of the main road along z, metres
 CELL = 4.0  # metres; more than the radii of two things
 STREET = (-5.0, 45.0)  # the part of it where cameras are, metres
+BUSY = (-42.0, 82.0)  # the part of it with cars and furniture, metres
 BLOCK = 3.0  # metres between the rows of a block are at least this
 
 # Albedos are those of many materials: no class has a colour of its own
@@ -192,9 +193,9 @@ class TownBuilder(StreetBuilder):
         return True
 
     def garden(self, x: float, z: float, spread: float) -> None:
-        """Up to three trees or bushes off the pavement."""
+        """Up to two trees or bushes off the pavement."""
         rng = self.rng
-        for _ in range(rng.integers(0, 4)):
+        for _ in range(rng.integers(0, 3)):
             a, b = x + rng.uniform(-1, 1) * spread, z + rng.uniform(-1, 1) * spread
             if road_edge(self.ground, a, b) > 1.2 and self.free(a, b, 1.0):
                 size = rng.uniform(0.9, 1.5)
@@ -247,8 +248,8 @@ class TownBuilder(StreetBuilder):
         rng, ground = self.rng, self.ground
         leafy = rng.random() < 0.55
         for side in (-1, 1):
-            z = START + rng.uniform(4.0, 14.0)
-            while z < END:
+            z = BUSY[0] + rng.uniform(0.0, 10.0)
+            while z < BUSY[1]:
                 x, at_z, heading = self.at(side * (ground.half_road + 0.55), z)
                 if 0.3 < road_edge(ground, x, at_z) and self.free(x, at_z, 0.5):
                     self.kerbside(x, at_z, heading, side, leafy)
@@ -281,7 +282,7 @@ class TownBuilder(StreetBuilder):
         height = math.exp(rng.uniform(math.log(0.9), math.log(6.0)))
         tone = math.exp(rng.uniform(math.log(0.04), math.log(0.6)))
         red, green, blue = pick(rng, ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), pick(rng, EARTH)))
-        radius = rng.uniform(0.05, 0.16)
+        radius = rng.uniform(0.05, 0.18)
         self.add(
             POLE, PLAIN if rng.random() < 0.5 else METAL, (tone * red, tone * green, tone * blue),
             (0.0, 0.5 * height - 0.1, 0.0), (radius, 0.5 * height + 0.1, radius),
@@ -292,15 +293,15 @@ class TownBuilder(StreetBuilder):
         rng, ground = self.rng, self.ground
         for side in (-1, 1):
             full = rng.uniform(0.1, 0.9)
-            z = START + rng.uniform(0.0, 9.0)
-            while z < END and ground.half_road > 3.4:
+            z = BUSY[0] + rng.uniform(0.0, 9.0)
+            while z < BUSY[1] and ground.half_road > 3.4:
                 if rng.random() < full:
                     self.car_at(side * (ground.half_road - 1.05), z, pick(rng, (0.0, math.pi)), 0.0)
                 z += rng.uniform(5.6, 9.0)
             for _ in range(rng.integers(0, 4)):
                 pace = rng.uniform(1.0, 10.0) * self.speed
                 turn = 0.0 if side > 0 else math.pi
-                self.car_at(side * 0.32 * ground.half_road, rng.uniform(START, END), turn, pace)
+                self.car_at(side * 0.32 * ground.half_road, rng.uniform(*BUSY), turn, pace)
         heading = 0.5 * math.pi - math.atan(ground.crossing_tilt)
         for _ in range(rng.integers(0, 4) if ground.crossing_z < END else 0):
             away, lane = rng.uniform(-35.0, 35.0), pick(rng, (-1, 1))
@@ -339,10 +340,10 @@ class TownBuilder(StreetBuilder):
     def crowd(self) -> None:
         """People on the pavements, on the square and across the road."""
         rng, ground = self.rng, self.ground
-        for _ in range(rng.integers(8, 22)):
+        for _ in range(rng.integers(7, 18)):
             side = pick(rng, (-1, 1))
             aside = side * (ground.half_road + rng.uniform(0.3, max(ground.walk - 0.5, 0.4)))
-            x, z, heading = self.at(aside, rng.uniform(STREET[0] - 25.0, STREET[1] + 25.0))
+            x, z, heading = self.at(aside, rng.uniform(STREET[0] - 20.0, STREET[1] + 20.0))
             self.walker(x, z, heading + pick(rng, (0.0, math.pi)))
         for _ in range(rng.integers(0, 5)):
             x, z, heading = self.at(rng.uniform(-1, 1) * ground.half_road, rng.uniform(*STREET))

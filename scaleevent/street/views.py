@@ -42,10 +42,10 @@ class Mount:
 
 
 MOUNTS = (
-    Mount("car", (1.1, 1.9), (-16.0, 22.0), 4.0, (1.0, 6.0), (0.05, 0.02, 0.02), False),
-    Mount("hand", (1.2, 2.0), (-28.0, 35.0), 14.0, (0.2, 1.4), (0.09, 0.07, 0.06), True),
-    Mount("quadruped", (0.35, 0.8), (-30.0, 15.0), 9.0, (0.2, 1.2), (0.08, 0.07, 0.06), True),
-    Mount("drone", (2.5, 12.0), (0.0, 75.0), 9.0, (0.5, 4.0), (0.07, 0.06, 0.06), True),
+    Mount("car", (1.1, 1.9), (-24.0, 30.0), 5.0, (0.5, 3.5), (0.04, 0.02, 0.015), False),
+    Mount("hand", (1.2, 2.0), (-28.0, 35.0), 14.0, (0.2, 1.2), (0.07, 0.06, 0.05), True),
+    Mount("quadruped", (0.35, 0.8), (-30.0, 15.0), 9.0, (0.15, 0.9), (0.06, 0.05, 0.05), True),
+    Mount("drone", (2.5, 12.0), (0.0, 75.0), 9.0, (0.5, 3.0), (0.05, 0.05, 0.05), True),
     Mount("mast", (3.0, 8.0), (-5.0, 50.0), 3.0, (0.0, 0.0), (0.12, 0.04, 0.02), True),
 )
 
@@ -163,7 +163,7 @@ def near_things(rng: np.random.Generator, builder: TownBuilder, view: View) -> N
         heading = rng.uniform(0.0, 2.0 * math.pi)
         if room:
             builder.walker(x, z, heading)
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(rng.integers(0, 7)):
         x, z, room = near()
         heading, kind = rng.uniform(0.0, 2.0 * math.pi), rng.random()
         if not room or road_edge(builder.ground, x, z) < -1.2:
