@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from scaleevent.errors import ConfigError
+from scaleevent.street.camera import Lens, Pose
 from scaleevent.street.layout import draw_world
-from scaleevent.street.rays import BOX, FAR, GROUND, NEAR, SKY, SOLID, Lens, Pose, cast
+from scaleevent.street.rays import BOX, FAR, GROUND, NEAR, SKY, SOLID, cast
 from scaleevent.street.render import labels_and_flow, radiance
 from scaleevent.street.scene import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
 from scaleevent.street.surfaces import PLAIN, band, pulse
 
 HEIGHT, WIDTH = 48, 64
-LENS = Lens(0.86 * WIDTH, 0.46 * HEIGHT)
+LENS = Lens(0.86 * WIDTH, 0.5 * WIDTH, 0.46 * HEIGHT)
 SMALL = StreetSettings(height=HEIGHT, width=WIDTH)
 
 
@@ -35,7 +36,7 @@ def rays(pose):
     camera = np.stack(
         (
             (column - WIDTH / 2) / LENS.focal,
-            (LENS.horizon - row) / LENS.focal,
+            (LENS.centre_y - row) / LENS.focal,
             np.ones((HEIGHT, WIDTH)),
         ),
         axis=-1,
@@ -88,7 +89,7 @@ def meeting(solid, eye, direction):
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_ray_finds_the_nearest_surface(number):
     world = world_of(number)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     eye = np.array(world.pose[:3])
     directions = rays(world.pose)
     rng = np.random.default_rng(number)
@@ -117,7 +118,8 @@ def test_no_part_of_a_solid_is_culled():
         solid["half_x"], solid["half_y"], solid["half_z"] = rng.uniform(0.1, (2, 3, 15))
         solid["taper_x"], solid["taper_z"] = rng.uniform(0, 0.5, 2)
         solid["shape"] = rng.integers(2)
-        hits = cast(solid, pose, LENS, 0.0, HEIGHT, WIDTH)
+        solid["cos"] = 1.0
+        hits = cast(solid, world_of(0).ground, pose, LENS, 0.0, HEIGHT, WIDTH)
         directions = rays(pose)
         for row, column in rng.integers(0, (HEIGHT, WIDTH), (40, 2)):
             direction = directions[row, column]
@@ -130,12 +132,12 @@ def test_no_part_of_a_solid_is_culled():
 
 def test_depth_of_the_road_is_camera_height_over_slope():
     world = world_of(2)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     row, _ = np.nonzero(hits.surface == GROUND)
     assert len(row) > HEIGHT * WIDTH / 6
     np.testing.assert_allclose(
         hits.depth[hits.surface == GROUND],
-        LENS.focal * world.pose.y / (row + 0.5 - LENS.horizon),
+        LENS.focal * world.pose.y / (row + 0.5 - LENS.centre_y),
         rtol=1e-12,
     )
 
@@ -145,9 +147,9 @@ def test_flow_meets_the_same_surface_later(number):
     """Where the flow leads, a ray at the later time finds the same point or one before it."""
     world, seconds = world_of(number), 0.05
     later = world.camera(seconds)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     _, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, later, LENS, seconds, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, later, LENS, seconds, (0, 1, 4, 2), hits
     )
     points = np.array(world.pose[:3]) + hits.depth[..., None] * rays(world.pose)
     seen = np.full((HEIGHT, WIDTH), np.nan)
@@ -163,7 +165,7 @@ def test_flow_meets_the_same_surface_later(number):
                 point += seconds * np.array([solid["speed_x"], 0.0, solid["speed_z"]])
             right, up, forward[row, column] = (point - later[:3]) @ rotation(later)
             expected = LENS.focal / forward[row, column] * np.array([right, -up])
-            expected += np.array([WIDTH / 2 - column - 0.5, LENS.horizon - row - 0.5])
+            expected += np.array([WIDTH / 2 - column - 0.5, LENS.centre_y - row - 0.5])
             np.testing.assert_allclose(flow[:, row, column], expected, atol=1e-4)
             lens = LENS._replace(shift_x=expected[0], shift_y=expected[1])
             seen[row, column] = _single_ray(world, later, lens, seconds, row, column)
@@ -175,18 +177,16 @@ def test_flow_meets_the_same_surface_later(number):
 
 def _single_ray(world, pose, lens, t, row, column):
     """Depth of one pixel: an image of one row and column about that pixel."""
-    lens = lens._replace(
-        horizon=lens.horizon - row, shift_x=lens.shift_x + column + 0.5 - WIDTH / 2
-    )
-    return cast(world.solids, pose, lens, t, 1, 1).depth[0, 0]
+    lens = lens._replace(centre_x=lens.centre_x - column, centre_y=lens.centre_y - row)
+    return cast(world.solids, world.ground, pose, lens, t, 1, 1).depth[0, 0]
 
 
 def test_flow_of_the_sky_is_the_turn_alone():
     world = world_of(6)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     later = world.pose._replace(yaw=world.pose.yaw + 0.02, z=world.pose.z + 3.0)
     _, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, later, LENS, 0.1, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, later, LENS, 0.1, (0, 1, 4, 2), hits
     )
     _, column = np.nonzero(hits.surface == SKY)
     assert len(column)
@@ -197,9 +197,9 @@ def test_flow_of_the_sky_is_the_turn_alone():
 
 def test_only_moving_things_flow_before_a_standing_camera():
     world = world_of(7, standing=1.0)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     labels, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, world.camera(0.05), LENS, 0.05, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, world.camera(0.05), LENS, 0.05, (0, 1, 4, 2), hits
     )
     speed = np.hypot(world.solids["speed_x"], world.solids["speed_z"])
     moving = np.where(hits.surface >= 0, speed[np.maximum(hits.surface, 0)] > 0, False)
@@ -217,7 +217,7 @@ def test_events_add_up_to_the_change_of_log_luminance():
     logs = []
     for t in (-0.05, 0.0):
         pose = world.camera(t)
-        hits = cast(world.solids, pose, LENS, t, HEIGHT, WIDTH)
+        hits = cast(world.solids, world.ground, pose, LENS, t, HEIGHT, WIDTH)
         light = radiance(world.solids, world.ground, world.light, pose, LENS, t, hits)
         logs.append(np.log(light @ [0.2126, 0.7152, 0.0722] + 0.005))
     net = np.zeros((HEIGHT, WIDTH))

@@ -17,7 +17,7 @@ from scaleevent.config.settings import parse_size
 from scaleevent.errors import ConfigError
 from scaleevent.grids.windows import Window
 from scaleevent.pairs.pair import Label, Pair, encode_image
-from scaleevent.street.scene import StreetSettings, render_scene
+from scaleevent.street.scene import DEFAULT_LAYOUT, Layout, StreetSettings, render_scene
 
 SCENES_PER_SHARD = 250
 TRAINING = 0.7  # fraction of the scenes, the first ones, that train; the others test
@@ -56,6 +56,7 @@ class Settings(PrepareConfig):
     exposure: float = Field(0.0, ge=-8, le=8, description="exposure compensation in stops")
     shutter_ms: float = Field(8.0, ge=0, le=1000, description="exposure time, ms")
     noise_hz: float = Field(0.1, ge=0, le=1000, description="noise events per pixel")
+    layout: Layout = Field(DEFAULT_LAYOUT, description="one camera in a straight street, or varied")
     after: bool = Field(False, description="also the window after the image, for optical flow")
 
     _size = field_validator("size", mode="before")(parse_size)
@@ -106,7 +107,13 @@ class Scenes:
                     "depth": Label(scene.depth, now, now),
                     "flow": Label(scene.flow, now, later),
                 },
-                provenance={"seed": seed, "scene": index, "split": split},
+                provenance={
+                    "seed": seed,
+                    "scene": index,
+                    "split": split,
+                    "layout": self.film.layout,
+                    "mount": scene.mount,
+                },
             )
 
 
@@ -118,7 +125,9 @@ def sources(config: Settings) -> list[Scenes]:
         *config.size,
         window_us=round(1000 * config.window_ms),
         shutter_us=round(1000 * config.shutter_ms),
-        **config.model_dump(include={"speed", "darkness", "exposure", "noise_hz", "after"}),
+        **config.model_dump(
+            include={"speed", "darkness", "exposure", "noise_hz", "after", "layout"}
+        ),
     )
     return [
         Scenes(config, film, first, min(SCENES_PER_SHARD, config.scenes - first))

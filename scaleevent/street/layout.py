@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaleevent.street.camera import Pose
+from scaleevent.street.ground import ground_height
 from scaleevent.street.objects import HORIZON, StreetBuilder, draw_seed, pick
-from scaleevent.street.rays import SOLID, Pose
+from scaleevent.street.rays import SOLID
 from scaleevent.street.surfaces import Ground, Light
+from scaleevent.street.town import draw_town
+from scaleevent.street.views import distances, draw_view, near_things
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +27,24 @@ class World:
     ground: Ground
     light: Light
     pose: Pose  # camera at image time
-    velocity: tuple[float, float]  # of the camera, m/s in x and z
-    yaw_rate: float  # of the camera, rad/s
+    velocity: tuple[float, float, float]  # of the camera, m/s in x, y and z
+    turning: tuple[float, float, float]  # rates of its yaw, pitch and roll, rad/s
+    focal: float = 0.86  # image widths
+    horizon: float = 0.46  # row of the principal point in image heights
+    mount: str = "car"  # what carries the camera
 
     def camera(self, t: float) -> Pose:
         """The camera `t` seconds after the image time."""
-        x, z = self.pose.x + self.velocity[0] * t, self.pose.z + self.velocity[1] * t
-        return self.pose._replace(x=x, z=z, yaw=self.pose.yaw + self.yaw_rate * t)
+        x, y, z, yaw, pitch, roll = self.pose
+        (vx, vy, vz), (turn, nod, tilt) = self.velocity, self.turning
+        return Pose(
+            x + vx * t, y + vy * t, z + vz * t, yaw + turn * t, pitch + nod * t, roll + tilt * t
+        )
 
 
-def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:
+def draw_world(
+    rng: np.random.Generator, speed: float, standing: float, darkness: float, layout: str = "fixed"
+) -> World:
     """A random world.
 
     Args:
@@ -40,7 +52,10 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
         speed: Factor on all motion.
         standing: Probability that the camera stands still.
         darkness: 0 = day, 1 = night.
+        layout: "fixed" or "varied", see `scene.StreetSettings`.
     """
+    if layout == "varied":
+        return _draw_varied(rng, speed, standing, darkness)
     half_road = rng.uniform(3.4, 5.4)
     ground = Ground(
         half_road=half_road,
@@ -58,9 +73,9 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
     builder.cars()
     builder.people()
     if rng.random() < standing:
-        velocity, yaw_rate = (0.0, 0.0), 0.0
+        velocity, yaw_rate = (0.0, 0.0, 0.0), 0.0
     else:
-        velocity = (rng.uniform(-0.4, 0.4) * speed, rng.uniform(1.0, 7.0) * speed)
+        velocity = (rng.uniform(-0.4, 0.4) * speed, 0.0, rng.uniform(1.0, 7.0) * speed)
         yaw_rate = rng.normal(0.0, 0.07) * speed
     pose = Pose(rng.uniform(-0.1, 0.45) * half_road, rng.uniform(1.3, 2.0), 0.0, rng.normal(0, 0.1))
     solids = np.array(builder.solids, SOLID)
@@ -71,7 +86,31 @@ def draw_world(rng: np.random.Generator, speed: float, standing: float, darkness
         light=_draw_light(rng, darkness, row_x, heights),
         pose=pose,
         velocity=velocity,
-        yaw_rate=yaw_rate,
+        turning=(yaw_rate, 0.0, 0.0),
+    )
+
+
+def _draw_varied(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:
+    """A quarter of a town and one of many views of it."""
+    builder, row_height = draw_town(rng, speed)
+    view = draw_view(rng, builder, standing)
+    near_things(rng, builder, view)
+    ground, pose = builder.ground, view.pose
+    solids = builder.array()
+    nearest_first = np.argsort(distances(solids, pose.x, pose.y, pose.z), kind="stable")
+    solids = solids[nearest_first]
+    level = ground_height(ground, pose.x, pose.z)  # the road below the camera gets height 0
+    solids["y"] -= level
+    return World(
+        solids=solids,
+        ground=ground._replace(base=ground.base - level),
+        light=_draw_light(rng, darkness, builder.row_x, row_height),
+        pose=pose._replace(y=pose.y - level),
+        velocity=view.velocity,
+        turning=view.turning,
+        focal=view.focal,
+        horizon=0.5,
+        mount=view.mount,
     )
 
 

@@ -12,15 +12,17 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
 from scaleevent.errors import ConfigError
 from scaleevent.events import Events
 from scaleevent.simulation.esim import EventSimulator, merge_events, noise_events, spread_thresholds
+from scaleevent.street.camera import Lens, Pose
 from scaleevent.street.layout import World, draw_world
 from scaleevent.street.objects import CLASSES
-from scaleevent.street.rays import Lens, cast
+from scaleevent.street.rays import cast
 from scaleevent.street.render import labels_and_flow, radiance
 
 __all__ = ["CLASSES", "PALETTE", "StreetScene", "StreetSettings", "render_scene"]
@@ -31,13 +33,16 @@ PALETTE = np.array(
     np.uint8,
 )  # fmt: skip
 
+Layout = Literal["fixed", "varied"]
+DEFAULT_LAYOUT: Layout = "fixed"
+
 IMAGE_US = 1_000_000  # image time of every scene
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # linear sRGB, ITU-R BT.709
-_FIELD = 0.86  # focal length in image widths
-_HORIZON = 0.46  # row of the horizon in image heights
 # Positions of four rays within a pixel, relative to its centre, in pixels
 _SHIFTS = ((-0.25, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+_SKY, _ROAD, _SIDEWALK, _GRASS = map(CLASSES.index, ("sky", "road", "sidewalk", "vegetation"))
+_GROUND_LABELS = (_SKY, _ROAD, _GRASS, _SIDEWALK)
 _DARK_CURRENT = 0.005  # radiance that event pixels add before the logarithm
 _SATURATION = 4000.0  # electrons in a white pixel by day
 
@@ -60,6 +65,8 @@ class StreetSettings:
         noise_hz: Noise events per pixel and second.
         step_px: Largest image motion, in pixels, between the frames that events are simulated from.
         after: Also film the window that starts at the image time, for two-frame tasks.
+        layout: "fixed": a straight street seen from a car; its bytes never change. "varied": each
+            scene draws its own place, mount, view and lens.
     """
 
     height: int = 96
@@ -75,6 +82,7 @@ class StreetSettings:
     noise_hz: float = 0.1
     step_px: float = 1.0
     after: bool = False
+    layout: Layout = DEFAULT_LAYOUT
 
     def __post_init__(self) -> None:
         low, high = self.threshold
@@ -91,6 +99,7 @@ class StreetSettings:
             "threshold_spread": 0 <= self.threshold_spread <= 1,
             "noise_hz": 0 <= self.noise_hz <= 1000,
             "step_px": 0.1 <= self.step_px <= 100,
+            "layout": self.layout in get_args(Layout),
         }
         for name, fits in limits.items():
             if not fits:
@@ -111,6 +120,9 @@ class StreetScene:
         depth: (H, W) float32, metres along the optical axis; NaN = sky.
         flow: (2, H, W) float32, motion right and down, in pixels, of the point seen at image time
             until image_us + window_us; NaN if it has passed the camera by then.
+        pose: The camera at image time, see `camera`.
+        lens: Focal length and principal point of the image, pixels.
+        mount: What carries the camera: car, hand, quadruped, drone or mast.
     """
 
     image: np.ndarray
@@ -121,6 +133,9 @@ class StreetScene:
     semantics: np.ndarray
     depth: np.ndarray
     flow: np.ndarray
+    pose: Pose
+    lens: Lens
+    mount: str
 
 
 def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) -> StreetScene:
@@ -133,13 +148,13 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
     """
     settings = settings or StreetSettings()
     rng = np.random.default_rng([seed, scene])
-    world = draw_world(rng, settings.speed, settings.standing, settings.darkness)
-    lens = Lens(_FIELD * settings.width, _HORIZON * settings.height)
-    hits = cast(world.solids, world.pose, lens, 0.0, settings.height, settings.width)
+    world = draw_world(rng, settings.speed, settings.standing, settings.darkness, settings.layout)
+    lens = Lens(world.focal * settings.width, 0.5 * settings.width, world.horizon * settings.height)
+    hits = cast(world.solids, world.ground, world.pose, lens, 0.0, settings.height, settings.width)
     seconds = settings.window_us * 1e-6
     semantics, flow = labels_and_flow(
         world.solids, world.ground, world.pose, world.camera(seconds), lens, seconds,
-        (CLASSES.index("sky"), CLASSES.index("road"), CLASSES.index("vegetation")), hits,
+        _GROUND_LABELS, hits,
     )  # fmt: skip
     blur = _frame_count(flow * (settings.shutter_us / settings.window_us), settings.step_px)
     image = _photograph(rng, world, lens, settings, max(blur, len(_SHIFTS)))
@@ -153,13 +168,16 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
         semantics=semantics,
         depth=np.where(np.isfinite(hits.depth), hits.depth, np.nan).astype(np.float32),
         flow=flow,
+        pose=world.pose,
+        lens=lens,
+        mount=world.mount,
     )
 
 
 def _view(world: World, lens: Lens, t: float, settings: StreetSettings) -> np.ndarray:
     """Linear RGB radiance (H, W, 3) `t` seconds after the image time."""
     pose = world.camera(t)
-    hits = cast(world.solids, pose, lens, t, settings.height, settings.width)
+    hits = cast(world.solids, world.ground, pose, lens, t, settings.height, settings.width)
     return radiance(world.solids, world.ground, world.light, pose, lens, t, hits)
 
 
