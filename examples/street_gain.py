@@ -1,4 +1,4 @@
-"""Does distillation help? The demo run with several seeds: held-out cosine and probe mIoU.
+"""Does distillation help? The demo run with several seeds: held-out cosine and probes.
 
     python examples/street_gain.py [SEED ...]
 
@@ -13,7 +13,13 @@ from pathlib import Path
 from scaleevent.commands import pretrain
 from scaleevent.config.pretrain import pretrain_config
 
-MEASURES = ("cosine to teacher, active tokens", "cosine to teacher, all tokens", "probe mIoU")
+MEASURES = (
+    "cosine to teacher, active tokens",
+    "cosine to teacher, all tokens",
+    "probe mIoU, ridge",
+    "probe mIoU, balanced",
+    "probe depth RMSE, m",
+)
 
 
 def main() -> None:

@@ -107,6 +107,7 @@ class Split:
     validation: np.ndarray  # indices held out
     dropped: int = 0  # how many samples belong to neither
     shared: bool = False  # whether some events are on both sides, because every window overlaps
+    seed: int = 0  # that it was drawn with
 
 
 def split_samples(samples: PairSamples, fraction: float) -> Split:
