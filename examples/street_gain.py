@@ -2,7 +2,8 @@
 
     python examples/street_gain.py [SEED ...]
 
-Prints every run and the mean, standard deviation and gain over the undistilled image weights.
+Prints every run and the mean, standard deviation and gain over the undistilled image weights. A seed
+varies the world, what is held out, and the draws; the start is the teacher.
 """
 
 import statistics
@@ -40,7 +41,8 @@ def main() -> None:
         gain = statistics.mean(after) - statistics.mean(before)
         print(
             f"{name}: {statistics.mean(before):.3f} -> {statistics.mean(after):.3f} "
-            f"(SD {deviation:.3f} over {len(after)} seeds), gain {gain:+.3f}"
+            f"(SD {deviation:.3f} over {len(after)} seeds of world, split and draws together), "
+            f"gain {gain:+.3f}"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -67,7 +66,8 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
-        order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed, sampling=cfg.sampling)
+        seed = cfg.seed_of("draws")
+        order = partial(draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling)
         drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             this.foretell(objective, drawn, first, len(held_out))
@@ -107,7 +107,7 @@ def _report(
         "step": last["step"],
         "metrics": {title: [before, after] for title, before, after in rows},
     }
-    path = Path(cfg.out) / "encoder.safetensors"
+    path = cfg.out / "encoder.safetensors"
     save_encoder(path, objective.encoder, description)
     return Report(
         "pretrain",
