@@ -15,13 +15,12 @@ from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Compared, Objective
-from scaleevent.pairs.samples import PairSamples, draw_epoch, evenly_spaced, in_order
+from scaleevent.pairs.samples import PairSamples, Pool, draw_epoch, evenly_spaced, in_order
 from scaleevent.system.files import Json, append_json_line, read_json_lines
 from scaleevent.system.reports import Report
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import LOG, Drawn, Run
 
-CALIBRATION_SAMPLES = 64
 VALIDATION_SAMPLES = 256
 
 
@@ -45,7 +44,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         local = this.local_batch(batch)
         samples, split = pretraining_data(cfg, settings, objective.sample_inputs(), this)
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
-        objective.calibrate(in_order(samples, evenly_spaced(seen, CALIBRATION_SAMPLES), local))
+        objective.calibrate(Pool(samples, seen, local))
         this.say(
             f"{cfg.describe_preset()}, {objective.source}, "
             f"input {cfg.size[0]}x{cfg.size[1]}, global batch {batch}, {cfg.epochs} epochs x "

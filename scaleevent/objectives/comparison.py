@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from scaleevent.encoders.encoder import Encoder, encode_all
 from scaleevent.objectives.objective import Compared
 from scaleevent.objectives.probe_comparison import PLACE, SCENE, probe_encoders
@@ -19,7 +22,9 @@ from scaleevent.system.files import Json
 BEFORE, AFTER, TEACHER = "student before", "student after", "teacher on images"
 DIFFERENCES = ((AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
 PANEL_ROWS = 4
-COLUMNS = ("image", "events", "teacher", "student before", "student after")
+ENCODERS = ("teacher", "student before", "student after")
+COLUMNS = ("image", "events", *ENCODERS, *(f"{name}, residual" for name in ENCODERS))
+COLOUR_SAMPLES = 16  # that the principal components are those of
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Comparison:
     before: Encoder  # the student as it started, on voxels
     after: Encoder  # the trained student, on voxels
     batch: int  # samples encoded together
+    place: Tensor | None = None  # (L, D) the teacher's mean token of each place, on training pairs
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -60,29 +66,40 @@ class Comparison:
         return Compared(rows, probed.notes(), probed.sections(DIFFERENCES), facts)
 
     def picture(self, path: Path) -> None:
-        """PNG: images, events, and features of teacher and student in the teacher's colours."""
+        """PNG: images, events, and features of teacher and student in the teacher's colours.
+
+        Once as they are, and once less the teacher's mean token of their place, which shows what
+        follows the scene and not the usual layout.
+        """
         pool = self.split.validation if len(self.split.validation) else self.split.train
-        indices = evenly_spaced(pool, min(PANEL_ROWS, self.batch))
-        batch = next(in_order(self.samples, indices, self.batch))
-        tokens = [
-            encode_all(encoder, [batch[key]]).numpy()
-            for encoder, key in (
-                (self.teacher, "image"), (self.before, "voxel"), (self.after, "voxel"),
-            )
-        ]  # fmt: skip
-        colours = FeatureColours(tokens[0])
+        indices = evenly_spaced(pool, PANEL_ROWS)
+        tokens = self._tokens(indices, self.teacher, self.before, self.after)
+        (known,) = self._tokens(evenly_spaced(pool, COLOUR_SAMPLES), self.teacher)
+        colours = [(FeatureColours(known), tokens)]
+        if self.place is not None:
+            place = self.place.cpu().numpy()
+            colours.append((FeatureColours(known - place), [one - place for one in tokens]))
         rows = []
         for i, index in enumerate(indices):
             shard, row = self.samples.shard(int(index))
             image, lifted = brightened(decode_image(shard.image(row)))
             fit = self.samples.settings.fit(*image.shape[:2])
             events = draw_voxel(fit.crop_array(shard.voxel(row, self.samples.settings.bins)))
-            shown = [
-                fit.crop_picture(image),
-                events,
-                *(colours.draw(t[i], self.grid) for t in tokens),
-            ]
+            features = [basis.draw(one[i], self.grid) for basis, ones in colours for one in ones]
+            shown = [fit.crop_picture(image), events, *features]
             rows.append(Row(pair_name(shard, row) + lifted, shown))
         kind = "held-out" if len(self.split.validation) else "training"
-        title = f"Tokens on {kind} pairs, in the colours of the teacher's principal components"
-        save_picture(path, panel(title, COLUMNS, rows))
+        title = (
+            f"Tokens on {kind} pairs, in the colours of the teacher's principal components; "
+            "residual: less the teacher's mean token of the place, so it shows what is of the scene"
+        )
+        save_picture(path, panel(title, COLUMNS[: len(rows[0].pictures)], rows))
+
+    def _tokens(self, indices: np.ndarray, *encoders: Encoder) -> list[np.ndarray]:
+        """(M, L, D) of samples for each encoder: the teacher sees images, the others events."""
+        batches = list(in_order(self.samples, indices, self.batch))
+        keys = ["image" if encoder is self.teacher else "voxel" for encoder in encoders]
+        return [
+            encode_all(encoder, (batch[key] for batch in batches)).numpy()
+            for encoder, key in zip(encoders, keys, strict=True)
+        ]

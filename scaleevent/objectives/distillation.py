@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
+from scaleevent.objectives import balance, meters
 from scaleevent.objectives.comparison import Comparison
+from scaleevent.objectives.meters import VALID_FRACTION, Meters, PlaceMean, evaluation_masks
 from scaleevent.objectives.objective import Compared, Objective
 from scaleevent.objectives.structure_loss import (
     LAMBDAS,
@@ -24,17 +26,21 @@ from scaleevent.objectives.structure_loss import (
     mean_cosine,
 )
 from scaleevent.objectives.structures import NAMES_IN_STATES, STRUCTURES
-from scaleevent.pairs.sample_inputs import INPUTS, Input, image
-from scaleevent.pairs.samples import PairSamples, Split
+from scaleevent.objectives.teacher_tokens import CACHE_BYTES, TeacherTokens
+from scaleevent.pairs.sample_inputs import INPUTS, Input, image, index
+from scaleevent.pairs.samples import PairSamples, Pool, Split
 from scaleevent.system.files import Json
-from scaleevent.training.loop import Batch
+from scaleevent.training.loop import Batch, to_device
+from scaleevent.training.state import CALIBRATED
 from scaleevent.training.tensors import content_hash
 from scaleevent.training.terms import Metrics, Terms
 
 # Assumed, not measured on DINOv3's own weights. It decides how L1 stands to IS and CS for every
 # other teacher: L1 grows with the tokens, cosine maps do not.
 DINOV3_TOKEN_RMS = 0.2
-VALID_FRACTION = 0.5  # of a token's pixels that the image must show
+CALIBRATION_SAMPLES = 64  # for the size of the tokens and of the loss terms
+PLACE_SAMPLES = 1024  # for the mean token of a place: a student of just these scores 1 / 32 at most
+GRADIENT_STRIDE = 16  # of held-out samples, one batch of which shows the gradients
 
 
 class Distillation(Objective):
@@ -51,15 +57,21 @@ class Distillation(Objective):
         weights: Factor of each loss term.
         source: Name of the teacher, for people.
         probe: Whether to compare the student before and after by a probe.
+        target: What all structure terms are calibrated to before training, as a share of L1. None:
+            the weights stay as given.
+        cache: Whether the teacher's tokens are kept, where those of all training samples fit.
+        kept: What an earlier part of the run was calibrated to.
+        agree: Makes numbers the same on all ranks.
+        bf16: Whether training computes in mixed precision.
     """
 
     inputs: ClassVar[Mapping[str, Input]] = INPUTS
     shown: ClassVar[tuple[str, ...]] = ("active",)
     titles: ClassVar[Mapping[str, str]] = {
         "val_loss": "held-out loss",
-        "val_cosine": "cosine to teacher, active tokens",
-        "val_cosine_all": "cosine to teacher, all tokens",
+        **meters.TITLES,
         "val_rank": "effective rank",
+        **balance.TITLES,
     }
 
     def __init__(
@@ -73,23 +85,42 @@ class Distillation(Objective):
         weights: Mapping[str, float] = LAMBDAS,
         source: str = "",
         probe: bool = True,
+        target: float | None = None,
+        cache: bool = False,
+        kept: Mapping[str, float] | None = None,
+        agree: Callable[[Sequence[float]], Sequence[float]] = list,
+        bf16: bool = False,
     ) -> None:
         super().__init__(student)
-        self.teacher = teacher
+        self.targets = TeacherTokens(teacher)
         self.structure, self.mask, self.tau = structure, mask, tau
-        self.scale, self.weights = scale, weights
+        self.scale, self.weights, self.target = scale, weights, target
         self._source, self.probe = source, probe
+        self.place: Tensor | None = None
+        self._cache, self._kept, self._agree, self._bf16 = cache, kept or {}, agree, bf16
+
+    @property
+    def teacher(self) -> Encoder:
+        """The frozen image encoder."""
+        return self.targets.teacher
 
     def sample_inputs(self) -> Mapping[str, Input]:
         """The image standardised with the teacher's own mean and deviation."""
         colours = self.teacher.colours
         own = partial(image, mean=colours.mean, std=colours.std)
-        return {**self.inputs, "image": own}
+        inputs: dict[str, Input] = {**self.inputs, "image": own}
+        return inputs | {"index": index} if self._cache else inputs
 
     @property
     def source(self) -> str:
-        """The teacher, and how its tokens are scaled."""
-        return f"teacher {self._source}, token scale {self.scale:.4g}"
+        """The teacher, how its tokens are scaled, and what is calibrated."""
+        said = [f"teacher {self._source}", f"token scale {self.scale:.4g}"]
+        if self.target is not None:
+            weighed = f"IS x {self.weights['intra']:.4g} + CS x {self.weights['cross']:.4g}"
+            said.append(f"{weighed} for {self.target:.0%} of L1 at the start")
+        if self.targets.keeps:
+            said.append("its tokens computed once")
+        return ", ".join(said)
 
     def token_weights(self, batch: Batch) -> Tensor:
         """(N, L) weight of every token, 0 to 1: bool for a hard mask."""
@@ -105,8 +136,7 @@ class Distillation(Objective):
 
     def tokens(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Student and teacher tokens, (N, L, D) each, scaled."""
-        with torch.no_grad():
-            teacher = self.teacher.tokens(batch["image"])
+        teacher = self.targets(batch)
         if self.scale is None:
             raise ConfigError("the token scale is unknown", hint="call calibrate first")
         return model(batch["voxel"]) * self.scale, teacher * self.scale
@@ -115,7 +145,7 @@ class Distillation(Objective):
         """Loss terms; metrics: fractions of active and valid tokens, rank, cosine."""
         student, teacher = self.tokens(model, batch)
         weights = self.token_weights(batch)
-        terms = distillation_terms(student.float(), teacher.float(), weights, self.structure)
+        terms = self._terms(student, teacher, batch)
         seen = weights > 0
         return terms, {
             "active": lambda: float(seen.double().mean()),
@@ -127,34 +157,89 @@ class Distillation(Objective):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Means over samples: loss terms, cosine to the teacher (active and all tokens), rank."""
-        kept: list[Tensor] = []
+        """Loss terms with the run's mask, their balance, `meters` on tokens that all runs share.
+
+        The gradients are those of every sixteenth sample, as many as a batch holds.
+        """
+        place = None if self.place is None or self.scale is None else self.place * self.scale
+        found, kept = Meters(place), []
+        chosen: list[Batch] = []
+        seen = size = 0
 
         def measure(batch: Batch) -> dict[str, float]:
+            nonlocal seen, size
             student, teacher = self.tokens(self.encoder, batch)
             kept.append(student.float().cpu())
-            mask = self.token_weights(batch)
-            terms = distillation_terms(student.float(), teacher.float(), mask, self.structure)
-            means = {name: float(term) for name, term in terms.items()}
-            means["loss"] = sum(self.weights[name] * value for name, value in means.items())
-            means["cosine"] = mean_cosine(student, teacher, mask)
-            means["cosine_all"] = mean_cosine(student, teacher)
-            means["active"] = float((mask > 0).double().mean())
-            return means
+            found.add(student, teacher, *evaluation_masks(batch["density"], batch["valid"]))
+            first = -seen % GRADIENT_STRIDE
+            chosen.append({k: v[first::GRADIENT_STRIDE].clone() for k, v in batch.items()})
+            seen, size = seen + len(student), size or len(student)
+            terms = self._terms(student, teacher, batch)
+            return {name: float(term) for name, term in terms.items()}
 
-        held_out = self.sample_means(batches, measure)
-        return held_out | {"val_rank": effective_rank(torch.cat(kept))}
+        terms = {k.removeprefix("val_"): v for k, v in self.sample_means(batches, measure).items()}
+        values = terms | {"loss": sum(self.weights[name] * value for name, value in terms.items())}
+        values |= balance.shares(terms, self.weights) | found.result()
+        values["rank"] = effective_rank(torch.cat(kept))
+        fixed = {key: torch.cat([part[key] for part in chosen])[:size] for key in chosen[0]}
+        with torch.enable_grad():
+            graph = self._terms(*self.tokens(self.encoder, fixed), fixed)
+            values |= balance.gradient_shares(graph, self.weights, self.encoder.parameters())
+        return {f"val_{name}": value for name, value in values.items()}
 
-    def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Find the token scale, unless it is given or the teacher is DINOv3."""
+    def _terms(self, student: Tensor, teacher: Tensor, batch: Batch) -> Terms:
+        """Of scaled tokens of a batch, with the run's mask."""
+        weights = self.token_weights(batch)
+        return distillation_terms(student.float(), teacher.float(), weights, self.structure)
+
+    def calibrate(self, training: Pool) -> None:
+        """Find the token scale, the balance and the mean token of every place.
+
+        The scale is found unless it is given or the teacher is DINOv3, the balance where one is
+        asked for; what the run was calibrated to before stays.
+        """
+        settings = training.samples.settings
+        rows, columns = self.teacher.grid(settings.height, settings.width)
+        size = 4 * len(training) * rows * columns * self.teacher.width
+        self.targets.keeps = self._cache and size <= CACHE_BYTES
         if self.scale is None:
-            self.scale = token_scale(self.teacher, batches)
+            self.scale = self._kept.get("scale") or self._agreed(
+                token_scale(self.teacher, training.spread(CALIBRATION_SAMPLES))
+            )
+        if self.target is not None:
+            self.weights = self._balanced(training, self.target)
+        device = next(self.teacher.parameters()).device
+        mean = PlaceMean()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):  # kept for the steps
+            for batch in training.spread(PLACE_SAMPLES):
+                mean.add(self.targets(to_device(batch, device)))
+        self.place = mean.mean()
 
-    def fingerprint(self) -> dict[str, str]:
-        """The teacher's weights, and the form of the loss."""
+    @torch.no_grad()
+    def _balanced(self, training: Pool, target: float) -> dict[str, float]:
+        """Weights with which the structure terms of training samples are a share of L1."""
+        if self._kept.keys() >= self.weights.keys():
+            return {name: self._kept[name] for name in self.weights}
+
+        def measure(batch: Batch) -> dict[str, float]:
+            terms = self._terms(*self.tokens(self.encoder, batch), batch)
+            return {name: float(term) for name, term in terms.items()}
+
+        found = self.sample_means(training.spread(CALIBRATION_SAMPLES), measure)
+        values = {name: found[f"val_{name}"] for name in self.weights}
+        weights = balance.balanced(values, self.weights, target)
+        return {name: self._agreed(weight) for name, weight in weights.items()}
+
+    def _agreed(self, value: float) -> float:
+        return self._agree([value])[0]
+
+    def fingerprint(self) -> Json:
+        """The teacher's weights, the form of the loss, and what was calibrated."""
+        calibrated = {} if self.target is None else dict(self.weights)
         return {
             "teacher weights": content_hash(self.teacher.vit.state_dict()),
             "structure": NAMES_IN_STATES.get(self.structure, self.structure),
+            CALIBRATED: {"scale": self.scale, **calibrated},
         }
 
     def description(self) -> Json:
@@ -166,16 +251,22 @@ class Distillation(Objective):
             "std": list(self.teacher.colours.std),
         }
         form: Json = asdict(STRUCTURES[self.structure])
-        return {"teacher": teacher, "token_scale": self.scale, "structure": form}
+        return {
+            "teacher": teacher, "token_scale": self.scale, "structure": form,
+            "weights": dict(self.weights), "balance": self.target,
+        }  # fmt: skip
 
     def compare(
         self, samples: PairSamples, split: Split, before: Encoder, batch: int, out: Path
     ) -> Compared:
         """Linear probes where labels exist; features of teacher and student as a picture."""
-        comparison = Comparison(samples, split, self.teacher, before, self.encoder, batch)
+        comparison = Comparison(
+            samples, split, self.teacher, before, self.encoder, batch, self.place
+        )
         found = comparison.probe() if self.probe else Compared()
         comparison.picture(out / "panel.png")
-        return replace(found, notes=[*found.notes, f"picture: {out / 'panel.png'}"])
+        notes = [*found.notes, meters.NOTE, f"picture: {out / 'panel.png'}"]
+        return replace(found, notes=notes)
 
 
 @torch.no_grad()

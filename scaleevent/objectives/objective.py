@@ -17,7 +17,7 @@ from torch import nn
 
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.sample_inputs import INPUTS, Input
-from scaleevent.pairs.samples import PairSamples, Split
+from scaleevent.pairs.samples import PairSamples, Pool, Split
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Section
 from scaleevent.training.loop import Batch, Trainable, to_device
@@ -103,11 +103,15 @@ class Objective(Trainable):
             count += size
         return {f"val_{name}": value / count for name, value in sums.items()}
 
-    def calibrate(self, batches: Iterable[Batch]) -> None:
+    def calibrate(self, training: Pool) -> None:
         """Adapt to training samples before the first step; batches come on the CPU."""
 
-    def fingerprint(self) -> dict[str, str]:
-        """What, beside the settings, a resumed run must agree with."""
+    def fingerprint(self) -> Json:
+        """What, beside the settings, a resumed run must agree with.
+
+        But for `training.state.CALIBRATED`: what `calibrate` has found, which a resumed run takes
+        from its state.
+        """
         return {}
 
     def description(self) -> Json:

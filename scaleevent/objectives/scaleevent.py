@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import OneOf, Weights
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Settings(PretrainConfig):
     """What distillation adds to the settings of `pretrain`."""
 
-    NO_EFFECT: ClassVar[frozenset[str]] = PretrainConfig.NO_EFFECT | {"probe"}
+    NO_EFFECT: ClassVar[frozenset[str]] = PretrainConfig.NO_EFFECT | {"probe", "cache"}
 
     teacher: Weights | None = Field(
         None, description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"
@@ -43,8 +43,15 @@ class Settings(PretrainConfig):
     lambda_l1: float = Field(1.0, ge=0, le=1e6, description="weight of the token term")
     lambda_is: float = Field(10.0, ge=0, le=1e6, description="weight of IS")
     lambda_cs: float = Field(4.0, ge=0, le=1e6, description="weight of CS")
+    balance: float | None = Field(
+        None, gt=0, le=1e6, description="what IS and CS together are set to at the start, as a "
+        "share of L1, such as 0.25; their weights then give only their proportion",
+    )  # fmt: skip
     token_scale: float | None = Field(
         None, gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"
+    )
+    cache: bool = Field(
+        True, description="compute the teacher's tokens once a pair, where 1 GiB holds them all"
     )
     probe: bool = Field(True, description="linear probes before and after, where labels exist")
 
@@ -66,6 +73,15 @@ class Settings(PretrainConfig):
             raise ValueError("expected deviations above 0")
         return value
 
+    @model_validator(mode="after")
+    def _can_be_balanced(self) -> Settings:
+        """Refuse a balance without one of its sides."""
+        if self.balance is not None and not self.lambda_l1:
+            raise ValueError("balance is a share of L1, and lambda_l1 is 0")
+        if self.balance is not None and not self.lambda_is + self.lambda_cs:
+            raise ValueError("balance needs a structure term, and lambda_is and lambda_cs are 0")
+        return self
+
     @property
     def lambdas(self) -> dict[str, float]:
         """Weights of the loss terms by name."""
@@ -85,10 +101,13 @@ class Settings(PretrainConfig):
     def describe(self) -> str:
         """The loss, term by term."""
         form = STRUCTURES[self.structure]
+        weighed = f"IS x {self.lambda_is:g} + CS x {self.lambda_cs:g}"
+        if self.balance is not None:
+            weighed = f"({weighed}) set to {self.balance:.0%} of L1"
         return (
-            f"loss {self.structure}: L1 x {self.lambda_l1:g} + IS x {self.lambda_is:g} + "
-            f"CS x {self.lambda_cs:g} ({form.similarity} maps, {form.distance}, gate "
-            f"{form.gate}, {form.reduction}), mask {self.mask} tau {self.tau:g}"
+            f"loss {self.structure}: L1 x {self.lambda_l1:g} + {weighed} ({form.similarity} maps, "
+            f"{form.distance}, gate {form.gate}, {form.reduction}), mask {self.mask} "
+            f"tau {self.tau:g}"
         )
 
 
@@ -102,4 +121,6 @@ def build(settings: Settings, run: Run) -> Distillation:
         teacher, student, settings.structure, settings.mask, settings.tau,
         scale=settings.token_scale or (1.0 if is_dinov3(teacher) else None),
         weights=settings.lambdas, source=teacher_name(settings), probe=settings.probe,
+        target=settings.balance, cache=settings.cache, kept=run.calibrated, agree=run.ranks.mean,
+        bf16=settings.computes_in_bf16(run.ranks.on_gpu),
     )  # fmt: skip

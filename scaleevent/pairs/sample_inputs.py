@@ -31,6 +31,7 @@ class StoredPair:
     shard: Shard  # the file it is in
     row: int  # its row in there
     settings: InputSettings  # the network's input
+    index: int = 0  # of the sample among all of the run
 
     @property
     def where(self) -> str:
@@ -92,6 +93,11 @@ def valid(pair: StoredPair) -> Tensor:
     if mask is None:
         return torch.ones(len(rows) - 1, len(columns) - 1, dtype=torch.float64)
     return torch.from_numpy(cell_mean(mask[None].astype(np.float32), rows, columns))
+
+
+def index(pair: StoredPair) -> Tensor:
+    """() int64, which sample of the run this is."""
+    return torch.tensor(pair.index)
 
 
 # the voxel comes last, because it is overwritten

@@ -95,7 +95,7 @@ class PairSamples(Dataset[dict[str, Tensor]]):
                 )
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pair = StoredPair(*self.shard(index), self.settings)
+        pair = StoredPair(*self.shard(index), self.settings, int(index))
         return {name: make(pair) for name, make in self.inputs.items()}
 
 
@@ -307,6 +307,22 @@ def in_order(samples: PairSamples, indices: np.ndarray, batch: int) -> Iterator[
     """Batches in the order given, for everything that is not training."""
     groups = [indices[i : i + batch].tolist() for i in range(0, len(indices), batch)]
     return load_batches(samples, groups, workers=0)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples that may be looked at, some or all, in batches."""
+
+    samples: PairSamples
+    indices: np.ndarray  # of those in it
+    batch: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def spread(self, most: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of at most so many samples, evenly spaced over all."""
+        return in_order(self.samples, evenly_spaced(self.indices, most), self.batch)
 
 
 def _start_worker(number: int) -> None:

@@ -23,7 +23,7 @@ from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.estimate import estimate
 from scaleevent.training.loop import Batch, Trainable, TrainSettings, train
-from scaleevent.training.state import load_state, mend_log
+from scaleevent.training.state import load_state, mend_log, saved_calibration
 
 LOG = "log.jsonl"
 
@@ -98,6 +98,11 @@ class Run:
                 where="--batch", found=batch, expected=f"a multiple of {self.ranks.world}",
             )  # fmt: skip
         return batch // self.ranks.world
+
+    @property
+    def calibrated(self) -> Json:
+        """What an earlier part of this run found before its first step; empty if there is none."""
+        return saved_calibration(self.cfg.out) if self.cfg.resume else {}
 
     @contextmanager
     def started(self, model: nn.Module, optimizer: Optimizer, fingerprint: Json) -> Iterator[int]:

@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 
 from scaleevent.errors import CheckpointError, ConfigError, DataError
 from scaleevent.system.files import Json, read_json, write_bytes, write_json
+from scaleevent.system.sealed import read_description
 from scaleevent.training.tensors import load_tensors, save_tensors, under
 
 LAST = "last.json"
+CALIBRATED = "calibrated"  # in a fingerprint: found before training, taken over, not compared
 KEPT = 2  # states; the older one is for a damaged newest one
 
 
@@ -80,6 +82,18 @@ def load_state(
     return 0
 
 
+def saved_calibration(folder: Path) -> Json:
+    """What a run was calibrated to before its first step, by its newest readable state."""
+    for path in _newest_first(Path(folder) / "state", lambda line: None):
+        try:
+            description = read_description(path, "state") or {}
+        except CheckpointError:
+            continue
+        found = (description.get("fingerprint") or {}).get(CALIBRATED)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def _restore(tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
     """Put saved weights and moments in place."""
     model.load_state_dict(under(tensors, "model/"))
@@ -125,7 +139,8 @@ def mend_log(path: Path, step: int, warn: Callable[[str], None]) -> None:
 
 
 def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
-    differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
+    keys = {**saved, **now}
+    differing = [key for key in keys if key != CALIBRATED and saved.get(key) != now.get(key)]
     if not differing:
         return
     if "data" in differing or any(key.endswith("weights") for key in differing):
