@@ -217,7 +217,9 @@ def test_further_pretraining_keeps_what_was_seen_before(street, tmp_path, start)
          f"--draws 4 --batch 4 --no-probe --student-init {init}")  # fmt: skip
     data = read_description(tmp_path / "run/encoder.safetensors", "encoder")["data"]
     assert ("elsewhere" in data["recordings"]) == (start == "seen.safetensors")
-    assert "street-0-000000" in data["recordings"]
+    scenes = [name for name in data["recordings"] if name.startswith("street-0-")]
+    assert scenes == [f"street-0-{index:06d}" for index in range(len(scenes))]
+    assert len(scenes) == len(PairStore(street / "pairs")) * 4 // 5  # the demo holds out a fifth
     assert data.get("provenance") == (AUTHORS if start.startswith("ViTT") else None)
 
 

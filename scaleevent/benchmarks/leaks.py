@@ -62,10 +62,9 @@ def leak_notes(data: Json) -> list[str]:
     return [f"transductive: pretrained on test recordings: {listed(tests)}"] if tests else []
 
 
-def seen_with(history: Json, stores: Sequence[PairStore]) -> Json:
-    """The `history` of an encoder that was then pretrained on all pairs of some stores."""
-    names = {str(name) for store in stores for name in store.recordings}
-    return history | {"recordings": sorted(names.union(history.get("recordings", ())))}
+def seen_with(history: Json, recordings: Collection[str]) -> Json:
+    """The `history` of an encoder that was then pretrained on pairs of some recordings."""
+    return history | {"recordings": sorted({*recordings, *history.get("recordings", ())})}
 
 
 def task_history(description: Json) -> Json:

@@ -114,8 +114,7 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
 
     def recordings(self, indices: np.ndarray) -> set[str]:
         """The recordings that samples are from."""
-        names = np.concatenate([store.recordings.astype(str) for store in self.pairs.stores])
-        return set(names[indices].tolist())
+        return self.pairs.recordings(indices)
 
     def identity(self, index: int) -> dict[str, Any]:
         """Which pair this is, for the list of a subset."""

@@ -44,6 +44,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         local = this.local_batch(batch)
         samples, split = pretraining_data(cfg, settings, objective.sample_inputs(), this)
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
+        origin |= seen_with(encoder.history, samples.recordings(seen))
         objective.calibrate(Pool(samples, seen, local))
         this.say(
             f"{cfg.describe_preset()}, {objective.source}, "
@@ -98,11 +99,7 @@ def _report(
     description: Json = {
         "config": cfg.recorded(),
         **objective.description(),
-        "data": {
-            **origin,
-            "stores": [store.fingerprint for store in samples.stores],
-            **seen_with(objective.encoder.history, samples.stores),
-        },
+        "data": {**origin, "stores": [store.fingerprint for store in samples.stores]},
         "step": last["step"],
         "metrics": {title: [before, after] for title, before, after in rows},
     }

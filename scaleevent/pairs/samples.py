@@ -78,6 +78,11 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         store, inside = self.locate(index)
         return self.stores[store].locate(inside)
 
+    def recordings(self, indices: np.ndarray) -> set[str]:
+        """The recordings that samples are from."""
+        names = np.concatenate([store.recordings.astype(str) for store in self.stores])
+        return set(names[indices].tolist())
+
     def check_images(self) -> None:
         """Check that every pair has an image, which distillation needs.
 
