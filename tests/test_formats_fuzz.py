@@ -128,7 +128,8 @@ def serve() -> None:
             except SystemExit:
                 os._exit(1)
             except BaseException:
-                traceback.print_exc()
+                with os.fdopen(told, "w") as file:
+                    traceback.print_exc(file=file)
                 os._exit(1)
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(reader, 0)[1]), flush=True)
