@@ -38,7 +38,7 @@ PRETRAIN = (
     "--log-every 3 --save-every 2 --validation 0.3 --no-probe --workers 1"
 )
 COMMANDS = {
-    "prepare-street": "prepare street --scenes 260 --size 24x32 --jobs 2",
+    "prepare-street": "prepare street --scenes 120 --size 24x32 --jobs 2",
     "prepare-custom": "prepare custom {data}/rig/a {data}/rig/b {data}/rig/c --jobs 2",
     "voxelize": "voxelize {data}/raw --rate 500 --jobs 2",
     "pretrain": PRETRAIN,

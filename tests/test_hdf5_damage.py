@@ -64,11 +64,11 @@ def processor_seconds():
 @pytest.mark.parametrize("layout", damage["LAYOUTS"])
 def test_zeroed_structure_gives_an_error_or_the_exact_events(tmp_path, layout):
     counts, longest = damage["run"](layout, "zeroed", 16, tmp_path)
-    assert counts["other events"] == 0 and longest < 60
+    assert counts["other events"] == 0 and longest < 200
     checksums = damage["LAYOUTS"][layout][3]
     for kind in ("flipped", "chunks"):  # the process lives, whatever comes of it
         counts, longest = damage["run"](layout, kind, 4, tmp_path)
-        assert longest < 60 and not (kind == "chunks" and checksums and counts["other events"])
+        assert longest < 200 and not (kind == "chunks" and checksums and counts["other events"])
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_two_hundred_edits_of_every_layout(tmp_path, layout):
     for kind, edits in (("zeroed", 200), ("flipped", 50), ("chunks", 50)):
         counts, longest = damage["run"](layout, kind, edits, tmp_path, seed=1)
         assert kind != "zeroed" or counts["other events"] == 0
-        assert longest < 60
+        assert longest < 200
 
 
 def test_zeroed_nodes_of_the_chunk_index(tmp_path):
