@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -169,8 +170,8 @@ def near_things(rng: np.random.Generator, builder: TownBuilder, view: View) -> N
         if not room or road_edge(builder.ground, x, z) < -1.2:
             continue
         if kind < 0.3:
-            builder.place(lambda: builder.sign(0.0, 0.0), x, z, heading, 0.3)
+            builder.place(partial(builder.sign, 0.0, 0.0), x, z, heading, 0.3)
         elif kind < 0.55:
-            builder.place(lambda: builder.lamp_post(1, 0.0, 0.0), x, z, heading, 0.3)
+            builder.place(partial(builder.lamp_post, 1, 0.0, 0.0), x, z, heading, 0.3)
         else:
             builder.place(builder.post, x, z, heading, 0.3)
