@@ -251,9 +251,8 @@ def test_flow_of_a_moment_is_the_derivative_of_the_projection():
     )
     h = 1e-6
     still = hits.surface < 0
-    points = np.array(world.pose[:3]) + np.where(np.isfinite(hits.depth), hits.depth, 1.0)[..., None] * rays(
-        world.pose, lens
-    )
+    depth = np.where(np.isfinite(hits.depth), hits.depth, 1.0)[..., None]
+    points = np.array(world.pose[:3]) + depth * rays(world.pose, lens)
 
     def projected(t):
         pose = world.camera(t)

@@ -97,6 +97,17 @@ def foot(ground: Ground, x: float, z: float) -> float:
 
 
 @kernel
+def room_for_car(ground: Ground, x: float, z: float, heading: float) -> int:
+    """1 where a car of 4.2 m is wholly on a road, -1 where it is wholly off the roads, else 0."""
+    least, most = np.inf, -np.inf
+    for i in range(-1, 2):
+        along = 2.1 * i
+        edge = road_edge(ground, x + along * math.sin(heading), z + along * math.cos(heading))
+        least, most = min(least, edge), max(most, edge)
+    return 1 if most < -0.95 else -1 if least > 0.95 else 0
+
+
+@kernel
 def open_lot(
     ground: Ground, x: float, z: float, heading: float, half_width: float, half_length: float
 ) -> bool:

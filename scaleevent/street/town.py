@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from scaleevent.street.ground import centre_line, foot, open_lot, road_edge
+from scaleevent.street.ground import centre_line, foot, open_lot, road_edge, room_for_car
 from scaleevent.street.objects import (
     BUILDING,
     KERB,
@@ -100,7 +100,7 @@ class TownBuilder(StreetBuilder):
 
     def at(self, aside: float, along: float) -> tuple[float, float, float]:
         """Position x, z of a point beside the main road, and the heading of the road there."""
-        middle, slant = centre_line(self.ground, along)
+        middle, slant = centre_line.py_func(self.ground, along)  # faster for one point
         heading = math.atan(slant)
         x = middle + aside * math.cos(heading)
         return x, along - aside * math.sin(heading), heading
@@ -326,17 +326,13 @@ class TownBuilder(StreetBuilder):
 
     def car_in(self, x: float, z: float, heading: float, pace: float, on_road: bool = True) -> None:
         """A car that is wholly on a road, or wholly off it, unless there is no room."""
-        dx, dz = 2.1 * math.sin(heading), 2.1 * math.cos(heading)
-        for step in (-1.0, 0.0, 1.0):
-            edge = road_edge(self.ground, x + step * dx, z + step * dz)
-            if (-edge if on_road else edge) < 0.95:
-                return
-        if self.free(x + 0.6 * dx, z + 0.6 * dz, 1.0) and self.free(
-            x - 0.6 * dx, z - 0.6 * dz, 1.0
-        ):
+        if room_for_car(self.ground, x, z, heading) != (1 if on_road else -1):
+            return
+        dx, dz = 1.26 * math.sin(heading), 1.26 * math.cos(heading)
+        if self.free(x + dx, z + dz, 1.0) and self.free(x - dx, z - dz, 1.0):
             self.place(partial(self.car, 0.0, 0.0, 1, pace), x, z, heading, lies=True)
-            for step in (-0.6, 0.6):
-                self.take(x + step * dx, z + step * dz, 1.1)
+            self.take(x + dx, z + dz, 1.1)
+            self.take(x - dx, z - dz, 1.1)
 
     def crowd(self) -> None:
         """People on the pavements, on the square and across the road."""
