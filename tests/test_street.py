@@ -19,12 +19,12 @@ from scaleevent.street.surfaces import PLAIN, band, pulse
 
 HEIGHT, WIDTH = 48, 64
 LENS = Lens(0.86 * WIDTH, 0.5 * WIDTH, 0.46 * HEIGHT)
-SMALL = StreetSettings(height=HEIGHT, width=WIDTH)
+SMALL = StreetSettings(height=HEIGHT, width=WIDTH, layout="fixed")
 
 
 def world_of(number, standing=0.0):
     """A world without ragged leaves, whose outlines no closed formula knows."""
-    world = draw_world(np.random.default_rng([5, number]), 1.0, standing, 0.0)
+    world = draw_world(np.random.default_rng([5, number]), 1.0, standing, 0.0, "fixed")
     solids = world.solids.copy()
     solids["material"] = PLAIN
     return replace(world, solids=solids)
@@ -213,7 +213,7 @@ def test_events_add_up_to_the_change_of_log_luminance():
     settings = replace(SMALL, threshold=(0.2, 0.2), threshold_spread=0.0, noise_hz=0.0)
     scene = render_scene(3, 1, settings)
     rng = np.random.default_rng([3, 1])
-    world = draw_world(rng, settings.speed, settings.standing, settings.darkness)
+    world = draw_world(rng, settings.speed, settings.standing, settings.darkness, "fixed")
     logs = []
     for t in (-0.05, 0.0):
         pose = world.camera(t)
@@ -255,6 +255,9 @@ def test_a_scene_depends_on_its_number_alone():
         {"shutter_us": 0, "exposure": 4.0},
         {"shutter_us": 200_000, "exposure": -8.0},
         {"threshold": (0.01, 0.02), "threshold_spread": 1.0},
+        {"layout": "varied"},
+        {"layout": "varied", "height": 480, "width": 640},
+        {"layout": "varied", "speed": 16.0, "after": True},
     ],
 )
 def test_a_scene_is_well_formed(change):
@@ -293,7 +296,7 @@ def test_settings_do_what_they_say():
 
 
 def test_scenes_have_the_intended_activity():
-    scenes = [render_scene(21, n, StreetSettings()) for n in range(30)]
+    scenes = [render_scene(21, n, StreetSettings(layout="fixed")) for n in range(30)]
     rate = np.mean([len(s.events) for s in scenes]) / (96 * 128)
     cells = []
     for scene in scenes:
@@ -314,7 +317,7 @@ def test_scenes_have_the_intended_activity():
         {"height": 481}, {"width": 8}, {"window_us": 0}, {"speed": -1.0}, {"standing": 1.5},
         {"darkness": 2.0}, {"exposure": 99.0}, {"shutter_us": -1}, {"threshold": (0.3, 0.1)},
         {"threshold": (0.0, 0.1)}, {"threshold_spread": -1.0}, {"noise_hz": float("nan")},
-        {"step_px": 0.0},
+        {"step_px": 0.0}, {"layout": "round"},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(change):

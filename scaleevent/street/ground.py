@@ -46,8 +46,17 @@ def centre_line(ground: Ground, z: float) -> tuple[float, float]:
 @kernel
 def lateral(ground: Ground, x: float, z: float) -> float:
     """Metres to the right of the middle of the main road."""
+    if ground.bend == 0.0:
+        return x
     middle, slant = centre_line(ground, z)
     return (x - middle) / math.sqrt(1.0 + slant * slant)
+
+
+@kernel
+def beside_crossing(ground: Ground, x: float, z: float) -> float:
+    """Metres from the edge of the crossing street, as if it had no end; negative on it."""
+    along = ground.crossing_cos * (z - ground.crossing_z)
+    return abs(along - ground.crossing_sin * (x - ground.crossing_x)) - ground.crossing_half
 
 
 @kernel
@@ -59,13 +68,11 @@ def road_edge(ground: Ground, x: float, z: float) -> float:
 @kernel
 def _edge(ground: Ground, x: float, z: float, across: float) -> float:
     main = abs(across) - ground.half_road
-    tilt = ground.crossing_tilt
-    along = (z - ground.crossing_z - tilt * (x - ground.crossing_x)) / math.sqrt(1.0 + tilt * tilt)
-    other = abs(along) - ground.crossing_half
+    other = beside_crossing(ground, x, z)
     if ground.crossing_side != 0.0:  # it ends in the main road
         other = max(other, -ground.crossing_side * across)
-    blend = max(ROUNDING - abs(main - other), 0.0) / ROUNDING
-    return min(main, other) - 0.25 * ROUNDING * blend * blend
+    blend = max(ROUNDING - abs(main - other), 0.0)
+    return min(main, other) - 0.25 / ROUNDING * blend * blend
 
 
 @kernel
@@ -87,6 +94,17 @@ def _paved(ground: Ground, z: float, across: float, edge: float) -> bool:
 def foot(ground: Ground, x: float, z: float) -> float:
     """Height of the ground with its pavements, metres."""
     return ground_height(ground, x, z) + (ground.kerb if road_edge(ground, x, z) >= 0.0 else 0.0)
+
+
+@kernel
+def room_for_car(ground: Ground, x: float, z: float, heading: float) -> int:
+    """1 where a car of 4.2 m is wholly on a road, -1 where it is wholly off the roads, else 0."""
+    least, most = np.inf, -np.inf
+    for i in range(-1, 2):
+        along = 2.1 * i
+        edge = road_edge(ground, x + along * math.sin(heading), z + along * math.cos(heading))
+        least, most = min(least, edge), max(most, edge)
+    return 1 if most < -0.95 else -1 if least > 0.95 else 0
 
 
 @kernel
@@ -157,9 +175,7 @@ def _stones(across: float, along: float, size: float, du: float, dv: float) -> f
 @kernel
 def _paint(ground: Ground, x: float, z: float, across: float, du: float, dv: float) -> float:
     """0..1: how much of a pixel of a road is painted: lines and zebra crossings."""
-    tilt = ground.crossing_tilt
-    along = (z - ground.crossing_z - tilt * (x - ground.crossing_x)) / math.sqrt(1.0 + tilt * tilt)
-    beside = abs(along) - ground.crossing_half
+    beside = beside_crossing(ground, x, z)
     if abs(across) > ground.half_road or beside < 0.8:
         return 0.0
     if ground.zebra and beside < 4.8:

@@ -1,4 +1,4 @@
-"""Random layout of one world: a street with its buildings, cars, people, light and camera.
+"""Random layout of one world: a street or a town, its light and its camera.
 
 The order of the random draws decides the bytes of every scene, so it must not change.
 """
@@ -43,7 +43,7 @@ class World:
 
 
 def draw_world(
-    rng: np.random.Generator, speed: float, standing: float, darkness: float, layout: str = "fixed"
+    rng: np.random.Generator, speed: float, standing: float, darkness: float, layout: str
 ) -> World:
     """A random world.
 

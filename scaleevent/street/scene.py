@@ -56,7 +56,8 @@ class StreetSettings:
         width: Image and sensor columns, up to 640.
         window_us: Length of the event window that ends at the image time.
         speed: Factor on all motion.
-        standing: Fraction of scenes in which the camera stands still.
+        standing: Fraction of scenes in which the camera stands still. In the layout "varied" one
+            that is held, walks, flies or pans goes on turning a little.
         darkness: 0 = day .. 1 = night: less light, hence more photon noise and weaker events.
         exposure: Exposure compensation in stops: brightness relative to the automatic exposure.
         shutter_us: Exposure time, centred on the image time; causes motion blur.
@@ -65,8 +66,8 @@ class StreetSettings:
         noise_hz: Noise events per pixel and second.
         step_px: Largest image motion, in pixels, between the frames that events are simulated from.
         after: Also film the window that starts at the image time, for two-frame tasks.
-        layout: "fixed": a straight street seen from a car; its bytes never change. "varied": each
-            scene draws its own place, mount, view and lens.
+        layout: "fixed": a straight street seen from a car; its bytes never change. "varied": a
+            quarter of a town; each scene draws its own place, mount, view and lens.
     """
 
     height: int = 96

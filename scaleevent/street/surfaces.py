@@ -64,7 +64,8 @@ class Ground(NamedTuple):
     bend_z: float = 0.0  # middle of its bend, m
     bend_half: float = 1.0  # half the length of its bend along z, m
     crossing_x: float = 0.0  # where the middles of both roads meet, m
-    crossing_tilt: float = 0.0  # of the crossing street: its change of z per metre of x
+    crossing_cos: float = 1.0  # of its angle to the world's x, and the sine: its rise in z
+    crossing_sin: float = 0.0
     crossing_side: float = 0.0  # it leaves on both sides (0), to the right (1) or the left (-1)
     walk: float = 0.0  # width of the pavements, m
     square_side: float = 0.0  # on which side of the main road there is a square; 0: none

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from scaleevent.street.ground import centre_line, foot, open_lot, road_edge
+from scaleevent.street.ground import centre_line, foot, open_lot, road_edge, room_for_car
 from scaleevent.street.objects import (
     BUILDING,
     KERB,
@@ -30,7 +31,6 @@ START, END = -62.0, 102.0  # of the main road along z, metres
 CELL = 4.0  # metres; more than the radii of two things
 STREET = (-5.0, 45.0)  # the part of it where cameras are, metres
 BUSY = (-42.0, 82.0)  # the part of it with cars and furniture, metres
-BLOCK = 3.0  # metres between the rows of a block are at least this
 
 # Albedos are those of many materials: no class has a colour of its own
 EARTH: tuple[Colour, ...] = (
@@ -66,7 +66,6 @@ def draw_ground(rng: np.random.Generator) -> Ground:
         bend=bend,
         bend_z=bend_z,
         bend_half=bend_half,
-        crossing_tilt=rng.uniform(-0.35, 0.35),
         crossing_side=float(pick(rng, (-1, 0, 0, 1))),
         walk=rng.uniform(1.8, 4.5),
         square_side=square_side,
@@ -84,7 +83,8 @@ def draw_ground(rng: np.random.Generator) -> Ground:
         lawn=(float(lawn[0]), float(lawn[1]), float(lawn[2])),
     )
     x, slant = centre_line(ground, crossing_z)
-    return ground._replace(crossing_x=x, crossing_tilt=ground.crossing_tilt - slant)
+    angle = rng.uniform(-0.35, 0.35) - math.atan(slant)  # nearly at right angles
+    return ground._replace(crossing_x=x, crossing_cos=math.cos(angle), crossing_sin=math.sin(angle))
 
 
 class TownBuilder(StreetBuilder):
@@ -100,7 +100,7 @@ class TownBuilder(StreetBuilder):
 
     def at(self, aside: float, along: float) -> tuple[float, float, float]:
         """Position x, z of a point beside the main road, and the heading of the road there."""
-        middle, slant = centre_line(self.ground, along)
+        middle, slant = centre_line.py_func(self.ground, along)  # faster for one point
         heading = math.atan(slant)
         x = middle + aside * math.cos(heading)
         return x, along - aside * math.sin(heading), heading
@@ -177,7 +177,8 @@ class TownBuilder(StreetBuilder):
                 aside += depth + rng.uniform(8.0, 14.0)
         for z in (START - 12.0, END + 12.0):  # both ends of the road are in sight
             x, z, heading = self.at(0.0, z)
-            self.place(lambda: self.house(26.0, 6.0, 1.3 * typical), x, z, heading + 0.5 * math.pi)
+            across = heading + 0.5 * math.pi
+            self.place(partial(self.townhouse, 26.0, 6.0, 1.3 * typical), x, z, across)
         return float(np.mean(heights))
 
     def lot(
@@ -189,7 +190,7 @@ class TownBuilder(StreetBuilder):
         if not open_lot(ground, x, z, heading, 0.5 * depth, 0.5 * length) or rng.random() < 0.12:
             self.garden(x, z, 0.4 * length)
             return False
-        self.place(lambda: self.house(0.5 * length, 0.5 * depth, height), x, z, heading)
+        self.place(partial(self.townhouse, 0.5 * length, 0.5 * depth, height), x, z, heading)
         return True
 
     def garden(self, x: float, z: float, spread: float) -> None:
@@ -200,11 +201,11 @@ class TownBuilder(StreetBuilder):
             if road_edge(self.ground, a, b) > 1.2 and self.free(a, b, 1.0):
                 size = rng.uniform(0.9, 1.5)
                 if rng.random() < 0.7:
-                    self.place(lambda size=size: self.tree(0.0, 0.0, size), a, b, 0.0, 0.4)
+                    self.place(partial(self.tree, 0.0, 0.0, size), a, b, 0.0, 0.4)
                 else:
                     self.place(self.bush, a, b, rng.uniform(0, 3.0), 0.8)
 
-    def house(self, half_length: float, half_depth: float, height: float) -> None:
+    def townhouse(self, half_length: float, half_depth: float, height: float) -> None:
         """A house at the origin; most low ones have a pitched roof. It reaches into the slope."""
         rng = self.rng
         dig = KERB + 0.1 + 0.1 * max(half_length, half_depth)
@@ -267,12 +268,12 @@ class TownBuilder(StreetBuilder):
         kind = rng.random()
         if leafy and kind < 0.55:
             size = rng.uniform(0.75, 1.2)
-            self.place(lambda: self.tree(0.0, 0.0, size), x, z, heading, 0.4)
+            self.place(partial(self.tree, 0.0, 0.0, size), x, z, heading, 0.4)
         elif kind < 0.75:
-            self.place(lambda: self.lamp_post(side, 0.0, 0.0), x, z, heading, 0.3)
+            self.place(partial(self.lamp_post, side, 0.0, 0.0), x, z, heading, 0.3)
         elif kind < 0.92:
             turn = pick(rng, (0.0, math.pi))
-            self.place(lambda: self.sign(0.0, 0.0), x, z, heading + turn, 0.4)
+            self.place(partial(self.sign, 0.0, 0.0), x, z, heading + turn, 0.4)
         else:
             self.place(self.bush, x, z, heading, 0.8)
 
@@ -282,7 +283,7 @@ class TownBuilder(StreetBuilder):
         height = math.exp(rng.uniform(math.log(0.9), math.log(6.0)))
         tone = math.exp(rng.uniform(math.log(0.04), math.log(0.6)))
         red, green, blue = pick(rng, ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), pick(rng, EARTH)))
-        radius = rng.uniform(0.05, 0.18)
+        radius = rng.uniform(0.05, 0.15)
         self.add(
             POLE, PLAIN if rng.random() < 0.5 else METAL, (tone * red, tone * green, tone * blue),
             (0.0, 0.5 * height - 0.1, 0.0), (radius, 0.5 * height + 0.1, radius),
@@ -302,7 +303,7 @@ class TownBuilder(StreetBuilder):
                 pace = rng.uniform(1.0, 10.0) * self.speed
                 turn = 0.0 if side > 0 else math.pi
                 self.car_at(side * 0.32 * ground.half_road, rng.uniform(*BUSY), turn, pace)
-        heading = 0.5 * math.pi - math.atan(ground.crossing_tilt)
+        heading = math.atan2(ground.crossing_cos, ground.crossing_sin)
         for _ in range(rng.integers(0, 4) if ground.crossing_z < END else 0):
             away, lane = rng.uniform(-35.0, 35.0), pick(rng, (-1, 1))
             x = ground.crossing_x + away * math.sin(heading)
@@ -311,31 +312,27 @@ class TownBuilder(StreetBuilder):
             x += 0.42 * ground.crossing_half * math.cos(heading) * lane
             z -= 0.42 * ground.crossing_half * math.sin(heading) * lane
             turn = heading if lane > 0 else heading + math.pi
-            self.car_on_road(x, z, turn, rng.uniform(0.0, 8.0) * self.speed)
+            self.car_in(x, z, turn, rng.uniform(0.0, 8.0) * self.speed)
         for _ in range(rng.integers(0, 4) if ground.square_side else 0):
             aside = ground.square_side * rng.uniform(ground.half_road + 4.0, ground.square_reach)
             along = ground.square_z + rng.uniform(-1, 1) * ground.square_half
             x, z, turn = self.at(aside, along)
-            if self.free(x, z, 2.2):
-                self.place(lambda: self.car(0.0, 0.0, 1), x, z, turn, 2.2, lies=True)
+            self.car_in(x, z, turn, 0.0, on_road=False)
 
     def car_at(self, aside: float, along: float, turn: float, pace: float) -> None:
         """A car beside the middle of the main road."""
         x, z, heading = self.at(aside, along)
-        self.car_on_road(x, z, heading + turn, pace)
+        self.car_in(x, z, heading + turn, pace)
 
-    def car_on_road(self, x: float, z: float, heading: float, pace: float) -> None:
-        """A car that has its whole length on a road, unless there is none or no room."""
-        dx, dz = 2.1 * math.sin(heading), 2.1 * math.cos(heading)
-        for step in (-1.0, 0.0, 1.0):
-            if road_edge(self.ground, x + step * dx, z + step * dz) > -0.75:
-                return
-        if self.free(x + 0.6 * dx, z + 0.6 * dz, 1.0) and self.free(
-            x - 0.6 * dx, z - 0.6 * dz, 1.0
-        ):
-            self.place(lambda: self.car(0.0, 0.0, 1, pace), x, z, heading, lies=True)
-            for step in (-0.6, 0.6):
-                self.take(x + step * dx, z + step * dz, 1.1)
+    def car_in(self, x: float, z: float, heading: float, pace: float, on_road: bool = True) -> None:
+        """A car that is wholly on a road, or wholly off it, unless there is no room."""
+        if room_for_car(self.ground, x, z, heading) != (1 if on_road else -1):
+            return
+        dx, dz = 1.26 * math.sin(heading), 1.26 * math.cos(heading)
+        if self.free(x + dx, z + dz, 1.0) and self.free(x - dx, z - dz, 1.0):
+            self.place(partial(self.car, 0.0, 0.0, 1, pace), x, z, heading, lies=True)
+            self.take(x + dx, z + dz, 1.1)
+            self.take(x - dx, z - dz, 1.1)
 
     def crowd(self) -> None:
         """People on the pavements, on the square and across the road."""
@@ -359,7 +356,7 @@ class TownBuilder(StreetBuilder):
         if not self.free(x, z, 0.3):
             return False
         pace = pick(self.rng, (0.0, 1.0, 1.0)) * self.rng.uniform(0.6, 1.8) * self.speed
-        self.place(lambda: self.person(0.0, 0.0, 0.0, (0.0, pace)), x, z, heading, 0.3)
+        self.place(partial(self.person, 0.0, 0.0, 0.0, (0.0, pace)), x, z, heading, 0.3)
         return True
 
     def car(self, x: float, z: float, axis: int, speed: float = 0.0) -> None:

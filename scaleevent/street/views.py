@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -42,10 +43,10 @@ class Mount:
 
 
 MOUNTS = (
-    Mount("car", (1.1, 1.9), (-24.0, 30.0), 5.0, (0.5, 3.5), (0.04, 0.02, 0.015), False),
-    Mount("hand", (1.2, 2.0), (-28.0, 35.0), 14.0, (0.2, 1.2), (0.07, 0.06, 0.05), True),
-    Mount("quadruped", (0.35, 0.8), (-30.0, 15.0), 9.0, (0.15, 0.9), (0.06, 0.05, 0.05), True),
-    Mount("drone", (2.5, 12.0), (0.0, 75.0), 9.0, (0.5, 3.0), (0.05, 0.05, 0.05), True),
+    Mount("car", (1.1, 1.9), (-26.0, 32.0), 6.0, (0.5, 2.8), (0.035, 0.02, 0.015), False),
+    Mount("hand", (1.2, 2.0), (-28.0, 35.0), 14.0, (0.2, 1.1), (0.065, 0.055, 0.045), True),
+    Mount("quadruped", (0.35, 0.8), (-36.0, 26.0), 10.0, (0.15, 0.8), (0.055, 0.045, 0.045), True),
+    Mount("drone", (2.5, 12.0), (0.0, 75.0), 9.0, (0.5, 2.5), (0.045, 0.045, 0.045), True),
     Mount("mast", (3.0, 8.0), (-5.0, 50.0), 3.0, (0.0, 0.0), (0.12, 0.04, 0.02), True),
 )
 
@@ -169,8 +170,8 @@ def near_things(rng: np.random.Generator, builder: TownBuilder, view: View) -> N
         if not room or road_edge(builder.ground, x, z) < -1.2:
             continue
         if kind < 0.3:
-            builder.place(lambda: builder.sign(0.0, 0.0), x, z, heading, 0.3)
+            builder.place(partial(builder.sign, 0.0, 0.0), x, z, heading, 0.3)
         elif kind < 0.55:
-            builder.place(lambda: builder.lamp_post(1, 0.0, 0.0), x, z, heading, 0.3)
+            builder.place(partial(builder.lamp_post, 1, 0.0, 0.0), x, z, heading, 0.3)
         else:
             builder.place(builder.post, x, z, heading, 0.3)
