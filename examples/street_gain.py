@@ -2,8 +2,8 @@
 
     python examples/street_gain.py [SEED ...]
 
-Prints every run and the mean, standard deviation and gain over the undistilled image weights. A seed
-varies the world, what is held out, and the draws; the start is the teacher.
+Prints every run and the mean, standard deviation and gain over the undistilled image weights. A
+seed varies the world, what is held out, and the draws; the start is the teacher.
 """
 
 import statistics

@@ -9,6 +9,7 @@ from test_baselines import write_store
 
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.objectives import probe_scenes
 from scaleevent.objectives.comparison import DIFFERENCES, Comparison
 from scaleevent.objectives.probe_comparison import (
     BALANCED,
@@ -63,6 +64,16 @@ def test_whole_recordings_are_on_one_side(tmp_path):
     assert 8 <= len(scenes.fitted) <= 10
     same, other = (ProbeScenes.of(samples, pool, seed).fitted for seed in (0, 1))
     assert np.array_equal(scenes.fitted, same) and not np.array_equal(same, other)
+
+
+def test_many_tokens_make_fewer_scenes_but_not_few(tmp_path, monkeypatch):
+    samples = samples_of(tmp_path, [SEMANTICS] * 40)
+    for name, value in {"FITTED": 20, "SCORED": 20, "FEW": 5, "TOKENS": 1200}.items():
+        monkeypatch.setattr(probe_scenes, name, value)
+    for places, most in ((12, 20), (100, 12), (1000, 5)):
+        scenes = ProbeScenes.of(samples, np.arange(40), 0, places)
+        assert len(scenes.fitted) == len(scenes.scored) == most
+        assert not set(scenes.fitted) & set(scenes.scored) and scenes.labelled == 40
 
 
 def test_a_split_of_the_store_holds_where_it_is_even(tmp_path):
@@ -231,3 +242,4 @@ def test_a_comparison_trains_its_probe_on_held_out_pairs_alone(tmp_path, capsys)
     assert "Linear probes" in printed and "scene + place" in printed
     none = Comparison(samples, Split(np.arange(20), np.arange(0)), teacher, student, student, 4)
     assert none.probe().rows == [] and none.probe().tables == ()
+    assert none.probe().notes == ["no probe: no labelled pair is held out (--validation)"]

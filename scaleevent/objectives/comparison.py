@@ -25,6 +25,7 @@ PANEL_ROWS = 4
 ENCODERS = ("teacher", "student before", "student after")
 COLUMNS = ("image", "events", *ENCODERS, *(f"{name}, residual" for name in ENCODERS))
 COLOUR_SAMPLES = 16  # that the principal components are those of
+LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,23 @@ class Comparison:
         They are fitted and scored on held-out pairs alone. Rows have the numbers before and after;
         tables and facts have the controls, intervals and classes.
         """
-        scenes = ProbeScenes.of(self.samples, self.split.validation, self.split.seed)
+        rows, columns = self.grid
+        pool, seed = self.split.validation, self.split.seed
+        scenes = ProbeScenes.of(self.samples, pool, seed, rows * columns)
         encoders = {BEFORE: (self.before, "voxel"), AFTER: (self.after, "voxel"),
                     TEACHER: (self.teacher, "image")}  # fmt: skip
-        probed = probe_encoders(
-            self.samples, scenes, encoders, self.grid, self.batch, self.split.seed
-        )
+        probed = probe_encoders(self.samples, scenes, encoders, self.grid, self.batch, seed)
         if probed is None:
+            trained = evenly_spaced(self.split.train, LOOKED_FOR)
+            if not len(pool) and ProbeScenes.of(self.samples, trained, seed).labelled:
+                return Compared(notes=["no probe: no labelled pair is held out (--validation)"])
             return Compared(notes=scenes.refusal())
-        rows = [
+        numbers = [
             (f"probe {name}", probed.number(BEFORE, name), probed.number(AFTER, name))
             for name in probed.probes
         ]
         facts: Json = {"probes": probed.facts(DIFFERENCES)}
-        return Compared(rows, probed.notes(), probed.sections(DIFFERENCES), facts)
+        return Compared(numbers, probed.notes(), probed.sections(DIFFERENCES), facts)
 
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours.

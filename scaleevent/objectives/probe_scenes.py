@@ -15,6 +15,7 @@ from scaleevent.street.objects import CLASSES
 
 FITTED, SCORED = 200, 300  # pairs at most
 FEW = 50  # pairs below which a probe's numbers are said to be rough
+TOKENS = 80_000  # of the pairs that are fitted, at most, but for `FEW` pairs; time and memory
 LEAST_SIDE = 0.25  # of the pairs, on each side of a store's split that is taken over
 LOOKED_AT = 4000  # held-out pairs at most that are searched for labels
 NAMES: Mapping[str, tuple[str, ...]] = {  # of the classes, by data set
@@ -34,8 +35,10 @@ class ProbeScenes:
     labelled: int = 0  # pairs in all that could have been taken
 
     @classmethod
-    def of(cls, samples: PairSamples, pool: np.ndarray, seed: int) -> ProbeScenes:
+    def of(cls, samples: PairSamples, pool: np.ndarray, seed: int, places: int = 1) -> ProbeScenes:
         """Of the pairs in `pool` that have semantics or depth; none where there are too few.
+
+        At most `FITTED` and `SCORED`, and fewer of many tokens (`places` each), see `TOKENS`.
 
         The split that `prepare` wrote beside the pairs holds where each of its sides has a quarter
         of them at least. Else half of the recordings, drawn by the seed, are for fitting; of a
@@ -61,8 +64,13 @@ class ProbeScenes:
             late = np.argsort(np.argsort(spans[:, 1], kind="stable")) >= len(found) // 2
             scored, how = late, "the later half of one recording is scored"
             fitted = ~late & (spans[:, 1] <= spans[late, 0].min())
-        chosen = evenly_spaced(found[fitted], FITTED), evenly_spaced(found[scored], SCORED)
-        return cls(*chosen, how, len(found))
+        share = min(1.0, max(FEW, TOKENS // places) / FITTED)
+        return cls(
+            evenly_spaced(found[fitted], round(share * FITTED)),
+            evenly_spaced(found[scored], round(share * SCORED)),
+            how,
+            len(found),
+        )
 
     def refusal(self) -> list[str]:
         """Why there is no probe, for people; nothing where no pair has a label."""
