@@ -118,8 +118,6 @@ class Distillation(Objective):
         if self.target is not None:
             weighed = f"IS x {self.weights['intra']:.4g} + CS x {self.weights['cross']:.4g}"
             said.append(f"{weighed} for {self.target:.0%} of L1 at the start")
-        if self.targets.keeps:
-            said.append("its tokens computed once")
         return ", ".join(said)
 
     def token_weights(self, batch: Batch) -> Tensor:
