@@ -39,7 +39,9 @@ from scaleevent.training.terms import Metrics, Terms
 # other teacher: L1 grows with the tokens, cosine maps do not.
 DINOV3_TOKEN_RMS = 0.2
 CALIBRATION_SAMPLES = 64  # for the size of the tokens and of the loss terms
-PLACE_SAMPLES = 1024  # for the mean token of a place: a student of just these scores 1 / 32 at most
+PLACE_SAMPLES = (
+    1024  # for the mean token of a place: of so many it is known to 1 / 32 of a residual
+)
 GRADIENT_STRIDE = 16  # of held-out samples, one batch of which shows the gradients
 
 
