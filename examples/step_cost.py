@@ -1,12 +1,16 @@
 """Seconds and peak memory of one full optimisation step at 480x640, from a Meta-layout file.
 
-    python examples/step_cost.py [vits vitb vitl]
+    python examples/step_cost.py [vits vitb vitl demo]
 
-For every size, in a process of its own: random weights are written as a Meta `.pth`, teacher and
-student are built from that file, one street pair is rendered at 480x640, and steps run: teacher,
-student, mask, L1 + IS + CS, backward, clip, AdamW. Without a GPU one step of one pair, in float32;
-with one, steps of a batch as large as `pretrain` takes it, in bfloat16 and in float32, and the
-share of a step that the losses take, forward and backward.
+`demo`: milliseconds of a step of the default `scaleevent pretrain` on the CPU, 16 pairs of 96x128
+and their loading, with the teacher's tokens computed or kept, in float32 or bfloat16, on one thread
+and on two. Variants take turns; medians of the wall and the processor.
+
+For every other size, in a process of its own: random weights are written as a Meta `.pth`, teacher
+and student are built from that file, one street pair is rendered at 480x640, and steps run:
+teacher, student, mask, L1 + IS + CS, backward, clip, AdamW. Without a GPU one step of one pair, in
+float32; with one, steps of a batch as large as `pretrain` takes it, in bfloat16 and in float32, and
+the share of a step that the losses take, forward and backward.
 """
 
 import resource
@@ -19,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.optim import AdamW
 
@@ -30,11 +35,15 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.distillation import Distillation
 from scaleevent.objectives.objective import Batch
 from scaleevent.objectives.structure_loss import LAMBDAS, distillation_terms
+from scaleevent.objectives.teacher import EMBEDDED_TEACHER
 from scaleevent.pairs.preparing import write_store
-from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.sample_inputs import INPUTS, index
+from scaleevent.pairs.samples import PairSamples, in_order
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.workers import ProcessExecutor
 from scaleevent.training.terms import total
+
+DEMO_BATCH, DEMO_ROUNDS = 16, 15
 
 
 def meta_layout(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -62,12 +71,19 @@ def models(arch: str, folder: Path, device: str) -> tuple[Encoder, Encoder, Batc
     torch.save(meta_layout(Encoder(ARCHS[arch])), weights)
     teacher = as_teacher(build_encoder(None, weights, keep_periods=True))
     student = build_encoder(None, weights).train()
-    scenes = street.sources(PrepareConfig(name="street", scenes=1, size=(480, 640)))
-    with ProcessExecutor(1) as executor:
-        write_store(scenes, folder / "pairs", {}, executor=executor)
-    sample = PairSamples([PairStore(folder / "pairs")], InputSettings(480, 640, student.patch))[0]
+    store = street_pairs(folder / "pairs", 1, (480, 640))
+    sample = PairSamples([store], InputSettings(480, 640, student.patch))[0]
     batch = {key: value[None].to(device) for key, value in sample.items()}
     return teacher.to(device), student.to(device), batch
+
+
+def street_pairs(folder: Path, scenes: int, size: tuple[int, int]) -> PairStore:
+    """A store of rendered pairs."""
+    folder.mkdir()
+    sources = street.sources(PrepareConfig(name="street", scenes=scenes, size=size))
+    with ProcessExecutor(1) as executor:
+        write_store(sources, folder, {}, executor=executor)
+    return PairStore(folder)
 
 
 def one_step(distillation: Distillation, optimizer: AdamW, batch: Batch, bf16: bool) -> str:
@@ -118,6 +134,49 @@ def on_gpu(arch: str, folder: Path) -> None:
         )
 
 
+def on_demo(folder: Path) -> None:
+    teacher = as_teacher(build_encoder(None, EMBEDDED_TEACHER))
+    store = street_pairs(folder / "pairs", DEMO_BATCH, (96, 128))
+    settings = InputSettings(96, 128, teacher.patch)
+    samples = PairSamples([store], settings, {**INPUTS, "index": index})
+    variants = {}
+    for name, keeps, bf16 in (
+        ("product before", False, False), ("kept tokens", True, False),
+        ("bfloat16", False, True), ("both", True, True),
+    ):  # fmt: skip
+        distillation = Distillation(teacher, build_encoder(None, EMBEDDED_TEACHER), scale=0.18)
+        distillation.targets.keeps = keeps
+        distillation.encoder.train()
+        optimizer = AdamW(distillation.encoder.parameters(), lr=5e-4)
+        variants[name] = partial(loaded_step, samples, distillation, optimizer, bf16)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+        for number in range(DEMO_ROUNDS + 2):
+            for name, step in variants.items():
+                began = time.perf_counter(), time.process_time()
+                step()
+                ended = time.perf_counter(), time.process_time()
+                if number > 1:
+                    times[name].append((ended[0] - began[0], ended[1] - began[1]))
+        first = None
+        for name, found in times.items():
+            wall, processor = (1000 * statistics.median(part) for part in zip(*found, strict=True))
+            first = first or (wall, processor)
+            print(
+                f"demo, {threads} threads, {name}: {wall:.0f} ms a step, {processor:.0f} ms of the "
+                f"processor; x{first[0] / wall:.2f}, x{first[1] / processor:.2f}",
+                flush=True,
+            )
+
+
+def loaded_step(
+    samples: PairSamples, distillation: Distillation, optimizer: AdamW, bf16: bool
+) -> None:
+    (batch,) = in_order(samples, np.arange(DEMO_BATCH), DEMO_BATCH)
+    one_step(distillation, optimizer, batch, bf16)
+
+
 def losses_alone(distillation: Distillation, batch: Batch) -> None:
     """Forward and backward of the loss terms, from tokens of the right size."""
     weights = distillation.token_weights(batch)
@@ -151,6 +210,8 @@ def peak_mb() -> float:
 def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] == "--child":
         with tempfile.TemporaryDirectory() as folder:
+            if sys.argv[2] == "demo":
+                return on_demo(Path(folder))
             (on_gpu if torch.cuda.is_available() else on_cpu)(sys.argv[2], Path(folder))
         return
     for arch in sys.argv[1:] or ("vits", "vitb", "vitl"):

@@ -126,7 +126,8 @@ def test_pretrain_leaves_a_whole_run(run, place, capsys):
     report = json.loads((run / "report.json").read_text())
     rows = {row["on held-out pairs"]: row for row in report["rows"]}
     probes = {"mIoU, ridge", "mIoU, balanced", "depth RMSE, m"}
-    assert {"held-out loss", *(f"probe {name}" for name in probes)} <= rows.keys()
+    residual = "residual cosine, active tokens"
+    assert {"held-out loss", residual, *(f"probe {name}" for name in probes)} <= rows.keys()
     probed = report["probes"]
     assert probed["fitted"] + probed["scored"] == 4  # of 12 pairs those that do not train
     assert probed["interval"].startswith("none, of")
@@ -135,6 +136,7 @@ def test_pretrain_leaves_a_whole_run(run, place, capsys):
     assert after["miou"]["value"] == rows["probe mIoU, balanced"]["after"] > 0
     assert after["miou"]["interval"] is None  # of two recordings there is none
     assert set(after["iou"]) >= {"sky", "pole"}
+    assert any(note.startswith("residual:") for note in report["notes"])
     with Image.open(run / "panel.png") as picture:
         assert picture.width > 500
     assert (run / "config.yaml").exists()
@@ -189,9 +191,53 @@ def test_a_stopped_run_resumes_to_the_same_bytes(run, place):
     straight, _ = load_tensors(run / "encoder.safetensors", "encoder")
     resumed, _ = load_tensors(cut / "encoder.safetensors", "encoder")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
-    logs = [read_json_lines(folder / "log.jsonl") for folder in (run, cut)]
-    losses = [[line.get("loss") for line in log] for log in logs]
-    assert losses[0] == losses[1]
+    assert lines(run) == lines(cut)
+
+
+def lines(folder):
+    """The log but for what depends on the clock."""
+    changing = {"samples_per_s", "data_wait_percent"}
+    return [
+        {key: line[key] for key in line.keys() - changing}
+        for line in read_json_lines(folder / "log.jsonl")
+    ]
+
+
+def test_teacher_tokens_that_are_kept_change_no_bit(run, place):
+    """Computed once, or in every step, in a loader process too."""
+    computed = place / "computed"
+    options = f"--arch tiny {TINY} --no-cache --workers 1 --no-probe -o {computed}"
+    call(f"pretrain {place / 'pairs'} {options}")
+    kept, _ = load_tensors(run / "encoder.safetensors", "encoder")
+    again, _ = load_tensors(computed / "encoder.safetensors", "encoder")
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+    assert lines(run) == lines(computed) and len(lines(run)) == 7
+
+
+def test_a_balanced_run_keeps_its_weights(place, monkeypatch, capsys):
+    """They are found once, recorded, and taken from the state by a resumed run."""
+    out = place / "balanced"
+    line = f"pretrain {place / 'pairs'} --arch tiny {TINY} --mask none --no-probe -o {out}"
+    call(f"{line} --balance 0.25")
+    whole = lines(out)
+    _, description = load_tensors(out / "encoder.safetensors", "encoder")
+    weights = description["weights"]
+    assert description["balance"] == description["config"]["balance"] == 0.25
+    assert weights["intra"] / weights["cross"] == pytest.approx(10 / 4)
+    for entry in whole:
+        if "loss" in entry:
+            total = sum(weights[name] * entry[name] for name in weights)
+            assert entry["loss"] == pytest.approx(total, rel=1e-5)
+    assert 0.1 < whole[0]["val_share_intra"] + whole[0]["val_share_cross"] < 0.5
+
+    states = sorted((out / "state").glob("step-*"))
+    states[-1].unlink()
+    (out / "state/last.json").write_text(json.dumps({"file": states[0].name, "step": 2}))
+    call(f"{line} --balance 0.5 --resume", 2)
+    assert "balance" in capsys.readouterr().err
+    monkeypatch.setattr("scaleevent.objectives.balance.balanced", None)  # it would be called
+    call(f"{line} --balance 0.25 --resume")
+    assert lines(out) == whole
 
 
 def test_two_ranks_give_the_losses_of_one(place):

@@ -39,7 +39,9 @@ from scaleevent.training.terms import Metrics, Terms
 # other teacher: L1 grows with the tokens, cosine maps do not.
 DINOV3_TOKEN_RMS = 0.2
 CALIBRATION_SAMPLES = 64  # for the size of the tokens and of the loss terms
-PLACE_SAMPLES = 1024  # for the mean token of a place: a student of just these scores 1 / 32 at most
+PLACE_SAMPLES = (
+    1024  # for the mean token of a place: of so many it is known to 1 / 32 of a residual
+)
 GRADIENT_STRIDE = 16  # of held-out samples, one batch of which shows the gradients
 
 
@@ -118,8 +120,6 @@ class Distillation(Objective):
         if self.target is not None:
             weighed = f"IS x {self.weights['intra']:.4g} + CS x {self.weights['cross']:.4g}"
             said.append(f"{weighed} for {self.target:.0%} of L1 at the start")
-        if self.targets.keeps:
-            said.append("its tokens computed once")
         return ", ".join(said)
 
     def token_weights(self, batch: Batch) -> Tensor:
