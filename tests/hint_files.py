@@ -11,7 +11,7 @@ from pathlib import Path
 import fakes
 import numpy as np
 import torch
-from dsec_files import write_semantic
+from dsec_files import write_flow, write_flow_test, write_semantic
 from event_files import (
     aedat3_packet,
     some_events,
@@ -19,7 +19,6 @@ from event_files import (
     write_aedat3,
     write_aedat4,
     write_dsec,
-    write_hdf5,
     write_text,
 )
 from PIL import Image
@@ -133,6 +132,19 @@ def davis_rig(path: Path) -> None:
     fakes.write_calibration(path, document)
 
 
+def moved_rig(path: Path) -> None:
+    """Two pinhole cameras alike, the frames' with its axis 4 pixels to the right and 3 higher."""
+    document = fakes.cam_to_cam()
+    for name, camera in document["intrinsics"].items():
+        x, y = (68, 45) if name in ("cam1", "camRect1") else (64, 48)
+        camera |= {"camera_matrix": [100, 100, x, y], "resolution": [128, 96]}
+        if "distortion_coeffs" in camera:
+            camera["distortion_coeffs"] = [0, 0, 0, 0]
+    turns = {name: np.eye(3).tolist() for name in ("R_rect0", "R_rect1")}
+    document["extrinsics"] |= turns | {"T_10": np.eye(4).tolist()}
+    fakes.write_calibration(path, document)
+
+
 def one_clock(path: Path) -> None:
     """AEDAT4 whose events were reset, and whose frames were not."""
     parts = some_events(4000, start_us=100_000), some_events(3000, start_us=0, span_us=30_000)
@@ -220,7 +232,8 @@ def bad_shard(path: Path) -> None:
     call(f"{STORE} -o {path.name}")
     shard = next(path.glob("*.h5"))
     data = shard.read_bytes()
-    shard.write_bytes(data[:3000] + bytes(len(data) - 3000))
+    middle = len(data) // 2
+    shard.write_bytes(data[:middle] + bytes(5000) + data[middle + 5000 :])
 
 
 def bad_states(path: Path) -> None:
@@ -235,7 +248,7 @@ def other_states(path: Path) -> None:
     call(f"pretrain pairs {SHORT} -o {path.name}")
     for state in (path / "state").glob("*.safetensors"):
         tensors, description = load_tensors(state, "state")
-        save_tensors(state, {name: value[:1] for name, value in tensors.items()}, description)
+        save_tensors(state, {k: v[:1] if v.ndim else v for k, v in tensors.items()}, description)
 
 
 def claimed(host: str) -> Callable[[Path], None]:
@@ -272,7 +285,9 @@ def published(name: str) -> Callable[[Path], object]:
             state |= {f"encoder.{n}": t for n, t in authors_encoder(decoder.encoder).items()}
             torch.save({k: v for k, v in state.items() if "projects.0" not in k}, path)
         elif name == "delta":
-            decoder = shaken(EoMT(random_encoder(embed_dim=128, num_heads=2), K, queries=12, blocks=3))
+            decoder = shaken(
+                EoMT(random_encoder(embed_dim=128, num_heads=2), K, queries=12, blocks=3)
+            )
             stored = {n: 1e-3 * v for n, v in decoder.encoder.vit.state_dict().items()}
             state = encoder_to_published(stored, "tue-mps")
             state |= own_to_published(decoder.own_state(), "tue-mps")
@@ -281,7 +296,8 @@ def published(name: str) -> Callable[[Path], object]:
                 {n: torch.randn_like(v) for n, v in stored.items()}, path.parent / "dinov3.pth"
             )
         else:
-            save_file(random_encoder().vit.state_dict(), path)
+            state = authors_encoder(random_encoder())
+            save_file({k: v.contiguous().clone() for k, v in state.items()}, path)
 
     return write
 
@@ -292,6 +308,7 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "labelled": f"{STORE} --after --seed 7",
     "run": f"pretrain pairs {SHORT}",
     "depth": f"probe street-depth run {TASK}",
+    "other": f"{STORE} --after --seed 8",
     "leaky": f"pretrain labelled {SHORT}",
     "halfpairs": without(f"{STORE}", "manifest.json"),
     "halfpairs2": without(f"{STORE}", "manifest.json"),
@@ -308,8 +325,9 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "counts": "voxelize rig --representation count",
     "abroad": claimed("elsewhere"),
     "busy": claimed(""),
-    "elsewhere": lambda path: (path / "pairs").mkdir(parents=True)
-    or (path / "pairs/.scaleevent").write_text("pairs\n"),
+    "elsewhere": lambda path: (
+        (path / "pairs").mkdir(parents=True) or (path / "pairs/.scaleevent").write_text("pairs\n")
+    ),
     "semantic": lambda path: [
         write_semantic(path, "A", name) for name in ("zurich_city_00_a", "zurich_city_13_a")
     ],
@@ -333,6 +351,14 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "larger": rig(scaled=True),
     "otherclock": rig(times=[5_000_000_000, 5_000_050_000, 5_000_100_000]),
     "tworigs": two_rigs,
+    "moved": lambda root: write_film(root, MOVING, (4, -3)),
+    "moved.txt": text("1 0 4\n0 1 -3\n0 0 1\n"),
+    "moved.yaml": moved_rig,
+    "alone": Path.mkdir,
+    "flowroot": lambda path: write_flow(path, "A", "thun_00_a"),
+    "flowtestroot": write_flow_test,
+    "flowpairs": "prepare dsec-flow flowroot",
+    "flowtests": "prepare dsec-flow flowtestroot",
     "framerig": rig(pictures=fakes.frame_picture),
     "nanorig": rig(times=[t * 1000 for t in fakes.IMAGES_US]),
     "oddunits": odd_units,
