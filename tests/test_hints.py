@@ -1,23 +1,30 @@
-"""What a message tells the user to do is true: commands that it names parse, and run where told."""
+"""What a message tells the user to do is true: commands that it names parse and do what it says.
+
+Each message of the package that names a command or a flag has its situation, in
+`hint_situations.py`: there it comes about, and what it says is done.
+"""
 
 import ast
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import typer
-from fakes import write_custom
-from test_end_to_end import call
+from hint_files import INPUTS
+from hint_situations import NOT_RUN, SITUATIONS
 
 import scaleevent
 from scaleevent import cli
 from scaleevent.config.settings import PartSettings
+from scaleevent.errors import DataError
+from scaleevent.formats import open_recording
 
 PACKAGE = Path(scaleevent.__file__).parent
 FREE = {"--version", "--help", "--json", "--config"}
 SYSTEM = {"--bits"}  # flags of other programs
-SHORT = "--epochs 1 --draws 16 --batch 8 --size 48x64 --no-probe --device cpu"
+LABEL = re.compile(r"(X, )?--[\w-]+(, --[\w-]+)*")  # which flag it is about
 # whose messages only some commands print: every one of them must have the flags named
 ROOMS = {
     "training/run.py": ("pretrain", "finetune"),
@@ -40,17 +47,23 @@ def shown(node):
     return None
 
 
+SETTINGS = set()  # (file, line) of descriptions of settings
+
+
 def texts():
     """(file, line, text) of every string of the package that is no docstring."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         passed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        file = path.relative_to(PACKAGE).as_posix()
         for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "description":
+                SETTINGS.update((file, line) for line in range(node.lineno, node.end_lineno + 1))
             if id(node) in passed or (text := shown(node)) is None:
                 continue
             if isinstance(node, ast.JoinedStr):
                 passed |= {id(part) for part in node.values}
-            yield path.relative_to(PACKAGE).as_posix(), node.lineno, text
+            yield file, node.lineno, text
 
 
 TEXTS = list(texts())
@@ -130,84 +143,168 @@ def test_flags_in_messages_exist_where_they_are_printed():
     assert wrong == []
 
 
-# Situations: the message is made, its command is run
+# Situations: the message is made, what it says is done
+
+
+def messages():
+    """(key, text) of every text that tells the user to give a command or a flag."""
+    for file, number, text in TEXTS:
+        command = re.search(rf"`({'|'.join(cli.COMMANDS)}|scaleevent \w+)\b|same command", text)
+        flag = re.search(r"(?<![\w-])--[a-z]{2,}", text)
+        if file == "cli.py" or (file, number) in SETTINGS or LABEL.fullmatch(text):
+            continue
+        if command or flag:
+            yield f"{file}: {text}", text
+
+
+MESSAGES = dict(messages())
+
+
+def meant(part):
+    """The text of the message that "file: part of the text" stands for."""
+    file, _, words = part.partition(": ")
+    found = {text for name, _, text in TEXTS if name == file and words in text}
+    found = found & {words} or found
+    assert len(found) == 1, (part, found)
+    return found.pop()
+
+
+def as_printed(text):
+    """A pattern of a message in which something is filled in for X and {name}."""
+    return re.sub(r"X|\\{\w*\\}", r"(?s:.*?)", re.escape(text))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Pairs of two kinds, a pretrained encoder and a task model."""
-    folder = tmp_path_factory.mktemp("hints")
-    for name, seed in (("pairs", 0), ("street", 7)):
-        call(f"prepare street -o {folder / name} --scenes 12 --size 48x64 --seed {seed}")
-    call(f"pretrain {folder / 'pairs'} {SHORT} -o {folder / 'run'}")
-    probing = "--epochs 1 --batch 4 --pictures 0 --device cpu"
-    data = f"--data {folder / 'street'} --size 48x64"
-    call(f"probe street-depth {folder / 'run'} {data} {probing} -o {folder / 'depth'}")
-    return folder
+    """Where all of it happens."""
+    return tmp_path_factory.mktemp("hints")
 
 
-def hint_of(line, capfd, code):
-    """The hint that a command line ends with."""
+def given_inputs(line, place, capfd):
+    """Make the inputs that a command line names."""
+    for word in re.split(r"[\s/=]+", line):
+        if word in INPUTS and not (place / word).exists():
+            made = INPUTS[word]
+            if isinstance(made, str):
+                given_inputs(made, place, capfd)
+                run(f"{made} -o {word}", 0, capfd)
+            else:
+                made(place / word)
+
+
+def run(line, code, capfd):
+    """What a command line prints."""
     capfd.readouterr()
-    call(line, code)
-    error = capfd.readouterr().err
-    assert "  hint: " in error, error
-    return error.partition("  hint: ")[2].strip()
+    arguments, sys.argv = sys.argv, ["scaleevent", *shlex.split(line)]
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = arguments
+    told = "".join(capfd.readouterr())
+    assert (left.value.code or 0) == code, f"{line}\n{told}"
+    return told
 
 
-def commands_in(hint):
-    return re.findall(r"`scaleevent ([^`]+)`", hint) or re.findall(r"scaleevent (.+)$", hint)
+def filled(way, told, fill):
+    """The command line of a way out, with what the message says put in."""
+    found = re.findall(r"`scaleevent ([^`]+)`", told) or re.findall(r": scaleevent (.+)", told)
+    for name, command in zip(("{hint}", "{second}", "{third}"), found, strict=False):
+        for key, value in (pair.split("=", 1) for pair in fill.split()):
+            command = re.sub(rf"\b{key}\b", value, command)
+        way = way.replace(name, command)
+    for flag, value in re.findall(r"<(--?[\w-]+)( _)?>", way):
+        printed = re.findall(rf"""(?<![\w-]){flag}\b(?: ("[^"]*"|[^\s;,()`"]+))?""", told)
+        assert printed, f"{flag} is not named in {told}"
+        said = f"{flag} {printed[-1]}" if value else flag
+        way = way.replace(f"<{flag}{value}>", said, 1)
+    return way
 
 
-RUNS = [  # what is asked for, its exit code, what is added to the command of its hint
-    ("pretrain {0}/pairs --arch vits --offline -o {0}/a", 5, SHORT),
-    ("pretrain {0}/pairs --arch vitb --gpus 99 -o {0}/b", 5, SHORT),
-    ("pretrain {0}/run -o {0}/c", 3, ""),
-    ("eval {0}/depth/task.safetensors street-depth", 2, "--data {0}/street --device cpu"),
-    ("eval street-depth {0}/run --data {0}/street", 3, None),
-    ("eval {0}/depth", 2, None),
-    ("probe street-depth {0}/depth --data {0}/street -o {0}/d", 3, "--size 48x64 -o {0}/out"),
-    ("prepare {0}/raw -o {0}/e", 2, "-o {0}/e"),
-    ("pretrain {0}/raw -o {0}/f", 3, "-o {0}/f2"),
-]
+WAYS = [
+    pytest.param(
+        situation, way, number,
+        id=f"{situation.texts[0]}-{number}",
+        marks=[pytest.mark.slow] if situation.slow else [],
+    )
+    for number, (situation, way) in enumerate((s, way) for s in SITUATIONS for way in s.then)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("situation", "way", "number"), WAYS)
+def test_what_a_message_says_works(place, capfd, monkeypatch, situation, way, number):
+    folder = place / situation.within
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("SCALEEVENT_DATA", raising=False)
+    monkeypatch.setenv("SCALEEVENT_CACHE", str(place / "cache"))
+    names = {"out": f"out{number}", "new": f"new{number}"}
+
+    def named(line):
+        for name, value in names.items():
+            line = line.replace(f"{{{name}}}", value)
+        return line
+
+    for line in (*situation.first, situation.line, way, situation.fill, situation.within):
+        given_inputs(line, place, capfd)
+    monkeypatch.chdir(folder)
+    for limit, value in situation.lowered.items():
+        monkeypatch.setattr(limit, value)
+    for line in situation.first:
+        run(named(line), 0, capfd)
+    names["same"] = named(situation.line)
+    with monkeypatch.context() as during:
+        if situation.fault:
+            situation.fault(during)
+        told = run(names["same"], situation.code, capfd)
+    patterns = [as_printed(meant(part)) for part in situation.texts]
+    for pattern in patterns:
+        assert re.search(pattern, told), f"not printed: {pattern}\n{told}"
+    for line in named(filled(way, told, named(situation.fill))).split(" && "):
+        now = run(line, 0, capfd)
+    assert situation.sees in now or re.search(situation.sees, now, re.S)
+    for pattern in patterns if not situation.stays else ():
+        assert not re.search(pattern, now), f"said again: {pattern}\n{now}"
+
+
+def test_every_message_has_its_situation():
+    """And the ways out of a situation use every command and flag that its messages name."""
+    covered = {meant(part): s for s in SITUATIONS for part in s.texts}
+    excepted = {meant(part) for part in NOT_RUN}
+    told = {text for text in MESSAGES.values() if text not in excepted}
+    assert told - covered.keys() == set()
+    assert not excepted & covered.keys()
+    unused = []
+    for text in {meant(part) for situation in SITUATIONS for part in situation.texts}:
+        those = [one for one in SITUATIONS if text in map(meant, one.texts)]
+        ways = " ".join(way for one in those for way in one.then)
+        plain = re.sub("`[^`]*`|without --\\S+", "", text)
+        flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", plain))
+        if "`" not in text and "{hint}" in ways:  # a part of a command
+            continue
+        flags -= {*re.findall(r"<(--[\w-]+)", ways), *" ".join(o.line for o in those).split()}
+        commands = len(re.findall("`scaleevent", text))
+        if flags or commands > len(set(re.findall(r"{(hint|second|third)}", ways))):
+            unused.append((text, sorted(flags), commands))
+    assert unused == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("line", "code", "rest"), RUNS, ids=[line[:40] for line, *_ in RUNS])
-def test_the_command_of_a_hint_runs(place, capfd, line, code, rest):
-    if not (place / "raw").exists():
-        write_custom(place / "raw")
-    (command, *_) = commands_in(hint_of(line.format(place), capfd, code))
-    if rest is None:  # names in capitals are for the user to fill in
-        data = f"--data {place / 'street'} --size 48x64 --epochs 1 --batch 4 --pictures 0"
-        if command.startswith("eval"):
-            data = f"--data {place / 'street'} --batch 2"
-        command = command.replace("BENCHMARK", "street-depth")
-        command += f" {data} --device cpu -o {place / ('h' + str(abs(hash(line))))}"
-    else:
-        command = command.replace(" -o PAIRS", "") + " " + rest.format(place)
-    call(command)
+def test_the_command_in_an_exported_readme(place, capfd, monkeypatch):
+    monkeypatch.chdir(place)
+    given_inputs("run", place, capfd)
+    run("export run --format safetensors -o deployed", 0, capfd)
+    told = (place / "deployed/README.md").read_text()
+    assert re.search(as_printed(meant("deployment/model_card.py: Made by")), told)
+    line = filled("{hint} --format safetensors", told, "CHECKPOINT=run FOLDER=again")
+    run(line, 0, capfd)
 
 
-@pytest.mark.slow
-def test_what_a_hint_adds_to_the_same_command_works(place, capfd):
-    line = f"pretrain {place / 'pairs'} {SHORT} -o {place / 'again'}"
-    call(line)
-    hint = hint_of(line, capfd, 5)
-    assert "--resume" in hint and "--overwrite" in hint
-    call(f"{line} --resume")
-    call(f"{line} --overwrite")
-    hint = hint_of(f"{line} --resume --lr 0.1", capfd, 2)
-    taken = hint.partition(" takes its settings")[0]
-    call(f"pretrain {taken}")
-    store = f"prepare street -o {place / 'pairs'} --scenes 12 --size 48x64"
-    assert "--resume goes on" in hint_of(store, capfd, 5)
-    shard = next((place / "pairs").glob("*.h5"))
-    shard.unlink()
-    assert "--resume, remakes only these" in hint_of(f"pretrain {place / 'pairs'} -o x", capfd, 3)
-    call(f"{store} --resume")
-    assert shard.exists()
-    (place / "pairs/manifest.json").unlink()
-    assert "`prepare`" in hint_of(f"info {place / 'pairs'}", capfd, 3)
-    call(f"{store} --resume")
-    call(f"info {place / 'pairs'}")
+def test_a_folder_given_to_the_reader_in_python(place, capfd, monkeypatch):
+    monkeypatch.chdir(place)
+    given_inputs("recordings", place, capfd)
+    with pytest.raises(DataError) as caught:
+        open_recording("recordings")
+    assert re.search(
+        as_printed(meant("formats/__init__.py: takes all recordings below")), str(caught.value)
+    )
+    run(filled("{hint} --size 48x64 -o taken", str(caught.value), "FOLDER=recordings"), 0, capfd)

@@ -1,5 +1,6 @@
 """`scaleevent prepare`: every data set's own flags, and a data set added by one line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fakes import write_custom
+from fakes import write_custom, write_times
 from test_end_to_end import call
 
 from scaleevent.config.catalog import DATASETS, Part
@@ -172,22 +173,52 @@ def test_the_first_scenes_of_street_train():
 # Going on, and what is lost
 
 
-def test_resuming_with_other_settings_names_what_is_made_again(tmp_path, capsys):
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_settings_are_not_resumed(tmp_path, capsys, finished):
+    """Neither into a finished store nor into one whose run was interrupted."""
+    root = write_custom(tmp_path / "raw")
+    pairs = tmp_path / "pairs"
+    line = f"prepare custom {root} -o {pairs}"
+    call(line)
+    if not finished:
+        (pairs / "manifest.json").unlink()
+    before = {path.name: path.read_bytes() for path in pairs.iterdir()}
+    capsys.readouterr()
+    call(f"{line} --resume --quantile 0.3 --lossless", 2)
+    told = capsys.readouterr().err
+    assert "found: lossless True; quantile 0.3" in told
+    assert "expected: lossless False; quantile 0.1" in told
+    assert "--overwrite instead of --resume" in told and "another --out" in told
+    assert {path.name: path.read_bytes() for path in pairs.iterdir()} == before
+    shard = next(pairs.glob("*.h5"))
+    made = shard.stat().st_mtime_ns
+    call(f"{line} --resume --jobs 2")  # which changes nothing that is written
+    assert "made again" not in capsys.readouterr().err and shard.stat().st_mtime_ns == made
+    call(f"{line} --overwrite --quantile 0.3 --lossless")
+    assert json.loads((pairs / "manifest.json").read_text())["settings"]["quantile"] == 0.3
+    call(f"{line} --resume", 2)
+
+
+def test_a_store_of_an_earlier_version_is_not_resumed_with_other_settings(tmp_path, capsys):
+    """It has no settings of its own beside its manifest."""
     root = write_custom(tmp_path / "raw")
     line = f"prepare custom {root} -o {tmp_path / 'pairs'}"
     call(line)
-    shard = next((tmp_path / "pairs").glob("*.h5"))
-    made = shard.stat().st_mtime_ns
-    capsys.readouterr()
+    (tmp_path / "pairs/settings.json").unlink()
+    call(f"{line} --resume --quantile 0.3", 2)
+    assert "expected: quantile 0.1" in capsys.readouterr().err
     call(f"{line} --resume")
-    assert "made again" not in capsys.readouterr().err and shard.stat().st_mtime_ns == made
-    call(f"{line} --resume --quantile 0.3")
+
+
+def test_recordings_that_have_changed_are_made_again_and_said(tmp_path, capsys):
+    root = write_custom(tmp_path / "raw")
+    line = f"prepare custom {root} -o {tmp_path / 'pairs'}"
+    call(line)
+    write_times(root / "timestamps.txt", [1_080_000, 1_130_000, 1_170_000])
+    call(f"{line} --resume")
     told = capsys.readouterr().err
-    assert "warning: 1 of 1 shards are made again, not resumed: quantile 0.3, was 0.1" in told
-    assert shard.stat().st_mtime_ns != made
-    (tmp_path / "pairs/manifest.json").unlink()  # as an interrupted run leaves it
-    call(f"{line} --resume")
-    assert "their settings, their files or the version" in capsys.readouterr().err
+    assert "1 of 1 shards are made again, not resumed: their files or the version" in told
+    assert PairStore(tmp_path / "pairs").windows_us[-1, 1] == 1_170_000
 
 
 def test_many_dropped_images_are_a_warning_with_the_reasons(tmp_path, capsys):

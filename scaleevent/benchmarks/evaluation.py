@@ -21,6 +21,8 @@ from scaleevent.pairs.samples import load_batches
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Result, State, Task
 
+MOST = 5  # recordings that are listed
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -220,8 +222,10 @@ def refuse_leaks(
             raise ConfigError(
                 f"the model was {how} test recordings of this benchmark",
                 where=where,
-                found=", ".join(leaked[:20]),
-                hint="train without them, or allow it with --transductive, which is recorded",
+                found=f"{len(leaked)} of {len(tested)}: {', '.join(leaked[:MOST])}"
+                + (", .." if len(leaked) > MOST else ""),
+                hint="name data that it has not seen with --data, or train it without them; "
+                "--transductive scores it all the same, which is recorded",
             )
         if leaked:
             notes.append(f"transductive: {how} {len(leaked)} of {len(tested)} test recordings")

@@ -7,6 +7,7 @@ the published code and then marked "unverified", or refused.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -147,7 +148,8 @@ def _reader(tensors: Mapping[str, Tensor], cfg: EvalConfig) -> Reader:
         found=f"keys {', '.join(sorted(tensors)[:8])}",
         expected="the authors' EoMT or depth model, EoMT of tue-mps, LightlyTrain or Hugging Face, "
         "Depth Anything V2, SEA-RAFT",
-        hint="an encoder gets a task by `scaleevent probe` or `scaleevent finetune`",
+        hint=f"`scaleevent probe {cfg.benchmark} {shlex.quote(str(cfg.checkpoint))}` "
+        "gives an encoder its task, so does `finetune`",
     )
 
 
@@ -268,7 +270,8 @@ def _require_whole(decoder: Decoder, tensors: Mapping[str, Tensor], where: objec
     if fresh:
         raise CheckpointError(
             "not a whole task model", where=where, found=f"without {', '.join(fresh)}",
-            hint="`scaleevent finetune --decoder-weights FILE` trains what is missing",
+            hint="`scaleevent finetune BENCHMARK ENCODER --decoder-weights "
+            f"{shlex.quote(str(where))}` trains what is missing",
         )  # fmt: skip
 
 

@@ -115,10 +115,11 @@ def stamp_notes(benchmark: str, setting: str, stamp: Stamp) -> list[str]:
 
 
 def counting_notes(task: Task, evaluation: Evaluation) -> list[str]:
-    """What did not count, for the report."""
+    """What the columns of a result table mean, and what did not count, for the report."""
     empty = evaluation.result[task.empty] if evaluation.samples else 0
     found = {"without a public label": evaluation.unlabelled, "without a pixel that counts": empty}
-    return [f"{count:,} test samples {what}" for what, count in found.items() if count]
+    meaning = [task.legend] if evaluation.samples and task.legend else []
+    return meaning + [f"{n:,} test samples {what}" for what, n in found.items() if n]
 
 
 def list_notes(lists: Mapping[str, int] | None, here: int) -> list[str]:

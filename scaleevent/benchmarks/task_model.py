@@ -12,7 +12,7 @@ from scaleevent.benchmarks.registry import BENCHMARKS, WHOLE
 from scaleevent.config import benchmarks
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
 from scaleevent.config.downstream import FinetuneConfig
-from scaleevent.decoders import build_decoder
+from scaleevent.decoders import build_decoder, decoder_name
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.tensor_files import read_tensors
@@ -35,7 +35,9 @@ class Start:
         encoder = self.decoder.encoder
         lines = [*encoder.remarks, f"encoder's channels: {encoder.colours}"]
         if self.loaded is None:
-            return [*lines, "decoder starts fresh (--decoder-weights takes published ones)"]
+            linear = decoder_name(self.decoder) == "linear"
+            published = "" if linear else " (--decoder-weights takes published ones)"
+            return [*lines, f"decoder starts fresh{published}"]
         taken = len(self.loaded.loaded)
         lines.append(f"decoder weights: {self.loaded.layout}, {taken} tensors taken")
         for title, names in (("fresh", self.loaded.fresh), ("unused", self.loaded.unused)):

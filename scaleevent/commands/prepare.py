@@ -15,7 +15,7 @@ from scaleevent.pairs.preparing import lost, write_store
 from scaleevent.pairs.source import PairSource
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.reports import Report, progress, say
+from scaleevent.system.reports import Report, counted, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
 NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run", "transductive"}
@@ -82,7 +82,7 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
         tuple(manifest["counts"].items()),
         (
             *lost(manifest["counts"]),
-            f"{len(manifest['shards'])} shards, {size / 1e6:,.1f} MB: {out}",
+            f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
         ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
     )

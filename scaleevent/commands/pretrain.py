@@ -17,7 +17,7 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Compared, Objective
 from scaleevent.pairs.samples import PairSamples, Pool, draw_epoch, evenly_spaced, in_order
 from scaleevent.system.files import Json, append_json_line, read_json_lines
-from scaleevent.system.reports import Report
+from scaleevent.system.reports import Report, counted
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import LOG, Drawn, Run
 
@@ -107,7 +107,7 @@ def _report(
     save_encoder(path, objective.encoder, description)
     return Report(
         "pretrain",
-        f"pretrain, {objective.source}: {last['step']:,} steps",
+        f"pretrain, {objective.source}: {counted(last['step'], 'step')}",
         ("on held-out pairs", "before", "after"),
         tuple(rows),
         (*leak_notes(origin), *compared.notes, f"encoder: {path}"),

@@ -38,7 +38,8 @@ def pretraining_data(
         DataError: No pair, none left for training, or pairs without an image that one needs.
     """
     folders, origin = data_source(cfg.data)
-    run.say(f"data {origin}: {', '.join(map(str, folders)) or 'rendered on first use'}")
+    found = ", ".join(map(str, folders)) or "street, rendered on first use"
+    run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
     if not folders:
         family = cfg.seed_of("world")
         world = {"seed": family} if family else None

@@ -101,16 +101,18 @@ def run_task(
 def _say_plan(
     cfg: FinetuneConfig, start: Start, run: Run, labels: TrainingLabels, test: int
 ) -> None:
+    of_task = {"task", "classes", "max_depth"}
+    own = ", ".join(f"{k} {v}" for k, v in start.decoder.settings.items() if k not in of_task)
     run.say(
         f"{cfg.benchmark}: {len(labels.kept):,} of {len(labels.available):,} training samples, "
         f"{test:,} test samples; {labels.describe()}; "
-        f"encoder {cfg.checkpoint}, decoder {decoder_name(start.decoder)} {start.decoder.settings}"
+        f"encoder {cfg.checkpoint}, decoder {decoder_name(start.decoder)}{own and f' ({own})'}"
     )
-    frozen = " (frozen)" if cfg.freeze == "encoder" else ""
+    rate = "frozen" if cfg.freeze == "encoder" else f"lr {cfg.encoder_lr or cfg.lr:g}"
     run.say(
         f"preset {cfg.preset}, input {start.settings.height}x{start.settings.width}, "
         f"batch {cfg.batch}, {cfg.epochs} epochs, lr {cfg.lr:g}, "
-        f"encoder {cfg.encoder_lr or cfg.lr:g}{frozen}, {cfg.schedule}, "
+        f"encoder {rate}, {cfg.schedule}, "
         f"on {run.ranks.world} x {run.ranks.device}"
     )
     for line in start.describe():

@@ -246,6 +246,6 @@ def _frames_of_segment(recording: Recording, times_us: np.ndarray, where: Path) 
             where=where,
             found=f"{len(edges) - 1} segments of frames, {events} of events",
             expected="as many of both, or frames of the chosen segment alone",
-            hint="`scaleevent voxelize FOLDER` uses the events alone",
+            hint="`scaleevent voxelize FOLDER --on-error skip` uses the events alone",
         )
     return slice(*edges[recording.segment : recording.segment + 2])

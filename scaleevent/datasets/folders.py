@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from scaleevent.config.settings import read_yaml
+from scaleevent.datasets.custom_files import found_beside
 from scaleevent.datasets.recordings import files_below
 from scaleevent.errors import DataError
 from scaleevent.formats import recording_kind
@@ -13,6 +15,7 @@ from scaleevent.system.locations import MANIFEST, RESULTS, output_kind
 from scaleevent.system.reports import cell
 
 SHOWN = 20  # files or folders
+WITH_FRAMES = ("AEDAT4", "ROS")  # formats that may hold frames
 SETTINGS = ("benchmark", "checkpoint", "objective", "preset", "arch", "teacher", "decoder", "data",
             "size", "fraction", "epochs", "draws", "batch", "lr", "seed")  # fmt: skip
 
@@ -59,7 +62,7 @@ def _run(folder: Path) -> tuple[Json, tuple[str, ...]]:
     }
     if not finished:
         return facts, ("the same command with --resume goes on",)
-    return facts, (f"`scaleevent info {result}` tells more",) if result else ()
+    return facts, (f"`scaleevent info {shlex.quote(str(result))}` tells more",) if result else ()
 
 
 def _reported(path: Path) -> Json:
@@ -100,8 +103,10 @@ def _files(folder: Path) -> tuple[Json, tuple[str, ...]]:
     facts |= {"output": dict(list(outputs.items())[:SHOWN])} if outputs else {}
     if not found:
         return facts, ()
-    return facts, (
-        f"`scaleevent info {folder / next(iter(found))}` tells about one of them",
-        f"`scaleevent prepare custom {folder} -o PAIRS` makes pairs of one with its frames, "
-        f"`scaleevent voxelize {folder}` takes all",
-    )
+    paths = {name: shlex.quote(str(folder / name)) for name in found}
+    notes = [f"`scaleevent info {next(iter(paths.values()))}` tells about one of them"]
+    framed = (n for n in found if found_beside(folder / n) or found[n].startswith(WITH_FRAMES))
+    if (one := next(framed, None)) is not None:
+        notes.append(f"`scaleevent prepare custom {paths[one]} -o PAIRS` pairs one with its frames")
+    notes.append(f"`scaleevent voxelize {shlex.quote(str(folder))}` takes the events of all")
+    return facts, tuple(notes)

@@ -11,6 +11,7 @@ from scaleevent.errors import DataError, NotEventsError
 
 _UNPACK = "unpack it first: {tool} -dc {path} > RECORDING"
 _FRAMES = "frames go with their recording: `scaleevent prepare custom RECORDING --frames {path}`"
+_PICTURES = _FRAMES.replace("{path}", "{folder}")
 _WEIGHTS = "weights are given to --teacher or in place of a checkpoint"
 _EXPORT = "export the columns t, x, y, p to .npz or .csv"
 
@@ -18,7 +19,8 @@ _EXPORT = "export the columns t, x, y, p to .npz or .csv"
 class Kind(NamedTuple):
     """A kind of file: its name, the first bytes by which it is known, and a hint.
 
-    `{path}` in the hint stands for the file. `at` is the position of those bytes.
+    `{path}` in the hint stands for the file, `{folder}` for the folder that it lies in. `at` is the
+    position of those bytes.
     """
 
     name: str
@@ -51,10 +53,10 @@ BINARIES = (
     Kind("a tar archive", (b"ustar",), "unpack it first: tar xf {path}", 257),
     Kind("a 7z archive", (b"7z\xbc\xaf\x27\x1c",), "unpack it first: 7z x {path}"),
     Kind("a RAR archive", (b"Rar!\x1a\x07",), "unpack it first: unrar x {path}"),
-    Kind("a PNG image", (b"\x89PNG",), _FRAMES),
-    Kind("a JPEG image", (b"\xff\xd8\xff",), _FRAMES),
+    Kind("a PNG image", (b"\x89PNG",), _PICTURES),
+    Kind("a JPEG image", (b"\xff\xd8\xff",), _PICTURES),
     Kind("a GIF image", (b"GIF87a", b"GIF89a")),
-    Kind("a TIFF image", (b"II*\0", b"MM\0*"), _FRAMES),
+    Kind("a TIFF image", (b"II*\0", b"MM\0*"), _PICTURES),
     Kind("a WebP image", (b"WEBP",), at=8),
     Kind("an AVI video", (b"AVI ",), _FRAMES, 8),
     Kind("a WAV sound", (b"WAVE",), at=8),
@@ -111,7 +113,8 @@ def no_recording(head: bytes, path: Path) -> DataError | None:
     if kind is None:
         return None
     given = shlex.quote(str(path))
-    hint = kind.hint and kind.hint.replace("{path}", given)
+    folder = shlex.quote(str(path.absolute().parent))
+    hint = kind.hint and kind.hint.replace("{path}", given).replace("{folder}", folder)
     if "-dc" in (hint or "") and (".tar." in path.name or path.suffix in (".tgz", ".tbz", ".txz")):
         hint = f"unpack it first: tar xf {given}"
     what = f"{kind.name}, not an event recording"

@@ -10,13 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from scaleevent.errors import DataError, EnvironmentProblem, StoppedError, starved
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, StoppedError, starved
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
@@ -29,6 +29,7 @@ from scaleevent.system.files import (
     Json,
     clean_leftovers,
     fingerprint,
+    read_json,
     temporary_path,
     write_json,
     writing,
@@ -38,6 +39,7 @@ from scaleevent.system.platform import remove_file
 from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 
+SETTINGS = "settings.json"  # what a store is made with, there before its first shard
 POLL_SECONDS = 0.2
 MANY = 0.2  # of the images or labels: so many dropped are a warning
 GRACE_SECONDS = 1  # for running tasks to leave at their next pair
@@ -71,11 +73,12 @@ def write_store(
         The manifest.
 
     Raises:
+        ConfigError: The folder holds a store, or a part of one, of other settings.
         ScaleEventError: The first task that fails ends the run; finished shards are kept.
         StoppedError: A stop signal came; finished shards are kept.
     """
     clean_leftovers(out)
-    earlier = _settings_of(out / MANIFEST)
+    _keep_settings(out, settings | (voxels or {}))
     (out / MANIFEST).unlink(missing_ok=True)  # of an earlier run: it does not describe what follows
     names = Counter(source.name for source in sources)
     twice = [name for name, count in names.items() if count > 1]
@@ -88,7 +91,7 @@ def write_store(
             for index, source in enumerate(sources)
         ]
         if other := sum(task.made_otherwise() for task in planned):
-            why = _differences(earlier, settings | (voxels or {}))
+            why = "their files or the version have changed"
             warn(f"warning: {other} of {len(planned)} shards are made again, not resumed: {why}")
         try:
             for task in planned:
@@ -129,19 +132,34 @@ def lost(counts: Mapping[str, int]) -> list[str]:
     return told
 
 
-def _settings_of(manifest: Path) -> Json:
-    """The settings of a finished store; nothing where there is none."""
-    try:
-        return read_document(manifest, Manifest).settings if manifest.exists() else {}
-    except DataError:
-        return {}
+def _keep_settings(out: Path, settings: Json) -> None:
+    """Write the settings into the folder, before any shard; refuse to mix in those of others."""
+    path, manifest = out / SETTINGS, out / MANIFEST
+    earlier: Json = {}
+    with suppress(DataError, ValueError):  # damaged: the shards' own hashes are left
+        if path.exists():
+            earlier = dict(read_json(path))
+        elif manifest.exists():
+            earlier = read_document(manifest, Manifest).settings
+    other = [
+        k for k in sorted(settings) if k in earlier and _same(earlier[k]) != _same(settings[k])
+    ]
+    if other:
+        raise ConfigError(
+            "the folder holds a store of other settings, which cannot be resumed with these",
+            where=out,
+            found="; ".join(f"{key} {settings[key]}" for key in other),
+            expected="; ".join(f"{key} {earlier[key]}" for key in other),
+            hint="a new store: the same command with another --out and without --resume; "
+            "in place of this one: with --overwrite instead of --resume",
+        )
+    write_json(path, settings)
 
 
-def _differences(earlier: Json, now: Json) -> str:
-    """Which settings are others than those of the finished store, for people."""
-    keys = [key for key in now if key in earlier and earlier[key] != now[key]]
-    changed = "; ".join(f"{key} {now[key]}, was {earlier[key]}" for key in keys)
-    return changed or "their settings, their files or the version have changed"
+def _same(value: object) -> object:
+    """A setting as it is compared: paths by where they lead."""
+    texts = value if isinstance(value, list) else [value]
+    return [os.path.abspath(one) if isinstance(one, str) else one for one in texts]
 
 
 def _wait_for(

@@ -21,6 +21,11 @@ from scaleevent.version import __version__
 STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 step`, `1,200 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Section:
     """A table."""

@@ -40,6 +40,16 @@ class Depth(Task):
         return (f"dav2{fitted}", f"dae{fitted}")
 
     @property
+    def legend(self) -> str:
+        """Columns, and the two variants."""
+        return (
+            "d1, d2, d3: share of pixels within a factor of 1.25, of its square, of its cube; "
+            "abs_rel: error / true depth; rmse: metres; rmse_log: of logarithms; dav2: as Depth "
+            "Anything V2 computes them, dae: as E2Depth and DepthAnyEvent; rows that see no "
+            "events: dav2"
+        )
+
+    @property
     def decoder_settings(self) -> dict[str, Any]:
         """`max_depth`."""
         return {"max_depth": self.max_depth}

@@ -33,6 +33,15 @@ class Flow(Task):
         """On pixels with events, and on all."""
         return ("sparse", "dense")
 
+    @property
+    def legend(self) -> str:
+        """Columns, and the two variants."""
+        return (
+            "epe: mean error in pixels; 1pe, 2pe, 3pe: % of pixels with an error above 1, 2, 3; "
+            "fl_all: % above 3 pixels and 5 % of the true flow; ae: angle in degrees; "
+            "sparse: pixels with events, dense: all; rows that see no events: sparse"
+        )
+
     def target(self, label: np.ndarray, fit: Fit, where: str) -> np.ndarray:
         """(2, H, W) float32 pixels of the input, NaN where unknown."""
         down, across = fit.scale

@@ -35,6 +35,14 @@ class Segmentation(Task):
         """Overlap as every published code has it."""
         return ("mIoU of all classes over the whole set",)
 
+    @property
+    def legend(self) -> str:
+        """Columns."""
+        return (
+            "miou: mean IoU of all classes, %; acc: % of pixels that are right; miou_present: mean "
+            "IoU of the classes that occur in labels or predictions"
+        )
+
     @classmethod
     def of(cls, colours: Mapping[str, tuple[int, int, int]]) -> Segmentation:
         """The task of classes with their colours, in the order of their ids."""

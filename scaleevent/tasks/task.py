@@ -53,6 +53,11 @@ class Task(ABC):
         """The published forms of its metric that are computed, by name."""
 
     @property
+    def legend(self) -> str:
+        """What the columns and rows of its result table mean, with units; empty: they say it."""
+        return ""
+
+    @property
     def decoder_settings(self) -> dict[str, Any]:
         """Keyword arguments of a decoder that follow from the task."""
         return {}

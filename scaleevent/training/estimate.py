@@ -11,6 +11,7 @@ from statistics import median
 import torch
 
 from scaleevent.system.ranks import Ranks
+from scaleevent.system.reports import counted
 from scaleevent.training.loop import Batch, Trainable, TrainSettings, to_device
 from scaleevent.training.terms import total
 
@@ -38,7 +39,7 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.steps:,} steps will take about {lasting(self.seconds)} here "
+            f"{counted(self.steps, 'step')} will take about {lasting(self.seconds)} here "
             f"({lasting(self.step)} a step, measured)"
         )
 

@@ -232,5 +232,6 @@ def _diverged(norm: Tensor, terms: Terms, step: int, folder: Path) -> DivergedEr
         "loss or gradient is not finite; the weights were not updated",
         where=f"step {step + 1}",
         found=f"{values}, gradient norm {float(norm.detach()):.4g}",
-        hint=f"the last good state is in {Path(folder) / 'state'}; try a lower --lr",
+        hint="try a lower --lr with --overwrite, which starts anew; the last good state is in "
+        f"{Path(folder) / 'state'}",
     )
