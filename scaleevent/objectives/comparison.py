@@ -16,10 +16,10 @@ from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import FeatureColours, brightened, draw_voxel
 from scaleevent.system.files import Json
 
+LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
 BEFORE, AFTER, TEACHER = "student before", "student after", "teacher on images"
 DIFFERENCES = ((AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
 PANEL_ROWS = 4
-LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
 COLUMNS = ("image", "events", "teacher", "student before", "student after")
 
 
