@@ -19,13 +19,13 @@ from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import FeatureColours, brightened, draw_voxel
 from scaleevent.system.files import Json
 
+LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
 BEFORE, AFTER, TEACHER = "student before", "student after", "teacher on images"
 DIFFERENCES = ((AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
 PANEL_ROWS = 4
 ENCODERS = ("teacher", "student before", "student after")
 COLUMNS = ("image", "events", *ENCODERS, *(f"{name}, residual" for name in ENCODERS))
 COLOUR_SAMPLES = 16  # that the principal components are those of
-LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
 
 
 @dataclass(frozen=True)
