@@ -65,7 +65,7 @@ def place(harness, tmp_path_factory):
         ("voxelize", 8),
         ("pretrain", 2),
         ("finetune", 2),
-        ("pretrain-gpus-2", 3),
+        ("pretrain-gpus-2", 2),
     ],
 )
 def test_random_kills_change_no_byte(harness, place, command, kills):
