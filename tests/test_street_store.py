@@ -79,7 +79,7 @@ def test_several_processes_at_once_get_the_same_street(tmp_path):
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     racers = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(3)]
-    ended = [racer.communicate(timeout=100) for racer in racers]
+    ended = [racer.communicate(timeout=400) for racer in racers]
     assert [out for out, _ in ended] == ["2\n"] * 3, ended
     assert all("Traceback" not in error for _, error in ended)
 
