@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import fakes
+import h5py
 import numpy as np
 import torch
 from dsec_files import write_flow, write_flow_test, write_semantic
@@ -231,9 +232,18 @@ def bad_shard(path: Path) -> None:
     """A store with a shard that is damaged, and as long as before."""
     call(f"{STORE} -o {path.name}")
     shard = next(path.glob("*.h5"))
-    data = shard.read_bytes()
-    middle = len(data) // 2
-    shard.write_bytes(data[:middle] + bytes(5000) + data[middle + 5000 :])
+    places: list[int] = []
+
+    def note(name: str, part: object) -> None:
+        if isinstance(part, h5py.Dataset) and part.chunks and part.id.get_num_chunks():
+            places.append(part.id.get_chunk_info(0).byte_offset)
+
+    with h5py.File(shard) as file:
+        file.visititems(note)
+    data = bytearray(shard.read_bytes())
+    for place in places:
+        data[place + 4] ^= 0xFF
+    shard.write_bytes(data)
 
 
 def bad_states(path: Path) -> None:

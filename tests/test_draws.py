@@ -13,11 +13,11 @@ from scaleevent.benchmarks.draws import (
     redraw,
     sequences_of,
 )
-from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.benchmarks.samples import BenchmarkSplit, LabelledSamples
 from scaleevent.config.benchmarks import DSEC_CLASSES
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig, finetune_config
 from scaleevent.config.settings import load_config
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import GroundTruth
@@ -135,6 +135,28 @@ def test_released_epochs_of_an_interval_take_the_label_before_each_draw():
     assert chi_square(drawn, expected) < 43.8  # 0.1 % point of 19 degrees of freedom
     prefix = labels(fraction=0.01, subset="prefix", sampling="released")
     assert set(prefix.draw(0)) <= set(prefix.kept.tolist())
+
+
+def test_released_draws_of_sequences_that_alternate_stay_within_what_is_kept():
+    """Samples of several stores need not lie sequence by sequence."""
+    available, sequences = np.arange(50, 650), np.tile([2, 0, 1], 200)
+    cfg = config(fraction=0.1, sampling="released")
+    kept = few_shot(available, sequences, cfg.fraction, cfg.subset, cfg.seed)
+    drawn = TrainingLabels(available, sequences, kept, cfg).draw(0)
+    assert set(drawn.tolist()) == set(kept.tolist())
+    shares = [np.isin(drawn, available[sequences == s]).mean() for s in range(3)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.06)
+
+
+@pytest.mark.parametrize(("train", "test", "found"), [
+    ((), (0,), "0 training, 1 test"), ((0,), (), "1 training, 0 test"),
+])  # fmt: skip
+def test_a_benchmark_without_either_part_is_refused(tmp_path, train, test, found):
+    samples = LabelledSamples([write_store(tmp_path / "a")], Depth(80.0), SETTINGS)
+    split = BenchmarkSplit(*(np.array(part, np.int64) for part in (train, test)))
+    with pytest.raises(DataError, match="needs training and test recordings") as caught:
+        TrainingLabels.of(samples, split, config())
+    assert found in str(caught.value) and str(tmp_path / "a") in str(caught.value)
 
 
 def test_the_released_preset_draws_as_many_steps_as_the_authors():

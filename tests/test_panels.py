@@ -26,6 +26,19 @@ def test_every_picture_keeps_its_own_aspect():
     assert box(sheet, RED) == (100, 200) and box(sheet, GREEN) == (100, 100)
 
 
+def test_small_pictures_are_enlarged_without_smoothing_and_framed():
+    checks = np.kron([[0, 1], [1, 0]], np.ones((2, 2))).astype(np.uint8)[..., None] * 250
+    picture = np.repeat(checks, 3, -1)
+    picture[..., 0] = 7
+    sheet = np.asarray(panel("t", ["events"], [Row("r", [picture])], tall=80))
+    y, x = np.nonzero((sheet[..., 0] == 7) & (sheet[..., 1] != 7))  # and no letter has
+    inside = sheet[y.min() : y.max() + 1, x.min() : x.max() + 1]
+    assert np.array_equal(inside, np.kron(picture, np.ones((20, 20, 1), np.uint8)))
+    frame = sheet[y.min() - 1 : y.max() + 2, x.min() - 1 : x.max() + 2]
+    edges = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]])
+    assert (edges == 238).all()  # so that a white picture shows where it ends
+
+
 def test_a_column_without_pictures_is_left_out_and_a_gap_says_none():
     both = [plain(100, 300, RED)] * 2
     full = panel("t", ["a", "b"], [Row("r", both)], tall=200)
@@ -33,6 +46,10 @@ def test_a_column_without_pictures_is_left_out_and_a_gap_says_none():
     assert full.width - empty.width > 500
     part = panel("t", ["a", "b"], [Row("r", both), Row("s", [None, both[0]])], tall=200)
     assert part.width == full.width and box(np.asarray(part), RED)[0] > 400
+    grey = (np.asarray(part) == 238).all(-1)
+    y, x = np.nonzero(grey[:, 30:600] & grey[:, 31:601])
+    gap = np.asarray(part)[y.min() + 5 : y.max() - 5, 20:590]
+    assert (gap == 90).all(-1).any()  # and in it stands: none
     assert panel("nothing at all", ["a"], [Row("r", [None])]).width > 100
 
 
