@@ -1,12 +1,24 @@
-"""Contact sheet of the street world: python street_sheet.py OUT.png [SCENES] [HEIGHT WIDTH]."""
+"""Contact sheet of the street world: python street_sheet.py OUT.png [--layout varied --scenes 24].
 
-import sys
+One scene after the other: image, events, classes, depth (near bright) and flow (direction as hue).
+"""
+
+import argparse
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
 from scaleevent.pictures import draw_events
-from scaleevent.street.scene import CLASSES, PALETTE, StreetScene, StreetSettings, render_scene
+from scaleevent.street.scene import (
+    CLASSES,
+    DEFAULT_LAYOUT,
+    PALETTE,
+    Layout,
+    StreetScene,
+    StreetSettings,
+    render_scene,
+)
 
 
 def depth_picture(depth: np.ndarray) -> np.ndarray:
@@ -25,9 +37,9 @@ def flow_picture(flow: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray((255 * hsv).astype(np.uint8), "HSV").convert("RGB"))
 
 
-def sheet(scenes: list[StreetScene]) -> Image.Image:
-    """One row a scene: image, events, classes, depth, flow."""
-    rows = [
+def sheet(scenes: list[StreetScene], columns: int) -> Image.Image:
+    """Image, events, classes, depth and flow of each scene, `columns` scenes to a row."""
+    strips = [
         np.concatenate(
             (
                 scene.image,
@@ -40,19 +52,31 @@ def sheet(scenes: list[StreetScene]) -> Image.Image:
         )
         for scene in scenes
     ]
-    return Image.fromarray(np.concatenate(rows))
+    while len(strips) % columns:
+        strips.append(np.full_like(strips[0], 255))
+    rows = [np.concatenate(strips[i::columns], axis=0) for i in range(columns)]
+    return Image.fromarray(np.concatenate(rows, axis=1))
 
 
 def main() -> None:
-    out = sys.argv[1]
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 6
-    height, width = (int(a) for a in sys.argv[3:5]) if len(sys.argv) > 4 else (240, 320)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", help="PNG file to write")
+    parser.add_argument("--layout", choices=get_args(Layout), default=DEFAULT_LAYOUT)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=6, help="the last one is at night")
+    parser.add_argument("--columns", type=int, default=1, help="scenes to a row")
+    parser.add_argument("--size", type=int, nargs=2, default=(240, 320), help="rows, columns")
+    args = parser.parse_args()
     scenes = []
-    for number in range(count):
-        night = 0.6 if number == count - 1 else 0.0
-        settings = StreetSettings(height=height, width=width, darkness=night)
-        scenes.append(render_scene(0, number, settings))
-    sheet(scenes).save(out)
+    for number in range(args.scenes):
+        night = 0.6 if number == args.scenes - 1 else 0.0
+        settings = StreetSettings(*args.size, darkness=night, layout=args.layout)
+        scenes.append(render_scene(args.seed, number, settings))
+        height = scenes[-1].pose.y
+        print(
+            f"{number:3d}  {scenes[-1].mount:9s} {height:5.1f} m  {len(scenes[-1].events)} events"
+        )
+    sheet(scenes, args.columns).save(args.out)
     share = np.bincount(np.concatenate([s.semantics.ravel() for s in scenes]), minlength=8)
     for name, part in zip(CLASSES, share / share.sum(), strict=True):
         print(f"{name:12s}{part:6.1%}")

@@ -19,12 +19,12 @@ from scaleevent.street.surfaces import PLAIN, band, pulse
 
 HEIGHT, WIDTH = 48, 64
 LENS = Lens(0.86 * WIDTH, 0.5 * WIDTH, 0.46 * HEIGHT)
-SMALL = StreetSettings(height=HEIGHT, width=WIDTH)
+SMALL = StreetSettings(height=HEIGHT, width=WIDTH, layout="fixed")
 
 
 def world_of(number, standing=0.0):
     """A world without ragged leaves, whose outlines no closed formula knows."""
-    world = draw_world(np.random.default_rng([5, number]), 1.0, standing, 0.0)
+    world = draw_world(np.random.default_rng([5, number]), 1.0, standing, 0.0, "fixed")
     solids = world.solids.copy()
     solids["material"] = PLAIN
     return replace(world, solids=solids)
@@ -89,7 +89,7 @@ def meeting(solid, eye, direction):
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_ray_finds_the_nearest_surface(number):
     world = world_of(number)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     eye = np.array(world.pose[:3])
     directions = rays(world.pose)
     rng = np.random.default_rng(number)
@@ -118,7 +118,8 @@ def test_no_part_of_a_solid_is_culled():
         solid["half_x"], solid["half_y"], solid["half_z"] = rng.uniform(0.1, (2, 3, 15))
         solid["taper_x"], solid["taper_z"] = rng.uniform(0, 0.5, 2)
         solid["shape"] = rng.integers(2)
-        hits = cast(solid, pose, LENS, 0.0, HEIGHT, WIDTH)
+        solid["cos"] = 1.0
+        hits = cast(solid, world_of(0).ground, pose, LENS, 0.0, HEIGHT, WIDTH)
         directions = rays(pose)
         for row, column in rng.integers(0, (HEIGHT, WIDTH), (40, 2)):
             direction = directions[row, column]
@@ -131,7 +132,7 @@ def test_no_part_of_a_solid_is_culled():
 
 def test_depth_of_the_road_is_camera_height_over_slope():
     world = world_of(2)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     row, _ = np.nonzero(hits.surface == GROUND)
     assert len(row) > HEIGHT * WIDTH / 6
     np.testing.assert_allclose(
@@ -146,9 +147,9 @@ def test_flow_meets_the_same_surface_later(number):
     """Where the flow leads, a ray at the later time finds the same point or one before it."""
     world, seconds = world_of(number), 0.05
     later = world.camera(seconds)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     _, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, later, LENS, seconds, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, later, LENS, seconds, (0, 1, 4, 2), hits
     )
     points = np.array(world.pose[:3]) + hits.depth[..., None] * rays(world.pose)
     seen = np.full((HEIGHT, WIDTH), np.nan)
@@ -177,15 +178,15 @@ def test_flow_meets_the_same_surface_later(number):
 def _single_ray(world, pose, lens, t, row, column):
     """Depth of one pixel: an image of one row and column about that pixel."""
     lens = lens._replace(centre_x=lens.centre_x - column, centre_y=lens.centre_y - row)
-    return cast(world.solids, pose, lens, t, 1, 1).depth[0, 0]
+    return cast(world.solids, world.ground, pose, lens, t, 1, 1).depth[0, 0]
 
 
 def test_flow_of_the_sky_is_the_turn_alone():
     world = world_of(6)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     later = world.pose._replace(yaw=world.pose.yaw + 0.02, z=world.pose.z + 3.0)
     _, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, later, LENS, 0.1, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, later, LENS, 0.1, (0, 1, 4, 2), hits
     )
     _, column = np.nonzero(hits.surface == SKY)
     assert len(column)
@@ -196,9 +197,9 @@ def test_flow_of_the_sky_is_the_turn_alone():
 
 def test_only_moving_things_flow_before_a_standing_camera():
     world = world_of(7, standing=1.0)
-    hits = cast(world.solids, world.pose, LENS, 0.0, HEIGHT, WIDTH)
+    hits = cast(world.solids, world.ground, world.pose, LENS, 0.0, HEIGHT, WIDTH)
     labels, flow = labels_and_flow(
-        world.solids, world.ground, world.pose, world.camera(0.05), LENS, 0.05, (0, 1, 4), hits
+        world.solids, world.ground, world.pose, world.camera(0.05), LENS, 0.05, (0, 1, 4, 2), hits
     )
     speed = np.hypot(world.solids["speed_x"], world.solids["speed_z"])
     moving = np.where(hits.surface >= 0, speed[np.maximum(hits.surface, 0)] > 0, False)
@@ -212,11 +213,11 @@ def test_events_add_up_to_the_change_of_log_luminance():
     settings = replace(SMALL, threshold=(0.2, 0.2), threshold_spread=0.0, noise_hz=0.0)
     scene = render_scene(3, 1, settings)
     rng = np.random.default_rng([3, 1])
-    world = draw_world(rng, settings.speed, settings.standing, settings.darkness)
+    world = draw_world(rng, settings.speed, settings.standing, settings.darkness, "fixed")
     logs = []
     for t in (-0.05, 0.0):
         pose = world.camera(t)
-        hits = cast(world.solids, pose, LENS, t, HEIGHT, WIDTH)
+        hits = cast(world.solids, world.ground, pose, LENS, t, HEIGHT, WIDTH)
         light = radiance(world.solids, world.ground, world.light, pose, LENS, t, hits)
         logs.append(np.log(light @ [0.2126, 0.7152, 0.0722] + 0.005))
     net = np.zeros((HEIGHT, WIDTH))
@@ -254,6 +255,9 @@ def test_a_scene_depends_on_its_number_alone():
         {"shutter_us": 0, "exposure": 4.0},
         {"shutter_us": 200_000, "exposure": -8.0},
         {"threshold": (0.01, 0.02), "threshold_spread": 1.0},
+        {"layout": "varied"},
+        {"layout": "varied", "height": 480, "width": 640},
+        {"layout": "varied", "speed": 16.0, "after": True},
     ],
 )
 def test_a_scene_is_well_formed(change):
@@ -292,7 +296,7 @@ def test_settings_do_what_they_say():
 
 
 def test_scenes_have_the_intended_activity():
-    scenes = [render_scene(21, n, StreetSettings()) for n in range(30)]
+    scenes = [render_scene(21, n, StreetSettings(layout="fixed")) for n in range(30)]
     rate = np.mean([len(s.events) for s in scenes]) / (96 * 128)
     cells = []
     for scene in scenes:
@@ -313,7 +317,7 @@ def test_scenes_have_the_intended_activity():
         {"height": 481}, {"width": 8}, {"window_us": 0}, {"speed": -1.0}, {"standing": 1.5},
         {"darkness": 2.0}, {"exposure": 99.0}, {"shutter_us": -1}, {"threshold": (0.3, 0.1)},
         {"threshold": (0.0, 0.1)}, {"threshold_spread": -1.0}, {"noise_hz": float("nan")},
-        {"step_px": 0.0},
+        {"step_px": 0.0}, {"layout": "round"},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(change):

@@ -1,4 +1,4 @@
-"""Random layout of one world: a street with its buildings, cars, people, light and camera.
+"""Random layout of one world: a street or a town, its light and its camera.
 
 The order of the random draws decides the bytes of every scene, so it must not change.
 """
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from scaleevent.street.camera import Pose
+from scaleevent.street.ground import ground_height
 from scaleevent.street.objects import HORIZON, StreetBuilder, draw_seed, pick
 from scaleevent.street.rays import SOLID
 from scaleevent.street.surfaces import Ground, Light
-from scaleevent.street.views import draw_view, near_things
+from scaleevent.street.town import draw_town
+from scaleevent.street.views import distances, draw_view, near_things
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class World:
 
 
 def draw_world(
-    rng: np.random.Generator, speed: float, standing: float, darkness: float, layout: str = "fixed"
+    rng: np.random.Generator, speed: float, standing: float, darkness: float, layout: str
 ) -> World:
     """A random world.
 
@@ -52,6 +54,8 @@ def draw_world(
         darkness: 0 = day, 1 = night.
         layout: "fixed" or "varied", see `scene.StreetSettings`.
     """
+    if layout == "varied":
+        return _draw_varied(rng, speed, standing, darkness)
     half_road = rng.uniform(3.4, 5.4)
     ground = Ground(
         half_road=half_road,
@@ -68,23 +72,6 @@ def draw_world(
     builder.furniture()
     builder.cars()
     builder.people()
-    if layout == "varied":
-        view = draw_view(rng, builder, standing)
-        near_things(rng, builder, view)
-        solids = np.array(builder.solids, SOLID)
-        reach = np.hypot(solids["x"] - view.pose.x, solids["z"] - view.pose.z)
-        nearest_first = np.argsort(reach - solids["half_z"], kind="stable")
-        return World(
-            solids=solids[nearest_first],
-            ground=ground,
-            light=_draw_light(rng, darkness, row_x, heights),
-            pose=view.pose,
-            velocity=view.velocity,
-            turning=view.turning,
-            focal=view.focal,
-            horizon=0.5,
-            mount=view.mount,
-        )
     if rng.random() < standing:
         velocity, yaw_rate = (0.0, 0.0, 0.0), 0.0
     else:
@@ -100,6 +87,30 @@ def draw_world(
         pose=pose,
         velocity=velocity,
         turning=(yaw_rate, 0.0, 0.0),
+    )
+
+
+def _draw_varied(rng: np.random.Generator, speed: float, standing: float, darkness: float) -> World:
+    """A quarter of a town and one of many views of it."""
+    builder, row_height = draw_town(rng, speed)
+    view = draw_view(rng, builder, standing)
+    near_things(rng, builder, view)
+    ground, pose = builder.ground, view.pose
+    solids = builder.array()
+    nearest_first = np.argsort(distances(solids, pose.x, pose.y, pose.z), kind="stable")
+    solids = solids[nearest_first]
+    level = ground_height(ground, pose.x, pose.z)  # the road below the camera gets height 0
+    solids["y"] -= level
+    return World(
+        solids=solids,
+        ground=ground._replace(base=ground.base - level),
+        light=_draw_light(rng, darkness, builder.row_x, row_height),
+        pose=pose._replace(y=pose.y - level),
+        velocity=view.velocity,
+        turning=view.turning,
+        focal=view.focal,
+        horizon=0.5,
+        mount=view.mount,
     )
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from scaleevent.street.rays import BOX, ELLIPSOID
+from scaleevent.street.rays import BOX, ELLIPSOID, UPRIGHT
 from scaleevent.street.surfaces import (
     BARK,
     BODY,
@@ -22,7 +22,7 @@ from scaleevent.street.surfaces import (
 )
 
 CLASSES = ("sky", "road", "sidewalk", "building", "vegetation", "car", "person", "pole")
-_SIDEWALK, _BUILDING, _VEGETATION, _CAR, _PERSON, _POLE = range(2, 8)
+SIDEWALK, BUILDING, VEGETATION, CAR, PERSON, POLE = range(2, 8)
 
 BEHIND, HORIZON = -14.0, 170.0  # extent of the street in z, metres; the camera is at 0
 KERB = 0.12  # height of the sidewalk, metres
@@ -90,7 +90,7 @@ class StreetBuilder:
         """Append one solid; `half` are its half sizes in metres, `motion` m/s in x and z."""
         seed = self.seed + 8 * len(self.solids)  # a material uses this seed and a few after it
         self.solids.append(
-            (*centre, *half, *taper, *motion, *rgb, shape, material, label, seed, shadow)
+            (*centre, *half, *taper, *motion, *rgb, shape, material, label, seed, shadow, *UPRIGHT)
         )
 
     def on_crossing(self, z: float, margin: float) -> bool:
@@ -108,7 +108,7 @@ class StreetBuilder:
             for start, end in ((BEHIND, near), (far, HORIZON)):
                 if start < end:
                     self.add(
-                        _SIDEWALK, PAVING, (tone, tone, 0.97 * tone),
+                        SIDEWALK, PAVING, (tone, tone, 0.97 * tone),
                         (x, 0.5 * KERB, 0.5 * (start + end)),
                         (half_width, 0.5 * KERB, 0.5 * (end - start)),
                     )  # fmt: skip
@@ -136,7 +136,7 @@ class StreetBuilder:
                 self.house(side, middle, 0.5 * length, height)
         if rng.random() < 0.6:  # the street ends at a house
             self.add(
-                _BUILDING, FACADE, pick(rng, WALLS),
+                BUILDING, FACADE, pick(rng, WALLS),
                 (rng.uniform(-20, 20), 9.0, HORIZON), (28.0, 9.0, 8.0),
             )  # fmt: skip
         return float(np.mean(heights))
@@ -149,13 +149,13 @@ class StreetBuilder:
         x = side * (self.row_x + setback + half_depth)
         wall = _scaled(pick(rng, WALLS), rng.uniform(0.8, 1.15))
         self.add(
-            _BUILDING, FACADE, wall, (x, 0.5 * height, z), (half_depth, 0.5 * height, half_length)
+            BUILDING, FACADE, wall, (x, 0.5 * height, z), (half_depth, 0.5 * height, half_length)
         )
         if height < 10.0 and rng.random() < 0.75:
             rise = rng.uniform(1.2, 2.2)
             lean = half_depth / (2.0 * rise)
             self.add(
-                _BUILDING, PLAIN, pick(rng, ROOFS), (x, height + rise, z),
+                BUILDING, PLAIN, pick(rng, ROOFS), (x, height + rise, z),
                 (0.5 * half_depth + 0.3, rise, half_length + 0.2), taper=(lean, 0.0),
             )  # fmt: skip
 
@@ -166,13 +166,13 @@ class StreetBuilder:
         leaf = _scaled(pick(rng, LEAF), rng.uniform(0.7, 1.2))
         half = 0.5 * trunk + 0.3
         self.add(
-            _VEGETATION, BARK, (0.11, 0.08, 0.055), (x, base + half, z),
+            VEGETATION, BARK, (0.11, 0.08, 0.055), (x, base + half, z),
             (0.13 * size, half, 0.13 * size), taper=(0.02, 0.02),
         )  # fmt: skip
         for _ in range(3):
             width = size * rng.uniform(1.0, 1.5)
             self.add(
-                _VEGETATION, LEAVES, leaf,
+                VEGETATION, LEAVES, leaf,
                 (x + rng.uniform(-0.6, 0.6) * size, base + trunk + rng.uniform(0.6, 2.0) * size,
                  z + rng.uniform(-0.6, 0.6) * size),
                 (width, size * rng.uniform(0.9, 1.4), width), ELLIPSOID, shadow=0.45,
@@ -198,7 +198,7 @@ class StreetBuilder:
             for _ in range(rng.integers(0, 4)):
                 size = rng.uniform(0.4, 0.8)
                 self.add(
-                    _VEGETATION, LEAVES, pick(rng, LEAF),
+                    VEGETATION, LEAVES, pick(rng, LEAF),
                     (side * (self.row_x - 0.3), size, rng.uniform(5.0, 45.0)),
                     (0.5, size, rng.uniform(0.5, 1.6)), ELLIPSOID, shadow=0.5,
                 )  # fmt: skip
@@ -207,7 +207,7 @@ class StreetBuilder:
     def pole(self, x: float, z: float, height: float, radius: float, tone: float) -> None:
         """An upright pole."""
         self.add(
-            _POLE, METAL, (tone, tone, tone), (x, 0.5 * height, z), (radius, 0.5 * height, radius)
+            POLE, METAL, (tone, tone, tone), (x, 0.5 * height, z), (radius, 0.5 * height, radius)
         )
 
     def lamp_post(self, side: int, x: float, z: float) -> None:
@@ -216,9 +216,9 @@ class StreetBuilder:
         tone = self.rng.uniform(0.05, 0.35)
         self.pole(x, z, height, 0.075, tone)
         arm = 0.8
-        self.add(_POLE, METAL, (tone, tone, tone), (x - side * arm, height, z), (arm, 0.05, 0.05))
+        self.add(POLE, METAL, (tone, tone, tone), (x - side * arm, height, z), (arm, 0.05, 0.05))
         self.add(
-            _POLE, PLAIN, (0.6, 0.6, 0.55), (x - side * 2 * arm, height - 0.06, z),
+            POLE, PLAIN, (0.6, 0.6, 0.55), (x - side * 2 * arm, height - 0.06, z),
             (0.3, 0.07, 0.14),
         )  # fmt: skip
 
@@ -231,16 +231,16 @@ class StreetBuilder:
         height = rng.uniform(2.2, 3.0)
         self.pole(x, z, height, 0.04, 0.35)
         shape = ELLIPSOID if rng.random() < 0.6 else BOX
-        self.add(_POLE, PLAIN, pick(rng, PLATES), (x, height, z - 0.06), (0.32, 0.32, 0.03), shape)
+        self.add(POLE, PLAIN, pick(rng, PLATES), (x, height, z - 0.06), (0.32, 0.32, 0.03), shape)
 
     def traffic_light(self, side: int) -> None:
         """A traffic light in front of the crossing."""
         z = self.ground.crossing_z - self.ground.crossing_half - 0.6
         x = side * (self.ground.half_road + 0.3)
         self.pole(x, z, 3.2, 0.07, 0.2)
-        self.add(_POLE, PLAIN, (0.03, 0.03, 0.03), (x, 2.9, z - 0.1), (0.17, 0.45, 0.14))
+        self.add(POLE, PLAIN, (0.03, 0.03, 0.03), (x, 2.9, z - 0.1), (0.17, 0.45, 0.14))
         rgb, level = pick(self.rng, (((0.9, 0.05, 0.03), 3.18), ((0.05, 0.7, 0.3), 2.62)))
-        self.add(_POLE, PLAIN, rgb, (x, level, z - 0.24), (0.11, 0.11, 0.04), ELLIPSOID)
+        self.add(POLE, PLAIN, rgb, (x, level, z - 0.24), (0.11, 0.11, 0.04), ELLIPSOID)
 
     def cars(self) -> None:
         """Cars that are parked at the kerbs, drive both ways or cross."""
@@ -280,7 +280,7 @@ class StreetBuilder:
             centre = (x + aside, y, z + along) if axis else (x + along, y, z + aside)
             if not axis:
                 half, lean = half[::-1], lean[::-1]
-            self.add(_CAR, material, rgb, centre, half, shape, lean, motion, shadow)
+            self.add(CAR, material, rgb, centre, half, shape, lean, motion, shadow)
 
         waist = 0.92 + 0.1 * van
         part(
@@ -333,7 +333,7 @@ class StreetBuilder:
             if not across:
                 centre, half = (x + ahead, base + y * size, z + aside), half[::-1]
             moving = (motion[0] + step[0], motion[1] + step[1])
-            self.add(_PERSON, material, rgb, centre, half, ELLIPSOID, motion=moving, shadow=shadow)
+            self.add(PERSON, material, rgb, centre, half, ELLIPSOID, motion=moving, shadow=shadow)
 
         part(PLAIN, skin, 0.0, 0.93, 0.0, (0.085, 0.068 * size, 0.1))
         part(PLAIN, (0.04, 0.03, 0.02), 0.0, 0.955, 0.0, (0.092, 0.055 * size, 0.1))

@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from scaleevent.street.camera import Axes, Lens, Pose, camera_axes, direction, to_camera
-from scaleevent.street.surfaces import LEAVES, hashed, kernel
+from scaleevent.street.ground import ground_height, meet_ground
+from scaleevent.street.surfaces import LEAVES, Ground, hashed, kernel
 
-SKY, GROUND = -2, -1  # values of `Hits.surface` that are not the index of a solid
+GROUND, SKY, RAISED, STEP = -1, -2, -3, -4  # in `Hits.surface`: not the index of a solid
 BOX, ELLIPSOID = range(2)
 NEAR = 0.2  # metres; nothing is closer to the camera
 FAR = 300.0  # metres; the ground beyond is hidden by haze and counts as sky
@@ -40,8 +41,14 @@ class Solid(Protocol):
     label: int  # index into `objects.CLASSES`
     seed: int  # of its texture
     shadow: float  # how much it darkens the ground below, 0..1
+    cos: float  # of the angle that it is turned to the right, seen from above
+    sin: float
+    slope_x: float  # it is sheared along y to lie on a slope: metres per metre in x and z
+    slope_z: float
+    speed_y: float
 
 
+UPRIGHT = (1.0, 0.0, 0.0, 0.0, 0.0)  # the last columns of a solid that is not turned or sheared
 SOLID = np.dtype(list(Solid.__annotations__.items()))  # float64 and int64 columns
 
 
@@ -49,16 +56,19 @@ class Hits(NamedTuple):
     """The nearest surface of every pixel, all (H, W)."""
 
     depth: np.ndarray  # float64 metres, inf = sky
-    surface: np.ndarray  # int32, index of the solid, or GROUND or SKY
+    surface: np.ndarray  # int32, index of the solid, or SKY, GROUND, RAISED (ground), STEP (kerb)
     side: np.ndarray  # int8, side of a box, as numbered in `_meet_box`
     shade: np.ndarray  # float64 in 0..1, light that is left in the shadow of a solid
 
 
-def cast(solids: np.ndarray, pose: Pose, lens: Lens, t: float, height: int, width: int) -> Hits:
+def cast(
+    solids: np.ndarray, ground: Ground, pose: Pose, lens: Lens, t: float, height: int, width: int
+) -> Hits:
     """Find the nearest surface of every pixel `t` seconds after the image time.
 
     Args:
         solids: (P,) `SOLID`, best nearest first.
+        ground: The ground.
         pose: Camera at that time.
         lens: Projection.
         t: Seconds; solids move at constant speed.
@@ -71,40 +81,75 @@ def cast(solids: np.ndarray, pose: Pose, lens: Lens, t: float, height: int, widt
         np.empty((height, width), np.int8),
         np.ones((height, width)),
     )
-    _cast_plane(pose, lens, hits)
+    _cast_plane(ground, pose, lens, hits)
     _cast_solids(solids, pose, lens, t, hits)
-    _cast_shadows(solids, pose, lens, t, hits)
+    if ground.kerb > 0.0:
+        _cast_ground(ground, pose, lens, hits)
+    _cast_shadows(solids, ground, pose, lens, t, hits)
     return hits
 
 
 @kernel
-def _cast_plane(pose: Pose, lens: Lens, hits: Hits) -> None:
-    """Fill in the plane y = 0 below the horizon and the sky above."""
+def _cast_plane(ground: Ground, pose: Pose, lens: Lens, hits: Hits) -> None:
+    """Fill in the plane of the roads below the horizon and the sky above."""
     height, width = hits.depth.shape
     axes = camera_axes(pose)
+    above = pose.y - ground_height(ground, pose.x, pose.z)
     for row in range(height):
         for column in range(width):
-            dy = direction(axes, lens, row, column)[1]
-            depth = pose.y / -dy if -dy * FAR > pose.y else np.inf
+            dx, dy, dz = direction(axes, lens, row, column)
+            sinks = ground.slope_x * dx + ground.slope_z * dz - dy
+            depth = above / sinks if sinks * FAR > above else np.inf
             hits.depth[row, column] = depth
             hits.surface[row, column] = GROUND if depth < FAR else SKY
 
 
 @kernel
-def _view_box(
-    x: float, y: float, z: float, half_x: float, half_y: float, half_z: float,
-    pose: Pose, axes: Axes, lens: Lens, height: int, width: int,
-) -> tuple[int, int, int, int, float]:  # fmt: skip
-    """Rows and columns (half-open) that an axis-aligned box can cover, and its least depth.
+def _cast_ground(ground: Ground, pose: Pose, lens: Lens, hits: Hits) -> None:
+    """Put in what is raised above the plane of the roads, where no solid is before it."""
+    height, width = hits.depth.shape
+    axes = camera_axes(pose)
+    upper = pose.y - ground_height(ground, pose.x, pose.z) - ground.kerb
+    for row in range(height):
+        for column in range(width):
+            dx, dy, dz = direction(axes, lens, row, column)
+            sinks = ground.slope_x * dx + ground.slope_z * dz - dy
+            if sinks * hits.depth[row, column] <= upper:
+                continue
+            depth, part = meet_ground(ground, pose.x, pose.y, pose.z, dx, dy, dz, FAR)
+            if part > 0 and depth < hits.depth[row, column]:
+                hits.depth[row, column] = depth
+                hits.surface[row, column] = RAISED if part == 1 else STEP
 
+
+@kernel
+def to_solid(solid: Solid, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """A world vector in the axes of a solid, where it is upright and not turned."""
+    return (
+        solid.cos * x - solid.sin * z,
+        y - solid.slope_x * x - solid.slope_z * z,
+        solid.sin * x + solid.cos * z,
+    )
+
+
+@kernel
+def _view_box(
+    solid: Solid, x: float, y: float, z: float, half_x: float, half_y: float, half_z: float,
+    axes: Axes, lens: Lens, height: int, width: int,
+) -> tuple[int, int, int, int, float]:  # fmt: skip
+    """Rows and columns (half-open) that a box can cover, and its least depth.
+
+    The box has its centre at (x, y, z) from the eye, and is turned and sheared like the solid.
     Edges that reach behind the camera are cut at NEAR.
     """
     corners = np.empty((8, 3))
     for i in range(8):
-        dx = x - pose.x + (half_x if i & 1 else -half_x)
-        dz = z - pose.z + (half_z if i & 4 else -half_z)
-        dy = y - pose.y + (half_y if i & 2 else -half_y)
-        corners[i, 0], corners[i, 1], corners[i, 2] = to_camera(axes, dx, dy, dz)
+        a = half_x if i & 1 else -half_x
+        b = half_z if i & 4 else -half_z
+        dx = solid.cos * a + solid.sin * b
+        dz = solid.cos * b - solid.sin * a
+        dy = (half_y if i & 2 else -half_y) + solid.slope_x * dx + solid.slope_z * dz
+        corners[i, 0], corners[i, 1], corners[i, 2] = to_camera(axes, x + dx, y + dy, z + dz)
     left, top, right, bottom = np.inf, np.inf, -np.inf, -np.inf
     nearest = np.min(corners[:, 2])
     for i in range(8):
@@ -215,20 +260,26 @@ def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hit
     for index in range(len(solids)):
         solid = solids[index]
         ox = pose.x - solid.x - solid.speed_x * t
-        oy = pose.y - solid.y
+        oy = pose.y - solid.y - solid.speed_y * t
         oz = pose.z - solid.z - solid.speed_z * t
         top, bottom, left, right, nearest = _view_box(
-            pose.x - ox, solid.y, pose.z - oz,
+            solid, -ox, -oy, -oz,
             solid.half_x + abs(solid.taper_x) * solid.half_y,  # leaning walls are wider at the foot
             solid.half_y,
             solid.half_z + abs(solid.taper_z) * solid.half_y,
-            pose, axes, lens, height, width,
+            axes, lens, height, width,
         )  # fmt: skip
+        ox, oy, oz = to_solid(solid, ox, oy, oz)
+        own = Axes(
+            to_solid(solid, axes.right[0], axes.right[1], axes.right[2]),
+            to_solid(solid, axes.down[0], axes.down[1], axes.down[2]),
+            to_solid(solid, axes.forward[0], axes.forward[1], axes.forward[2]),
+        )
         for row in range(top, bottom):
             for column in range(left, right):
                 if hits.depth[row, column] <= nearest:
                     continue
-                dx, dy, dz = direction(axes, lens, row, column)
+                dx, dy, dz = direction(own, lens, row, column)
                 side = -1
                 if solid.shape == BOX:
                     depth, side = _meet_box(solid, ox, oy, oz, dx, dy, dz)
@@ -245,10 +296,13 @@ def _cast_solids(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hit
 
 
 @kernel
-def _cast_shadows(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hits) -> None:
+def _cast_shadows(
+    solids: np.ndarray, ground: Ground, pose: Pose, lens: Lens, t: float, hits: Hits
+) -> None:
     """Draw soft dark ellipses below solids on the ground; this does not trace any light."""
     height, width = hits.depth.shape
     axes = camera_axes(pose)
+    steep = abs(ground.slope_x) + abs(ground.slope_z)
     for index in range(len(solids)):
         solid = solids[index]
         if solid.shadow == 0.0:
@@ -258,16 +312,22 @@ def _cast_shadows(solids: np.ndarray, pose: Pose, lens: Lens, t: float, hits: Hi
         half_x = 1.15 * solid.half_x + 0.15
         half_z = 1.15 * solid.half_z + 0.15
         top, bottom, left, right, _ = _view_box(
-            x, 0.1, z, half_x, 0.1, half_z, pose, axes, lens, height, width
-        )
+            solid, x - pose.x, 0.1 + ground_height(ground, x, z) - pose.y, z - pose.z,
+            half_x, 0.1 + steep * max(half_x, half_z), half_z, axes, lens, height, width,
+        )  # fmt: skip
         for row in range(top, bottom):
             for column in range(left, right):
                 depth = hits.depth[row, column]
                 dx, dy, dz = direction(axes, lens, row, column)
-                if depth == np.inf or pose.y + depth * dy > 0.2:
+                if depth == np.inf:
                     continue
-                a = (pose.x + depth * dx - x) / half_x
-                b = (pose.z + depth * dz - z) / half_z
+                px = pose.x + depth * dx
+                pz = pose.z + depth * dz
+                if pose.y + depth * dy - ground_height(ground, px, pz) > 0.2:
+                    continue
+                a, _, b = to_solid(solid, px - x, 0.0, pz - z)
+                a /= half_x
+                b /= half_z
                 inside = 1.0 - a * a * a * a - b * b * b * b
                 if inside > 0.0:
                     dark = solid.shadow * min(2.0 * inside, 1.0)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from scaleevent.street.camera import Lens, Pose, camera_axes, direction, on_sensor, to_camera
-from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, SKY, Hits, Solid
+from scaleevent.street.ground import ground_height, kerb_normal, lateral, paved, slope_albedo
+from scaleevent.street.rays import ELLIPSOID, GROUND, NEAR, RAISED, SKY, STEP, Hits, Solid, to_solid
 from scaleevent.street.surfaces import (
     ROUND,
     SIDE_X,
@@ -52,9 +53,17 @@ def radiance(
                 z = pose.z + depth * dz
                 pixel = depth / lens.focal
                 glow = 0.0
-                if surface == GROUND:
+                if surface == GROUND and ground.kerb == 0.0:
                     nx, ny, nz = 0.0, 1.0, 0.0
                     red, green, blue = ground_albedo(ground, x, z, pixel, pixel / -dy)
+                elif surface < 0:
+                    part = 0 if surface == GROUND else 1 if surface == RAISED else 2
+                    sinks = ground.slope_x * dx + ground.slope_z * dz - dy
+                    nx, ny, nz = -ground.slope_x, 1.0, -ground.slope_z
+                    if part == 2:
+                        nx, ny, nz = kerb_normal(ground, x, z)
+                        sinks = 1.0
+                    red, green, blue = slope_albedo(ground, part, x, z, dx, dz, pixel, sinks)
                 else:
                     nx, ny, nz, red, green, blue, glow = _solid_surface(
                         solids[surface], hits.side[row, column],
@@ -62,7 +71,10 @@ def radiance(
                     )  # fmt: skip
                 cosine = nx * light.sun[0] + ny * light.sun[1] + nz * light.sun[2]
                 shade = hits.shade[row, column]
-                direct = shade * cosine * sunlit(light, ground, x, y, z) if cosine > 0.0 else 0.0
+                direct = 0.0
+                if cosine > 0.0:
+                    over, above = (x, y) if ground.kerb == 0.0 else _in_street(ground, x, y, z)
+                    direct = shade * cosine * sunlit(light, ground, over, above, z)
                 around = (0.7 + 0.3 * ny) * (0.4 + 0.6 * shade)
                 thick = light.haze * depth * length
                 fog = 1.0 / (1.0 + thick + 0.5 * thick * thick)  # near exp(-thick), and cheaper
@@ -79,14 +91,24 @@ def radiance(
 
 
 @kernel
+def _in_street(ground: Ground, x: float, y: float, z: float) -> tuple[float, float]:
+    """Metres to the right of the middle of the main road, and above the roads."""
+    return lateral(ground, x, z), y - ground_height(ground, x, z)
+
+
+@kernel
 def _solid_surface(
     solid: Solid, side: int, light: Light, t: float, pose: Pose,
     dx: float, dy: float, dz: float, depth: float, pixel: float,
 ) -> tuple[float, float, float, float, float, float, float]:  # fmt: skip
     """Normal, albedo and glow at the point where a ray meets a solid."""
-    ox = pose.x - solid.x - solid.speed_x * t
-    oy = pose.y - solid.y
-    oz = pose.z - solid.z - solid.speed_z * t
+    ox, oy, oz = to_solid(
+        solid,
+        pose.x - solid.x - solid.speed_x * t,
+        pose.y - solid.y - solid.speed_y * t,
+        pose.z - solid.z - solid.speed_z * t,
+    )
+    dx, dy, dz = to_solid(solid, dx, dy, dz)
     px, py, pz = ox + depth * dx, oy + depth * dy, oz + depth * dz
     v = py + solid.half_y
     dv = pixel
@@ -118,6 +140,11 @@ def _solid_surface(
             v = pz
             du = pixel
             dv = pixel / max(abs(dy), 0.02)
+    nx, ny, nz = (
+        solid.cos * nx - solid.slope_x * ny + solid.sin * nz,
+        ny,
+        solid.cos * nz - solid.slope_z * ny - solid.sin * nx,
+    )
     scale = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz)
     (red, green, blue), glow = solid_albedo(
         solid.material, (solid.red, solid.green, solid.blue), solid.seed,
@@ -127,9 +154,17 @@ def _solid_surface(
 
 
 @kernel
+def _ground_kind(ground: Ground, surface: int, x: float, z: float) -> int:
+    """1 = road, 2 = grass, 3 = sidewalk."""
+    if surface == GROUND:
+        return 1 if ground.kerb > 0.0 or on_road(ground, x, z) else 2
+    return 3 if surface == STEP or paved(ground, x, z) else 2
+
+
+@kernel
 def labels_and_flow(
     solids: np.ndarray, ground: Ground, pose: Pose, later: Pose, lens: Lens, seconds: float,
-    ground_labels: tuple[int, int, int], hits: Hits,
+    ground_labels: tuple[int, int, int, int], hits: Hits,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Class ids at image time, and the exact motion of every pixel in the next `seconds`.
 
@@ -140,7 +175,7 @@ def labels_and_flow(
         later: Camera `seconds` later.
         lens: Projection.
         seconds: Interval of the flow.
-        ground_labels: Labels of sky, road and grass.
+        ground_labels: Labels of sky, road, grass and sidewalk.
         hits: The hits of `cast` at image time.
 
     Returns:
@@ -163,11 +198,12 @@ def labels_and_flow(
                 x = pose.x + depth * dx - later.x
                 y = pose.y + depth * dy - later.y
                 z = pose.z + depth * dz - later.z
-                if surface == GROUND:
-                    road = on_road(ground, pose.x + depth * dx, pose.z + depth * dz)
-                    labels[row, column] = ground_labels[1] if road else ground_labels[2]
+                if surface < 0:
+                    kind = _ground_kind(ground, surface, pose.x + depth * dx, pose.z + depth * dz)
+                    labels[row, column] = ground_labels[kind]
                 else:
                     x += seconds * solids[surface].speed_x
+                    y += seconds * solids[surface].speed_y
                     z += seconds * solids[surface].speed_z
                     labels[row, column] = solids[surface].label
             right, down, forward = to_camera(axes_later, x, y, z)

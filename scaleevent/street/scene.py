@@ -41,6 +41,8 @@ IMAGE_US = 1_000_000  # image time of every scene
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # linear sRGB, ITU-R BT.709
 # Positions of four rays within a pixel, relative to its centre, in pixels
 _SHIFTS = ((-0.25, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+_SKY, _ROAD, _SIDEWALK, _GRASS = map(CLASSES.index, ("sky", "road", "sidewalk", "vegetation"))
+_GROUND_LABELS = (_SKY, _ROAD, _GRASS, _SIDEWALK)
 _DARK_CURRENT = 0.005  # radiance that event pixels add before the logarithm
 _SATURATION = 4000.0  # electrons in a white pixel by day
 
@@ -54,7 +56,8 @@ class StreetSettings:
         width: Image and sensor columns, up to 640.
         window_us: Length of the event window that ends at the image time.
         speed: Factor on all motion.
-        standing: Fraction of scenes in which the camera stands still.
+        standing: Fraction of scenes in which the camera stands still. In the layout "varied" one
+            that is held, walks, flies or pans goes on turning a little.
         darkness: 0 = day .. 1 = night: less light, hence more photon noise and weaker events.
         exposure: Exposure compensation in stops: brightness relative to the automatic exposure.
         shutter_us: Exposure time, centred on the image time; causes motion blur.
@@ -63,8 +66,8 @@ class StreetSettings:
         noise_hz: Noise events per pixel and second.
         step_px: Largest image motion, in pixels, between the frames that events are simulated from.
         after: Also film the window that starts at the image time, for two-frame tasks.
-        layout: "fixed": a straight street seen from a car; its bytes never change. "varied": each
-            scene draws its own place, mount, view and lens.
+        layout: "fixed": a straight street seen from a car; its bytes never change. "varied": a
+            quarter of a town; each scene draws its own place, mount, view and lens.
     """
 
     height: int = 96
@@ -148,11 +151,11 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
     rng = np.random.default_rng([seed, scene])
     world = draw_world(rng, settings.speed, settings.standing, settings.darkness, settings.layout)
     lens = Lens(world.focal * settings.width, 0.5 * settings.width, world.horizon * settings.height)
-    hits = cast(world.solids, world.pose, lens, 0.0, settings.height, settings.width)
+    hits = cast(world.solids, world.ground, world.pose, lens, 0.0, settings.height, settings.width)
     seconds = settings.window_us * 1e-6
     semantics, flow = labels_and_flow(
         world.solids, world.ground, world.pose, world.camera(seconds), lens, seconds,
-        (CLASSES.index("sky"), CLASSES.index("road"), CLASSES.index("vegetation")), hits,
+        _GROUND_LABELS, hits,
     )  # fmt: skip
     blur = _frame_count(flow * (settings.shutter_us / settings.window_us), settings.step_px)
     image = _photograph(rng, world, lens, settings, max(blur, len(_SHIFTS)))
@@ -175,7 +178,7 @@ def render_scene(seed: int, scene: int, settings: StreetSettings | None = None) 
 def _view(world: World, lens: Lens, t: float, settings: StreetSettings) -> np.ndarray:
     """Linear RGB radiance (H, W, 3) `t` seconds after the image time."""
     pose = world.camera(t)
-    hits = cast(world.solids, pose, lens, t, settings.height, settings.width)
+    hits = cast(world.solids, world.ground, pose, lens, t, settings.height, settings.width)
     return radiance(world.solids, world.ground, world.light, pose, lens, t, hits)
 
 

@@ -44,7 +44,11 @@ class Light(NamedTuple):
 
 
 class Ground(NamedTuple):
-    """The plane y = 0: the street, another street that crosses it, and grass elsewhere."""
+    """The ground: the street, another street that crosses it, and grass elsewhere.
+
+    In the layout `fixed` all of it is the plane y = 0; the fields with a default are those of
+    `varied`, see `ground`.
+    """
 
     half_road: float  # m
     lane_line: bool  # whether there is a dashed line in the middle
@@ -52,6 +56,31 @@ class Ground(NamedTuple):
     crossing_half: float  # its half width, m
     grey: float  # albedo of the asphalt
     seed: int
+    kerb: float = 0.0  # how much higher the ground off the roads is, m; 0: the layout `fixed`
+    base: float = 0.0  # height of the roads at x = z = 0, m
+    slope_x: float = 0.0  # rise of the ground, metres per metre
+    slope_z: float = 0.0
+    bend: float = 0.0  # the main road goes from x = -bend to bend, m
+    bend_z: float = 0.0  # middle of its bend, m
+    bend_half: float = 1.0  # half the length of its bend along z, m
+    crossing_x: float = 0.0  # where the middles of both roads meet, m
+    crossing_cos: float = 1.0  # of its angle to the world's x, and the sine: its rise in z
+    crossing_sin: float = 0.0
+    crossing_side: float = 0.0  # it leaves on both sides (0), to the right (1) or the left (-1)
+    walk: float = 0.0  # width of the pavements, m
+    square_side: float = 0.0  # on which side of the main road there is a square; 0: none
+    square_z: float = 0.0  # its middle, m
+    square_half: float = 0.0  # half its length along z, m
+    square_reach: float = 0.0  # from the middle of the road to its far side, m
+    zebra: bool = False  # whether pedestrian crossings are painted
+    edge_line: bool = False  # whether lines are painted along the kerbs
+    sett: float = 0.0  # size of the stones of the road, m; 0: asphalt
+    slab: float = 0.0  # size of the stones of the pavement, m; 0: asphalt
+    tint: float = 0.0  # 0 grey .. 1 brown road
+    pavement: float = 0.3  # albedo
+    pavement_tint: float = 0.0
+    kerbstone: float = 0.3  # albedo
+    lawn: Rgb = (0.08, 0.13, 0.04)
 
 
 @kernel
@@ -322,4 +351,5 @@ def solid_albedo(
         tone = 1.0 + 0.25 * (2.0 * pulse(v / 0.9, 0.5, dv / 0.9) - 1.0) * (hashed(seed, 1, 6) > 0.7)
     else:
         tone = 1.0 + 0.05 * value_noise(2.0 * u, 2.0 * v, 2.0 * du, seed)
+    tone = max(tone, 0.0)  # where two joints between paving slabs cross in a dark spot
     return (rgb[0] * tone, rgb[1] * tone, rgb[2] * tone), 0.0
