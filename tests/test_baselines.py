@@ -289,4 +289,4 @@ def test_older_task_files_have_none():
 
 def test_a_prior_is_as_good_as_a_prediction_on_any_grid():
     depth = Baseline("place only", PRIORS[DEPTH])
-    assert depth.predict(DEPTH, (2, 4)).tolist() == [[1.5, 1.5, 80.0, 80.0]] * 2
+    assert depth.predict(DEPTH, (2, 4), 0).tolist() == [[1.5, 1.5, 80.0, 80.0]] * 2

@@ -219,3 +219,36 @@ def test_the_nearest_value_is_named(tmp_path, monkeypatch):
     assert "`scaleevent prepare custom recordings -o PAIRS`" in str(caught.value)
     with pytest.raises(ConfigError, match="unknown data set"):
         PrepareConfig(name="absent")
+
+
+# Seeds
+
+
+def test_one_seed_is_all_seeds_and_each_has_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCALEEVENT_DATA", raising=False)
+    names = ("world", "split", "draws", "init")
+    assert [PretrainConfig(seed=3).seed_of(name) for name in names] == [6, 3, 3, 3]
+    for fixed in names:
+        cfg = PretrainConfig(seed=3, **{f"{fixed}_seed": 8})
+        assert cfg.seed_of(fixed) == 8
+        assert [cfg.seed_of(n) for n in names if n != fixed] == [
+            PretrainConfig(seed=3).seed_of(n) for n in names if n != fixed
+        ]
+    assert PretrainConfig().describe_seeds() == "seeds: world 0, split 0, draws 0, init 0"
+    assert "world" not in PretrainConfig(data=[tmp_path]).describe_seeds()
+    assert ProbeConfig(benchmark="street-depth", checkpoint="random", seed=4).seed_of("draws") == 4
+
+
+def test_no_seed_trains_on_the_scenes_of_a_benchmark():
+    for seed in range(5):
+        assert PretrainConfig(seed=seed).seed_of("world") != 1
+    with pytest.raises(ConfigError, match="street benchmarks"):
+        load_config(PretrainConfig, {"world_seed": 1})
+
+
+def test_another_split_is_another_run_and_that_of_seed_0_is_as_it_was():
+    assert "split" not in PretrainConfig().with_effect()
+    changed = [PretrainConfig(seed=2), PretrainConfig(split_seed=2)]
+    assert [cfg.with_effect()["split"] for cfg in changed] == [2, 2]
+    assert "split" not in PretrainConfig(seed=2, split_seed=0).with_effect()

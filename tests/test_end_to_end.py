@@ -125,9 +125,16 @@ def test_pretrain_leaves_a_whole_run(run, place, capsys):
         assert line["loss"] == pytest.approx(total, rel=1e-5)
     report = json.loads((run / "report.json").read_text())
     rows = {row["on held-out pairs"]: row for row in report["rows"]}
-    assert {"probe mIoU", "held-out loss"} <= rows.keys()
-    place_only = rows["probe mIoU, place only"]
-    assert place_only["before"] == place_only["after"] > 0
+    probes = {"mIoU, ridge", "mIoU, balanced", "depth RMSE, m"}
+    assert {"held-out loss", *(f"probe {name}" for name in probes)} <= rows.keys()
+    probed = report["probes"]
+    assert probed["fitted"] + probed["scored"] == 4  # of 12 pairs those that do not train
+    assert probed["interval"].startswith("none, of")
+    assert set(probed["rows"]["scene + place"]) == probes
+    after = probed["rows"]["student after"]["mIoU, balanced"]
+    assert after["miou"]["value"] == rows["probe mIoU, balanced"]["after"] > 0
+    assert after["miou"]["interval"] is None  # of two recordings there is none
+    assert set(after["iou"]) >= {"sky", "pole"}
     with Image.open(run / "panel.png") as picture:
         assert picture.width > 500
     assert (run / "config.yaml").exists()

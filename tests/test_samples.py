@@ -90,6 +90,35 @@ def test_a_single_recording_is_cut_in_time_with_a_gap():
     assert windows[split.train, 1].max() <= windows[split.validation, 0].min()
 
 
+def test_the_split_seed_draws_recordings_and_0_takes_the_last():
+    names = [f"r{k // 2}" for k in range(20)]
+    found = {seed: split_samples(Samples(names), 0.3, seed) for seed in range(6)}
+    assert found[0].validation.tolist() == list(range(14, 20))
+    for seed, split in found.items():
+        held = split.validation.reshape(-1, 2)
+        assert len(held) == 3 and (held[:, 1] == held[:, 0] + 1).all()  # recordings stay whole
+        assert sorted([*split.train, *split.validation]) == list(range(20)) and split.seed == seed
+    assert len({tuple(split.validation) for split in found.values()}) > 3
+    again = split_samples(Samples(names), 0.3, 4)
+    assert np.array_equal(again.validation, found[4].validation)
+
+
+def test_a_drawn_stretch_of_a_recording_shares_no_event_on_either_side():
+    ends = np.arange(1, 41) * 100
+    windows = np.stack([ends - 150, ends], 1)
+    starts = set()
+    for seed in range(1, 12):
+        split = split_samples(Samples(["a"] * 40, windows=windows), 0.25, seed)
+        first, last = split.validation[[0, -1]]
+        assert split.validation.tolist() == list(range(first, last + 1)) and last - first == 9
+        held_start, held_end = windows[first, 0], windows[last, 1]
+        for one in split.train:
+            assert windows[one, 1] <= held_start or windows[one, 0] >= held_end
+        assert len(split.train) + split.dropped == 30
+        starts.add(int(first))
+    assert len(starts) > 4
+
+
 def test_nothing_held_out():
     split = split_samples(Samples(["a"] * 3), 0.0)
     assert split.train.tolist() == [0, 1, 2] and not len(split.validation)

@@ -7,12 +7,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
-from scaleevent.commands import prepare
+from scaleevent.commands import prepare, pretrain_data
 from scaleevent.commands import street_store as module
 from scaleevent.commands.street_store import street_store
+from scaleevent.config.pretrain import pretrain_config
+from scaleevent.grids.inputs import InputSettings
+from scaleevent.pairs.sample_inputs import INPUTS
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import MARKER, sha256_file
 from scaleevent.system.owner import Owner
@@ -119,3 +123,28 @@ def test_the_first_rendering_says_that_it_is_kept_and_where(tmp_path, monkeypatc
     street_store(SIZE, settings=FEW)
     street_store(SIZE, settings=FEW | {"seed": 3}, quiet=True)
     assert not capsys.readouterr().err
+
+
+def test_the_seed_of_a_run_is_another_world_and_another_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCALEEVENT_DATA", raising=False)
+    folder = street_store(SIZE, settings=FEW | {"scenes": 8})
+    asked = []
+
+    def rendered(size, quiet=False, settings=None):
+        asked.append(settings)
+        return folder
+
+    monkeypatch.setattr(pretrain_data, "street_store", rendered)
+    ranks = SimpleNamespace(main=True, wait=lambda: None)
+    said = []
+    run = SimpleNamespace(ranks=ranks, quiet=True, say=said.append)
+    found = {}
+    for seed in (0, 1, 2):
+        cfg = pretrain_config({"preset": "demo", "size": SIZE, "seed": seed, "validation": 0.5})
+        settings = InputSettings(*SIZE, patch=8)
+        _, split = pretrain_data.pretraining_data(cfg, settings, INPUTS, run)
+        found[seed] = tuple(split.validation)
+    assert asked == [None, None, {"seed": 2}, {"seed": 2}, {"seed": 4}, {"seed": 4}]
+    assert found[0] == (4, 5, 6, 7) and len(set(found.values())) == 3
+    assert any("seeds: world 4, split 2, draws 2, init 2" in line for line in said)

@@ -16,19 +16,25 @@ from scaleevent.tasks.task import Result, State, Task
 
 CONSTANT_LABELS = 200  # training labels that the constant baseline is taken from
 PLACE_ONLY = "place only"
+SCENE_AND_PLACE = "own scene + place"
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One prediction for all samples."""
+    """A prediction without a look at what is where: by default the same for all samples."""
 
     name: str  # its row in a result table
     # one number, for all pixels; or a map over the input's field of view, on its training labels'
     # grid: (h, w), of flow (2, h, w); None where there was nothing to take it from
     values: np.ndarray | np.generic | None
 
-    def predict(self, task: Task, shape: tuple[int, ...]) -> np.ndarray:
-        """On the pixels of a ground truth of this shape; flow in pixels of that grid."""
+    @property
+    def known(self) -> bool:
+        """Whether it predicts anything."""
+        return self.values is not None
+
+    def predict(self, task: Task, shape: tuple[int, ...], index: int) -> np.ndarray:
+        """Of a sample, on the pixels of a ground truth of this shape; flow in pixels of it."""
         values, (*_, height, width) = np.asarray(self.values), shape
         if values.ndim:
             return on_grid(task, values, (height, width))
@@ -99,6 +105,32 @@ def baselines_for(
     return [*found, Baseline(f"{PLACE_ONLY}, from the training labels here", place.values)]
 
 
+def baseline_states(
+    baselines: Sequence[Baseline],
+    samples: LabelledSamples,
+    test: Sequence[int] | np.ndarray,
+    at_input_size: bool = False,
+) -> tuple[dict[str, list[State]], list[str]]:
+    """What each sample that a model is scored on adds to each baseline's metric, by name.
+
+    Returns:
+        The states, in the order of the samples, none of a baseline that predicts nothing; and the
+        recordings of the samples.
+    """
+    task, recordings = samples.task, []
+    states: dict[str, list[State]] = {one.name: [] for one in baselines}
+    for index in test if any(one.known for one in baselines) else ():
+        sample = samples.eval_sample(int(index), at_input_size)
+        if sample.truth is None:
+            continue
+        recordings.append(sample.recording)
+        for one in baselines:
+            if one.known:
+                prediction = one.predict(task, sample.truth.values.shape, int(index))
+                states[one.name].append(task.update(prediction, sample.truth))
+    return states, recordings
+
+
 def baseline_scores(
     baselines: Sequence[Baseline],
     samples: LabelledSamples,
@@ -106,19 +138,8 @@ def baseline_scores(
     at_input_size: bool = False,
 ) -> dict[str, Result]:
     """The metric of each by name, on the labels that a model is scored on; empty without values."""
-    task, recordings = samples.task, []
-    states: dict[str, list[State]] = {one.name: [] for one in baselines if one.values is not None}
-    for index in test if states else ():
-        sample = samples.eval_sample(int(index), at_input_size)
-        if sample.truth is None:
-            continue
-        recordings.append(sample.recording)
-        for one in baselines:
-            if one.name in states:
-                prediction = one.predict(task, sample.truth.values.shape)
-                states[one.name].append(task.update(prediction, sample.truth))
-    scored = {name: task.compute(own, recordings) for name, own in states.items()}
-    return {one.name: scored.get(one.name, {}) for one in baselines}
+    states, recordings = baseline_states(baselines, samples, test, at_input_size)
+    return {n: samples.task.compute(own, recordings) if own else {} for n, own in states.items()}
 
 
 def on_grid(

@@ -32,6 +32,8 @@ class Evaluation:
     subsets: dict[str, Result]  # results of parts of the test set, such as day and night
     stamp: Stamp  # the protocol it was made under
     redrawn: tuple[Result, ...] = ()  # results of released draws, where they were asked for
+    states: tuple[State, ...] = ()  # what each scored sample adds to the metric
+    recordings: tuple[str, ...] = ()  # of the scored samples
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ def evaluate(
         return samples.task.compute([one[1] for one in own], [one[2] for one in own])
 
     subsets = {name: compute(name) for name in sorted({one[3] for one in everything} - {""})}
-    redrawn = redraw(
-        samples.task, [one[1] for one in everything], [one[2] for one in everything], redraws
-    )
-    return Evaluation(compute(), len(everything), unlabelled, subsets, stamp, redrawn)
+    states, recordings = tuple(one[1] for one in everything), tuple(one[2] for one in everything)
+    redrawn = redraw(samples.task, states, recordings, redraws)
+    count = len(everything)
+    return Evaluation(compute(), count, unlabelled, subsets, stamp, redrawn, states, recordings)
 
 
 def protocol_stamp(

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from scaleevent.benchmarks.baselines import Baseline, baseline_scores
+from scaleevent.benchmarks.baselines import Baseline
 from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import Evaluation
+from scaleevent.benchmarks.intervals import beside
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
@@ -82,11 +83,9 @@ class TaskResult:
         if cfg.pictures and scored:
             draw_rows(self.start.decoder, self.samples, self.test, cfg.pictures, out / "panel.png")
             notes.append(f"picture: {out / 'panel.png'}")
-        baselines = {}
-        if scored:
-            baselines = baseline_scores(self.baselines, self.samples, self.test)
+        others = beside(self.baselines, self.samples, self.test, self.evaluation)
         columns, rows = result_table(
-            cfg.benchmark, benchmark.task, self.protocol, self.evaluation, baselines
+            cfg.benchmark, benchmark.task, self.protocol, self.evaluation, others.results
         )
         if cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
@@ -94,7 +93,8 @@ class TaskResult:
         notes += list_notes(cfg.lists, len(self.labels.available) + len(self.test))
         counts = f"{len(self.labels.kept):,} training and {scored:,} test samples"
         title = f"{self.command} {cfg.benchmark}: {counts}"
+        notes += others.notes
         notes += stamp_notes(cfg.benchmark, self.protocol, self.evaluation.stamp)
         notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
-        facts = description | {"input": asdict(self.samples.settings)}
+        facts = description | {"input": asdict(self.samples.settings)} | others.facts
         return Report(self.command, title, columns, rows, tuple(notes), facts)

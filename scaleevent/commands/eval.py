@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from scaleevent.benchmarks.baselines import baseline_scores, baselines_for
+from scaleevent.benchmarks.baselines import baselines_for
 from scaleevent.benchmarks.draws import REDRAWS, mean_and_spread
 from scaleevent.benchmarks.evaluation import check_fits, evaluate, refuse_leaks
 from scaleevent.benchmarks.foreign import foreign_notes, model_to_score
+from scaleevent.benchmarks.intervals import beside
 from scaleevent.benchmarks.leaks import provenance_notes, task_history
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
@@ -75,12 +76,13 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         files = int(ranks.sum([submission.files if submission else 0])[0])
         if not ranks.main:
             return Report("eval", "", (), ())
-        baselines = {}
+        found = []
         if evaluation.samples:
             found = baselines_for(samples, split.train, decoder.place_prior, quiet)
-            baselines = baseline_scores(found, samples, split.test, cfg.at_input_size)
+        others = beside(found, samples, split.test, evaluation, cfg.at_input_size)
+        notes += others.notes
         protocol = description.get("protocol", "full")
-        columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, baselines)
+        columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
         notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         notes += list_notes(cfg.lists, len(split.train) + len(split.test))
@@ -99,6 +101,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             "input": description["input"],
             "metrics": evaluation.result,
             "stamp": evaluation.stamp.to_json(),
+            **others.facts,
         }
         if evaluation.redrawn:
             mean, spread = mean_and_spread(evaluation.redrawn)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -15,7 +14,7 @@ from scaleevent.config.catalog import OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.objectives.objective import Objective
+from scaleevent.objectives.objective import Compared, Objective
 from scaleevent.pairs.samples import PairSamples, draw_epoch, evenly_spaced, in_order
 from scaleevent.system.files import Json, append_json_line, read_json_lines
 from scaleevent.system.reports import Report
@@ -67,7 +66,8 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
-        order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed, sampling=cfg.sampling)
+        seed = cfg.seed_of("draws")
+        order = partial(draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling)
         drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             this.foretell(objective, drawn, first, len(held_out))
@@ -80,23 +80,22 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
                 mended = {"step": cfg.epochs * (cfg.draws // batch), "epoch": cfg.epochs}
                 append_json_line(cfg.out / LOG, mended | validate(cfg.epochs))
             before.to(this.ranks.device).eval()
-            rows, notes = objective.compare(samples, split, before, local, cfg.out)
-            return this.finish(_report(cfg, objective, samples, rows, notes, origin))
+            compared = objective.compare(samples, split, before, local, cfg.out)
+            return this.finish(_report(cfg, objective, samples, compared, origin))
 
 
 def _report(
     cfg: PretrainConfig,
     objective: Objective,
     samples: PairSamples,
-    compared: list[tuple[str, float, float]],
-    notes: list[str],
+    compared: Compared,
     origin: Json,
 ) -> Report:
     """Numbers before and after; writes encoder.safetensors."""
     checks = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line]
     first, last = checks[0] if checks[0]["epoch"] == 0 else {}, checks[-1]  # a log may be lost
-    titles = objective.titles.items()
-    rows = [(title, first.get(key), last[key]) for key, title in titles if key in last] + compared
+    rows = [(t, first.get(key), last[key]) for key, t in objective.titles.items() if key in last]
+    rows += compared.rows
     description: Json = {
         "config": cfg.recorded(),
         **objective.description(),
@@ -108,13 +107,14 @@ def _report(
         "step": last["step"],
         "metrics": {title: [before, after] for title, before, after in rows},
     }
-    path = Path(cfg.out) / "encoder.safetensors"
+    path = cfg.out / "encoder.safetensors"
     save_encoder(path, objective.encoder, description)
     return Report(
         "pretrain",
         f"pretrain, {objective.source}: {last['step']:,} steps",
         ("on held-out pairs", "before", "after"),
         tuple(rows),
-        (*leak_notes(origin), *notes, f"encoder: {path}"),
-        description | {"input": asdict(samples.settings)},
+        (*leak_notes(origin), *compared.notes, f"encoder: {path}"),
+        description | {"input": asdict(samples.settings)} | compared.facts,
+        compared.tables,
     )

@@ -40,10 +40,12 @@ def pretraining_data(
     folders, origin = data_source(cfg.data)
     run.say(f"data {origin}: {', '.join(map(str, folders)) or 'rendered on first use'}")
     if not folders:
+        family = cfg.seed_of("world")
+        world = {"seed": family} if family else None
         if run.ranks.main:
-            street_store(cfg.size, run.quiet)
+            street_store(cfg.size, run.quiet, world)
         run.ranks.wait()
-        folders = [street_store(cfg.size, quiet=True)]
+        folders = [street_store(cfg.size, True, world)]
     stores = [PairStore(folder) for folder in folders]
     if empty := [str(store.folder) for store in stores if not len(store)]:
         run.say(f"without a pair, left out: {', '.join(empty)}")
@@ -53,13 +55,13 @@ def pretraining_data(
     samples = PairSamples(stores, settings, inputs)
     if "image" in inputs:
         samples.check_images()
-    split = split_samples(samples, cfg.validation)
+    split = split_samples(samples, cfg.validation, cfg.seed_of("split"))
     if not len(split.train):
         raise DataError("no pair is left for training", where="--validation")
     dropped = f", {split.dropped} overlapping dropped" if split.dropped else ""
     run.say(
         f"{len(samples):,} pairs, {len(split.train):,} to train, "
-        f"{len(split.validation):,} held out{dropped}"
+        f"{len(split.validation):,} held out{dropped}; {cfg.describe_seeds()}"
     )
     if split.shared:
         run.say("warning: all training windows overlap held-out ones, so events are on both sides")

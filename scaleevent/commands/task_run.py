@@ -13,6 +13,7 @@ from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.leaks import provenance_notes
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.samples import benchmark_split
+from scaleevent.benchmarks.scene_baseline import scene_baselines
 from scaleevent.benchmarks.task_model import Start, task_model
 from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.benchmarks.task_report import TaskResult
@@ -91,7 +92,8 @@ def run_task(
                 return Report(command, "", (), ())
             place = place_baseline(samples, train, run.quiet)
             decoder.place_prior = np.asarray(place.values)
-            baselines = (constant, place)
+            scene = scene_baselines(samples, train, encoder) if command == "probe" else []
+            baselines = (constant, place, *scene)
             done = TaskResult(cfg, command, start, samples, labels, test, baselines, result)
             return run.finish(done.write(cfg.out, notes))
 

@@ -98,6 +98,9 @@ class TaskSettings(ScoredSettings, RunSettings):
         {*RunSettings.NO_EFFECT, "pictures", "transductive", "cache"}
     )
 
+    seed: int = Field(
+        0, ge=0, description="random seed of start, draws and --subset random; data and test stay"
+    )
     checkpoint: Weights = Field(
         description="encoder: a file, a run folder, timm:NAME, hf-hub:NAME, embedded, or random "
         "(baseline)"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.catalog import ARCHITECTURES, DEFAULT_ARCHITECTURE, OBJECTIVES, Part
 from scaleevent.config.data import Normaliser
 from scaleevent.config.run import ScheduledSettings
@@ -21,6 +22,7 @@ from scaleevent.config.settings import (
     patch_grid,
 )
 from scaleevent.errors import ConfigError
+from scaleevent.system.files import Json
 from scaleevent.system.locations import check_store, data_source
 
 CPU = "cpu"  # the preset where none is named and there is no GPU
@@ -63,6 +65,17 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     validation: float = Field(
         0.05, ge=0, lt=1, description="fraction of pairs held out, by recording"
     )
+    seed: int = Field(0, ge=0, description="random seed of world, split, draws and start together")
+    world_seed: int | None = Field(
+        None, ge=0, description="family of street scenes; default: twice --seed"
+    )
+    split_seed: int | None = Field(
+        None, ge=0, description="which pairs are held out; 0: the last ones; default: --seed"
+    )
+    draws_seed: int | None = Field(None, ge=0, description="what the steps draw; default: --seed")
+    init_seed: int | None = Field(
+        None, ge=0, description="a random start of the student; default: --seed"
+    )
     transductive: bool = Field(
         False, description="train on test recordings of benchmarks too, which is recorded"
     )
@@ -71,6 +84,31 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any objective: the one named checks them
+
+    def seed_of(self, what: str) -> int:
+        """As of every run; families of odd numbers are left to the benchmarks."""
+        if what == "world" and self.world_seed is None:
+            return 2 * self.seed
+        return super().seed_of(what)
+
+    def describe_seeds(self) -> str:
+        """Every seed by name; of the world only where it is rendered for this run."""
+        world = [] if data_source(self.data)[0] else ["world"]
+        names = (*world, "split", "draws", "init")
+        return "seeds: " + ", ".join(f"{name} {self.seed_of(name)}" for name in names)
+
+    @field_validator("world_seed")
+    @classmethod
+    def _not_of_a_benchmark(cls, family: int | None) -> int | None:
+        """Refuse the scenes that embedded benchmarks test on."""
+        if family in {one.rendered["seed"] for one in BENCHMARKS.values() if one.embedded}:
+            raise ValueError(f"family {family} is that of the street benchmarks")
+        return family
+
+    def with_effect(self) -> Json:
+        """Also a split that is not that of seed 0, which earlier versions always took."""
+        split = self.seed_of("split")
+        return super().with_effect() | ({"split": split} if split else {})
 
     def check(self) -> None:
         """Also the data, and the size where the architecture is known."""

@@ -48,6 +48,15 @@ class RunSettings(ComputeSettings):
     offline: bool = Field(False, description="never use the network")
     resume: bool = Field(False, description="continue from the last saved state")
 
+    def seed_of(self, what: str) -> int:
+        """The seed of the `world`, `split`, `draws` or `init`: the run's, but for one of its own.
+
+        Args:
+            what: Which; a setting `{what}_seed` overrules `seed` where there is one.
+        """
+        own: int | None = getattr(self, f"{what}_seed", None)
+        return self.seed if own is None else own
+
     def recorded(self) -> Json:
         """The settings that a record of the run holds: all but the consent to use the folder."""
         return self.model_dump(mode="json", exclude=set(self.CONSENT))

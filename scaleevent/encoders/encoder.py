@@ -8,7 +8,7 @@ ScaleEvent: ``timm.create_model(spec["name"], checkpoint_path="encoder.safetenso
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -470,3 +470,10 @@ def _nearest_spec(shape: ViTShape, where: str) -> Spec:
         if not arch.options and (arch.width, arch.depth, arch.heads) == tuple(sizes.values()):
             return {"name": arch.model, "kwargs": kwargs}
     return {"name": ARCHS["vits"]["name"], "kwargs": sizes | kwargs}
+
+
+@torch.no_grad()
+def encode_all(encoder: Encoder, inputs: Iterable[Tensor]) -> Tensor:
+    """(M, L, D) float32 tokens on the CPU of batches of inputs."""
+    device = next(encoder.parameters()).device
+    return torch.cat([encoder.tokens(batch.to(device)).float().cpu() for batch in inputs])

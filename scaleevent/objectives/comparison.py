@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from scaleevent.config.benchmarks import IGNORE
-from scaleevent.encoders.encoder import Encoder
-from scaleevent.objectives.probing import place_probe, ridge_probe
+from scaleevent.encoders.encoder import Encoder, encode_all
+from scaleevent.objectives.objective import Compared
+from scaleevent.objectives.probe_comparison import PLACE, SCENE, probe_encoders
+from scaleevent.objectives.probe_scenes import ProbeScenes
 from scaleevent.pairs.drawing import pair_name
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import PairSamples, Split, evenly_spaced, in_order
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import FeatureColours, brightened, draw_voxel
+from scaleevent.system.files import Json
 
-PROBE_TRAINING, PROBE_HELD_OUT = 200, 300
+LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
+BEFORE, AFTER, TEACHER = "student before", "student after", "teacher on images"
+DIFFERENCES = ((AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
 PANEL_ROWS = 4
 COLUMNS = ("image", "events", "teacher", "student before", "student after")
 
@@ -40,37 +39,29 @@ class Comparison:
         """Rows and columns of tokens."""
         return self.after.grid(self.samples.settings.height, self.samples.settings.width)
 
-    def probe(self) -> tuple[list[tuple[str, float, float]], list[str]]:
-        """Ridge probes for the semantics in the stores, as rows and notes for the final table.
+    def probe(self) -> Compared:
+        """Linear probes of student and teacher beside what knows no events, where labels exist.
 
-        A row has a name, and mean intersection over union in percent before and after. The second
-        knows only the place of a token: what is learned counts from there.
+        They are fitted and scored on held-out pairs alone. Rows have the numbers before and after;
+        tables and facts have the controls, intervals and classes.
         """
-        train = self._labelled(evenly_spaced(self.split.train, PROBE_TRAINING))
-        held = self._labelled(evenly_spaced(self.split.validation, PROBE_HELD_OUT))
-        if not len(train[0]) or not len(held[0]):
-            return [], []
-        classes = int(max(label[label < IGNORE].max() for label in train[1])) + 1
-
-        def score(encoder: Encoder, key: str) -> float:
-            tokens = [
-                encode_all(
-                    encoder, (batch[key] for batch in in_order(self.samples, indices, self.batch))
-                )
-                for indices in (train[0], held[0])
-            ]
-            iou = ridge_probe(tokens[0], train[1], tokens[1], held[1], self.grid, classes)
-            return 100 * float(np.nanmean(iou))
-
-        rows = [("probe mIoU", score(self.before, "voxel"), score(self.after, "voxel"))]
-        place = 100 * float(np.nanmean(place_probe(train[1], held[1], self.grid, classes)))
-        rows.append(("probe mIoU, place only", place, place))
-        note = (
-            f"probe: ridge on frozen tokens, {classes} classes, {len(train[0])} labelled pairs, "
-            f"{len(held[0])} held out; teacher on images {score(self.teacher, 'image'):.1f} mIoU; "
-            "place only: what a token's place in the picture tells, without events"
-        )
-        return rows, [note]
+        rows, columns = self.grid
+        pool, seed = self.split.validation, self.split.seed
+        scenes = ProbeScenes.of(self.samples, pool, seed, rows * columns)
+        encoders = {BEFORE: (self.before, "voxel"), AFTER: (self.after, "voxel"),
+                    TEACHER: (self.teacher, "image")}  # fmt: skip
+        probed = probe_encoders(self.samples, scenes, encoders, self.grid, self.batch, seed)
+        if probed is None:
+            trained = evenly_spaced(self.split.train, LOOKED_FOR)
+            if not len(pool) and ProbeScenes.of(self.samples, trained, seed).labelled:
+                return Compared(notes=["no probe: no labelled pair is held out (--validation)"])
+            return Compared(notes=scenes.refusal())
+        numbers = [
+            (f"probe {name}", probed.number(BEFORE, name), probed.number(AFTER, name))
+            for name in probed.probes
+        ]
+        facts: Json = {"probes": probed.facts(DIFFERENCES)}
+        return Compared(numbers, probed.notes(), probed.sections(DIFFERENCES), facts)
 
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours."""
@@ -99,22 +90,3 @@ class Comparison:
         kind = "held-out" if len(self.split.validation) else "training"
         title = f"Tokens on {kind} pairs, in the colours of the teacher's principal components"
         save_picture(path, panel(title, COLUMNS, rows))
-
-    def _labelled(self, indices: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        """Indices of the samples with semantic labels, and the labels, cropped to the input."""
-        found, labels = [], []
-        for index in indices:
-            shard, row = self.samples.shard(int(index))
-            label = shard.label("semantics", row)
-            if label is not None:
-                found.append(index)
-                seen = self.samples.settings.fit(*label.values.shape).crop_array(label.values)
-                labels.append(torch.from_numpy(seen.copy()))
-        return np.array(found), torch.stack(labels) if labels else torch.empty(0)
-
-
-@torch.no_grad()
-def encode_all(encoder: Encoder, inputs: Iterable[Tensor]) -> Tensor:
-    """(M, L, D) float32 tokens on the CPU of batches of inputs."""
-    device = next(encoder.parameters()).device
-    return torch.cat([encoder.tokens(batch.to(device)).float().cpu() for batch in inputs])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,7 +16,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.objectives.comparison import Comparison
-from scaleevent.objectives.objective import Objective
+from scaleevent.objectives.objective import Compared, Objective
 from scaleevent.objectives.structure_loss import (
     LAMBDAS,
     distillation_terms,
@@ -170,12 +170,12 @@ class Distillation(Objective):
 
     def compare(
         self, samples: PairSamples, split: Split, before: Encoder, batch: int, out: Path
-    ) -> tuple[list[tuple[str, float, float]], list[str]]:
-        """A ridge probe where semantics exist; features of teacher and student as a picture."""
+    ) -> Compared:
+        """Linear probes where labels exist; features of teacher and student as a picture."""
         comparison = Comparison(samples, split, self.teacher, before, self.encoder, batch)
-        rows, notes = comparison.probe() if self.probe else ([], [])
+        found = comparison.probe() if self.probe else Compared()
         comparison.picture(out / "panel.png")
-        return rows, [*notes, f"picture: {out / 'panel.png'}"]
+        return replace(found, notes=[*found.notes, f"picture: {out / 'panel.png'}"])
 
 
 @torch.no_grad()

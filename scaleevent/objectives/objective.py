@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,8 +19,19 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples, Split
 from scaleevent.system.files import Json
+from scaleevent.system.reports import Section
 from scaleevent.training.loop import Batch, Trainable, to_device
 from scaleevent.training.terms import Metrics, Terms, total
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An encoder before and after pretraining, for the report."""
+
+    rows: list[tuple[str, float, float]] = field(default_factory=list)  # name, before, after
+    notes: list[str] = field(default_factory=list)
+    tables: tuple[Section, ...] = ()
+    facts: Json = field(default_factory=dict)
 
 
 class Objective(Trainable):
@@ -104,8 +116,8 @@ class Objective(Trainable):
 
     def compare(
         self, samples: PairSamples, split: Split, before: Encoder, batch: int, out: Path
-    ) -> tuple[list[tuple[str, float, float]], list[str]]:
-        """Further rows of the final table (name, before, after) and notes; pictures go to `out`.
+    ) -> Compared:
+        """Further rows of the final table, tables and notes; pictures go to `out`.
 
         Args:
             samples: All pairs.
@@ -114,4 +126,4 @@ class Objective(Trainable):
             batch: Samples to encode together.
             out: The run folder.
         """
-        return [], []
+        return Compared()

@@ -47,7 +47,7 @@ class Settings(PretrainConfig):
     token_scale: float | None = Field(
         None, gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"
     )
-    probe: bool = Field(True, description="ridge probe before and after, where semantics exist")
+    probe: bool = Field(True, description="linear probes before and after, where labels exist")
 
     @field_validator("teacher_mean", "teacher_std", mode="before")
     @classmethod

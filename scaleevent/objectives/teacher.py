@@ -67,7 +67,7 @@ def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
     teacher.colours = chosen_colours(teacher.colours, cfg)
     for line in (*teacher.remarks, f"teacher's colours: {teacher.colours}"):
         run.say(line)
-    torch.manual_seed(cfg.seed)  # for a random start only
+    torch.manual_seed(cfg.seed_of("init"))  # for a random start only
     if cfg.student_init == "random":
         student = Encoder(teacher.spec)
         student.colours = teacher.colours

@@ -107,40 +107,45 @@ class Split:
     validation: np.ndarray  # indices held out
     dropped: int = 0  # how many samples belong to neither
     shared: bool = False  # whether some events are on both sides, because every window overlaps
+    seed: int = 0  # that it was drawn with; what is drawn among the held-out ones follows it
 
 
-def split_samples(samples: PairSamples, fraction: float) -> Split:
-    """Hold out whole recordings, or the end of the only one.
+def split_samples(samples: PairSamples, fraction: float, seed: int = 0) -> Split:
+    """Hold out whole recordings, or a stretch of the only one.
 
-    The last recordings (in the store's order) are held out until they make up `fraction` of
-    the pairs. In a single recording the last pairs in time are, and training pairs whose image lies
-    inside a held-out window are dropped, so that no event is on both sides; where that would
-    leave none, all stay and the split says so.
+    Recordings are held out until they make up `fraction` of the pairs: with seed 0 the last ones in
+    the store's order, else drawn by the seed. In a single recording a stretch of pairs in time is,
+    the last one with seed 0, and training pairs with a window that meets it are dropped, so that no
+    event is on both sides; where that would leave none, all stay and the split says so.
     """
     everything = np.arange(len(samples))
     held = int(np.ceil(fraction * len(samples)))
+    rng = np.random.default_rng([seed, len(samples)]) if seed else None
     if held == 0:
-        return Split(everything, everything[:0])
+        return Split(everything, everything[:0], seed=seed)
     names = np.concatenate(
         [np.char.add(f"{i}/", s.recordings.astype(str)) for i, s in enumerate(samples.stores)]
     )
     recordings, member = np.unique(names, return_inverse=True)
     if len(recordings) > 1:
         order = np.argsort([np.flatnonzero(member == r)[0] for r in range(len(recordings))])
+        order = order if rng is None else rng.permutation(order)
         sizes = np.bincount(member)[order][::-1]
         enough = int(np.searchsorted(np.cumsum(sizes), held)) + 1
         chosen = order[::-1][: min(enough, len(recordings) - 1)]
         outside = np.isin(member, chosen)
-        return Split(everything[~outside], everything[outside])
+        return Split(everything[~outside], everything[outside], seed=seed)
     windows = np.concatenate([store.windows_us for store in samples.stores])
     in_time = np.argsort(windows[:, 1], kind="stable")
-    validation = np.sort(in_time[-held:])
-    first_us = windows[validation, 0].min()
-    train = np.sort(in_time[:-held])
-    kept = train[windows[train, 1] <= first_us]
+    free = len(samples) - held
+    first = free if rng is None else int(rng.integers(free + 1))
+    validation = np.sort(in_time[first : first + held])
+    train = np.sort(np.delete(in_time, slice(first, first + held)))
+    first_us, last_us = windows[validation, 0].min(), windows[validation, 1].max()
+    kept = train[(windows[train, 1] <= first_us) | (windows[train, 0] >= last_us)]
     if not len(kept):  # every window reaches into the held-out ones
-        return Split(train, validation, shared=True)
-    return Split(kept, validation, dropped=len(train) - len(kept))
+        return Split(train, validation, shared=True, seed=seed)
+    return Split(kept, validation, dropped=len(train) - len(kept), seed=seed)
 
 
 def draw_epoch(

@@ -22,15 +22,12 @@ STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
 
 @dataclass(frozen=True)
-class Report:
-    """A table with notes and facts."""
+class Section:
+    """A table."""
 
-    command: str  # the command that made it; names the JSON schema
     title: str  # heading
     columns: tuple[str, ...]  # column names
     rows: tuple[tuple[Any, ...], ...]  # plain numbers and text, a value a column
-    notes: tuple[str, ...] = ()  # lines under the table
-    facts: Json = field(default_factory=dict)  # everything else worth keeping; JSON-able
 
     def to_table(self) -> Table:
         """The table for a screen; columns of numbers are aligned right."""
@@ -43,6 +40,23 @@ class Report:
         for row in self.rows:
             table.add_row(*map(cell, row))
         return table
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table with notes and facts, perhaps with further tables."""
+
+    command: str  # the command that made it; names the JSON schema
+    title: str  # heading
+    columns: tuple[str, ...]  # column names
+    rows: tuple[tuple[Any, ...], ...]  # plain numbers and text, a value a column
+    notes: tuple[str, ...] = ()  # lines under the tables
+    facts: Json = field(default_factory=dict)  # everything else worth keeping; JSON-able
+    more: tuple[Section, ...] = ()  # shown below the table; their numbers are in `facts`
+
+    def to_table(self) -> Table:
+        """The first table for a screen."""
+        return Section(self.title, self.columns, self.rows).to_table()
 
     def to_json(self) -> Json:
         """Full precision, with the package version."""
@@ -61,8 +75,9 @@ class Report:
             print(json.dumps(self.to_json(), indent=2), flush=True)
             return
         console = Console(soft_wrap=True)
-        if self.rows:  # never squeezed: a terminal wraps what a table would cut to pieces
-            table = self.to_table()
+        tables = [self.to_table()] if self.rows else []
+        # never squeezed: a terminal wraps what a table would cut to pieces
+        for table in tables + [section.to_table() for section in self.more]:
             wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
             Console(soft_wrap=True, width=max(console.width, wide)).print(table)
         for note in self.notes:

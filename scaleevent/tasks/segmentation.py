@@ -73,6 +73,17 @@ class Segmentation(Task):
         by_class = dict(zip(self.classes, result.pop("iou"), strict=True))
         return result | {f"iou {name}": value for name, value in by_class.items()}
 
+    def headline_parts(self, state: State) -> np.ndarray:
+        """The confusion counts."""
+        return np.asarray(state["confusion"], np.float64)
+
+    def headline_of(self, sums: np.ndarray) -> np.ndarray:
+        """The mean over all classes, of which an absent one counts 0."""
+        hits = np.diagonal(sums, axis1=-2, axis2=-1)
+        union = sums.sum(-1) + sums.sum(-2) - hits
+        mean: np.ndarray = 100 * (hits / np.maximum(union, 1)).mean(-1)
+        return mean
+
     def rows(self, result: Result) -> dict[str, dict[str, float]]:
         """Overlap and accuracy in percent."""
         return {"all classes": {name: result[name] for name in ("miou", "acc", "miou_present")}}

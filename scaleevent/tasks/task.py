@@ -81,6 +81,19 @@ class Task(ABC):
     def compute(self, states: Sequence[State], groups: Sequence[str]) -> Result:
         """The metric of all samples; `groups` are their recordings."""
 
+    def headline_parts(self, state: State) -> np.ndarray:
+        """What a sample adds to the headline, float64 of any shape; see `headline_of`."""
+        value = state.get(self.headline)
+        return np.array([0.0, 0.0] if value is None else [1.0, value])
+
+    def headline_of(self, sums: np.ndarray) -> np.ndarray:
+        """(...) the headline of (..., *shape) sums of `headline_parts`, as `compute` has it.
+
+        By default the mean over the samples that have it.
+        """
+        mean: np.ndarray = sums[..., 1] / np.maximum(sums[..., 0], 1)
+        return mean
+
     @abstractmethod
     def rows(self, result: Result) -> dict[str, dict[str, float]]:
         """The numbers of a result table, named as published, by variant of the metric."""

@@ -135,7 +135,7 @@ def train(
                 raise saved(step)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * settings.lr_factor(step, group.get("stage", "head"))
-            torch.manual_seed(cfg.seed * SEED_STRIDE + step)
+            torch.manual_seed(cfg.seed_of("draws") * SEED_STRIDE + step)
             objective.begin_step(step, settings.steps)
             with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
                 terms, metrics = objective.step(model, to_device(batch, ranks.device))
