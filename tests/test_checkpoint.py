@@ -346,7 +346,7 @@ def test_shipped_weights_are_sealed():
     header = read_header(path)
     assert header.protected and header.description["kind"] == "encoder"
     assert Path(str(path)).stat().st_size < 2_000_000
-    # the values that examples/train_teacher.py gave
+    # the values that examples/train_teacher_v1.py gave
     assert content_hash(load_file(path)) == (
         "92cde601738b5d2fad1e3c2c624e8978fc1ca579f0256687fa20ca04c77bf483"
     )

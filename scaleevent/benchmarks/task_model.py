@@ -17,6 +17,7 @@ from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
 from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.system.locations import embedded_file
 from scaleevent.system.sealed import read_description
 
 
@@ -81,6 +82,6 @@ def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
         small = benchmarks.BENCHMARKS[cfg.benchmark].embedded
         arch = cfg.arch or ("tiny" if small else DEFAULT_ARCHITECTURE)
         return Encoder(ARCHS[arch]), {}
-    path = Path(cfg.checkpoint)
+    path = embedded_file(cfg.checkpoint) or Path(cfg.checkpoint)
     description = read_description(path, "encoder") if path.exists() else None
     return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description or {}

@@ -20,6 +20,7 @@ from scaleevent.system.locations import (
     check_checkpoint,
     check_store,
     check_weights,
+    is_reserved,
     is_weight_file,
     named_store,
 )
@@ -66,7 +67,7 @@ class ScoredSettings(ComputeSettings):
             ConfigError: The two have changed places, or no benchmark is named.
         """
         first, second = (str(values.get(key, "")) for key in ("benchmark", "checkpoint"))
-        if first in BENCHMARKS or not (first == "random" or is_weight_file(first)):
+        if first in BENCHMARKS or not (is_reserved(first) or is_weight_file(first)):
             return values
         if second and second not in BENCHMARKS:
             return values
@@ -101,7 +102,8 @@ class TaskSettings(ScoredSettings, RunSettings):
         0, ge=0, description="random seed of start, draws and --subset random; data and test stay"
     )
     checkpoint: Weights = Field(
-        description="encoder: a file, a run folder, timm:NAME, hf-hub:NAME, or random (baseline)"
+        description="encoder: a file, a run folder, timm:NAME, hf-hub:NAME, embedded, or random "
+        "(baseline)"
     )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
         None, description="size of a random encoder"

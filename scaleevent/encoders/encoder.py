@@ -29,8 +29,8 @@ from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, conver
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import Json
-from scaleevent.system.locations import is_weight_file
-from scaleevent.system.sealed import check_kind
+from scaleevent.system.locations import embedded_file, embedded_name, is_weight_file
+from scaleevent.system.sealed import check_kind, read_header
 
 DINOV3_HEAD_WIDTH = 64
 LARGEST_OPTION = 4096  # number in the description of an encoder
@@ -225,7 +225,8 @@ def build_encoder(
     Args:
         arch: A key of `ARCHS`; None uses the architecture of the weights.
         weights: A weight file of any layout that `read_weights` knows, ``timm:NAME`` or a plain
-            timm model name, ``hf-hub:ORG/NAME``, or None or "random" for random initialisation.
+            timm model name, ``hf-hub:ORG/NAME``, "embedded" for those in the package, or None or
+            "random" for random initialisation.
         offline: Use only weights that are already on this machine.
         keep_periods: Use the rotary periods stored in the file. Meta's files are reported to hold
             them rounded to bfloat16 (huggingface/pytorch-image-models:timm/layers/
@@ -251,6 +252,13 @@ def build_encoder(
             )
         return Encoder(ARCHS[arch])
     source = str(weights)
+    packaged = embedded_file(source)
+    if packaged is not None:
+        encoder = _from_file(arch, packaged, source, keep_periods)
+        about = (read_header(packaged).description or {})["training"]
+        encoder.remarks = (f"{embedded_name(source)}: taught by {about['data']}",)
+        encoder.history = {"recordings": []}
+        return encoder
     if source.startswith(TIMM_ON_HUB) and "@" not in source:
         source = f"timm:{source.removeprefix(TIMM_ON_HUB)}"
     if source.startswith("hf-hub:"):

@@ -22,7 +22,8 @@ class Settings(PretrainConfig):
     NO_EFFECT: ClassVar[frozenset[str]] = PretrainConfig.NO_EFFECT | {"probe", "cache"}
 
     teacher: Weights | None = Field(
-        None, description="weight file, timm name or hf-hub:NAME; default: DINOv3 of --arch"
+        None,
+        description="weight file, timm name, hf-hub:NAME or embedded; default: DINOv3 of --arch",
     )
     teacher_mean: tuple[float, float, float] | None = Field(
         None, description="mean of the teacher's colours, such as 0.5,0.5,0.5; default: its own"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,19 +12,20 @@ from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher, build_encode
 from scaleevent.encoders.hub import published_weights
 from scaleevent.encoders.provenance import UNKNOWN
 from scaleevent.errors import ConfigError, EnvironmentProblem
+from scaleevent.system.locations import EMBEDDED_TEACHER, embedded_name
 from scaleevent.training.run import Run
 
 if TYPE_CHECKING:
     from scaleevent.objectives.scaleevent import Settings
 
-EMBEDDED_TEACHER = Path(str(resources.files("scaleevent") / "data/tiny_teacher.safetensors"))
 DINOV3 = {spec["name"] for spec in ARCHS.values()}
 
 
 def teacher_name(cfg: Settings) -> str:
     """The teacher as people call it."""
     arch = cfg.arch or DEFAULT_ARCHITECTURE
-    return cfg.teacher or ("embedded tiny" if arch == "tiny" else f"DINOv3 {arch}")
+    name = cfg.teacher or (EMBEDDED_TEACHER if arch == "tiny" else f"DINOv3 {arch}")
+    return embedded_name(name) or name
 
 
 def is_dinov3(encoder: Encoder) -> bool:
@@ -50,7 +49,7 @@ def teacher_and_student(cfg: Settings, run: Run) -> tuple[Encoder, Encoder]:
         EnvironmentProblem: The teacher's weights cannot be fetched.
     """
     arch = cfg.arch or (None if cfg.teacher else DEFAULT_ARCHITECTURE)
-    weights: str | Path = cfg.teacher or (
+    weights = cfg.teacher or (
         EMBEDDED_TEACHER if arch == "tiny" else f"timm:{ARCHS[str(arch)]['name']}"
     )
     if str(weights).startswith("timm:") and not (run.quiet or cfg.offline):

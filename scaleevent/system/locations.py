@@ -20,6 +20,10 @@ _INSTEAD = {  # of a pair store, by the kind of a folder
     **dict.fromkeys(("pairs", "voxels"), _UNFINISHED),
     **dict.fromkeys(("run", "evaluation", "export"), _OTHER),
 }
+PACKAGE = Path(__file__).parents[1]
+# Weights in the package, oldest first: images of `street` taught them, not one recording.
+EMBEDDED_WEIGHTS = {"embedded-v1": "data/tiny_teacher.safetensors"}
+EMBEDDED_TEACHER = "embedded"  # the last of them
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -58,7 +62,7 @@ def weights_within(path: NamedWeights) -> NamedWeights:
         CheckpointError: The run has written none.
     """
     folder = Path(path)
-    if str(path) == "random" or not os.path.isdir(folder):  # False too of names that are too long
+    if is_reserved(str(path)) or not os.path.isdir(folder):  # False too of names that are too long
         return path
     for name in RESULTS:
         if (folder / name).is_file():
@@ -81,9 +85,26 @@ def check_checkpoint(path: Path) -> None:
         path.stat()
 
 
+def embedded_name(name: str) -> str | None:
+    """The full name of weights in the package, such as embedded-v1; None of any others."""
+    full = list(EMBEDDED_WEIGHTS)[-1] if name == EMBEDDED_TEACHER else name
+    return full if full in EMBEDDED_WEIGHTS else None
+
+
+def embedded_file(name: str) -> Path | None:
+    """The file of weights in the package by either of their names; None of any others."""
+    full = embedded_name(name)
+    return None if full is None else PACKAGE / EMBEDDED_WEIGHTS[full]
+
+
+def is_reserved(name: str) -> bool:
+    """Whether weights have a name of ours, even where a file has it too (./NAME means that one)."""
+    return name == "random" or embedded_name(name) is not None
+
+
 def is_weight_file(name: str) -> bool:
-    """Whether weights are named by a file, not as `random`, timm's or a hub repository's."""
-    if name.startswith("hf-hub:"):
+    """Whether weights are named by a file, not as ours, timm's or a hub repository's."""
+    if is_reserved(name) or name.startswith("hf-hub:"):
         return False
     return os.path.exists(name) or "/" in name or name.endswith(WEIGHT_FILES)
 
