@@ -381,7 +381,7 @@ def test_no_surface_reflects_less_than_nothing():
     for seed in range(40):
         for u in np.arange(-2.0, 2.0, 0.01):
             (red, _, _), _ = solid_albedo(
-                PAVING, (0.3, 0.3, 0.3), seed, 0.12, 50.0, TOP, u, 0.0, 1e-3, 1e-3, 0.0
+                PAVING, (0.3, 0.3, 0.3), seed, 0.12, 50.0, TOP, u, 0.018, 1e-3, 1e-3, 0.0
             )
             least = min(least, red)
     assert 0.0 <= least < 0.05
