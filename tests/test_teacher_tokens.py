@@ -74,6 +74,13 @@ def test_without_an_index_or_where_not_asked_nothing_is_kept(teacher):
         assert kept.computed == 2
 
 
+@pytest.mark.parametrize(("draws", "looked_at"), [(10, 64), (80, 80), (5000, 100)])
+def test_a_short_run_is_not_calibrated_for_longer_than_it_trains(draws, looked_at):
+    objective = distillation(scale=1.0, draws=draws)
+    objective.calibrate(Samples(100))
+    assert objective.targets.computed == looked_at // 2  # batches of two
+
+
 def test_tokens_are_kept_where_all_fit(monkeypatch):
     size = 4 * 6 * (2 * 3) * 96
     for limit, fits in ((size, True), (size - 1, False)):

@@ -65,6 +65,7 @@ class Distillation(Objective):
         kept: What an earlier part of the run was calibrated to.
         agree: Makes numbers the same on all ranks.
         bf16: Whether training computes in mixed precision.
+        draws: Samples of the whole run: calibration looks at no more, but at 64.
     """
 
     inputs: ClassVar[Mapping[str, Input]] = INPUTS
@@ -92,6 +93,7 @@ class Distillation(Objective):
         kept: Mapping[str, float] | None = None,
         agree: Callable[[Sequence[float]], Sequence[float]] = list,
         bf16: bool = False,
+        draws: int = PLACE_SAMPLES,
     ) -> None:
         super().__init__(student)
         self.targets = TeacherTokens(teacher)
@@ -100,6 +102,7 @@ class Distillation(Objective):
         self._source, self.probe = source, probe
         self.place: Tensor | None = None
         self._cache, self._kept, self._agree, self._bf16 = cache, kept or {}, agree, bf16
+        self._looks = max(CALIBRATION_SAMPLES, min(draws, PLACE_SAMPLES))
 
     @property
     def teacher(self) -> Encoder:
@@ -211,7 +214,7 @@ class Distillation(Objective):
         device = next(self.teacher.parameters()).device
         mean = PlaceMean()
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):  # kept for the steps
-            for batch in training.spread(PLACE_SAMPLES):
+            for batch in training.spread(self._looks):
                 mean.add(self.targets(to_device(batch, device)))
         self.place = mean.mean()
 

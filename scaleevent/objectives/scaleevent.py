@@ -123,5 +123,5 @@ def build(settings: Settings, run: Run) -> Distillation:
         scale=settings.token_scale or (1.0 if is_dinov3(teacher) else None),
         weights=settings.lambdas, source=teacher_name(settings), probe=settings.probe,
         target=settings.balance, cache=settings.cache, kept=run.calibrated, agree=run.ranks.mean,
-        bf16=settings.computes_in_bf16(run.ranks.on_gpu),
+        bf16=settings.computes_in_bf16(run.ranks.on_gpu), draws=settings.epochs * settings.draws,
     )  # fmt: skip
