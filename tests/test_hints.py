@@ -216,7 +216,7 @@ def filled(way, told, fill):
     for flag, value in re.findall(r"<(--?[\w-]+)( _)?>", way):
         printed = re.findall(rf"""(?<![\w-]){flag}\b(?: ("[^"]*"|[^\s;,()`"]+))?""", told)
         assert printed, f"{flag} is not named in {told}"
-        said = f"{flag} {printed[-1]}" if value else flag
+        said = f"{flag} {printed[-1].rstrip(':')}" if value else flag
         way = way.replace(f"<{flag}{value}>", said, 1)
     return way
 
