@@ -263,7 +263,7 @@ def test_what_is_not_whole_or_does_not_fit_is_refused(place, capsys):
     encoder = place / "encoder.pth"
     torch.save({k: v for k, v in state.items() if ".encoder." in k}, encoder)
     told = evaluated(place, capsys, "street-semantic", encoder, code=3)
-    assert "neither a task model of ours" in told and "scaleevent finetune" in told
+    assert "neither a task model of ours" in told and "scaleevent probe street-semantic" in told
     head = place / "head.pth"
     torch.save({f"depth_head.{n}": v for n, v in DPT(random_encoder()).own_state().items()}, head)
     assert "patch embedding" in evaluated(place, capsys, "street-depth", head, code=3)

@@ -87,7 +87,7 @@ def options(command):
 def parse(line):
     """Hand a command line to the application's own parser, which refuses what it does not know."""
     words = [re.sub(r"\{\w*\}", "X", word) for word in shlex.split(line)]
-    if words[0] == "prepare" and len(words) > 1 and words[1] == "X":
+    if words[0] == "prepare" and len(words) > 1 and set(words[1]) == {"X"}:
         words[1] = "custom"
     application = typer.main.get_command(cli.build(words))
     command = application.commands[words[0]]
@@ -216,7 +216,7 @@ def filled(way, told, fill):
     for flag, value in re.findall(r"<(--?[\w-]+)( _)?>", way):
         printed = re.findall(rf"""(?<![\w-]){flag}\b(?: ("[^"]*"|[^\s;,()`"]+))?""", told)
         assert printed, f"{flag} is not named in {told}"
-        said = f"{flag} {printed[-1]}" if value else flag
+        said = f"{flag} {printed[-1].rstrip(':')}" if value else flag
         way = way.replace(f"<{flag}{value}>", said, 1)
     return way
 

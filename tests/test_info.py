@@ -3,13 +3,20 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import torch
 from fakes import write_custom
+from safetensors.torch import save_file
 from test_end_to_end import call
 
+from scaleevent.checkpoint import save_task
 from scaleevent.commands import info
 from scaleevent.config.data import InfoConfig
+from scaleevent.decoders.dpt import DPT
+from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import DataError
+from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import write_json
 
 
@@ -83,6 +90,28 @@ def test_a_run_says_how_far_it_is(tmp_path):
     (tmp_path / "log.jsonl").write_text("broken\n")
     with pytest.raises(DataError, match="damaged log"):
         told(tmp_path)
+
+
+def test_a_weight_file_says_what_it_holds_and_what_was_checked(tmp_path):
+    """The place prior travels in the file, and is no tensor of the model."""
+    decoder = DPT(Encoder(ARCHS["tiny"]), 40.0)
+    decoder.encoder.input = InputSettings(48, 64, 8)
+    decoder.place_prior = np.ones((48, 64), np.float32)
+    save_task(tmp_path / "task.safetensors", decoder, {"benchmark": "street-depth"})
+    rows, _ = told(tmp_path / "task.safetensors")
+    state = decoder.encoder.vit.state_dict() | decoder.own_state()
+    assert rows["kind"] == "task" and rows["checked"] == "SHA-256 of the whole file"
+    assert rows["tensors"] == f"{len(state):,}" or rows["tensors"] == len(state)
+    parameters = sum(value.numel() for value in state.values())
+    assert str(rows["parameters"]).replace(",", "") == str(parameters)
+    assert rows["dtypes"] == "F32"
+    save_file(
+        {"a": torch.ones(3, dtype=torch.float16), "b": torch.ones(2, 2)}, tmp_path / "b.safetensors"
+    )
+    rows, _ = told(tmp_path / "b.safetensors")
+    assert rows["checked"] == "nothing: the file has no checksum of ours"
+    assert rows["kind"] == "weights of another origin" and rows["dtypes"] == "F16, F32"
+    assert int(rows["parameters"]) == 7 and int(rows["tensors"]) == 2
 
 
 @pytest.mark.slow

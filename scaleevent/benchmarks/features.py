@@ -50,7 +50,9 @@ class CachedFeatures(Dataset[dict[str, Tensor]]):
         self.grid = h, w = encoder.grid(settings.height, settings.width)
         self.shape = (len(indices), samples.task.frames, h * w, encoder.width)
         size = 2 * prod(self.shape)
-        check_space(path, size, "--no-cache computes the features in every epoch")
+        check_space(
+            path, size, "--resume --no-cache goes on and computes the features in every epoch"
+        )
         try:
             with writing(path, size):
                 make_folder(path.parent)

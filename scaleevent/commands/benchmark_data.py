@@ -48,6 +48,7 @@ def benchmark_samples(
                 where=store.folder,
                 found=found,
                 expected=benchmark.data,
-                hint=f"`scaleevent prepare {benchmark.data} FOLDER -o {benchmark.data}` makes one",
+                hint=f"`scaleevent prepare {benchmark.data}"
+                f"{'' if benchmark.embedded else ' FOLDER'} -o {benchmark.data}` makes one",
             )
     return LabelledSamples(stores, task, settings)
