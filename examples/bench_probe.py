@@ -4,7 +4,8 @@
 
 One core, ViT-S at 480x640, 250,000 events and a label of 11 classes a pair, read from a pair store
 in a temporary folder: the classes that `probe` uses, from reading the store to the AdamW step. CPU
-time a sample; cached and uncached epochs run in turn.
+time a sample; cached and uncached epochs run in turn. Then the fits at the end of `pretrain`, on
+tokens of planted classes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from scaleevent.decoders.linear import Linear  # noqa: E402
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher  # noqa: E402
 from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
+from scaleevent.objectives.probing import Features, fit_log_depth, fit_ridge  # noqa: E402
+from scaleevent.objectives.softmax_probe import fit_softmax  # noqa: E402
 from scaleevent.pairs.pair import Label, Pair  # noqa: E402
 from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
 from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402
@@ -129,6 +132,27 @@ class Probe:
         return apart, max(exact.abs().max().item() for exact, _ in found)
 
 
+def fits(width: int, scenes: int = 200, grid: tuple[int, int] = (12, 16)) -> None:
+    """CPU seconds of each closed probe on tokens that hold the shares of their cell, and noise."""
+    rng = np.random.default_rng(0)
+    shares = torch.from_numpy(rng.dirichlet(np.full(CLASSES, 0.2), (scenes, grid[0] * grid[1])))
+    code = torch.from_numpy(rng.normal(size=(CLASSES, width)))
+    noise = torch.from_numpy(rng.normal(size=(*shares.shape[:2], width)))
+    features = Features.tokens(shares @ code + noise)
+    depth, known = shares[..., 0], torch.ones(shares.shape[:2], dtype=torch.float64)
+    probes: dict[str, Callable[[], object]] = {
+        "ridge": lambda: fit_ridge(features, shares),
+        "balanced softmax": lambda: fit_softmax(features, shares),
+        "log depth": lambda: fit_log_depth(features, depth, known),
+    }
+    taken = []
+    for name, fit in probes.items():
+        begin = time.process_time()
+        fit()
+        taken.append(f"{name} {time.process_time() - begin:.2f} s")
+    print(f"{scenes} scenes x {shares.shape[1]} tokens x {width}: {', '.join(taken)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--arch", choices=ARCHS, default="vits")
@@ -164,6 +188,8 @@ def main() -> None:
                 probe.epoch(samples)
         apart, largest = probe.rounding(cached)
         size = cached.path.stat().st_size / options.pairs
+    for width in (96, 384):
+        fits(width)
     print(f"{options.arch}, {HEIGHT}x{WIDTH}, batch {options.batch}, one core, CPU time")
     clock.show()
     for name, middle in (("median", np.median), ("best", min)):

@@ -79,12 +79,15 @@ def test_many_tokens_make_fewer_scenes_but_not_few(tmp_path, monkeypatch):
 def test_a_split_of_the_store_holds_where_it_is_even(tmp_path):
     splits = ["train"] * 6 + ["test"] * 5 + ["train"]
     samples = samples_of(tmp_path, [SEMANTICS] * 12, splits)
+    drawn = ProbeScenes.of(samples, np.arange(12), 0)
+    assert "by recording" in drawn.how and len(drawn.scored) == 6  # as for rendered scenes
+    samples.stores[0].recordings[:] = [*"aaabbbccddde"]
     scenes = ProbeScenes.of(samples, np.arange(12), 0)
     assert scenes.scored.tolist() == [6, 7, 8, 9, 10] and "split of the store" in scenes.how
     few = ProbeScenes.of(samples, np.arange(4, 12), 3)
     assert few.scored.tolist() == [6, 7, 8, 9, 10] and few.fitted.tolist() == [4, 5, 11]
     none = ProbeScenes.of(samples, np.arange(6, 12), 3)  # one of six
-    assert "split seed 3" in none.how and len(none.fitted) == 3
+    assert "split seed 3" in none.how and 2 <= len(none.fitted) <= 4
 
 
 def test_a_single_recording_is_halved_in_time_without_a_shared_event(tmp_path):

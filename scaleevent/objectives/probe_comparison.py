@@ -309,8 +309,9 @@ class Probed:
         found = [
             f"probes: fitted on {fitted} labelled pairs and scored on {scored}, {self.scenes.how}; "
             "pretraining trained on none of them",
-            f"controls: constant ({', '.join(self.constants)}), the place of a token, and the mean "
-            "token of the teacher's image with the place: what is gained counts from there",
+            f"controls: constant, most frequent class or median ({', '.join(self.constants)}); the "
+            "place of a token; the mean token of the teacher's image with the place: a gain counts "
+            "from there",
             f"intervals: {self.coverage}",
         ]
         if min(fitted, scored) < FEW:

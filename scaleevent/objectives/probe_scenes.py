@@ -41,7 +41,8 @@ class ProbeScenes:
         At most `FITTED` and `SCORED`, and fewer of many tokens (`places` each), see `TOKENS`.
 
         The split that `prepare` wrote beside the pairs holds where each of its sides has a quarter
-        of them at least. Else half of the recordings, drawn by the seed, are for fitting; of a
+        of them at least, unless every pair is a recording of its own, as rendered scenes are, which
+        were drawn alike. Else half of the recordings, drawn by the seed, are for fitting; of a
         single recording the first half in time, less what overlaps the other half.
         """
         found = np.array(
@@ -54,7 +55,8 @@ class ProbeScenes:
         given = np.array([_split_of(samples, int(index)) for index in found])
         testing = np.isin(given, ("test", "val", "validation"))
         training = given == "train"
-        if min(training.sum(), testing.sum()) >= LEAST_SIDE * len(found):
+        even = min(training.sum(), testing.sum()) >= LEAST_SIDE * len(found)
+        if even and len(set(names)) < len(names):
             fitted, scored, how = training, testing, "by the split of the store"
         elif len(set(names)) > 1:
             own = _half(names, seed)
