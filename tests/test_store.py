@@ -21,7 +21,7 @@ import pytest
 from conftest import random_events
 from PIL import Image
 
-from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, StoppedError
 from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
@@ -449,10 +449,26 @@ def test_resume_remakes_only_what_is_missing(finished, copied):
     assert before == {path: path.stat().st_mtime_ns for path in copied.glob("*.h5")}
 
 
-def test_other_settings_remake_all(copied):
-    before = {path: path.stat().st_mtime_ns for path in copied.glob("*.h5")}
-    write_store(SOURCES, copied, {"seed": 2})
-    assert not before.items() & {p: p.stat().st_mtime_ns for p in copied.glob("*.h5")}.items()
+def test_other_settings_are_refused_and_touch_nothing(copied):
+    before = {path: path.stat().st_mtime_ns for path in copied.iterdir()}
+    with pytest.raises(ConfigError, match="seed 2[\\s\\S]*seed 1"):
+        write_store(SOURCES, copied, {"seed": 2})
+    assert before == {path: path.stat().st_mtime_ns for path in copied.iterdir()}
+
+
+def test_an_unfinished_store_keeps_its_settings_until_it_is_whole(copied, monkeypatch):
+    def refuse(*_):
+        raise OSError("no room")
+
+    (copied / MANIFEST).unlink()
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
+        patched.setattr(preparing, "_wait_for", refuse)
+        write_store(SOURCES, copied, {"seed": 1})
+    assert json.loads((copied / "settings.json").read_text()) == {"seed": 1}
+    with pytest.raises(ConfigError, match="seed 2"):
+        write_store(SOURCES, copied, {"seed": 2})
+    write_store(SOURCES, copied, {"seed": 1})
+    assert not (copied / "settings.json").exists()
 
 
 def test_shard_of_another_job_or_size_is_not_taken_as_done(tmp_path):

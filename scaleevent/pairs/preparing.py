@@ -39,7 +39,7 @@ from scaleevent.system.platform import remove_file
 from scaleevent.system.signals import stop_requested
 from scaleevent.version import __version__
 
-SETTINGS = "settings.json"  # what a store is made with, there before its first shard
+SETTINGS = "settings.json"  # of a store that is not finished; then its manifest has them
 POLL_SECONDS = 0.2
 MANY = 0.2  # of the images or labels: so many dropped are a warning
 GRACE_SECONDS = 1  # for running tasks to leave at their next pair
@@ -102,6 +102,9 @@ def write_store(
             wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
             executor.shutdown(cancel_futures=True)
             clean_leftovers(out)
+            made = [path.name for path in out.iterdir() if path.suffix in (".h5", ".json")]
+            if made == [SETTINGS]:
+                remove_file(out / SETTINGS)  # there is nothing to go on from
             raise
     shards = [future.result() for future in tasks]
     counts: Counter[str] = Counter()
@@ -116,6 +119,7 @@ def write_store(
         "shards": shards,
     }
     write_json(out / MANIFEST, manifest)
+    remove_file(out / SETTINGS)
     return manifest
 
 
