@@ -155,6 +155,7 @@ READING = [
         "info secs.npz --size 48x64 --time-unit us",
         ("info secs.npz --size 48x64 <--time-unit> s",),
         3,
+        lowered={"scaleevent.formats.clock.CROWD": 1000},
     ),
     S(
         ("formats/recording.py: another column may be the time",),
@@ -811,6 +812,21 @@ TRAINING = [
         ("{same} <--resume>",),
         5,
         fault=stalled,
+    ),
+    S(
+        ("objectives/balance.py: counts tokens without events",),
+        "pretrain still --balance 0.25 " + SHORT + " -o {out}",
+        ("pretrain still --balance 0.25 <--mask> none " + SHORT + " -o {out}",),
+        2,
+    ),
+    S(
+        ("objectives/comparison.py: no labelled pair is held out",),
+        "pretrain labelled --validation 0 " + SHORT.replace(" --no-probe", "") + " -o {out}",
+        (
+            "pretrain labelled <--validation> 0.4 "
+            + SHORT.replace(" --no-probe", "")
+            + " -o {out}x",
+        ),
     ),
     S(
         ("commands/street_store.py: goes on from there",),

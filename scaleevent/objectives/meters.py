@@ -36,7 +36,7 @@ NOTE = (
     "residual: less the teacher's mean token of the place, on training pairs: that scores 0 by "
     "construction, the teacher 1; less the scene's mean: knowing the kind of scene scores 0 too; "
     "maps: cosines between residuals of a pair, less their mean over pairs; "
-    f"active: D >= {EVALUATION_TAU:g} in every run, whatever --mask and --tau it trains with"
+    f"active: D >= {EVALUATION_TAU:g} in every run, whatever mask and threshold it trains with"
 )
 
 
