@@ -11,10 +11,11 @@ from scaleevent.encoders.encoder import build_encoder
 from scaleevent.errors import CheckpointError
 from scaleevent.objectives.scaleevent import Settings
 from scaleevent.objectives.teacher import teacher_and_student, teacher_name
+from scaleevent.street.scene import DEFAULT_LAYOUT
 from scaleevent.system import locations
 from scaleevent.system.locations import EMBEDDED_WEIGHTS, embedded_file, embedded_name
 
-LAST = list(EMBEDDED_WEIGHTS)[-1]
+NOW = locations.EMBEDDED_DEFAULT
 
 
 @pytest.fixture
@@ -36,9 +37,11 @@ def test_every_name_builds_an_encoder_that_says_which_it_is(name):
         build_encoder("vits", name)
 
 
-def test_embedded_is_the_last(monkeypatch, tmp_path):
-    assert embedded_name("embedded") == LAST
+def test_embedded_is_the_one_of_the_default_layout(monkeypatch, tmp_path):
+    assert embedded_name("embedded") == NOW
+    assert (NOW == "embedded-v1") == (DEFAULT_LAYOUT == "fixed")
     monkeypatch.setitem(EMBEDDED_WEIGHTS, "embedded-v9", "data/other.safetensors")
+    monkeypatch.setattr(locations, "EMBEDDED_DEFAULT", "embedded-v9")
     assert embedded_file("embedded").name == "other.safetensors"
     assert embedded_file("embedded-v1").name == "tiny_teacher.safetensors"
     assert teacher_name(Settings(arch="tiny")) == "embedded-v9"
@@ -56,11 +59,11 @@ def test_a_file_of_that_name_needs_a_folder(monkeypatch, tmp_path):
 
 
 def test_a_run_names_its_teacher(run):
-    for cfg in (Settings(arch="tiny"), Settings(teacher="embedded"), Settings(teacher=LAST)):
+    for cfg in (Settings(arch="tiny"), Settings(teacher="embedded"), Settings(teacher=NOW)):
         run.said.clear()
         teacher, student = teacher_and_student(cfg, run)
-        assert teacher_name(cfg) == LAST
-        assert run.said[0] == teacher.remarks[0] and LAST in run.said[0]
+        assert teacher_name(cfg) == NOW
+        assert run.said[0] == teacher.remarks[0] and NOW in run.said[0]
         assert student.history == {"recordings": []}
         x = torch.randn(1, 3, 16, 24)
         assert torch.equal(teacher(x), student.eval()(x))
@@ -69,7 +72,7 @@ def test_a_run_names_its_teacher(run):
 def test_a_probe_takes_it():
     cfg = ProbeConfig(benchmark="street-semantic", checkpoint="embedded")
     start = task_model(cfg.as_finetuning())
-    assert LAST in start.describe()[0]
+    assert NOW in start.describe()[0]
     assert start.pretraining["kind"] == "encoder" and start.pretraining["sha256"]
     other = ProbeConfig(benchmark="street-semantic", checkpoint="random")
     assert task_model(other.as_finetuning()).pretraining == {}

@@ -21,9 +21,13 @@ _INSTEAD = {  # of a pair store, by the kind of a folder
     **dict.fromkeys(("run", "evaluation", "export"), _OTHER),
 }
 PACKAGE = Path(__file__).parents[1]
-# Weights in the package, oldest first: images of `street` taught them, not one recording.
-EMBEDDED_WEIGHTS = {"embedded-v1": "data/tiny_teacher.safetensors"}
-EMBEDDED_TEACHER = "embedded"  # the last of them
+# Weights in the package: images of `street` taught them, not one recording.
+EMBEDDED_WEIGHTS = {
+    "embedded-v1": "data/tiny_teacher.safetensors",  # of layout fixed
+    "embedded-v2": "data/street_teacher.safetensors",  # of layout varied
+}
+EMBEDDED_TEACHER = "embedded"
+EMBEDDED_DEFAULT = "embedded-v1"  # which of them that is: the one of the default layout
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -87,7 +91,7 @@ def check_checkpoint(path: Path) -> None:
 
 def embedded_name(name: str) -> str | None:
     """The full name of weights in the package, such as embedded-v1; None of any others."""
-    full = list(EMBEDDED_WEIGHTS)[-1] if name == EMBEDDED_TEACHER else name
+    full = EMBEDDED_DEFAULT if name == EMBEDDED_TEACHER else name
     return full if full in EMBEDDED_WEIGHTS else None
 
 
