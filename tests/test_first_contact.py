@@ -56,7 +56,10 @@ def test_every_column_of_a_result_is_explained(place, capfd, benchmark, words):
 
 
 def test_a_leak_is_told_with_what_can_be_done_and_not_with_every_recording(place, capfd):
-    line = f"probe street-depth {place / 'run'} --data {place / 'pairs'} {TASK} -o {place / 'leak'}"
+    call(f"pretrain {place / 'pairs'} {SHORT} --validation 0 -o {place / 'seen'}")
+    line = (
+        f"probe street-depth {place / 'seen'} --data {place / 'pairs'} {TASK} -o {place / 'leak'}"
+    )
     said = told(capfd, line, 2)
     found = re.search(r"found: (\d+) of (\d+): (.+), \.\.\n", said)
     assert found and found[1] == found[2] == "7" and found[3].count(",") == 4

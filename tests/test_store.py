@@ -535,12 +535,13 @@ def test_a_killed_worker_is_one_error_and_resume_completes(tmp_path):
     straight.mkdir()
     killer = Killer("alpha", (0, 1, 2), died=died)
     endless = Endless("endless", (), begun=tmp_path / "begun")
+    others = set(multiprocessing.active_children())  # loaders of other tests
     with pytest.raises(EnvironmentProblem) as caught:
         write_store([killer, endless], folder, {}, ProcessExecutor(2))
     assert caught.value.where == folder / "00000-alpha.h5"
     assert "killed by SIGKILL" in str(caught.value) and "--resume" in str(caught.value)
     assert not list(folder.iterdir())
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
     write_store([killer, *SOURCES[1:]], folder, {})
     write_store(SOURCES, straight, {})
     assert content(folder) == content(straight)
