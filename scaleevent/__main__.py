@@ -13,6 +13,7 @@ from scaleevent.system.workers import end_with_launcher
 def main() -> None:
     """Run a command line; a stop signal is answered from here on, and ends in an exit code."""
     raise_stop_signals()
+    _let_idle_threads_sleep()
     try:
         _end_with_launcher()
         from scaleevent.cli import main as command_line
@@ -26,6 +27,15 @@ def main() -> None:
         sys.exit(code)
     finally:
         ignore_stop_signals()
+
+
+def _let_idle_threads_sleep() -> None:
+    """Threads that wait for others leave the core to programs beside this one, after 1,000 turns.
+
+    GNU's OpenMP, which computes for torch, spins 300 times as long: see examples/bench_threads.py.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _end_with_launcher() -> None:

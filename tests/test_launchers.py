@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Clock, free_port
 
+from scaleevent.__main__ import main
 from scaleevent.errors import EnvironmentProblem, StoppedError
 from scaleevent.system import ranks as ranks_module
 from scaleevent.system.launchers import ADDRESS, TORCHRUN, Place, find_place
@@ -338,3 +339,19 @@ def test_a_rank_lost_under_another_launcher_is_one_message(tmp_path):
     assert error.count("error[") == 1 and "Traceback" not in error
     assert "another process of this run is gone" in error
     processes[1].communicate()
+
+
+# Threads
+
+
+@pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
+def test_idle_threads_sleep_soon_unless_the_environment_says_otherwise(monkeypatch, given):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))  # whatever it is becomes as before
+        if name not in given:
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["scaleevent", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    expected = given.get("GOMP_SPINCOUNT", None if given else "1000")
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
