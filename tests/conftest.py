@@ -6,6 +6,7 @@ Tests compute on the CPU, where a result repeats to the bit, unless `SCALEEVENT_
 
 import os
 import random
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from scaleevent.events import Events
+from scaleevent.system.platform import STOP_SIGNALS
 
 DATA = Path(__file__).parent / "data"
 
@@ -112,3 +114,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def stop_signals_are_handled_as_before():
+    """A program that was run in this process ends by ignoring them; later tests send some."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
