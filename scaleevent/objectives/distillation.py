@@ -39,9 +39,7 @@ from scaleevent.training.terms import Metrics, Terms
 # other teacher: L1 grows with the tokens, cosine maps do not.
 DINOV3_TOKEN_RMS = 0.2
 CALIBRATION_SAMPLES = 64  # for the size of the tokens and of the loss terms
-PLACE_SAMPLES = (
-    1024  # for the mean token of a place: of so many it is known to 1 / 32 of a residual
-)
+PLACE_SAMPLES = 1024  # for the mean token of a place: known to 1 / 32 of a residual then
 GRADIENT_STRIDE = 16  # of held-out samples, one batch of which shows the gradients
 
 
@@ -148,7 +146,7 @@ class Distillation(Objective):
         """Loss terms; metrics: fractions of active and valid tokens, rank, cosine."""
         student, teacher = self.tokens(model, batch)
         weights = self.token_weights(batch)
-        terms = self._terms(student, teacher, batch)
+        terms = self._terms(student, teacher, weights)
         seen = weights > 0
         return terms, {
             "active": lambda: float(seen.double().mean()),
@@ -177,7 +175,7 @@ class Distillation(Objective):
             first = -seen % GRADIENT_STRIDE
             chosen.append({k: v[first::GRADIENT_STRIDE].clone() for k, v in batch.items()})
             seen, size = seen + len(student), size or len(student)
-            terms = self._terms(student, teacher, batch)
+            terms = self._terms(student, teacher, self.token_weights(batch))
             return {name: float(term) for name, term in terms.items()}
 
         terms = {k.removeprefix("val_"): v for k, v in self.sample_means(batches, measure).items()}
@@ -186,13 +184,13 @@ class Distillation(Objective):
         values["rank"] = effective_rank(torch.cat(kept))
         fixed = {key: torch.cat([part[key] for part in chosen])[:size] for key in chosen[0]}
         with torch.enable_grad():
-            graph = self._terms(*self.tokens(self.encoder, fixed), fixed)
+            weights = self.token_weights(fixed)
+            graph = self._terms(*self.tokens(self.encoder, fixed), weights)
             values |= balance.gradient_shares(graph, self.weights, self.encoder.parameters())
         return {f"val_{name}": value for name, value in values.items()}
 
-    def _terms(self, student: Tensor, teacher: Tensor, batch: Batch) -> Terms:
-        """Of scaled tokens of a batch, with the run's mask."""
-        weights = self.token_weights(batch)
+    def _terms(self, student: Tensor, teacher: Tensor, weights: Tensor) -> Terms:
+        """Of scaled tokens, with the (N, L) weights of `token_weights`."""
         return distillation_terms(student.float(), teacher.float(), weights, self.structure)
 
     def calibrate(self, training: Pool) -> None:
@@ -225,7 +223,8 @@ class Distillation(Objective):
             return {name: self._kept[name] for name in self.weights}
 
         def measure(batch: Batch) -> dict[str, float]:
-            terms = self._terms(*self.tokens(self.encoder, batch), batch)
+            tokens = self.tokens(self.encoder, batch)
+            terms = self._terms(*tokens, self.token_weights(batch))
             return {name: float(term) for name, term in terms.items()}
 
         found = self.sample_means(training.spread(CALIBRATION_SAMPLES), measure)
