@@ -10,7 +10,7 @@ from test_baselines import write_store
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives import probe_scenes
-from scaleevent.objectives.comparison import DIFFERENCES, Comparison
+from scaleevent.objectives.comparison import AFTER, BEFORE, DIFFERENCES, RANDOM, TEACHER, Comparison
 from scaleevent.objectives.probe_comparison import (
     BALANCED,
     CONSTANT,
@@ -233,11 +233,19 @@ def test_a_comparison_trains_its_probe_on_held_out_pairs_alone(tmp_path, capsys)
     shard = samples.shard
     samples.shard = lambda index: (seen.append(index), shard(index))[1]
     split = Split(np.arange(8), np.arange(8, 20), seed=4)
-    found = Comparison(samples, split, teacher, student, student, 4).probe()
+    compared = Comparison(samples, split, teacher, student, student, 4)
+    found = compared.probe()
     assert min(seen) >= 8
     assert [row[0] for row in found.rows] == [f"probe {n}" for n in (RIDGE, BALANCED, DEPTH)]
     assert all(before == after for _, before, after in found.rows)
     assert set(found.facts["probes"]["differences"]) == {f"{a} - {b}" for a, b in DIFFERENCES}
+    rows = found.facts["probes"]["rows"]
+    assert list(rows) == [CONSTANT, PLACE, SCENE, RANDOM, BEFORE, AFTER, TEACHER]
+    assert rows[RANDOM] != rows[BEFORE] == rows[AFTER]
+    state = torch.get_rng_state()
+    drawn = [compared.random(seed).vit.patch_embed.proj.weight for seed in (4, 4, 5)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(state, torch.get_rng_state())
     assert any("split seed 4" in note for note in found.notes)
     assert any("fewer than 50" in note for note in found.notes)
     Report("pretrain", "t", ("a",), (("x",),), more=found.tables).show(as_json=False)

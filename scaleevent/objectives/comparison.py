@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from scaleevent.encoders.encoder import Encoder, encode_all
@@ -20,8 +21,9 @@ from scaleevent.pictures import FeatureColours, brightened, draw_voxel
 from scaleevent.system.files import Json
 
 LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
-BEFORE, AFTER, TEACHER = "student before", "student after", "teacher on images"
-DIFFERENCES = ((AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
+RANDOM, BEFORE, AFTER = "random weights", "student before", "student after"
+TEACHER = "teacher on images"
+DIFFERENCES = ((AFTER, RANDOM), (AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
 PANEL_ROWS = 4
 ENCODERS = ("teacher", "student before", "student after")
 COLUMNS = ("image", "events", *ENCODERS, *(f"{name}, residual" for name in ENCODERS))
@@ -54,8 +56,10 @@ class Comparison:
         rows, columns = self.grid
         pool, seed = self.split.validation, self.split.seed
         scenes = ProbeScenes.of(self.samples, pool, seed, rows * columns)
-        encoders = {BEFORE: (self.before, "voxel"), AFTER: (self.after, "voxel"),
-                    TEACHER: (self.teacher, "image")}  # fmt: skip
+        encoders = {
+            RANDOM: (self.random(seed), "voxel"), BEFORE: (self.before, "voxel"),
+            AFTER: (self.after, "voxel"), TEACHER: (self.teacher, "image"),
+        }  # fmt: skip
         probed = probe_encoders(self.samples, scenes, encoders, self.grid, self.batch, seed)
         if probed is None:
             trained = evenly_spaced(self.split.train, LOOKED_FOR)
@@ -68,6 +72,13 @@ class Comparison:
         ]
         facts: Json = {"probes": probed.facts(DIFFERENCES)}
         return Compared(numbers, probed.notes(), probed.sections(DIFFERENCES), facts)
+
+    def random(self, seed: int) -> Encoder:
+        """An encoder like the student that has learned nothing: what its form alone is worth."""
+        device = next(self.after.parameters()).device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Encoder(self.after.spec).to(device).eval()
 
     def picture(self, path: Path) -> None:
         """PNG: images, events, and features of teacher and student in the teacher's colours.

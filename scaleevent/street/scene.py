@@ -34,7 +34,7 @@ PALETTE = np.array(
 )  # fmt: skip
 
 Layout = Literal["fixed", "varied"]
-DEFAULT_LAYOUT: Layout = "fixed"
+DEFAULT_LAYOUT: Layout = "varied"
 
 IMAGE_US = 1_000_000  # image time of every scene
 

@@ -27,7 +27,7 @@ EMBEDDED_WEIGHTS = {
     "embedded-v2": "data/street_teacher.safetensors",  # of layout varied
 }
 EMBEDDED_TEACHER = "embedded"
-EMBEDDED_DEFAULT = "embedded-v1"  # which of them that is: the one of the default layout
+EMBEDDED_DEFAULT = "embedded-v2"  # which of them that is: the one of the default layout
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
