@@ -14,8 +14,8 @@ Arms, all from the same teacher, pairs, draws and start within a world and seed:
     d  c + IS                                e  c + CS
     f  c + IS + CS, the paper's method       u  f without the mask
     p  f in the form `equation`, as printed  q  p without the mask
-The world is the varied street, the teacher embedded-v2, which learned from it. Everything else is
-the demo's: architecture, size, steps, rates, normaliser.
+The world is the varied street, the teacher embedded-v2, which learned from it; 400 steps of 16,
+normaliser `contrast`, bf16. Everything else is the demo's: architecture, size, rates.
 
 Hypotheses, with the paper's sign (its Table 5 fine-tunes; a frozen probe may differ):
     H1 b - a > 0  distillation helps         H2 c - b > 0  the mask helps
@@ -59,6 +59,7 @@ from scaleevent.system.files import append_json_line, read_json, read_json_lines
 WORLDS, SEEDS = (0, 1, 2), (0, 1)
 TEACHER = "embedded-v2"
 SCENES, HELD_OUT = 1650, 0.4  # half of what is held out fits the probes, half is scored
+COMMON = {"normaliser": "contrast", "precision": "bf16", "epochs": 8, "draws": 800}
 L1: dict[str, Any] = {"lambda_is": 0.0, "lambda_cs": 0.0}
 ARMS: dict[str, dict[str, Any]] = {
     "a": {"lr": 1e-12, "epochs": 1, "draws": 16},
@@ -105,8 +106,8 @@ def run_arm(world: int, seed: int, arm: str, work: Path, smoke: bool) -> dict[st
     common: dict[str, Any] = {"data": [store], "seed": seed}
     teacher = {"teacher": TEACHER, "arch": "tiny"}
     length = {"epochs": 1, "draws": 64} if smoke else {}
-    flags = {"preset": "demo", "validation": HELD_OUT, "out": out / "pretrain"} | common | length
-    report = pretrain.run(pretrain_config(flags | teacher | ARMS[arm]), quiet=True)
+    flags = {"preset": "demo", "validation": HELD_OUT, "out": out / "pretrain"} | common | COMMON
+    report = pretrain.run(pretrain_config(flags | teacher | ARMS[arm] | length), quiet=True)
     after = {str(row[0]): row[2] for row in report.rows}
     encoder = str(out / "pretrain/encoder.safetensors")
     tuned = {}
