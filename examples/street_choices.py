@@ -57,7 +57,7 @@ BASE: dict[str, Any] = {
 STRUCTURE = {"lambda_is": 10.0, "lambda_cs": 4.0}
 CHOICES: dict[str, dict[str, Any]] = {
     "base": {},
-    **{name: {"normaliser": name} for name in ("minmax", "symmetric", "std_pop")},
+    **{name: {"normaliser": name} for name in ("minmax", "std_pop")},
     **{name: {"window": name} for name in WINDOWS if name != "50 ms"},
     "fp32": {"precision": "fp32"},
     "IS and CS": STRUCTURE,

@@ -131,6 +131,20 @@ def test_on_a_cpu_without_a_preset_size_and_length_are_the_demos(tmp_path, monke
     assert on_gpus == PretrainConfig(data=[tmp_path], arch="vitb", gpus=4)
 
 
+def test_short_presets_compute_in_bf16_where_the_processor_does(tmp_path, monkeypatch):
+    flags = {"data": [tmp_path], "device": "cpu"}
+    for has, expected in ((True, "bf16"), (False, "auto")):
+        monkeypatch.setattr("scaleevent.config.pretrain.has_bfloat16", lambda has=has: has)
+        for name in ("demo", None):
+            assert pretrain_config(flags | {"preset": name}).precision == expected
+            assert (
+                pretrain_config(flags | {"preset": name, "precision": "fp32"}).precision == "fp32"
+            )
+        assert pretrain_config(flags | {"preset": "paper-vits"}).precision == "auto"
+        on_gpu = pretrain_config({"data": [tmp_path], "device": "cuda", "preset": "demo"})
+        assert on_gpu.precision == "auto"
+
+
 def test_unknown_preset():
     with pytest.raises(ConfigError, match="unknown preset .did you mean paper-vits"):
         pretrain_config({"preset": "paper-vitx"})

@@ -49,7 +49,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         this.say(
             f"{cfg.describe_preset()}, {objective.source}, "
             f"input {cfg.size[0]}x{cfg.size[1]}, global batch {batch}, {cfg.epochs} epochs x "
-            f"{cfg.draws:,} samples on {this.ranks.world} x {this.ranks.device}"
+            f"{cfg.draws:,} samples on {this.machine}"
         )
         before = Encoder(encoder.spec)
         before.load(encoder.vit.state_dict())

@@ -113,7 +113,7 @@ def _say_plan(
         f"preset {cfg.preset}, input {start.settings.height}x{start.settings.width}, "
         f"batch {cfg.batch}, {cfg.epochs} epochs, lr {cfg.lr:g}, "
         f"encoder {rate}, {cfg.schedule}, "
-        f"on {run.ranks.world} x {run.ranks.device}"
+        f"on {run.machine}"
     )
     for line in start.describe():
         run.say(line)

@@ -24,6 +24,7 @@ from scaleevent.config.settings import (
 from scaleevent.errors import ConfigError
 from scaleevent.system.files import Json
 from scaleevent.system.locations import check_store, data_source
+from scaleevent.system.platform import has_bfloat16
 
 CPU = "cpu"  # the preset where none is named and there is no GPU
 
@@ -186,8 +187,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:
     """Settings of `pretrain` with its preset: the one named, else `demo` on `street`, else `cpu`.
 
-    The last only where there is no GPU; on one the defaults are the paper's. The architecture is
-    the one asked for, else that of the weights named, else the preset's.
+    The last only where there is no GPU; on one the defaults are the paper's. Both compute in bf16
+    on a processor that has it. The architecture is the one asked for, else that of the weights
+    named, else the preset's.
 
     Raises:
         ConfigError: As `load_config`; or an unknown preset.
@@ -202,6 +204,8 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
             where="--preset", found=name, expected=", ".join(PRESETS),
         )  # fmt: skip
     preset = {"preset": name, **PRESETS[name]} if name else {}
+    if name in (CPU, "demo") and has_bfloat16() and not _computes_on_gpu(bare.device):
+        preset["precision"] = "bf16"
     if name == CPU and not bare.arch_from_weights and bare.arch in (None, "tiny"):
         preset = PRESETS["demo"] | preset  # with the rates of that architecture
     if not bare.arch_from_weights:

@@ -45,6 +45,14 @@ def windows() -> bool:
     return os.name == "nt"
 
 
+def has_bfloat16() -> bool:
+    """Whether this is an x86 processor with instructions for bfloat16, as far as Linux tells."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        flags = next((line for line in file if line.startswith("flags")), "")
+        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+    return False
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder last through a power cut, where the file system can."""
     if windows():

@@ -100,6 +100,12 @@ class Run:
         return batch // self.ranks.world
 
     @property
+    def machine(self) -> str:
+        """What computes, and whether in mixed precision."""
+        mixed = ", bf16" if self.cfg.computes_in_bf16(self.ranks.on_gpu) else ""
+        return f"{self.ranks.world} x {self.ranks.device}{mixed}"
+
+    @property
     def calibrated(self) -> Json:
         """What an earlier part of this run found before its first step; empty if there is none."""
         return saved_calibration(self.cfg.out) if self.cfg.resume else {}
