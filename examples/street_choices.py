@@ -45,7 +45,7 @@ LONGEST_MS = 200
 LAST_50_MS = WindowRule(kind="time", duration_us=50_000)
 WINDOWS = {
     "50 ms": LAST_50_MS,
-    "quantile 0.1": WindowRule(),
+    "quantile 0.1": WindowRule(quantile=0.1),
     "quantile 0.25": WindowRule(quantile=0.25),
     "quantile 0.5": WindowRule(quantile=0.5),
     "count 0.33": WindowRule(kind="count"),

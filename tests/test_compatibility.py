@@ -13,7 +13,7 @@ from scaleevent.checkpoint import load_encoder, load_task
 from scaleevent.commands import info
 from scaleevent.config.data import InfoConfig
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.grids.windows import Window
+from scaleevent.grids.windows import Window, WindowRule
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.predictor import Predictor
 from tests.conftest import DATA, random_events
@@ -23,13 +23,14 @@ ENCODER, TASK, STORE = (
 )
 EVENTS = random_events(6_000, 40, 56, 100_000, seed=3)
 AT = 80_000
+RULE = WindowRule(quantile=0.1)  # what no rule meant then; the files do not hold one
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_an_encoder():
     assert load_encoder(ENCODER).input == InputSettings(32, 48, 8)
-    features = Predictor.load(ENCODER).features(EVENTS, AT)
+    features = Predictor.load(ENCODER).features(EVENTS, AT, RULE)
     assert features.shape == (4, 6, 24)
     assert features.abs().mean().item() == pytest.approx(0.8151152729988098, abs=1e-5)
     first = [-0.4868280291557312, -1.5636074542999268, 0.5956341028213501]
@@ -40,7 +41,7 @@ def test_an_encoder():
 
 def test_a_task_model():
     assert load_task(TASK)[1]["benchmark"] == "street-depth"
-    depth = Predictor.load(TASK).predict(EVENTS, AT)
+    depth = Predictor.load(TASK).predict(EVENTS, AT, RULE)
     assert depth.shape == (37, 56) and depth.dtype == torch.float32
     assert depth.mean().item() == pytest.approx(22.910018920898438, rel=1e-5)
     assert depth[0, 0].item() == pytest.approx(21.41583251953125, rel=1e-5)

@@ -47,7 +47,7 @@ def test_windows_and_choices_come_from_the_settings_of_a_store():
         recorded = PrepareConfig(name=name, **settings).model_dump(mode="json")
         return choice_text(recorded), window_text(recorded)
 
-    adaptive = "adaptive, quantile 0.1, cell 16, at most 200 ms"
+    adaptive = "adaptive, quantile 0.5, cell 16, at most 200 ms"
     assert texts("dsec-semantic") == ("all", adaptive)
     assert texts("dsec-semantic", labels="ess", window="time") == ("ess", "time, 50 ms")
     assert texts("dsec-depth", label_skip=0, label_stride=3, window="count") == (

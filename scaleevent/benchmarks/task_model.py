@@ -10,7 +10,7 @@ import torch
 
 from scaleevent.benchmarks.registry import BENCHMARKS, WHOLE
 from scaleevent.config import benchmarks
-from scaleevent.config.catalog import DEFAULT_ARCHITECTURE
+from scaleevent.config.catalog import DEFAULT_ARCHITECTURE, DEFAULT_NORMALISER
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.decoders import build_decoder, decoder_name
 from scaleevent.decoders.decoder import Decoder, Loaded
@@ -61,7 +61,7 @@ def task_model(cfg: FinetuneConfig) -> Start:
     size = cfg.size or benchmark.size
     encoder.grid(*size)
     known = pretraining.get("input") or {}
-    normaliser = cfg.normaliser or known.get("normaliser", "minmax")
+    normaliser = cfg.normaliser or known.get("normaliser", DEFAULT_NORMALISER)
     bins = known.get("bins", 3)
     colours = encoder.colours
     settings = InputSettings(

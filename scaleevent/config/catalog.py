@@ -122,6 +122,8 @@ NORMALISERS: dict[str, Part] = {
     "std_unbiased": Part(f"{_IN}:std_unbiased", "the same by their unbiased deviation"),
 }
 
+DEFAULT_NORMALISER = "contrast"  # on three worlds better than the authors' minmax: CHANGELOG.md
+
 # Grids of events that `voxelize` can store: channels, and whose definition it is.
 REPRESENTATIONS: dict[str, str] = {
     "zhu": "B signed bins over the window; Zhu et al. 2019, exact: grids/voxels.py",

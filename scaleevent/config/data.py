@@ -38,7 +38,7 @@ class WindowSettings(Settings):
         0.33, gt=0, le=100, description="events per sensor pixel, for count"
     )
     quantile: float = Field(
-        0.1, gt=0, le=1, description="fraction of cells that must be full, for adaptive"
+        0.5, gt=0, le=1, description="fraction of cells that must be full, for adaptive"
     )
     cell: int = Field(16, ge=2, le=256, description="cell side in pixels, adaptive")
 

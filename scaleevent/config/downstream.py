@@ -112,7 +112,7 @@ class TaskSettings(ScoredSettings, RunSettings):
         None, description="network input; default: the benchmark's"
     )
     normaliser: Normaliser | None = Field(
-        None, description="range of the voxel input; default: the encoder's, else minmax"
+        None, description="range of the voxel input; default: the encoder's, else contrast"
     )
     fraction: float = Field(
         1.0, gt=0, le=1, description="fraction of the training samples, such as 0.01"

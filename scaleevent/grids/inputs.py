@@ -41,7 +41,8 @@ class InputSettings:
         width: Columns of the input.
         patch: Side of a token, pixels.
         bins: Time bins of the voxel; 3, one for each colour channel.
-        normaliser: One of `NORMALISERS`.
+        normaliser: One of `NORMALISERS`; the default is what files without the key were made with,
+            not that of `pretrain`.
         stretch: `Fit.stretch`, which decides what sensors are scaled without a crop.
         mean: Of each channel in the encoder's own training, for values of 0 to 1.
         std: The standard deviation of each.

@@ -71,7 +71,7 @@ class WindowRule:
     duration_us: int = 200_000
     events_per_pixel: float = 0.33
     cell: int = 16
-    quantile: float = 0.1
+    quantile: float = 0.5
     density: float = 0.25
     pixel_cap: int = 8
     fewest: float = 0.02
