@@ -47,6 +47,25 @@ def write_mvsec_data(path: Path, events: Events, images: np.ndarray, images_us: 
     return path
 
 
+RIGHT_US = START_US + np.array([30_000, 61_000, 122_000])
+
+
+def write_scene(root: Path, scene: str = "outdoor_day2", right: bool = True) -> Path:
+    """The data file of a scene: both cameras have events, the right one perhaps images.
+
+    Right events are every second left one, later images than the left ones. The first left image
+    comes before any event (`image_raw_event_inds` -1), as at the start of the real files.
+    """
+    times_us = [START_US - 1, *IMAGES_US]
+    path = root / "hdf5" / f"{scene}_data.hdf5"
+    write_mvsec_data(path, davis_events(), grey_images(len(times_us)), times_us)
+    if right:
+        with h5py.File(path, "a") as file:
+            file["davis/right/image_raw"] = 255 - grey_images(len(RIGHT_US))
+            file["davis/right/image_raw_ts"] = np.asarray(RIGHT_US, np.float64) / 1e6
+    return root
+
+
 def write_mvsec_truth(path: Path, **maps: tuple[np.ndarray, Sequence]) -> Path:
     """`SCENE_gt.hdf5` with datasets by name, each maps and their times in us."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -236,4 +236,5 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "ddd17-seg": labelled("ddd17-seg", lambda root: davis_files.write_drive(root).parent),
         "mvsec-depth": labelled("mvsec-depth", davis_files.write_depth),
         "mvsec-flow": labelled("mvsec-flow", davis_files.write_flow, all_frames=True),
+        "mvsec": labelled("mvsec", davis_files.write_scene),
     }

@@ -12,6 +12,7 @@ import fakes
 import h5py
 import numpy as np
 import torch
+from davis_files import write_scene
 from dsec_files import write_flow, write_flow_test, write_semantic
 from event_files import (
     aedat3_packet,
@@ -412,6 +413,7 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "counter.npz": npz(**columns(t=np.arange(20_000) * 10**11), aux=EVENTS.t),
     "doubt.npz": npz(**columns(EVENTS[:400], t=np.arange(400) * 3000)),
     "dsecroot": dsec("zurich_city_00_a", "zurich_city_01_a", lacking="zurich_city_01_a"),
+    "scene": write_scene,
     "dsectest": dsec("zurich_city_13_a", "zurich_city_00_a"),
     "dsecall": dsec("zurich_city_13_a"),
     "filmed": lambda path: fakes.write_pictures(path, fakes.sensor_pictures()),

@@ -344,13 +344,13 @@ PREPARING = [
         3,
     ),
     S(
-        ("datasets/frames.py: two clocks or units",),
+        ("datasets/custom.py: two clocks or units",),
         "prepare custom otherclock -o {out}",
         ("{same} <--offset-us> -4998900000",),
         3,
     ),
     S(
-        ("datasets/frames.py: two clocks or units",),
+        ("datasets/custom.py: two clocks or units",),
         "prepare custom nanorig --time-unit us --frame-time-unit us -o {out}",
         ("prepare custom nanorig <--frame-time-unit> ns <--time-unit> us -o {out}",),
         3,
@@ -425,6 +425,32 @@ PREPARING = [
         ("{hint}",),
         2,
         "PAIRS={out}",
+    ),
+    S(
+        ("config/data.py: reads any layout",),
+        "prepare highrev rig -o {out}",
+        ("{hint}",),
+        2,
+        "ROOT=rig STORE={out}",
+    ),
+    S(
+        ("datasets/descriptions.py: a recording at a time",),
+        "prepare --list fevd",
+        ("{hint}",),
+        fill="FOLDER=rig PAIRS={out}",
+    ),
+    S(
+        ("datasets/descriptions.py: tells what to download",),
+        "prepare --list",
+        ("{hint}",),
+        fill="NAME=dsec",
+    ),
+    S(
+        ("datasets/descriptions.py: whether events lie on the edges",),
+        "prepare mvsec scene -o {out}",
+        ("{hint}",),
+        fill="PAIRS={out}",
+        sees="pairs.png",
     ),
     S(
         ("config/data.py: FOLDER -o PAIRS",),

@@ -68,6 +68,7 @@ PLUGINS = {
         "flow_propagation",
         "frame_times",
         "frames",
+        "hdf5_frames",
         "video",
         "custom",
         "custom_files",

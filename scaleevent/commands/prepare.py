@@ -8,11 +8,12 @@ from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig, SourceConfig
+from scaleevent.datasets.descriptions import unverified
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.preparing import lost, write_store
-from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.source import PairSource, choices
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, counted, progress, say
@@ -29,7 +30,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
     images = sum(source.expected for source in sources)
-    chosen = choices(sources)
+    chosen = unverified(cfg.name) + choices(sources)
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.dry_run:
@@ -62,14 +63,9 @@ def _with_shift(report: Report, cfg: PrepareConfig, sources: Sequence[PairSource
         return replace(report, notes=(*report.notes, note))
     if measured is None:
         return report
-    notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", 0)))
+    notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", None)))
     facts = report.facts | {"alignment": measured.facts()}
     return replace(report, notes=report.notes + notes, facts=facts)
-
-
-def choices(sources: Sequence[PairSource]) -> list[str]:
-    """What the sources that read any recording guessed or chose, a line each."""
-    return [f"{s.name}: {line}" for s in sources for line in getattr(s, "choices", ())]
 
 
 def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:

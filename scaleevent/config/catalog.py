@@ -38,6 +38,14 @@ DATASETS: dict[str, Part] = {
     "ddd17-seg": Part("scaleevent.datasets.ddd17_seg", "DDD17 with Ev-SegNet's labels"),
     "mvsec-depth": Part("scaleevent.datasets.mvsec_depth", "MVSEC with LiDAR depth"),
     "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
+    "mvsec": Part("scaleevent.datasets.mvsec_frames", "MVSEC's grey images, both cameras"),
+}
+
+# Sources of the paper (its Table 7) of which no public text says how the files are laid out.
+UNDOCUMENTED: dict[str, str] = {
+    "see-600k": "SEE-600K: DAVIS346, 346x260, changing light",
+    "fevd": "FEVD: 1024x768",
+    "highrev": "HighREV: 1632x1224, blurred and sharp",
 }
 
 EMBEDDED = "street"  # the data set that needs no files: used where no data are named

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, Part
+from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, UNDOCUMENTED, Part
 from scaleevent.config.settings import (
     OneOf,
     OutputSettings,
@@ -145,8 +145,15 @@ class PrepareConfig(PartSettings, OutputSettings):
 
     @classmethod
     def of_part(cls, values: Mapping[str, Any]) -> type[Self]:
-        """As for all parts; a path in place of the data set's name is told so."""
+        """As for all parts; a path, or a data set whose layout is not known, is told so."""
         name = values.get("name")
+        if isinstance(name, str) and name not in cls.parts and name in UNDOCUMENTED:
+            raise ConfigError(
+                "the layout of this data set is not documented, and not guessed",
+                where="name", found=f"{name} ({UNDOCUMENTED[name]})",
+                hint="`scaleevent prepare custom ROOT -o STORE` reads any layout, one recording at "
+                "a time",
+            )  # fmt: skip
         if isinstance(name, str) and name not in cls.parts and os.path.exists(name):
             raise ConfigError(
                 "no data set is named",

@@ -82,6 +82,8 @@ class FramesInside(Frames):
 class CustomRecording(FramedRecording):
     """One recording and its frames; its `pixel_map` is a 3x3 matrix, event pixel to frame pixel."""
 
+    clock_hint = "two clocks or units: give --offset-us, --frame-time-unit or --time-unit"
+
     def view(self) -> EventView:
         """How frames come onto the event pixels."""
         if self.pixel_map is not None:
@@ -94,10 +96,6 @@ class CustomRecording(FramedRecording):
         self.check_sensor((rig.events.height, rig.events.width), where)
         frame_size = (rig.frames.height, rig.frames.width)
         return EventView(*self.size, self.lossless, rig.frame_map(), frame_size)
-
-    def opened(self) -> Recording:
-        """The recording, to be read again where `pairs.alignment` measures."""
-        return open_recording(self.recording, size=self.size, **self.options)
 
 
 def sources(config: Settings) -> list[CustomRecording]:

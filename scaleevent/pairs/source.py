@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,3 +31,8 @@ class PairSource(Protocol):
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """All pairs, in a fixed order, adding to the tally (`pairs.pairing.pair_images`)."""
+
+
+def choices(sources: Sequence[PairSource]) -> list[str]:
+    """What the sources that read any recording guessed or chose, a line each."""
+    return [f"{s.name}: {line}" for s in sources for line in getattr(s, "choices", ())]

@@ -1,0 +1,184 @@
+"""What `prepare --list` tells of the data sets: what to download, from where, and in what layout.
+
+Nothing heavy is imported. Sizes and licences are those of the pages and repositories named, and
+"not stated" where these say nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from textwrap import wrap
+from typing import Any
+
+from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
+from scaleevent.config.settings import nearest
+from scaleevent.errors import ConfigError
+from scaleevent.system.reports import Report
+
+WRITTEN = "not verified on real files, only on files written after its documentation"
+OURS = "ours"
+WIDE = 100  # characters of a cell
+
+
+@dataclass(frozen=True)
+class Description:
+    """A data set, for people.
+
+    Args:
+        content: What was recorded, with what.
+        download: What to download.
+        page: The official page.
+        size: Of the download.
+        licence: Of the data.
+        layout: Files below the root, a line each.
+        verified: On what the layout was verified.
+        doubts: What of it no source says for certain.
+    """
+
+    content: str
+    download: str
+    page: str
+    size: str
+    licence: str
+    layout: str
+    verified: str = WRITTEN
+    doubts: str = ""
+
+
+_DSEC = {"page": "https://dsec.ifi.uzh.ch", "licence": "CC BY-SA 4.0 (unverified)"}
+_DSEC_EVENTS = (
+    "SEQ/events/left/{events.h5, rectify_map.h5}; also one folder a product,\n"
+    "and the layouts of E-RAFT and tonic"
+)
+_MVSEC = {
+    "page": "https://daniilidis-group.github.io/mvsec",
+    "licence": "CC BY-SA 4.0 (unverified)",
+}
+
+DESCRIPTIONS: dict[str, Description] = {
+    "street": Description(
+        "a procedural street world with classes, depth and flow", "nothing", "-", "none",
+        "that of this package", "rendered from a seed", OURS,
+    ),
+    "custom": Description(
+        "your own recordings, with frames", "nothing", "-", "-", "yours",
+        "a recording, with frames inside it or in images, frames, rgb or a video beside it,\n"
+        "and their times in timestamps.txt", "real files of most formats",
+    ),
+    "dsec": Description(
+        "driving; Prophesee Gen3.1, 640x480, and a colour camera, 1440x1080",
+        "train_events, train_images, train_calibration; or DSEC-Det's *_left_images_distorted",
+        size="events 125 + 27 GB, images 216 + 43 GB (train + test)",
+        layout=f"{_DSEC_EVENTS}\nSEQ/images/left/{{rectified, distorted}}/*.png\n"
+        "SEQ/images/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC,
+    ),
+    "dsec-semantic": Description(
+        "DSEC with 11 classes", "events, and {train,test}_semantic_segmentation.zip",
+        size="88.6 + 28.9 MB of labels", layout=f"{_DSEC_EVENTS}\nSEQ/11classes/*.png\n"
+        "SEQ/SEQ_semantic_timestamps.txt", **_DSEC,
+    ),
+    "dsec-depth": Description(
+        "DSEC with disparity", "train_events, train_disparity, train_calibration",
+        size="12 GB of disparity", layout=f"{_DSEC_EVENTS}\nSEQ/disparity/event/*.png\n"
+        "SEQ/disparity/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC,
+    ),
+    "dsec-flow": Description(
+        "DSEC with optical flow", "train_events, train_optical_flow; the test set's .csv",
+        size="3.7 GB of flow", layout=f"{_DSEC_EVENTS}\nSEQ/flow/forward/*.png\n"
+        "SEQ/flow/forward_timestamps.txt", **_DSEC,
+    ),
+    "ddd17-seg": Description(
+        "driving; DAVIS346, six classes of Ev-SegNet", "ddd17_seg.tar.gz of ESS",
+        "https://download.ifi.uzh.ch/rpg/ESS", "not stated", "CC BY-SA 4.0 (unverified)",
+        "dirN/{events.dat.t, events.dat.xyp}\ndirN/index/index_50ms.npy\n"
+        "dirN/segmentation_masks/*.png\ndirN/imgs/*.png (ffmpeg -i video.mp4 imgs/img_%08d.png)",
+    ),
+    "mvsec-depth": Description(
+        "driving; DAVIS346, LiDAR depth", "SCENE_data.hdf5 and SCENE_gt.hdf5",
+        size="not stated", layout="SCENE_data.hdf5\nSCENE_gt.hdf5", **_MVSEC,
+    ),
+    "mvsec-flow": Description(
+        "flying indoors and driving; DAVIS346, flow", "SCENE_data.hdf5, SCENE_gt_flow_dist.npz",
+        size="not stated", layout="SCENE_data.hdf5\nSCENE_gt_flow_dist.npz or SCENE_gt.hdf5",
+        **_MVSEC,
+    ),
+    "mvsec": Description(
+        "flying indoors, driving, motorcycle; two DAVIS346, grey images of the same pixels",
+        "SCENE_data.hdf5", size="not stated",
+        layout="SCENE_data.hdf5: davis/{left,right}/{events, image_raw, image_raw_ts}", **_MVSEC,
+    ),
+}  # fmt: skip
+
+
+def listing(name: str | None) -> Report:
+    """All data sets in a table; of one, everything that is known.
+
+    Raises:
+        ConfigError: No data set of this name.
+    """
+    if name is None:
+        return _table()
+    if name in UNDOCUMENTED:
+        rows: tuple[tuple[Any, ...], ...] = (
+            ("what", UNDOCUMENTED[name]), ("layout", "unknown"),
+            ("instead", "`scaleevent prepare custom FOLDER -o PAIRS`, a recording at a time"),
+        )  # fmt: skip
+        return Report("prepare", name, ("of", "told"), rows, (), {"name": name})
+    if name not in DATASETS:
+        raise ConfigError(
+            f"unknown data set{nearest(name, [*DATASETS, *UNDOCUMENTED])}",
+            where="--list", found=name, expected=", ".join([*DATASETS, *UNDOCUMENTED]),
+        )  # fmt: skip
+    known = DESCRIPTIONS.get(name)
+    facts = {"what": DATASETS[name].summary, **(vars(known) if known else {})}
+    if not facts.get("doubts", "none"):
+        facts.pop("doubts")
+    tests = import_module("scaleevent.datasets.held_out").scored_recordings(name)
+    by_benchmark: dict[str, list[str]] = {}
+    for recording, benchmarks in tests.items():
+        for benchmark in benchmarks:
+            by_benchmark.setdefault(benchmark, []).append(recording)
+    facts["test recordings of"] = "none that benchmarks here are scored on"
+    if by_benchmark:
+        facts["test recordings of"] = "\n".join(
+            f"{benchmark}: {_some(recordings)}" for benchmark, recordings in by_benchmark.items()
+        )
+    return Report("prepare", name, ("of", "told"), tuple(facts.items()), (), {"name": name})
+
+
+def _some(recordings: list[str], most: int = 12) -> str:
+    """Some names, and how many more."""
+    more = f" and {len(recordings) - most} more" if len(recordings) > most else ""
+    names = f"{', '.join(sorted(recordings)[:most])}{more}"
+    return "\n  ".join(wrap(names, WIDE))
+
+
+def _table() -> Report:
+    """A line for each data set."""
+    rows = []
+    for name, part in DATASETS.items():
+        known = DESCRIPTIONS.get(name)
+        told = (known.size, known.licence) if known else ("not stated",) * 2
+        verified = "" if known is None else "no" if known.verified == WRITTEN else known.verified
+        rows.append((name, part.summary, *told, verified))
+    rows += [
+        (name, what, "-", "-", "layout unknown: as custom")
+        for name, what in UNDOCUMENTED.items()
+    ]
+    columns = ("name", "what", "download", "licence", "layout verified")
+    notes = (
+        "`scaleevent prepare --list NAME` tells what to download and where, the layout, and which "
+        "recordings test benchmarks",
+    )
+    return Report("prepare", "data sets of prepare", columns, tuple(rows), notes)
+
+
+def unverified(name: str) -> list[str]:
+    """What a user is told when such a data set is prepared: a line, or none."""
+    known = DESCRIPTIONS.get(name)
+    if known is None or known.verified != WRITTEN:
+        return []
+    doubts = f"; {known.doubts}" if known.doubts else ""
+    look = "`scaleevent info PAIRS --picture pairs.png` shows whether events lie on the edges"
+    return [f"layout of {name} {WRITTEN}{doubts}: {look}"]
