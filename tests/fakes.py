@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -220,6 +222,11 @@ def write_dsec_root(root: Path, layout: str = "A", sequence: str = SEQUENCE) -> 
     return root
 
 
+def m3ed_files() -> ModuleType:
+    """Writers that build on this module."""
+    return import_module("tests.m3ed_files")
+
+
 def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
     """A `prepare` configuration of every data set, its root written below `folder`."""
 
@@ -237,4 +244,5 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "mvsec-depth": labelled("mvsec-depth", davis_files.write_depth),
         "mvsec-flow": labelled("mvsec-flow", davis_files.write_flow, all_frames=True),
         "mvsec": labelled("mvsec", davis_files.write_scene),
+        "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

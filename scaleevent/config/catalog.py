@@ -39,6 +39,7 @@ DATASETS: dict[str, Part] = {
     "mvsec-depth": Part("scaleevent.datasets.mvsec_depth", "MVSEC with LiDAR depth"),
     "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
     "mvsec": Part("scaleevent.datasets.mvsec_frames", "MVSEC's grey images, both cameras"),
+    "m3ed": Part("scaleevent.datasets.m3ed", "M3ED, images warped into both event views"),
 }
 
 # Sources of the paper (its Table 7) of which no public text says how the files are laid out.

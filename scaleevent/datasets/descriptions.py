@@ -108,6 +108,15 @@ DESCRIPTIONS: dict[str, Description] = {
         "SCENE_data.hdf5", size="not stated",
         layout="SCENE_data.hdf5: davis/{left,right}/{events, image_raw, image_raw_ts}", **_MVSEC,
     ),
+    "m3ed": Description(
+        "cars, a drone and a legged robot; two Prophesee IMX636, 1280x720, and cameras, 1280x800",
+        "SEQ_data.h5; of 27 sequences also SEQ_semantics.h5", "https://m3ed.io",
+        "1 to 20 GB a sequence, 68 sequences", "CC BY-SA 4.0",
+        "SEQ_data.h5 or SEQ/SEQ_data.h5: prophesee/{left,right}, ovc/{rgb,left,right}, ovc/ts\n"
+        "SEQ_semantics.h5 beside it: warped_image, predictions, ts",
+        doubts="that colours are stored blue first, and the direction of T_to_prophesee_left, "
+        "are read from the authors' scripts",
+    ),
 }  # fmt: skip
 
 
@@ -163,8 +172,7 @@ def _table() -> Report:
         verified = "" if known is None else "no" if known.verified == WRITTEN else known.verified
         rows.append((name, part.summary, *told, verified))
     rows += [
-        (name, what, "-", "-", "layout unknown: as custom")
-        for name, what in UNDOCUMENTED.items()
+        (name, what, "-", "-", "layout unknown: as custom") for name, what in UNDOCUMENTED.items()
     ]
     columns = ("name", "what", "download", "licence", "layout verified")
     notes = (

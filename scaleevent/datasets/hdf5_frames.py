@@ -50,9 +50,60 @@ class BlockReader:
         return np.asarray(self._held[block][inside])
 
 
+class Hdf5Pictures:
+    """Pictures or maps of 8 bits in one dataset, by number.
+
+    Args:
+        path: The file.
+        dataset: (F, h, w), (F, h, w, 1) or (F, h, w, 3) uint8.
+
+    Attributes:
+        size: (height, width).
+
+    Raises:
+        DataError: No such dataset, or of another kind.
+    """
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        self.path, self.dataset = path, dataset
+        self._file = Hdf5File(path)
+        data = self._file.checked(dataset)
+        shape = data.shape or ()
+        if data.dtype != np.uint8 or not (
+            len(shape) == 3 or len(shape) == 4 and shape[3] in (1, 3)
+        ):
+            raise DataError(
+                "not pictures of 8 bits", where=f"{path}, dataset {dataset}",
+                found=f"{data.dtype} {shape}",
+                expected="uint8 (frames, height, width) or (frames, height, width, 1 or 3)",
+            )  # fmt: skip
+        self.size: tuple[int, int] = (shape[1], shape[2])
+        self._length = shape[0]
+        self._blocks = BlockReader(self._read, shape[0], prod(shape[1:]))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(h, w) or (h, w, 3) uint8; a view.
+
+        Raises:
+            DataError: Damaged data, with the numbers of those that were read together.
+        """
+        values = self._blocks[index]
+        return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        try:
+            return self._file.read(Part(self.dataset, (start, stop)))[0]
+        except DataError as error:
+            error.where = f"{self.path}, dataset {self.dataset}, frames {start} to {stop - 1}"
+            raise
+
+
 @dataclass(frozen=True)
 class Hdf5Frames(Frames):
-    """Frames of one dataset, (F, h, w), (F, h, w, 1) or (F, h, w, 3) uint8, in order of time.
+    """Frames of one dataset, see `Hdf5Pictures`, in order of time.
 
     Args:
         dataset: Its name.
@@ -77,46 +128,23 @@ class Hdf5Frames(Frames):
         Raises:
             DataError: No such dataset, not pictures of 8 bits, or another number of times.
         """
-        where = f"{path}, dataset {dataset}"
-        data = Hdf5File(path).checked(dataset)
-        shape = data.shape or ()
-        if data.dtype != np.uint8 or not (
-            len(shape) == 3 or len(shape) == 4 and shape[3] in (1, 3)
-        ):
+        maps = Hdf5Pictures(path, dataset)
+        if len(times_us) != len(maps):
             raise DataError(
-                "not pictures of 8 bits", where=where, found=f"{data.dtype} {shape}",
-                expected="uint8 (frames, height, width) or (frames, height, width, 1 or 3)",
-            )  # fmt: skip
-        if len(times_us) != len(data):
-            raise DataError(
-                "frames and time stamps differ in number", where=where,
-                found=f"{len(data)} frames, {len(times_us)} time stamps",
+                "frames and time stamps differ in number", where=f"{path}, dataset {dataset}",
+                found=f"{len(maps)} frames, {len(times_us)} time stamps",
                 hint="copy the file again; a download cut short looks like this",
             )  # fmt: skip
-        height, width = shape[1:3]
-        return cls(tuple(times_us.tolist()), (path,), dataset, (height, width), blue_first)
+        return cls(tuple(times_us.tolist()), (path,), dataset, maps.size, blue_first)
 
     def timed(self, recording: Recording, view: EventView) -> Iterator[TimedImage]:
         """The frames in their order, a block of neighbours read at a time."""
         (path,) = self.files
-        file = Hdf5File(path)
-        data = file.checked(self.dataset)
-
-        def read(start: int, stop: int) -> np.ndarray:
-            try:
-                return file.read(Part(self.dataset, (start, stop)))[0]
-            except DataError as error:
-                error.where = f"{path}, dataset {self.dataset}, frames {start} to {stop - 1}"
-                raise
-
-        frames = BlockReader(read, len(data), prod(data.shape[1:] if data.shape else ()))
+        maps = Hdf5Pictures(path, self.dataset)
 
         def load(index: int) -> tuple[bytes, np.ndarray | None]:
-            frame = frames[index]
-            if frame.ndim == 3:
-                frame = frame[..., 0] if frame.shape[2] == 1 else frame
-            if frame.ndim == 3 and self.blue_first:
-                frame = frame[..., ::-1]
+            frame = maps[index]
+            frame = frame[..., ::-1] if self.blue_first and frame.ndim == 3 else frame
             where = f"{path}, dataset {self.dataset}, frame {index}"
             return view.place(np.ascontiguousarray(frame), where)
 

@@ -156,6 +156,17 @@ class Hdf5File:
         found: list[Json] = answer["attributes"]
         return found
 
+    def text(self, name: str) -> str:
+        """A dataset that is one short text, such as the name of a lens model.
+
+        Raises:
+            DataError: It is not in the file, or no text.
+        """
+        if name not in self.datasets:
+            raise DataError("no such dataset", where=f"{self.path}, dataset {name}")
+        text: str = self._ask("text", name)["text"]
+        return text
+
     def read(self, *parts: Part) -> list[np.ndarray]:
         """The values of some datasets, together."""
         asked = [(part.name, part.row, part.rows) for part in parts]

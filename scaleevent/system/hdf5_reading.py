@@ -43,6 +43,7 @@ _MEMORY = 4 << 30  # address space; a damaged size may ask for any amount
 _IDLE_SECONDS = 5.0  # then files are closed, as if nobody read them
 _OPEN_FILES = 16
 _MAX_CHUNK_BYTES = 64 << 20
+_TEXT_BYTES = 1000  # of a text that is read
 _MAX_READ_BYTES = 1 << 30
 _MAX_GROUPS = 5000
 _MAX_ITEMS = 100_000
@@ -159,6 +160,8 @@ def _answer(request: Json, files: Files, shared: Shared) -> Json:
             return {"items": known.items()}
         if kind == "attributes":
             return {"attributes": known.attributes(*arguments)}
+        if kind == "text":
+            return {"text": known.text(*arguments)}
         if kind == "check":
             return {"filters": known.checked(*arguments).filters}
         if kind == "chunk":
@@ -241,6 +244,19 @@ class OpenFile:
             values = {key.lower(): owner[key] for key in owner if key.lower() in keys}
             found.append({key: _plain(value) for key, value in values.items()})
         return found
+
+    def text(self, name: str) -> str:
+        """A dataset that is one short text."""
+        data = self.file[name]
+        single = isinstance(data, h5py.Dataset) and data.shape == ()
+        if (
+            not single
+            or data.external
+            or data.is_virtual
+            or not h5py.check_string_dtype(data.dtype)
+        ):
+            raise DataError("not a text", where=f"{self.shown}, dataset {name}")
+        return bytes(data[()])[:_TEXT_BYTES].decode("utf-8", "replace")
 
     def checked(self, name: str) -> CheckedDataset:
         """A dataset that is safe to read."""
