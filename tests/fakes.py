@@ -244,5 +244,6 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "mvsec-depth": labelled("mvsec-depth", davis_files.write_depth),
         "mvsec-flow": labelled("mvsec-flow", davis_files.write_flow, all_frames=True),
         "mvsec": labelled("mvsec", davis_files.write_scene),
+        "ddd17": labelled("ddd17", lambda root: davis_files.write_drive(root).parent),
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

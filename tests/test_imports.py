@@ -69,6 +69,7 @@ PLUGINS = {
         "frame_times",
         "frames",
         "hdf5_frames",
+        "recorded_frames",
         "video",
         "custom",
         "custom_files",

@@ -39,6 +39,9 @@ DATASETS: dict[str, Part] = {
     "mvsec-depth": Part("scaleevent.datasets.mvsec_depth", "MVSEC with LiDAR depth"),
     "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
     "mvsec": Part("scaleevent.datasets.mvsec_frames", "MVSEC's grey images, both cameras"),
+    "ddd17": Part(
+        "scaleevent.datasets.ddd17", "DDD17's grey images, as packed for ESS or recorded"
+    ),
     "m3ed": Part("scaleevent.datasets.m3ed", "M3ED, images warped into both event views"),
 }
 

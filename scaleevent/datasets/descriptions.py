@@ -108,6 +108,16 @@ DESCRIPTIONS: dict[str, Description] = {
         "SCENE_data.hdf5", size="not stated",
         layout="SCENE_data.hdf5: davis/{left,right}/{events, image_raw, image_raw_ts}", **_MVSEC,
     ),
+    "ddd17": Description(
+        "driving; DAVIS346, grey images of the same pixels",
+        "ddd17_seg.tar.gz of ESS, or recordings of DDD17 or DDD20",
+        "https://download.ifi.uzh.ch/rpg/ESS; https://github.com/SensorsINI/ddd20-utils",
+        "DDD17 about 400 GB, DDD20 about 1.3 TB (unverified)", "CC BY-SA 4.0 (unverified)",
+        "dirN/{events.dat.t, events.dat.xyp}, dirN/index/index_50ms.npy,\n"
+        "dirN/imgs/*.png (numbered from 1) or dirN/video.mp4\n"
+        "rec*.hdf5: dvs/data, rows of host time, packet header and packet",
+        doubts="rec*.hdf5 is read as its recorder's source writes it",
+    ),
     "m3ed": Description(
         "cars, a drone and a legged robot; two Prophesee IMX636, 1280x720, and cameras, 1280x800",
         "SEQ_data.h5; of 27 sequences also SEQ_semantics.h5", "https://m3ed.io",
