@@ -16,7 +16,7 @@ from PIL import Image
 from scaleevent.config.data import PrepareConfig
 from scaleevent.events import Events
 from tests import davis_files, dsec_files
-from tests.event_files import some_events, write_dsec
+from tests.event_files import some_events, write_aedat4, write_dsec
 
 HEIGHT, WIDTH = 48, 64
 FRAME_HEIGHT, FRAME_WIDTH = 72, 96
@@ -222,6 +222,23 @@ def write_dsec_root(root: Path, layout: str = "A", sequence: str = SEQUENCE) -> 
     return root
 
 
+def write_videos(root: Path, subset: str = "train", *names: str) -> Path:
+    """Videos of tracking data sets: AEDAT4 beside pictures with wrong times, which are not read."""
+    for number, name in enumerate(names or ("dvSave-2021_09_01_06_59_10",)):
+        folder = root / subset / name
+        write_pictures(folder / "vis_imgs", [np.full((HEIGHT, WIDTH), 7, np.uint8)], "{:04d}.bmp")
+        (folder / "groundtruth.txt").write_text("1,2,3,4\n")
+        (folder / "start_end_index.txt").write_text("1\n2\n")
+        frames = [
+            (us, us + 4001, np.stack([grey, grey + 1, grey + 2], -1))  # blue, green, red
+            for us, grey in zip(IMAGES_US, sensor_pictures(), strict=True)
+        ]
+        events = fake_events(number)
+        parts = [events[k : k + 1500] for k in range(0, len(events), 1500)]
+        write_aedat4(folder / f"{name}.aedat4", parts, frames, size=(HEIGHT, WIDTH))
+    return root
+
+
 def m3ed_files() -> ModuleType:
     """Writers that build on this module."""
     return import_module("tests.m3ed_files")
@@ -245,5 +262,7 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "mvsec-flow": labelled("mvsec-flow", davis_files.write_flow, all_frames=True),
         "mvsec": labelled("mvsec", davis_files.write_scene),
         "ddd17": labelled("ddd17", lambda root: davis_files.write_drive(root).parent),
+        "visevent": labelled("visevent", write_videos),
+        "coesot": labelled("coesot", write_videos),
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

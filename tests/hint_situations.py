@@ -332,13 +332,13 @@ PREPARING = [
         2,
     ),
     S(
-        ("datasets/frames.py: another camera", "datasets/frames.py: the same view"),
+        ("datasets/custom.py: another camera", "datasets/frames.py: the same view"),
         "prepare custom larger -o {out}",
         ("{same} <--homography> two.txt", "{same} <--size> 96x128"),
         3,
     ),
     S(
-        ("datasets/frames.py: another camera",),
+        ("datasets/custom.py: another camera",),
         "prepare custom framerig -o {out}",
         ("{same} <--calibration> cam_to_cam.yaml",),
         3,

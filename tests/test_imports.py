@@ -78,6 +78,7 @@ PLUGINS = {
         "finding",
         "held_out",
         "timed_labels",
+        "tracking",
         "mvsec",
         "recordings",
     },

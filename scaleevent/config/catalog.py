@@ -43,6 +43,8 @@ DATASETS: dict[str, Part] = {
         "scaleevent.datasets.ddd17", "DDD17's grey images, as packed for ESS or recorded"
     ),
     "m3ed": Part("scaleevent.datasets.m3ed", "M3ED, images warped into both event views"),
+    "visevent": Part("scaleevent.datasets.visevent", "VisEvent, frames of its recordings"),
+    "coesot": Part("scaleevent.datasets.coesot", "COESOT, frames of its recordings"),
 }
 
 # Sources of the paper (its Table 7) of which no public text says how the files are laid out.

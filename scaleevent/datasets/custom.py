@@ -43,6 +43,7 @@ from scaleevent.formats.source import TimeUnit
 from scaleevent.grids.geometry import homography_map, pixel_grid
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
+WAYS = "another camera: --homography or --calibration; wrong sensor size: --size"
 _LONGEST_NAME = 150  # file systems allow 255 bytes, with the number of a shard and what is added
 
 
@@ -90,7 +91,7 @@ class CustomRecording(FramedRecording):
             source = homography_map(read_homography(self.pixel_map), pixel_grid(*self.size))
             return EventView(*self.size, self.lossless, source)
         if self.calibration is None:
-            return EventView(*self.size, self.lossless)
+            return EventView(*self.size, self.lossless, ways=WAYS)
         rig = read_rig(self.calibration)
         where = f"{self.calibration}, key intrinsics.cam0.resolution"
         self.check_sensor((rig.events.height, rig.events.width), where)

@@ -127,6 +127,20 @@ DESCRIPTIONS: dict[str, Description] = {
         doubts="that colours are stored blue first, and the direction of T_to_prophesee_left, "
         "are read from the authors' scripts",
     ),
+    "visevent": Description(
+        "traffic, people, animals; DAVIS346; its own test subset is for tracking",
+        "the videos with their .aedat4 files",
+        "https://github.com/wangxiao5791509/VisEvent_SOT_Benchmark", "about 216 GB", "MIT",
+        "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
+        doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+    ),
+    "coesot": Description(
+        "objects of 90 classes; colour DAVIS346; its own test subset is for tracking",
+        "the videos with their .aedat4 files", "https://github.com/Event-AHU/COESOT",
+        "160 + 105 GB (train + test)", "none stated: research only",
+        "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
+        doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+    ),
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class EventView:
             on the event pixels already.
         frame_size: (height, width) that frames must have for `source`; None where it is unknown.
         valid: (H, W) bool, what frames that are on the event pixels show; None for everything.
+        ways: What to do about frames of another size, where the settings offer something.
     """
 
     height: int
@@ -45,6 +46,7 @@ class EventView:
     source: np.ndarray | None = None
     frame_size: tuple[int, int] | None = None
     valid: np.ndarray | None = None
+    ways: str | None = None
 
     def place_file(self, path: Path) -> tuple[bytes, np.ndarray | None]:
         """Encoded image and validity mask of a picture file; bytes unchanged if it fits as it is.
@@ -90,9 +92,9 @@ class EventView:
             )
         if (height, width) == (self.height, self.width):
             return
-        hint = "another camera: --homography or --calibration; wrong sensor size: --size"
+        hint = self.ways
         k = height / self.height
-        if k > 1 and k % 1 == 0 and k == width / self.width:
+        if hint and k > 1 and k % 1 == 0 and k == width / self.width:
             shift = (k - 1) / 2  # between the pixel centres of the two grids
             hint += (
                 f"; the same view {k:g}x larger: --homography with "
