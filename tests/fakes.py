@@ -239,6 +239,38 @@ def write_videos(root: Path, subset: str = "train", *names: str) -> Path:
     return root
 
 
+TOWN_US = (1_040_000, 1_080_000, 1_120_000, 1_160_000, 1_190_000)
+
+
+def write_eventscape(
+    root: Path, unit: str = "ns", town: str = "Town01", sequence: str = "sequence_3"
+) -> Path:
+    """A sequence of EventScape: file NNNN holds the events up to image NNNN; one file is empty.
+
+    Numbers do not begin at 0, and image 5 has no events before it in a file of its own.
+    """
+    folder = root / town / sequence
+    events = fake_events()
+    scale = {"ns": 1000, "us": 1, "s": 1e-6}[unit]
+    for kind in ("rgb", "events"):
+        (folder / kind / "data").mkdir(parents=True)
+    pictures = [np.full((HEIGHT, WIDTH, 3), (10 * k, 20 * k, 30), np.uint8) for k in range(5)]
+    for number, picture in enumerate(pictures):
+        name = f"01_003_{number + 5:04d}"
+        Image.fromarray(picture).save(folder / "rgb/data" / f"{name}_image.png")
+        start = 0 if number == 0 else TOWN_US[number - 1]
+        inside = (events.t >= start) & (events.t < TOWN_US[number])
+        if number == 3:
+            inside &= False
+        columns = {"x": events.x[inside], "y": events.y[inside], "p": events.p[inside] * 2.0 - 1}
+        columns["t"] = events.t[inside] * scale
+        np.savez(folder / "events/data" / f"{name}_events.npz", **columns)
+    lines = [f"{k + 5} {us / 1e6:.6f}" for k, us in enumerate(TOWN_US)]
+    write_times(folder / "rgb/data/timestamps.txt", lines)
+    write_times(folder / "events/data/timestamps.txt", lines)
+    return root
+
+
 def m3ed_files() -> ModuleType:
     """Writers that build on this module."""
     return import_module("tests.m3ed_files")
@@ -264,5 +296,6 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "ddd17": labelled("ddd17", lambda root: davis_files.write_drive(root).parent),
         "visevent": labelled("visevent", write_videos),
         "coesot": labelled("coesot", write_videos),
+        "eventscape": labelled("eventscape", write_eventscape),
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

@@ -45,6 +45,7 @@ DATASETS: dict[str, Part] = {
     "m3ed": Part("scaleevent.datasets.m3ed", "M3ED, images warped into both event views"),
     "visevent": Part("scaleevent.datasets.visevent", "VisEvent, frames of its recordings"),
     "coesot": Part("scaleevent.datasets.coesot", "COESOT, frames of its recordings"),
+    "eventscape": Part("scaleevent.datasets.eventscape", "EventScape, driving in CARLA"),
 }
 
 # Sources of the paper (its Table 7) of which no public text says how the files are laid out.

@@ -141,6 +141,14 @@ DESCRIPTIONS: dict[str, Description] = {
         "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
         doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
     ),
+    "eventscape": Description(
+        "driving in the simulator CARLA, simulated events; colour images of the same pixels",
+        "Town01-03_train.zip, Town05_val.zip, Town05_test.zip",
+        "https://rpg.ifi.uzh.ch/RAM_Net.html", "71 + 12 + 14 GB", "not stated",
+        "TOWN/SEQUENCE/rgb/data/*_image.png\nTOWN/SEQUENCE/events/data/*_events.npz\n"
+        "TOWN/SEQUENCE/{rgb,events}/data/timestamps.txt",
+        doubts="the unit of the events' times is found by comparing them with the images'",
+    ),
 }  # fmt: skip
 
 
