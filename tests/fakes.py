@@ -296,6 +296,10 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "ddd17": labelled("ddd17", lambda root: davis_files.write_drive(root).parent),
         "visevent": labelled("visevent", write_videos),
         "coesot": labelled("coesot", write_videos),
+        "scaleevent-release": labelled(
+            "scaleevent-release",
+            lambda root: import_module("tests.test_released").write_sequence(root, "back1").parent,
+        ),
         "eventscape": labelled("eventscape", write_eventscape),
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

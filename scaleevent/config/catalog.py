@@ -45,6 +45,9 @@ DATASETS: dict[str, Part] = {
     "m3ed": Part("scaleevent.datasets.m3ed", "M3ED, images warped into both event views"),
     "visevent": Part("scaleevent.datasets.visevent", "VisEvent, frames of its recordings"),
     "coesot": Part("scaleevent.datasets.coesot", "COESOT, frames of its recordings"),
+    "scaleevent-release": Part(
+        "scaleevent.datasets.released", "the authors' pairs, pictures in place of events"
+    ),
     "eventscape": Part("scaleevent.datasets.eventscape", "EventScape, driving in CARLA"),
 }
 

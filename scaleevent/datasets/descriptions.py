@@ -149,6 +149,16 @@ DESCRIPTIONS: dict[str, Description] = {
         "TOWN/SEQUENCE/{rgb,events}/data/timestamps.txt",
         doubts="the unit of the events' times is found by comparing them with the images'",
     ),
+    "scaleevent-release": Description(
+        "what ScaleEvent's authors rendered of Cityscapes, KITTI, DECD, M3ED, Waymo, and VisEvent\n"
+        "with COESOT; DECD (a Samsung DVS, 640x480) has images in this form alone, its ROS bags\n"
+        "hold events alone",
+        "the archives that its README names", "https://github.com/zhiwen-xdu/ScaleEvent",
+        "not stated", "not stated, that of each data set",
+        "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
+        doubts="events cannot be had back from 8-bit pictures; their grey level without events "
+        "is not documented",
+    ),
 }  # fmt: skip
 
 
