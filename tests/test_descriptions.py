@@ -87,3 +87,9 @@ def test_what_was_not_verified_is_said_when_it_is_prepared(capsys, tmp_path):
         capsys, f"prepare custom {write_custom(tmp_path / 'rig')} -o {tmp_path / 'own'}"
     ).err
     assert WRITTEN not in said
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "street"])
+def test_a_root_that_is_not_there(capsys, tmp_path, name):
+    said = told(capsys, f"prepare {name} {tmp_path / 'nowhere'} -o {tmp_path / 'pairs'}", 3).err
+    assert "no such file or folder" in said and "nowhere" in said

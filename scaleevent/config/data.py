@@ -19,7 +19,7 @@ from scaleevent.config.settings import (
     parse_fraction,
     parse_size,
 )
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json
 
 Normaliser = Annotated[str, OneOf(NORMALISERS)]
@@ -169,16 +169,20 @@ class PrepareConfig(PartSettings, OutputSettings):
             super().check()
 
     def require_roots(self) -> None:
-        """Refuse settings that name no folder or file.
+        """Refuse settings that name no folder or file, or one that is not there.
 
         Raises:
             ConfigError: `roots` is empty.
+            DataError: One does not exist.
         """
         if not self.roots:
             raise ConfigError(
                 f"{self.name} needs the folder of its data",
                 hint=f"`scaleevent prepare {self.name} FOLDER -o PAIRS`",
             )
+        for root in self.roots:
+            if not root.exists():
+                raise DataError("no such file or folder", where=root)
 
 
 class SequencesConfig(PrepareConfig):
