@@ -271,6 +271,13 @@ def write_eventscape(
     return root
 
 
+def write_released(root: Path) -> Path:
+    """A sequence of the authors' release."""
+    writer = import_module("tests.test_released").write_sequence
+    folder: Path = writer(root, "back1")
+    return folder.parent
+
+
 def m3ed_files() -> ModuleType:
     """Writers that build on this module."""
     return import_module("tests.m3ed_files")
@@ -296,10 +303,8 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "ddd17": labelled("ddd17", lambda root: davis_files.write_drive(root).parent),
         "visevent": labelled("visevent", write_videos),
         "coesot": labelled("coesot", write_videos),
-        "scaleevent-release": labelled(
-            "scaleevent-release",
-            lambda root: import_module("tests.test_released").write_sequence(root, "back1").parent,
-        ),
+        "scaleevent-release": labelled("scaleevent-release", write_released),
+        "decd": labelled("decd", write_released),
         "eventscape": labelled("eventscape", write_eventscape),
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

@@ -111,6 +111,12 @@ def rig(
     return write
 
 
+def one_bag(root: Path) -> None:
+    """A folder with a ROS bag of events."""
+    root.mkdir()
+    bag(dvs__events="events")(root / "back1.bag")
+
+
 def two_rigs(root: Path) -> None:
     """Two recordings, each with its pictures."""
     for one in ("first", "second"):
@@ -413,6 +419,7 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "counter.npz": npz(**columns(t=np.arange(20_000) * 10**11), aux=EVENTS.t),
     "doubt.npz": npz(**columns(EVENTS[:400], t=np.arange(400) * 3000)),
     "dsecroot": dsec("zurich_city_00_a", "zurich_city_01_a", lacking="zurich_city_01_a"),
+    "bags": one_bag,
     "scene": write_scene,
     "dsectest": dsec("zurich_city_13_a", "zurich_city_00_a"),
     "dsecall": dsec("zurich_city_13_a"),

@@ -427,6 +427,13 @@ PREPARING = [
         "PAIRS={out}",
     ),
     S(
+        ("datasets/released.py: takes their events",),
+        "prepare decd bags -o {out}",
+        ("{hint}",),
+        3,
+        "FOLDER=bags VOXELS={out}",
+    ),
+    S(
         ("config/data.py: reads any layout",),
         "prepare highrev rig -o {out}",
         ("{hint}",),

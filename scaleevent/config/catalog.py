@@ -48,6 +48,7 @@ DATASETS: dict[str, Part] = {
     "scaleevent-release": Part(
         "scaleevent.datasets.released", "the authors' pairs, pictures in place of events"
     ),
+    "decd": Part("scaleevent.datasets.released", "DECD, as the authors of ScaleEvent release it"),
     "eventscape": Part("scaleevent.datasets.eventscape", "EventScape, driving in CARLA"),
 }
 

@@ -151,13 +151,20 @@ DESCRIPTIONS: dict[str, Description] = {
     ),
     "scaleevent-release": Description(
         "what ScaleEvent's authors rendered of Cityscapes, KITTI, DECD, M3ED, Waymo, and VisEvent\n"
-        "with COESOT; DECD (a Samsung DVS, 640x480) has images in this form alone, its ROS bags\n"
-        "hold events alone",
+        "with COESOT",
         "the archives that its README names", "https://github.com/zhiwen-xdu/ScaleEvent",
         "not stated", "not stated, that of each data set",
         "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
         doubts="events cannot be had back from 8-bit pictures; their grey level without events "
         "is not documented",
+    ),
+    "decd": Description(
+        "driving; Samsung DVS Gen3, 640x480; its ROS bags hold events alone",
+        "DECD's archive of the release that ScaleEvent's README names",
+        "https://github.com/zhiwen-xdu/ScaleEvent; the data set: "
+        "https://rpg.ifi.uzh.ch/event_driving_datasets.html",
+        "not stated", "not stated", "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
+        doubts="which camera gave the images, and how they were aligned, is not documented",
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`scaleevent-release`: pairs as ScaleEvent's authors release them, pictures in place of events.
+"""`scaleevent-release`, `decd`: pairs as ScaleEvent's authors release them, pictures for events.
 
     SEQUENCE/image/NNNNN.jpg     what the teacher sees; numbers from 00001
     SEQUENCE/voxel/NNNNN.jpg     what the student sees: three time bins as colours of 8 bits
@@ -9,7 +9,8 @@ pictures, so that window, bins, normaliser and tau have no effect on such pairs;
 nor their windows are known. Pairs are marked so, and all three files are kept as they are.
 
 Sequences of every data set come in this layout: those whose names are of recordings that test
-benchmarks are left out. MVSEC's are called as its files, without `_data` here.
+benchmarks are left out. MVSEC's are called as its files, without `_data` here. DECD has images in
+this form alone: its ROS bags hold events (rpg.ifi.uzh.ch/event_driving_datasets.html).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _NUMBER = re.compile(r"([0-9]+)\.jpe?g", re.IGNORECASE)
 
 
 class Settings(SourceConfig):
-    """What `scaleevent-release` adds to the settings of `prepare`."""
+    """What `scaleevent-release` and `decd` add to the settings of `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,13 @@ def _found(config: Settings) -> dict[str, Path]:
     hits = [(folder.name.removesuffix("_data"), folder) for folder in folders]
     config.check_sequences({name for name, _ in hits})
     if not hits:
+        bags = len(files_below(config.roots, "*.bag"))
+        if bags:
+            raise DataError(
+                "events without images, which distillation needs",
+                where=", ".join(map(str, config.roots)), found=f"{bags} ROS bags",
+                hint="`scaleevent voxelize FOLDER -o VOXELS` takes their events",
+            )  # fmt: skip
         raise DataError(
             "no sequence in the layout of the authors' release",
             where=", ".join(map(str, config.roots)),
