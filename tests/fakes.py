@@ -271,6 +271,22 @@ def write_eventscape(
     return root
 
 
+def write_rgbe_seg(root: Path, name: str = "dvSave-2021_09_01_06_59_10") -> Path:
+    """A clip of RGBE-SEG: rows x, y, t, p of each picture's events; the second file is empty."""
+    events = fake_events()
+    folder = root / "train" / name
+    (folder / "event").mkdir(parents=True)
+    names = "0003{:02d}.png"  # numbers of the video it was cut from
+    write_pictures(folder / "rgb_image", sensor_pictures(), names)
+    write_pictures(folder / "voxel_image", sensor_pictures(), names)
+    for number, end in enumerate(IMAGES_US):
+        inside = (events.t >= end - 30_000) & (events.t < end) & (number != 1)
+        columns = (getattr(events, column)[inside].astype(np.int64) for column in "xytp")
+        rows = np.stack([*columns], 1)
+        np.savez(folder / "event" / names.format(number).replace("png", "npz"), rows)
+    return root
+
+
 def write_released(root: Path) -> Path:
     """A sequence of the authors' release."""
     writer = import_module("tests.test_released").write_sequence
@@ -305,6 +321,7 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "coesot": labelled("coesot", write_videos),
         "scaleevent-release": labelled("scaleevent-release", write_released),
         "decd": labelled("decd", write_released),
+        "rgbe-seg": labelled("rgbe-seg", write_rgbe_seg),
         "eventscape": labelled("eventscape", write_eventscape),
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

@@ -49,6 +49,7 @@ DATASETS: dict[str, Part] = {
         "scaleevent.datasets.released", "the authors' pairs, pictures in place of events"
     ),
     "decd": Part("scaleevent.datasets.released", "DECD, as the authors of ScaleEvent release it"),
+    "rgbe-seg": Part("scaleevent.datasets.rgbe_seg", "RGBE-SEG, pictures with their events"),
     "eventscape": Part("scaleevent.datasets.eventscape", "EventScape, driving in CARLA"),
 }
 

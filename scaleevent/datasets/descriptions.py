@@ -166,6 +166,14 @@ DESCRIPTIONS: dict[str, Description] = {
         "not stated", "not stated", "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
         doubts="which camera gave the images, and how they were aligned, is not documented",
     ),
+    "rgbe-seg": Description(
+        "clips of VisEvent and COESOT that EventSAM's authors cut; colour DAVIS346",
+        "the data set that EventSAM's README names", "https://github.com/zhiwen-xdu/EventSAM",
+        "not stated", "MIT (the repository)",
+        "SEQUENCE/event/NAME.npz, SEQUENCE/rgb_image/NAME.png",
+        doubts="the unit of the times and the time of a picture among its events are not "
+        "documented",
+    ),
 }  # fmt: skip
 
 
