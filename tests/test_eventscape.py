@@ -106,3 +106,20 @@ def test_a_wrong_root_and_pictures_of_another_size(tmp_path):
     with pytest.raises(DataError, match="not on the event camera's pixels") as caught:
         prepare("eventscape", tmp_path / "data")
     assert "01_003_0007_image.png" in str(caught.value.where) and caught.value.hint is None
+
+
+def test_the_place_of_damage_is_told(tmp_path):
+    events = fake_events()
+    archive = "01_003_0007_events.npz"
+    folder = write_eventscape(tmp_path / "a") / "Town01/sequence_3"
+    change(archive, p=lambda p: np.where(np.arange(len(p)) == 10, 5, p))(folder)
+    with pytest.raises(DataError, match="polarity out of range") as caught:
+        prepare("eventscape", tmp_path / "a")
+    assert str(caught.value.where).endswith(f"events/data, {archive}, event 10")
+    folder = write_eventscape(tmp_path / "b") / "Town01/sequence_3"
+    change(archive, x=lambda x: x + 1)(folder)
+    before = int(np.searchsorted(events.t, TOWN_US[1]))  # events of the first two archives
+    first = before + int(np.argmax(events.x[before:] == WIDTH - 1))
+    with pytest.raises(DataError, match="events off the sensor") as caught:
+        prepare("eventscape", tmp_path / "b")
+    assert str(caught.value.where).endswith(f"events/data, event {first}")

@@ -69,7 +69,10 @@ class EventFiles(Source):
         for path in self.files:
             count = 0
             for block in _opened(path, self.unit, self.size).source.blocks(None, None):
-                yield replace(block, first=first + block.first)
+                flaws = tuple(
+                    replace(flaw, where=f"{path.name}, {flaw.where}") for flaw in block.flaws
+                )
+                yield replace(block, first=first + block.first, flaws=flaws)
                 count += len(block) + sum(block.dropped.values())
             first += count
 
