@@ -12,6 +12,7 @@ from scaleevent.datasets.descriptions import unverified
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
+from scaleevent.pairs.planning import plan
 from scaleevent.pairs.preparing import lost, write_store
 from scaleevent.pairs.source import PairSource, choices
 from scaleevent.pairs.store import PairStore
@@ -34,7 +35,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.dry_run:
-        return _plan(cfg, sources, images, chosen)
+        return plan(cfg.name, cfg.out, cfg.jobs, sources, chosen)
     if not quiet:
         for line in chosen:
             say(line)
@@ -81,20 +82,4 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
             f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
         ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
-    )
-
-
-def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int, chosen: list[str]) -> Report:
-    """What would be read and written."""
-    rows = tuple(
-        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
-        for s in sources
-    )
-    return Report(
-        "prepare",
-        f"prepare {cfg.name}: dry run, nothing is written",
-        ("shard", "found", "images", "input MB"),
-        rows,
-        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}", *chosen),
-        {"dry_run": True, "out": str(cfg.out), "images": images, "choices": chosen},
     )

@@ -1,0 +1,140 @@
+"""What `prepare --dry-run` tells: what would be read and written, its size and how long it takes.
+
+A few pairs of some sources are made and written to a temporary folder. The size of a shard grows by
+the same bytes a pair, so that two shards of the same pairs, one of them several times as long, tell
+both this and what every shard has besides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scaleevent.pairs.alignment import spread
+from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.shard import ShardWriter
+from scaleevent.pairs.source import PairSource
+from scaleevent.system.reports import Report, counted
+
+SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each at most so many pairs or so long
+TIMES = 5  # how often the longer shard has the same pairs
+SLACK = 1.5  # by which the time may be off, both ways: other cores, other disks, other recordings
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some pairs of one source.
+
+    Args:
+        pairs: How many.
+        looked_at: Images or labels that they were made of.
+        pair_bytes: What a pair adds to a shard.
+        shard_bytes: What a shard has besides.
+        seconds: Time for a pair.
+    """
+
+    pairs: int
+    looked_at: int
+    pair_bytes: float
+    shard_bytes: float
+    seconds: float
+
+
+def plan(name: str, out: Path, jobs: int, sources: Sequence[PairSource], told: list[str]) -> Report:
+    """The report of a dry run.
+
+    Args:
+        name: Of the data set.
+        out: Where the store would be.
+        jobs: Worker processes.
+        sources: The tasks.
+        told: Lines about what was chosen.
+
+    Raises:
+        ScaleEventError: As the run would raise it at the first pairs of a source.
+    """
+    images = sum(source.expected for source in sources)
+    rows = tuple(
+        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
+        for s in sources
+    )
+    facts: dict[str, object] = {
+        "dry_run": True, "out": str(out), "images": images, "choices": told,
+    }  # fmt: skip
+    notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
+    samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
+    if samples:
+        kept = sum(s.pairs for s in samples) / max(sum(s.looked_at for s in samples), 1)
+        pairs = round(images * min(kept, 1.0))
+        size = _mean([s.pair_bytes for s in samples]) * pairs
+        size += _mean([s.shard_bytes for s in samples]) * len(sources)
+        fast, slow = (edge(s.seconds for s in samples) * pairs / jobs for edge in (min, max))
+        span = fast / SLACK, slow * SLACK
+        number = sum(s.pairs for s in samples)
+        notes.append(
+            f"about {pairs:,} pairs, {size / 1e6:,.1f} MB, {_duration(*span)} with "
+            f"{counted(jobs, 'job')}: from {counted(number, 'pair')} of "
+            f"{counted(len(samples), 'source')}"
+        )
+        facts["estimate"] = {"pairs": pairs, "bytes": round(size), "seconds": list(span)}
+    return Report(
+        "prepare", f"prepare {name}: dry run, nothing is written",
+        ("shard", "found", "images", "input MB"), rows, (*notes, *told), facts,
+    )  # fmt: skip
+
+
+def sampled(source: PairSource) -> Sample | None:
+    """What the first pairs of a source tell; None if it has none."""
+    counts: Counter[str] = Counter()
+    pairs: list[Pair] = []
+    first = began = time.perf_counter()
+    made = source.pairs(counts)
+    for pair in made:
+        pairs.append(pair)
+        now = time.perf_counter()
+        if len(pairs) == 1:
+            first = now  # what comes before it is done once
+        if len(pairs) == PAIRS or now - began > SECONDS:
+            break
+    if isinstance(made, Generator):
+        made.close()
+    if not pairs:
+        return None
+    made_in = (time.perf_counter() - first) / max(len(pairs) - 1, 1)
+    with TemporaryDirectory() as folder:
+        _written(pairs, Path(folder) / "warm.h5")
+        short = _written(pairs, Path(folder) / "short.h5")
+        began = time.perf_counter()
+        long = _written(pairs * TIMES, Path(folder) / "long.h5")
+        written_in = (time.perf_counter() - began) / (TIMES * len(pairs))
+    pair_bytes = (long - short) / ((TIMES - 1) * len(pairs))
+    looked_at = counts["images"] + counts["labels"]
+    shard_bytes = max(short - pair_bytes * len(pairs), 0.0)
+    return Sample(len(pairs), looked_at, pair_bytes, shard_bytes, made_in + written_in)
+
+
+def _written(pairs: list[Pair], path: Path) -> int:
+    """Bytes of a shard of these pairs."""
+    with ShardWriter(path) as writer:
+        for pair in pairs:
+            writer.add(pair)
+    return path.stat().st_size
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _duration(shortest: float, longest: float) -> str:
+    """A range of seconds or minutes, for people."""
+    if longest < 10:
+        return "some seconds"
+    if longest < 120:
+        return f"{max(shortest, 1):.0f} to {max(longest, 2):.0f} seconds"
+    if longest < 7200:
+        return f"{shortest / 60:.0f} to {longest / 60:.0f} minutes"
+    return f"{shortest / 3600:.1f} to {longest / 3600:.1f} hours"
