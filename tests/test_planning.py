@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from davis_files import write_scene
 from fakes import fake_events, write_custom, write_pictures, write_times, write_videos
+from test_alignment import HEIGHT, MOVING, WIDTH, write_film
 from test_end_to_end import call
 
 from scaleevent.datasets import custom
@@ -87,3 +88,12 @@ def test_only_a_few_pairs_are_made(tmp_path, monkeypatch):
     assert sample.pairs == sample.looked_at == planning.PAIRS
     monkeypatch.setattr(planning, "SECONDS", 0.0)
     assert sampled(source).pairs == 1
+
+
+def test_the_shift_of_the_first_pairs_is_told(tmp_path, capsys):
+    film = write_film(tmp_path / "film", MOVING, (4, -3))
+    line = f"prepare custom {film} --size {HEIGHT}x{WIDTH} -o {tmp_path / 'pairs'}"
+    _, told = planned(capsys, line)
+    shifts = [note for note in told["notes"] if note.startswith("best shift of events over ")]
+    assert len(shifts) == 1 and "images: x +4, y -3 pixels" in shifts[0], told["notes"]
+    assert told["alignment"]["pixels"]["shift"] == [4, -3]

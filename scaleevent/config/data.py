@@ -138,7 +138,7 @@ class PrepareConfig(PartSettings, OutputSettings):
     lossless: bool = Field(False, description="store images as PNG, not JPEG q95")
     jobs: int = Field(1, ge=1, le=1024, description="worker processes")
     resume: bool = Field(False, description="keep shards that are finished")
-    dry_run: bool = Field(False, description="list what would be read and written")
+    dry_run: bool = Field(False, description="tell what would be read and written, how long")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them

@@ -1,8 +1,9 @@
 """What `prepare --dry-run` tells: what would be read and written, its size and how long it takes.
 
-A few pairs of some sources are made and written to a temporary folder. The size of a shard grows by
-the same bytes a pair, so that two shards of the same pairs, one of them several times as long, tell
-both this and what every shard has besides.
+Also at which shift events lie best on their images. A few pairs of some sources are made and
+written to a temporary folder. The size of a shard grows by the same bytes a pair, so that two
+shards of the same pairs, one of them several times as long, tell both this and what every shard
+has besides.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scaleevent.pairs.alignment import spread
-from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.alignment import Scene, measure, spread
+from scaleevent.pairs.pair import Pair, decode_image
 from scaleevent.pairs.shard import ShardWriter
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.reports import Report, counted
@@ -35,6 +36,7 @@ class Sample:
         pair_bytes: What a pair adds to a shard.
         shard_bytes: What a shard has besides.
         seconds: Time for a pair.
+        scenes: Images with the events before them, where both are on one grid.
     """
 
     pairs: int
@@ -42,6 +44,7 @@ class Sample:
     pair_bytes: float
     shard_bytes: float
     seconds: float
+    scenes: list[Scene]
 
 
 def plan(name: str, out: Path, jobs: int, sources: Sequence[PairSource], told: list[str]) -> Report:
@@ -81,6 +84,10 @@ def plan(name: str, out: Path, jobs: int, sources: Sequence[PairSource], told: l
             f"{counted(len(samples), 'source')}"
         )
         facts["estimate"] = {"pairs": pairs, "bytes": round(size), "seconds": list(span)}
+        if scenes := [scene for sample in samples for scene in sample.scenes]:
+            alignment = measure(scenes)
+            notes.append(alignment.describe())
+            facts["alignment"] = alignment.facts()
     return Report(
         "prepare", f"prepare {name}: dry run, nothing is written",
         ("shard", "found", "images", "input MB"), rows, (*notes, *told), facts,
@@ -114,7 +121,17 @@ def sampled(source: PairSource) -> Sample | None:
     pair_bytes = (long - short) / ((TIMES - 1) * len(pairs))
     looked_at = counts["images"] + counts["labels"]
     shard_bytes = max(short - pair_bytes * len(pairs), 0.0)
-    return Sample(len(pairs), looked_at, pair_bytes, shard_bytes, made_in + written_in)
+    scenes = [scene for pair in pairs if (scene := _scene(pair)) is not None]
+    return Sample(len(pairs), looked_at, pair_bytes, shard_bytes, made_in + written_in, scenes)
+
+
+def _scene(pair: Pair) -> Scene | None:
+    """A pair as its alignment is measured; None without an image or events on its pixels."""
+    events, window = pair.events, pair.window
+    image = decode_image(pair.image) if pair.image and len(events) else None
+    if image is None or image.shape[:2] != (events.height, events.width):
+        return None
+    return Scene(image, pair.image_us, events, (window.start_us, window.end_us), pair.valid)
 
 
 def _written(pairs: list[Pair], path: Path) -> int:
