@@ -198,6 +198,10 @@ def listing(name: str | None) -> Report:
         )  # fmt: skip
     known = DESCRIPTIONS.get(name)
     facts = {"what": DATASETS[name].summary, **(vars(known) if known else {})}
+    if known:
+        verified = facts.pop("verified")
+        only = WRITTEN.partition(", ")[2]
+        facts["layout verified"] = f"no, {only}" if verified == WRITTEN else verified
     if not facts.get("doubts", "none"):
         facts.pop("doubts")
     tests = import_module("scaleevent.datasets.held_out").scored_recordings(name)
