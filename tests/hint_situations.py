@@ -434,6 +434,12 @@ PREPARING = [
         "FOLDER=bags VOXELS={out}",
     ),
     S(
+        ("config/data.py: has no effect without --dry-run",),
+        "prepare street --scenes 2 --picture sheet.png -o {out}",
+        ("{same} <--dry-run>",),
+        2,
+    ),
+    S(
         ("config/data.py: reads any layout",),
         "prepare highrev rig -o {out}",
         ("{hint}",),

@@ -5,8 +5,9 @@ import time
 
 import numpy as np
 import pytest
-from davis_files import write_scene
+from davis_files import IMAGES_US, START_US, davis_events, write_scene
 from fakes import fake_events, write_custom, write_pictures, write_times, write_videos
+from PIL import Image
 from test_alignment import HEIGHT, MOVING, WIDTH, write_film
 from test_end_to_end import call
 
@@ -85,9 +86,9 @@ def test_only_a_few_pairs_are_made(tmp_path, monkeypatch):
         custom.Settings(name="custom", roots=[noisy_rig(tmp_path / "rig", 60)])
     )
     sample = sampled(source)
-    assert sample.pairs == sample.looked_at == planning.PAIRS
+    assert len(sample.made) == sample.looked_at == planning.PAIRS
     monkeypatch.setattr(planning, "SECONDS", 0.0)
-    assert sampled(source).pairs == 1
+    assert len(sampled(source).made) == 1
 
 
 def test_the_shift_of_the_first_pairs_is_told(tmp_path, capsys):
@@ -97,3 +98,22 @@ def test_the_shift_of_the_first_pairs_is_told(tmp_path, capsys):
     shifts = [note for note in told["notes"] if note.startswith("best shift of events over ")]
     assert len(shifts) == 1 and "images: x +4, y -3 pixels" in shifts[0], told["notes"]
     assert told["alignment"]["pixels"]["shift"] == [4, -3]
+
+
+def test_the_clocks_and_a_picture_of_the_first_pairs(tmp_path, capsys):
+    root = write_scene(tmp_path / "scenes", right=False)
+    line = f"prepare mvsec {root} -o {tmp_path / 'pairs'} --picture {tmp_path / 'sheet.png'}"
+    _, told = planned(capsys, line)
+    first, last = (f"{us / 1e6:.3f}" for us in (START_US - 1, IMAGES_US[-1]))
+    events = davis_events()
+    begin, end = (f"{us / 1e6:.3f}" for us in (events.t[0], events.t[-1]))
+    assert (
+        f"outdoor_day2_left: images from {first} to {last} s, events from {begin} to {end} s, "
+        "100% covered"
+    ) in told["notes"]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 3 * 260 and sheet.height > 4 * 260
+    assert not (tmp_path / "pairs").exists()
+    capsys.readouterr()
+    call(f"{line}", 2)
+    assert "--picture has no effect without --dry-run" in capsys.readouterr().err

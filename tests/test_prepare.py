@@ -20,7 +20,7 @@ from scaleevent.pairs.preparing import lost
 from scaleevent.pairs.store import PairStore
 
 SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--take-over", "--dry-run",
-          "--config", "--json", "--list", "--help"}  # fmt: skip
+          "--picture", "--config", "--json", "--list", "--help"}  # fmt: skip
 
 
 @pytest.fixture

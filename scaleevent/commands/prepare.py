@@ -20,7 +20,9 @@ from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, counted, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run", "transductive"}
+NOT_CONTENT = {
+    *("out", "jobs", "resume", "overwrite", "take_over", "dry_run", "picture", "transductive")
+}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
@@ -35,7 +37,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.dry_run:
-        return plan(cfg.name, cfg.out, cfg.jobs, sources, chosen)
+        return plan(cfg.name, cfg.out, cfg.jobs, sources, chosen, cfg.picture)
     if not quiet:
         for line in chosen:
             say(line)

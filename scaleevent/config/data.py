@@ -139,6 +139,9 @@ class PrepareConfig(PartSettings, OutputSettings):
     jobs: int = Field(1, ge=1, le=1024, description="worker processes")
     resume: bool = Field(False, description="keep shards that are finished")
     dry_run: bool = Field(False, description="tell what would be read and written, how long")
+    picture: Path | None = Field(
+        None, description="with dry_run: a PNG of the first pairs, events over their images"
+    )
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them
@@ -164,7 +167,11 @@ class PrepareConfig(PartSettings, OutputSettings):
         return super().of_part(values)
 
     def check(self) -> None:
-        """A dry run writes nothing."""
+        """A dry run writes nothing but its picture."""
+        if self.picture and not self.dry_run:
+            raise ConfigError(
+                "--picture has no effect without --dry-run", where="picture", found=self.picture
+            )
         if not self.dry_run:
             super().check()
 

@@ -217,6 +217,16 @@ class FramedRecording(ABC):
         """The recording, not yet read; `pairs.alignment` reads it again."""
         return open_recording(self.recording, size=self.size, **self.options)
 
+    def clocks(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """First and last time of images and events; None where only reading all would tell."""
+        extent = self.opened().source.extent()
+        if extent is None or not self.frames.times_us:
+            return None
+        return (self.frames.times_us[0], self.frames.times_us[-1]), (
+            extent.first_us,
+            extent.last_us,
+        )
+
     @abstractmethod
     def view(self) -> EventView:
         """How frames come onto the event pixels."""

@@ -16,9 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scaleevent.pairs.alignment import Scene, measure, spread
+from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.pair import Pair, decode_image
-from scaleevent.pairs.shard import ShardWriter
-from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.source import Clocked, PairSource
+from scaleevent.pairs.store import PairStore, finish_shard
+from scaleevent.panels import save_picture
+from scaleevent.system.files import write_json
+from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report, counted
 
 SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each at most so many pairs or so long
@@ -31,23 +36,28 @@ class Sample:
     """Some pairs of one source.
 
     Args:
-        pairs: How many.
         looked_at: Images or labels that they were made of.
         pair_bytes: What a pair adds to a shard.
         shard_bytes: What a shard has besides.
         seconds: Time for a pair.
-        scenes: Images with the events before them, where both are on one grid.
+        made: The pairs.
     """
 
-    pairs: int
     looked_at: int
     pair_bytes: float
     shard_bytes: float
     seconds: float
-    scenes: list[Scene]
+    made: list[Pair]
 
 
-def plan(name: str, out: Path, jobs: int, sources: Sequence[PairSource], told: list[str]) -> Report:
+def plan(
+    name: str,
+    out: Path,
+    jobs: int,
+    sources: Sequence[PairSource],
+    told: list[str],
+    picture: Path | None = None,
+) -> Report:
     """The report of a dry run.
 
     Args:
@@ -56,6 +66,7 @@ def plan(name: str, out: Path, jobs: int, sources: Sequence[PairSource], told: l
         jobs: Worker processes.
         sources: The tasks.
         told: Lines about what was chosen.
+        picture: Where a PNG of the pairs that were made goes, if anywhere.
 
     Raises:
         ScaleEventError: As the run would raise it at the first pairs of a source.
@@ -71,23 +82,28 @@ def plan(name: str, out: Path, jobs: int, sources: Sequence[PairSource], told: l
     notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
     samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
     if samples:
-        kept = sum(s.pairs for s in samples) / max(sum(s.looked_at for s in samples), 1)
+        kept = sum(len(s.made) for s in samples) / max(sum(s.looked_at for s in samples), 1)
         pairs = round(images * min(kept, 1.0))
         size = _mean([s.pair_bytes for s in samples]) * pairs
         size += _mean([s.shard_bytes for s in samples]) * len(sources)
         fast, slow = (edge(s.seconds for s in samples) * pairs / jobs for edge in (min, max))
         span = fast / SLACK, slow * SLACK
-        number = sum(s.pairs for s in samples)
+        number = sum(len(s.made) for s in samples)
         notes.append(
             f"about {pairs:,} pairs, {size / 1e6:,.1f} MB, {_duration(*span)} with "
             f"{counted(jobs, 'job')}: from {counted(number, 'pair')} of "
             f"{counted(len(samples), 'source')}"
         )
         facts["estimate"] = {"pairs": pairs, "bytes": round(size), "seconds": list(span)}
-        if scenes := [scene for sample in samples for scene in sample.scenes]:
+        notes += [line for k in spread(len(sources), SAMPLED) if (line := _clocks(sources[k]))]
+        made = (pair for sample in samples for pair in sample.made)
+        if scenes := [scene for pair in made if (scene := _scene(pair)) is not None]:
             alignment = measure(scenes)
             notes.append(alignment.describe())
             facts["alignment"] = alignment.facts()
+        if picture is not None:
+            _draw(name, samples, picture)
+            notes.append(f"picture: {picture}")
     return Report(
         "prepare", f"prepare {name}: dry run, nothing is written",
         ("shard", "found", "images", "input MB"), rows, (*notes, *told), facts,
@@ -121,8 +137,32 @@ def sampled(source: PairSource) -> Sample | None:
     pair_bytes = (long - short) / ((TIMES - 1) * len(pairs))
     looked_at = counts["images"] + counts["labels"]
     shard_bytes = max(short - pair_bytes * len(pairs), 0.0)
-    scenes = [scene for pair in pairs if (scene := _scene(pair)) is not None]
-    return Sample(len(pairs), looked_at, pair_bytes, shard_bytes, made_in + written_in, scenes)
+    return Sample(looked_at, pair_bytes, shard_bytes, made_in + written_in, pairs)
+
+
+def _clocks(source: PairSource) -> str | None:
+    """How much of the images' time the events cover; None where that is not known so soon."""
+    if not isinstance(source, Clocked) or (clocks := source.clocks()) is None:
+        return None
+    images, events = clocks
+    shared = max(min(images[1], events[1]) - max(images[0], events[0]), 0)
+    share = shared / max(images[1] - images[0], 1)
+    (a, b), (c, d) = ([f"{us / 1e6:.3f}" for us in span] for span in clocks)
+    return f"{source.name}: images from {a} to {b} s, events from {c} to {d} s, {share:.0%} covered"
+
+
+def _draw(name: str, samples: list[Sample], picture: Path) -> None:
+    """Write a PNG of some of the pairs."""
+    with TemporaryDirectory() as parent:
+        folder = Path(parent) / name
+        folder.mkdir()
+        shards = []
+        for number, sample in enumerate(samples):
+            path = folder / f"{number}.h5"
+            _written(sample.made, path)
+            shards.append(finish_shard(path, len(sample.made), {}, ""))
+        write_json(folder / MANIFEST, {"format": FORMAT, "settings": {}, "shards": shards})
+        save_picture(picture, draw_pairs(PairStore(folder))[0])
 
 
 def _scene(pair: Pair) -> Scene | None:
