@@ -67,7 +67,7 @@ def test_the_time_is_a_range_that_holds_the_runs(tmp_path, capsys):
     call(f"{line} --overwrite")
     took = time.perf_counter() - began
     shortest, longest = estimate["seconds"]
-    assert shortest < took and longest / shortest == pytest.approx(planning.SLACK**2, rel=0.01)
+    assert shortest < 2 * took and longest / shortest == pytest.approx(planning.SLACK**2, rel=0.01)
     one, _ = planned(capsys, line)
     four, told = planned(capsys, f"{line} --jobs 4")
     assert four["seconds"][0] < one["seconds"][0] and "with 4 jobs" in str(told["notes"])
@@ -87,6 +87,8 @@ def test_only_a_few_pairs_are_made(tmp_path, monkeypatch):
     )
     sample = sampled(source)
     assert len(sample.made) == sample.looked_at == planning.PAIRS
+    monkeypatch.setattr(planning, "EVENTS", 1000)
+    assert len(sampled(source).made) < planning.PAIRS
     monkeypatch.setattr(planning, "SECONDS", 0.0)
     assert len(sampled(source).made) == 1
 

@@ -179,11 +179,11 @@ def test_what_is_wrong_is_said(root, tmp_path):
         prepare("scaleevent-release", root)
     assert "back1/evimg/00002.jpg" in str(caught.value.where)
     Image.new("L", SIZE[::-1]).save(folder / "evimg/00002.jpg")
-    with pytest.raises(DataError, match="another size or without colours") as caught:
+    with pytest.raises(DataError, match="another shape or without colours") as caught:
         prepare("scaleevent-release", root)
     assert caught.value.found == "64x48 L" and caught.value.expected == "64x48 RGB"
     Image.new("RGB", (64, 40)).save(folder / "evimg/00002.jpg")
-    with pytest.raises(DataError, match="another size"):
+    with pytest.raises(DataError, match="another shape"):
         prepare("scaleevent-release", root)
     for kind in released.KINDS:
         (folder / kind / "00003.jpg").rename(folder / kind / "last.jpg")
@@ -206,3 +206,18 @@ def test_events_beside_a_picture_are_refused(root, tmp_path):
     with pytest.raises(DataError, match="events beside a picture"):
         with ShardWriter(tmp_path / "a.h5") as writer:
             writer.add(wrong)
+
+
+def test_pictures_of_another_size_are_resized_and_counted(root):
+    for kind in ("image", "evimg"):
+        path = root / "back1" / kind / "00002.jpg"
+        with Image.open(path) as opened:
+            opened.resize((128, 96), Image.Resampling.NEAREST).save(path, quality=95)
+    pairs, counts = prepare("scaleevent-release", root)
+    assert counts["pictures resized to that of the events"] == 2 and counts["pairs"] == 5
+    (pair,) = [p for p in pairs if p.recording == "back1" and p.image_us == 2]
+    before = decode_image(pairs[pairs.index(pair) - 1].image)
+    assert decode_image(pair.image).shape == before.shape == (*SIZE, 3)
+    large = decode_image((root / "back1/image/00002.jpg").read_bytes()).astype(float)
+    means = large.reshape(48, 2, 64, 2, 3).mean((1, 3))
+    assert np.abs(decode_image(pair.image) - means).mean() < 6  # bilinear, somewhat wider

@@ -4,9 +4,11 @@
     SEQUENCE/voxel/NNNNN.jpg     what the student sees: three time bins as colours of 8 bits
     SEQUENCE/evimg/NNNNN.jpg     events in colours on white, from which the mask is made
 
-zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py. Events cannot be had back from these
-pictures, so that window, bins, normaliser and tau have no effect on such pairs; neither their times
-nor their windows are known. Pairs are marked so, and all three files are kept as they are.
+zhiwen-xdu/ScaleEvent:scale_event/dataset/decd.py, and alike for every data set. Its loader brings
+each picture to one size, whatever it is (event_utils.py there): here those of another size than
+`voxel` are, if their sides have the same ratio. Events cannot be had back from these pictures, so
+that window, bins, normaliser and tau have no effect on such pairs; neither their times nor their
+windows are known. Pairs are marked so, and files are kept as they are.
 
 Sequences of every data set come in this layout: those whose names are of recordings that test
 benchmarks are left out. MVSEC's are called as its files, without `_data` here. DECD has images in
@@ -21,15 +23,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from scaleevent.config.data import SourceConfig
 from scaleevent.datasets.finding import files_below, only_once
 from scaleevent.datasets.frames import picture_size, read_bytes
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
 from scaleevent.events import Events
+from scaleevent.grids.geometry import STRETCH
 from scaleevent.grids.windows import Window
 from scaleevent.images import open_image
-from scaleevent.pairs.pair import EventPicture, Pair, decode_image
+from scaleevent.pairs.pair import EventPicture, Pair, decode_image, encode_image
 
 KINDS = ("image", "voxel", "evimg")
 PAIRS_OF_A_SHARD = 1000  # sequences are joined until they have as many: most are very short
@@ -47,7 +53,7 @@ class Sequences:
 
     Args:
         folders: By the sequence's name, with the numbers of its pairs.
-        size: (height, width) of all pictures.
+        size: (height, width) of the pictures of events.
     """
 
     name: str
@@ -72,12 +78,14 @@ class Sequences:
         """Every pair; its time is its number.
 
         Raises:
-            DataError: A file that is not a whole picture of three colours and of the size.
+            DataError: A file that is not a whole picture of three colours, or of another shape.
         """
         nothing = Events.empty(*self.size)
         for sequence, (folder, files) in self.folders.items():
             for file in files:
-                image, voxel, shown = (self._picture(folder / kind / file) for kind in KINDS)
+                image, voxel, shown = (
+                    self._picture(folder / kind / file, counts) for kind in KINDS
+                )
                 number = int(Path(file).stem)
                 counts["images"] += 1
                 counts["pairs"] += 1
@@ -88,19 +96,23 @@ class Sequences:
                     picture=EventPicture(voxel, shown),
                 )  # fmt: skip
 
-    def _picture(self, path: Path) -> bytes:
-        """The bytes of a picture, which is decoded to see that it is whole."""
+    def _picture(self, path: Path, counts: Counter[str]) -> bytes:
+        """A picture that is whole, as it is stored, or as PNG if it had to be resized."""
         data = read_bytes(path)
         with open_image(data, path) as opened:
             colours = opened.mode
-        shape = decode_image(data, path).shape[:2]
-        if shape != self.size or colours != "RGB":
+        pixels = decode_image(data, path)
+        (height, width), (rows, columns) = self.size, pixels.shape[:2]
+        if colours != "RGB" or abs(rows * width / (columns * height) - 1) > STRETCH:
             raise DataError(
-                "picture of another size or without colours", where=path,
-                found=f"{shape[1]}x{shape[0]} {colours}",
-                expected=f"{self.size[1]}x{self.size[0]} RGB",
+                "picture of another shape or without colours", where=path,
+                found=f"{columns}x{rows} {colours}", expected=f"{width}x{height} RGB",
             )  # fmt: skip
-        return data
+        if (rows, columns) == self.size:
+            return data
+        counts["pictures resized to that of the events"] += 1
+        resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+        return encode_image(np.asarray(resized), lossless=True)
 
 
 def sources(config: Settings) -> list[Sequences]:

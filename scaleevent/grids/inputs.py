@@ -160,8 +160,8 @@ def drawn_activity(picture: np.ndarray, fit: Fit, patch: int) -> np.ndarray:
 
     As the loader of ScaleEvent's authors has it: in 8 bits, bilinear, to a quarter of the size and
     then to a pixel a token, which is active unless it is white (zhiwen-xdu/ScaleEvent:
-    scale_event/dataset/distill_dataset.py). Each step takes the mean of the pixels that are nearest
-    to the middle, as OpenCV does.
+    scale_event/dataset/event_utils.py). Each step takes the mean of the pixels that are nearest to
+    the middle, as OpenCV does; exact where the input has the size of the picture.
 
     Args:
         picture: (H, W, 3) uint8 on the sensor's pixels.

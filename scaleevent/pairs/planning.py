@@ -27,6 +27,7 @@ from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report, counted
 
 SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each at most so many pairs or so long
+EVENTS = 2_000_000  # of a source, which are held in memory
 TIMES = 5  # how often the longer shard has the same pairs
 SLACK = 1.5  # by which the time may be off, both ways: other cores, other disks, other recordings
 
@@ -114,6 +115,7 @@ def sampled(source: PairSource) -> Sample | None:
     """What the first pairs of a source tell; None if it has none."""
     counts: Counter[str] = Counter()
     pairs: list[Pair] = []
+    held = 0
     first = began = time.perf_counter()
     made = source.pairs(counts)
     for pair in made:
@@ -121,7 +123,8 @@ def sampled(source: PairSource) -> Sample | None:
         now = time.perf_counter()
         if len(pairs) == 1:
             first = now  # what comes before it is done once
-        if len(pairs) == PAIRS or now - began > SECONDS:
+        held += len(pair.events)
+        if len(pairs) == PAIRS or held > EVENTS or now - began > SECONDS:
             break
     if isinstance(made, Generator):
         made.close()
