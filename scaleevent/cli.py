@@ -16,6 +16,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from scaleevent.config import data, downstream, export, pretrain
+from scaleevent.config.catalog import Part
 from scaleevent.config.settings import (
     OneOf,
     PartSettings,
@@ -46,6 +47,8 @@ LOADERS: dict[str, Callable[[dict[str, Any], Path | None], Settings]] = {
     "finetune": downstream.finetune_config,
 }
 SHORT = {"out": "-o"}
+# commands with --list: what tells of one of their parts, or of all
+LISTINGS = {"prepare": Part("scaleevent.datasets.descriptions:listing", "data sets")}
 
 
 def build(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -62,7 +65,7 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
     app.callback()(_options)
     command = next((a for a in arguments if a in COMMANDS), None)
     for name, (model, positional, summary) in COMMANDS.items():
-        if name == command and issubclass(model, PartSettings):
+        if name == command and issubclass(model, PartSettings) and "--list" not in arguments:
             given = list(arguments[arguments.index(name) + 1 :])
             model, part = _chosen(model, positional, given)
             named = f"\n\n{part}: {model.parts[part].summary}" if part in model.parts else None
@@ -93,7 +96,7 @@ def _chosen(
     chosen = model.of_part({model.chooser: name} if name is not None else {})
     for argument in arguments if chosen is not model else ():
         key = argument[2:].partition("=")[0].removeprefix("no-").replace("-", "_")
-        known = {*chosen.model_fields, "config", "json", "help"}
+        known = {*chosen.model_fields, "config", "json", "list", "help"}
         if argument.startswith("--") and key not in known and model.owners(key):
             raise unknown_setting(chosen, key, argument)
     return chosen, name or ""
@@ -118,7 +121,7 @@ def _first_positional(model: type[Settings], arguments: list[str]) -> str | None
         if not argument.startswith("-"):
             return argument
         joined = "=" in argument or argument[1:2] != "-" and len(argument) > 2  # such as -oFOLDER
-        if not joined and argument not in {*switches, "--json", "--help", "-h"}:
+        if not joined and argument not in {*switches, "--json", "--list", "--help", "-h"}:
             next(rest, None)
     return None
 
@@ -136,6 +139,9 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
 
     def command(**given: Any) -> None:
         as_json, file = given.pop("json"), given.pop("config")
+        if given.pop("list", False):
+            LISTINGS[name].load()(given[positional[0]]).show(as_json)
+            return
         flags = {key: value for key, value in given.items() if value not in (None, [])}
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         if "device" in model.model_fields:  # a command that joins the processes of a launcher
@@ -165,6 +171,10 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         inspect.Parameter("json", keep, default=False, annotation=Annotated[
             bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]),
     ]  # fmt: skip
+    if name in LISTINGS:
+        told = f"tell what {LISTINGS[name].summary} there are, or all about the one named"
+        parameters.append(inspect.Parameter("list", keep, default=False, annotation=Annotated[
+            bool, typer.Option("--list", help=told)]))  # fmt: skip
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,25 @@ def write_mvsec_data(path: Path, events: Events, images: np.ndarray, images_us: 
         file["davis/right/events"] = rows[::2]
         file["velodyne/scans_ts"] = np.zeros(1)
     return path
+
+
+RIGHT_US = START_US + np.array([30_000, 61_000, 122_000])
+
+
+def write_scene(root: Path, scene: str = "outdoor_day2", right: bool = True) -> Path:
+    """The data file of a scene: both cameras have events, the right one perhaps images.
+
+    Right events are every second left one, later images than the left ones. The first left image
+    comes before any event (`image_raw_event_inds` -1), as at the start of the real files.
+    """
+    times_us = [START_US - 1, *IMAGES_US]
+    path = root / "hdf5" / f"{scene}_data.hdf5"
+    write_mvsec_data(path, davis_events(), grey_images(len(times_us)), times_us)
+    if right:
+        with h5py.File(path, "a") as file:
+            file["davis/right/image_raw"] = 255 - grey_images(len(RIGHT_US))
+            file["davis/right/image_raw_ts"] = np.asarray(RIGHT_US, np.float64) / 1e6
+    return root
 
 
 def write_mvsec_truth(path: Path, **maps: tuple[np.ndarray, Sequence]) -> Path:
@@ -173,6 +193,65 @@ def write_drive(root: Path, name: str = "dir0", masks: dict | None = None) -> Pa
     """The folder of one drive, images 2, 4 and 5 labelled."""
     masks = class_masks(2, 4, 5) if masks is None else masks
     return write_ddd17(root / name, drive_events(), DRIVE_US.tolist(), masks)
+
+
+DDD17_FRAMES_US = 1_000 + np.array([2_000, 62_000, 112_000, 290_000])  # starts of the exposures
+EXPOSURE_US = 8_000
+
+
+def write_raw_drive(
+    root: Path, name: str = "rec1487339175", events: Events | None = None, reset: bool = False
+) -> Path:
+    """`rec*.hdf5` as SensorsINI/ddd20-utils:record.py writes it, sensor upside down.
+
+    A row is the host's time as decimal text, a header and a packet; between packets of events are
+    those of the motion sensor and special events; rows that were never filled end the table. Every
+    tenth event is marked invalid besides the real ones. With `reset` the clock begins anew after
+    two thirds of the events.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    events = drive_events() if events is None else events
+    frames = grey_images(len(DDD17_FRAMES_US))
+    rows: list[tuple[int, bytes]] = []
+    host = 1_487_339_175_000_000
+    last = int(events.t[len(events) * 2 // 3])
+
+    def row(kind: int, size: int, offset: int, items: list[bytes], t: int) -> tuple[int, bytes]:
+        header = (kind, 1, size, offset, t >> 31, len(items), len(items), len(items))
+        return t, struct.pack("<hhiiiiii", *header) + b"".join(items)
+
+    for first in range(0, len(events), 250):
+        part = events[first : first + 250]
+        words = []
+        for t, x, y, p in zip(*(getattr(part, c).tolist() for c in "txyp"), strict=True):
+            word = (345 - x) << 17 | (259 - y) << 2 | p << 1
+            words += [struct.pack("<Ii", word | 1, t & 0x7FFFFFFF)]
+            words += [struct.pack("<Ii", word, t & 0x7FFFFFFF)] * (len(words) % 11 == 0)
+        rows.append(row(1, 8, 4, words, int(part.t[0])))
+    base = int(events.t[0]) - int(drive_events().t[0])
+    for us, image in zip((DDD17_FRAMES_US + base).tolist(), frames, strict=True):
+        low = us & 0x7FFFFFFF
+        head = (1, low - 5, low + 9_000, low, low + EXPOSURE_US, 346, 260, 0, 0)
+        pixels = (image[::-1, ::-1].astype("<u2") * 256 + 77).tobytes()
+        rows.append(row(2, 36 + len(pixels), 12, [struct.pack("<9i", *head) + pixels], us))
+    rows.append(row(3, 36, 4, [bytes(36)], int(events.t[0])))
+    rows.append(row(0, 8, 4, [struct.pack("<Ii", 0 << 1 | 1, 0)], int(events.t[0])))  # a wrap
+    rows.sort(key=lambda one: one[0])
+    if reset:
+        after = next(k for k, (t, data) in enumerate(rows) if t > last and data[0] == 1)
+        rows.insert(after, row(0, 8, 4, [struct.pack("<Ii", 1 << 1 | 1, 0)], last))
+    kind = h5py.special_dtype(vlen=np.uint8)
+    with h5py.File(root / f"{name}.hdf5", "w") as file:
+        data = file.create_dataset("dvs/data", (256, 3), kind, maxshape=(None, 3), chunks=(128, 3))
+        stamps = np.zeros(256, np.int64)
+        for k, (_, packet) in enumerate(rows):
+            stamps[k] = host + 1000 * k
+            parts = (str(stamps[k]).encode(), packet[:28], packet[28:])
+            for column, part in enumerate(parts):
+                data[k, column] = np.frombuffer(part, np.uint8)
+        file["dvs/timestamp"] = stamps
+        file["steering_wheel_angle/data"] = np.ones((5, 2))
+    return root
 
 
 def sources(name: str, *roots: Path, **settings: object) -> list:

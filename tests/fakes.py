@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from scaleevent.config.data import PrepareConfig
 from scaleevent.events import Events
 from tests import davis_files, dsec_files
-from tests.event_files import some_events, write_dsec
+from tests.event_files import some_events, write_aedat4, write_dsec
 
 HEIGHT, WIDTH = 48, 64
 FRAME_HEIGHT, FRAME_WIDTH = 72, 96
@@ -220,6 +222,83 @@ def write_dsec_root(root: Path, layout: str = "A", sequence: str = SEQUENCE) -> 
     return root
 
 
+def write_videos(root: Path, subset: str = "train", *names: str) -> Path:
+    """Videos of tracking data sets: AEDAT4 beside pictures with wrong times, which are not read."""
+    for number, name in enumerate(names or ("dvSave-2021_09_01_06_59_10",)):
+        folder = root / subset / name
+        write_pictures(folder / "vis_imgs", [np.full((HEIGHT, WIDTH), 7, np.uint8)], "{:04d}.bmp")
+        (folder / "groundtruth.txt").write_text("1,2,3,4\n")
+        (folder / "start_end_index.txt").write_text("1\n2\n")
+        frames = [
+            (us, us + 4001, np.stack([grey, grey + 1, grey + 2], -1))  # blue, green, red
+            for us, grey in zip(IMAGES_US, sensor_pictures(), strict=True)
+        ]
+        events = fake_events(number)
+        parts = [events[k : k + 1500] for k in range(0, len(events), 1500)]
+        write_aedat4(folder / f"{name}.aedat4", parts, frames, size=(HEIGHT, WIDTH))
+    return root
+
+
+TOWN_US = (1_040_000, 1_080_000, 1_120_000, 1_160_000, 1_190_000)
+
+
+def write_eventscape(
+    root: Path, unit: str = "ns", town: str = "Town01", sequence: str = "sequence_3"
+) -> Path:
+    """A sequence of EventScape: file NNNN holds the events up to image NNNN; one file is empty.
+
+    Numbers do not begin at 0, and image 5 has no events before it in a file of its own.
+    """
+    folder = root / town / sequence
+    events = fake_events()
+    scale = {"ns": 1000, "us": 1, "s": 1e-6}[unit]
+    for kind in ("rgb", "events"):
+        (folder / kind / "data").mkdir(parents=True)
+    pictures = [np.full((HEIGHT, WIDTH, 3), (10 * k, 20 * k, 30), np.uint8) for k in range(5)]
+    for number, picture in enumerate(pictures):
+        name = f"01_003_{number + 5:04d}"
+        Image.fromarray(picture).save(folder / "rgb/data" / f"{name}_image.png")
+        start = 0 if number == 0 else TOWN_US[number - 1]
+        inside = (events.t >= start) & (events.t < TOWN_US[number])
+        if number == 3:
+            inside &= False
+        columns = {"x": events.x[inside], "y": events.y[inside], "p": events.p[inside] * 2.0 - 1}
+        columns["t"] = events.t[inside] * scale
+        np.savez(folder / "events/data" / f"{name}_events.npz", **columns)
+    lines = [f"{k + 5} {us / 1e6:.6f}" for k, us in enumerate(TOWN_US)]
+    write_times(folder / "rgb/data/timestamps.txt", lines)
+    write_times(folder / "events/data/timestamps.txt", lines)
+    return root
+
+
+def write_rgbe_seg(root: Path, name: str = "dvSave-2021_09_01_06_59_10") -> Path:
+    """A clip of RGBE-SEG: rows x, y, t, p of each picture's events; the second file is empty."""
+    events = fake_events()
+    folder = root / "train" / name
+    (folder / "event").mkdir(parents=True)
+    names = "0003{:02d}.png"  # numbers of the video it was cut from
+    write_pictures(folder / "rgb_image", sensor_pictures(), names)
+    write_pictures(folder / "voxel_image", sensor_pictures(), names)
+    for number, end in enumerate(IMAGES_US):
+        inside = (events.t >= end - 30_000) & (events.t < end) & (number != 1)
+        columns = (getattr(events, column)[inside].astype(np.int64) for column in "xytp")
+        rows = np.stack([*columns], 1)
+        np.savez(folder / "event" / names.format(number).replace("png", "npz"), rows)
+    return root
+
+
+def write_released(root: Path) -> Path:
+    """A sequence of the authors' release."""
+    writer = import_module("tests.test_released").write_sequence
+    folder: Path = writer(root, "back1")
+    return folder.parent
+
+
+def m3ed_files() -> ModuleType:
+    """Writers that build on this module."""
+    return import_module("tests.m3ed_files")
+
+
 def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
     """A `prepare` configuration of every data set, its root written below `folder`."""
 
@@ -236,4 +315,13 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "ddd17-seg": labelled("ddd17-seg", lambda root: davis_files.write_drive(root).parent),
         "mvsec-depth": labelled("mvsec-depth", davis_files.write_depth),
         "mvsec-flow": labelled("mvsec-flow", davis_files.write_flow, all_frames=True),
+        "mvsec": labelled("mvsec", davis_files.write_scene),
+        "ddd17": labelled("ddd17", lambda root: davis_files.write_drive(root).parent),
+        "visevent": labelled("visevent", write_videos),
+        "coesot": labelled("coesot", write_videos),
+        "scaleevent-release": labelled("scaleevent-release", write_released),
+        "decd": labelled("decd", write_released),
+        "rgbe-seg": labelled("rgbe-seg", write_rgbe_seg),
+        "eventscape": labelled("eventscape", write_eventscape),
+        "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

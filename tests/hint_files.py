@@ -12,6 +12,7 @@ import fakes
 import h5py
 import numpy as np
 import torch
+from davis_files import write_scene
 from dsec_files import write_flow, write_flow_test, write_semantic
 from event_files import (
     aedat3_packet,
@@ -108,6 +109,12 @@ def rig(
             larger.save(picture)
 
     return write
+
+
+def one_bag(root: Path) -> None:
+    """A folder with a ROS bag of events."""
+    root.mkdir()
+    bag(dvs__events="events")(root / "back1.bag")
 
 
 def two_rigs(root: Path) -> None:
@@ -412,6 +419,8 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "counter.npz": npz(**columns(t=np.arange(20_000) * 10**11), aux=EVENTS.t),
     "doubt.npz": npz(**columns(EVENTS[:400], t=np.arange(400) * 3000)),
     "dsecroot": dsec("zurich_city_00_a", "zurich_city_01_a", lacking="zurich_city_01_a"),
+    "bags": one_bag,
+    "scene": write_scene,
     "dsectest": dsec("zurich_city_13_a", "zurich_city_00_a"),
     "dsecall": dsec("zurich_city_13_a"),
     "filmed": lambda path: fakes.write_pictures(path, fakes.sensor_pictures()),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaleevent.datasets import mvsec, mvsec_depth, mvsec_flow
+from scaleevent.datasets import hdf5_frames, mvsec, mvsec_depth, mvsec_flow
 from scaleevent.datasets.timed_labels import read_ids
 from scaleevent.errors import DataError
 from scaleevent.events import Events
@@ -157,8 +157,8 @@ def test_maps_are_read_in_blocks(tmp_path, monkeypatch):
         return reader(maps, start, stop)
 
     monkeypatch.setattr(mvsec.Hdf5Maps, "read", noted)
-    monkeypatch.setattr(mvsec, "BLOCK_MAPS", 1)
-    monkeypatch.setattr(mvsec, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(hdf5_frames, "BLOCK_MAPS", 1)
+    monkeypatch.setattr(hdf5_frames, "BLOCK_BYTES", 1)
     blocks, _ = prepare(tmp_path / "blocks", "mvsec-depth", tmp_path / "d")
     assert all(stop - start == 1 for _, start, stop in read)
     assert len(read) == len(set(read)) == 7  # four maps, three images, each once
@@ -173,7 +173,7 @@ def test_no_more_than_two_blocks_are_held():
         given.append(weakref.ref(block))
         return block
 
-    reader = mvsec.BlockReader(read, 100, mvsec.BLOCK_BYTES)  # eight a block
+    reader = hdf5_frames.BlockReader(read, 100, hdf5_frames.BLOCK_BYTES)  # eight a block
     for number in range(100):
         assert reader[number] == number and reader[max(number - 8, 0)] == max(number - 8, 0)
         assert sum(block() is not None for block in given) <= 2

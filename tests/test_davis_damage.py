@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaleevent.datasets import mvsec
+from scaleevent.datasets import hdf5_frames
 from scaleevent.datasets.mvsec_flow import NpzFlow
 from scaleevent.errors import ConfigError, DataError
 from tests.davis_files import (
@@ -154,7 +154,7 @@ def test_spoilt_flow_archives_are_errors(tmp_path, what):
 
 def test_a_flipped_bit_of_flow_is_found_though_the_end_is_not_needed(tmp_path, monkeypatch):
     for name in ("BLOCK_BYTES", "BLOCK_MAPS"):
-        monkeypatch.setattr(mvsec, name, 1)
+        monkeypatch.setattr(hdf5_frames, name, 1)
     path = write_flow(tmp_path) / "gt_flow" / "indoor_flying2_gt_flow_dist.npz"
     data = bytearray(path.read_bytes())
     data[data.index(b"y_flow_dist.npy") + 200_003] ^= 1

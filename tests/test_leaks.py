@@ -64,7 +64,7 @@ def test_families_share_their_recordings():
     tests = scored_recordings("dsec")
     assert len(tests) == 25 and tests["zurich_city_13_a"] == ["dsec", "dsec-semantic"]
     assert tests["zurich_city_05_a"] == ["dsec-depth"] and "zurich_city_00_a" not in tests
-    assert set(scored_recordings("ddd17")) == {"dir1"}
+    assert set(scored_recordings("ddd17")) == {"dir1", "rec1487417411"}
     assert "dir1" not in tests and not scored_recordings("custom")
     street = scored_recordings("street")
     assert set(street) == {recording_name(1, index) for index in range(700, 1000)}

@@ -36,7 +36,7 @@ def test_commands_and_flags_exist():
         models = [model, *model.every_part()] if issubclass(model, PartSettings) else [model]
         fields = {key for one in models for key in one.model_fields}
         for flag in re.findall(r"--([a-z-]+)", rest):
-            assert flag.replace("-", "_") in {*fields, "json", "config"}, (command, flag)
+            assert flag.replace("-", "_") in {*fields, "json", "config", "list"}, (command, flag)
     assert set(re.findall(r"`scaleevent (\w+) ", README)) <= set(cli.COMMANDS)
 
 

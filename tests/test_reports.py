@@ -58,3 +58,12 @@ def test_a_wide_table_is_not_squeezed(capsys, monkeypatch):
     Report("eval", "wide", columns, (("ours", *(0.5 + i for i in range(12))),)).show(False)
     lines = capsys.readouterr().out.splitlines()
     assert any("number 11" in line and "number 0" in line for line in lines)
+
+
+def test_brackets_are_no_markup(capsys):
+    """Such as of an extra, or of a folder's name."""
+    report = Report("x", "pairs in [red]out", ("[name]", "told"), (("a[b]", "scaleevent[aedat]"),))
+    report.show(as_json=False)
+    told = capsys.readouterr().out
+    for text in ("pairs in [red]out", "[name]", "a[b]", "scaleevent[aedat]"):
+        assert text in told

@@ -8,17 +8,21 @@ from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig, SourceConfig
+from scaleevent.datasets.descriptions import unverified
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
+from scaleevent.pairs.planning import plan
 from scaleevent.pairs.preparing import lost, write_store
-from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.source import PairSource, choices
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, counted, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "dry_run", "transductive"}
+NOT_CONTENT = {
+    *("out", "jobs", "resume", "overwrite", "take_over", "dry_run", "picture", "transductive")
+}
 
 
 def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
@@ -29,11 +33,11 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
     images = sum(source.expected for source in sources)
-    chosen = choices(sources)
+    chosen = unverified(cfg.name) + choices(sources)
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.dry_run:
-        return _plan(cfg, sources, images, chosen)
+        return plan(cfg.name, cfg.out, cfg.jobs, sources, chosen, cfg.picture)
     if not quiet:
         for line in chosen:
             say(line)
@@ -62,14 +66,9 @@ def _with_shift(report: Report, cfg: PrepareConfig, sources: Sequence[PairSource
         return replace(report, notes=(*report.notes, note))
     if measured is None:
         return report
-    notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", 0)))
+    notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", None)))
     facts = report.facts | {"alignment": measured.facts()}
     return replace(report, notes=report.notes + notes, facts=facts)
-
-
-def choices(sources: Sequence[PairSource]) -> list[str]:
-    """What the sources that read any recording guessed or chose, a line each."""
-    return [f"{s.name}: {line}" for s in sources for line in getattr(s, "choices", ())]
 
 
 def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:
@@ -85,20 +84,4 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
             f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
         ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
-    )
-
-
-def _plan(cfg: PrepareConfig, sources: list[PairSource], images: int, chosen: list[str]) -> Report:
-    """What would be read and written."""
-    rows = tuple(
-        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
-        for s in sources
-    )
-    return Report(
-        "prepare",
-        f"prepare {cfg.name}: dry run, nothing is written",
-        ("shard", "found", "images", "input MB"),
-        rows,
-        (f"{images:,} images in {len(sources)} shards would go to {cfg.out}", *chosen),
-        {"dry_run": True, "out": str(cfg.out), "images": images, "choices": chosen},
     )

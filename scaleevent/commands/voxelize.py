@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from scaleevent.commands.prepare import choices, store_report
+from scaleevent.commands.prepare import store_report
 from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.pairs.alignment import spread
 from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.source import choices
 from scaleevent.pairs.store import PairStore
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import draw_voxel

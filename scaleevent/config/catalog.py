@@ -38,6 +38,26 @@ DATASETS: dict[str, Part] = {
     "ddd17-seg": Part("scaleevent.datasets.ddd17_seg", "DDD17 with Ev-SegNet's labels"),
     "mvsec-depth": Part("scaleevent.datasets.mvsec_depth", "MVSEC with LiDAR depth"),
     "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
+    "mvsec": Part("scaleevent.datasets.mvsec_frames", "MVSEC's grey images, both cameras"),
+    "ddd17": Part(
+        "scaleevent.datasets.ddd17", "DDD17's grey images, as packed for ESS or recorded"
+    ),
+    "m3ed": Part("scaleevent.datasets.m3ed", "M3ED, images warped into both event views"),
+    "visevent": Part("scaleevent.datasets.visevent", "VisEvent, frames of its recordings"),
+    "coesot": Part("scaleevent.datasets.coesot", "COESOT, frames of its recordings"),
+    "scaleevent-release": Part(
+        "scaleevent.datasets.released", "the authors' pairs, pictures in place of events"
+    ),
+    "decd": Part("scaleevent.datasets.released", "DECD, as the authors of ScaleEvent release it"),
+    "rgbe-seg": Part("scaleevent.datasets.rgbe_seg", "RGBE-SEG, pictures with their events"),
+    "eventscape": Part("scaleevent.datasets.eventscape", "EventScape, driving in CARLA"),
+}
+
+# Sources of the paper (its Table 7) of which no public text says how the files are laid out.
+UNDOCUMENTED: dict[str, str] = {
+    "see-600k": "SEE-600K: DAVIS346, 346x260, changing light",
+    "fevd": "FEVD: 1024x768",
+    "highrev": "HighREV: 1632x1224, blurred and sharp",
 }
 
 EMBEDDED = "street"  # the data set that needs no files: used where no data are named

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, Part
+from scaleevent.config.catalog import DATASETS, NORMALISERS, REPRESENTATIONS, UNDOCUMENTED, Part
 from scaleevent.config.settings import (
     OneOf,
     OutputSettings,
@@ -19,7 +19,7 @@ from scaleevent.config.settings import (
     parse_fraction,
     parse_size,
 )
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json
 
 Normaliser = Annotated[str, OneOf(NORMALISERS)]
@@ -138,15 +138,25 @@ class PrepareConfig(PartSettings, OutputSettings):
     lossless: bool = Field(False, description="store images as PNG, not JPEG q95")
     jobs: int = Field(1, ge=1, le=1024, description="worker processes")
     resume: bool = Field(False, description="keep shards that are finished")
-    dry_run: bool = Field(False, description="list what would be read and written")
+    dry_run: bool = Field(False, description="tell what would be read and written, how long")
+    picture: Path | None = Field(
+        None, description="with dry_run: a PNG of the first pairs, events over their images"
+    )
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them
 
     @classmethod
     def of_part(cls, values: Mapping[str, Any]) -> type[Self]:
-        """As for all parts; a path in place of the data set's name is told so."""
+        """As for all parts; a path, or a data set whose layout is not known, is told so."""
         name = values.get("name")
+        if isinstance(name, str) and name not in cls.parts and name in UNDOCUMENTED:
+            raise ConfigError(
+                "the layout of this data set is not documented, and not guessed",
+                where="name", found=f"{name} ({UNDOCUMENTED[name]})",
+                hint="`scaleevent prepare custom ROOT -o STORE` reads any layout, one recording at "
+                "a time",
+            )  # fmt: skip
         if isinstance(name, str) and name not in cls.parts and os.path.exists(name):
             raise ConfigError(
                 "no data set is named",
@@ -157,21 +167,29 @@ class PrepareConfig(PartSettings, OutputSettings):
         return super().of_part(values)
 
     def check(self) -> None:
-        """A dry run writes nothing."""
+        """A dry run writes nothing but its picture."""
+        if self.picture and not self.dry_run:
+            raise ConfigError(
+                "--picture has no effect without --dry-run", where="picture", found=self.picture
+            )
         if not self.dry_run:
             super().check()
 
     def require_roots(self) -> None:
-        """Refuse settings that name no folder or file.
+        """Refuse settings that name no folder or file, or one that is not there.
 
         Raises:
             ConfigError: `roots` is empty.
+            DataError: One does not exist.
         """
         if not self.roots:
             raise ConfigError(
                 f"{self.name} needs the folder of its data",
                 hint=f"`scaleevent prepare {self.name} FOLDER -o PAIRS`",
             )
+        for root in self.roots:
+            if not root.exists():
+                raise DataError("no such file or folder", where=root)
 
 
 class SequencesConfig(PrepareConfig):

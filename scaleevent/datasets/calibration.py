@@ -140,7 +140,21 @@ def read_rig(path: Path) -> Rig:
     Raises:
         DataError: Not YAML, or a key that is missing, of the wrong shape, not finite or singular.
     """
-    keys = _Keys.read(path)
+    return _rig(_Keys.read(path))
+
+
+def stated_rig(where: str, document: object) -> Rig:
+    """As `read_rig`, of values that are there already, by the same keys.
+
+    Args:
+        where: Names them in errors.
+        document: The values.
+    """
+    return _rig(_Keys(where, document))
+
+
+def _rig(keys: _Keys) -> Rig:
+    """The cameras of a document."""
 
     def camera(name: str) -> Camera:
         keys.require_model(name)
@@ -228,7 +242,7 @@ def read_homography(path: Path) -> np.ndarray:
 class _Keys:
     """A calibration file's values by dotted key, each checked when it is asked for."""
 
-    path: Path
+    path: Path | str
     document: object
 
     @classmethod

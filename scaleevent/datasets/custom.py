@@ -43,6 +43,7 @@ from scaleevent.formats.source import TimeUnit
 from scaleevent.grids.geometry import homography_map, pixel_grid
 from scaleevent.pairs.pairing import TimedImage, window_rule
 
+WAYS = "another camera: --homography or --calibration; wrong sensor size: --size"
 _LONGEST_NAME = 150  # file systems allow 255 bytes, with the number of a shard and what is added
 
 
@@ -82,22 +83,20 @@ class FramesInside(Frames):
 class CustomRecording(FramedRecording):
     """One recording and its frames; its `pixel_map` is a 3x3 matrix, event pixel to frame pixel."""
 
+    clock_hint = "two clocks or units: give --offset-us, --frame-time-unit or --time-unit"
+
     def view(self) -> EventView:
         """How frames come onto the event pixels."""
         if self.pixel_map is not None:
             source = homography_map(read_homography(self.pixel_map), pixel_grid(*self.size))
             return EventView(*self.size, self.lossless, source)
         if self.calibration is None:
-            return EventView(*self.size, self.lossless)
+            return EventView(*self.size, self.lossless, ways=WAYS)
         rig = read_rig(self.calibration)
         where = f"{self.calibration}, key intrinsics.cam0.resolution"
         self.check_sensor((rig.events.height, rig.events.width), where)
         frame_size = (rig.frames.height, rig.frames.width)
         return EventView(*self.size, self.lossless, rig.frame_map(), frame_size)
-
-    def opened(self) -> Recording:
-        """The recording, to be read again where `pairs.alignment` measures."""
-        return open_recording(self.recording, size=self.size, **self.options)
 
 
 def sources(config: Settings) -> list[CustomRecording]:

@@ -224,7 +224,12 @@ def _needed(folder: Path) -> dict[str, Path | None]:
     }
 
 
-def _source(name: str, folder: Path, config: Settings) -> Drive:
+def check_lengths(folder: Path) -> int:
+    """Number of events in a folder.
+
+    Raises:
+        DataError: The two files of events do not fit each other.
+    """
     times, pixels = ((folder / part).stat().st_size for part in (TIMES, PIXELS))
     if times % 8 or pixels * 8 != times * 6:
         raise DataError(
@@ -234,17 +239,22 @@ def _source(name: str, folder: Path, config: Settings) -> Drive:
             expected="8 and 6 bytes an event",
             hint="copy them again; a download cut short looks like this",
         )
+    return times // 8
+
+
+def _source(name: str, folder: Path, config: Settings) -> Drive:
+    events = check_lengths(folder)
     masks = numbered(folder / MASKS)
     pictures = numbered(folder / "imgs")
     return Drive(
         name=name,
-        events=DavisEvents(folder, times // 8),
+        events=DavisEvents(folder, events),
         index=next(folder / part for part in INDEXES if (folder / part).is_file()),
         masks=masks,
         pictures=pictures,
         rule=window_rule(config),
         lossless=config.lossless,
-        found=f"{times // 8:,} events, {len(masks)} masks, {len(pictures)} images in imgs",
+        found=f"{events:,} events, {len(masks)} masks, {len(pictures)} images in imgs",
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class EventView:
             on the event pixels already.
         frame_size: (height, width) that frames must have for `source`; None where it is unknown.
         valid: (H, W) bool, what frames that are on the event pixels show; None for everything.
+        ways: What to do about frames of another size, where the settings offer something.
     """
 
     height: int
@@ -45,6 +46,7 @@ class EventView:
     source: np.ndarray | None = None
     frame_size: tuple[int, int] | None = None
     valid: np.ndarray | None = None
+    ways: str | None = None
 
     def place_file(self, path: Path) -> tuple[bytes, np.ndarray | None]:
         """Encoded image and validity mask of a picture file; bytes unchanged if it fits as it is.
@@ -90,9 +92,9 @@ class EventView:
             )
         if (height, width) == (self.height, self.width):
             return
-        hint = "another camera: --homography or --calibration; wrong sensor size: --size"
+        hint = self.ways
         k = height / self.height
-        if k > 1 and k % 1 == 0 and k == width / self.width:
+        if hint and k > 1 and k % 1 == 0 and k == width / self.width:
             shift = (k - 1) / 2  # between the pixel centres of the two grids
             hint += (
                 f"; the same view {k:g}x larger: --homography with "
@@ -154,7 +156,11 @@ class FramedRecording(ABC):
         rule: How windows are found.
         lossless: Encode images as PNG.
         origin: Provenance of every pair, besides its frame.
+        scene: Recording name of the pairs, where several sources show one scene; None: `name`.
     """
+
+    clock_hint: ClassVar[str] = "files of two recordings, or a download that did not finish"
+    """What to do where no image has events before it."""
 
     name: str
     recording: Path
@@ -169,12 +175,14 @@ class FramedRecording(ABC):
     origin: dict[str, Any]
     found: str
     choices: tuple[str, ...] = field(default=(), kw_only=True)
+    scene: str | None = field(default=None, kw_only=True)
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """All files that are read."""
+        """All files that are read, each once."""
         others = filter(None, (self.times, self.pixel_map, self.calibration))
-        return (*recording_files(self.recording), *others, *self.frames.files)
+        files = (*recording_files(self.recording), *others, *self.frames.files)
+        return tuple(dict.fromkeys(files))
 
     @property
     def expected(self) -> int:
@@ -188,13 +196,13 @@ class FramedRecording(ABC):
             UnpairedError: No pair at all.
             DataError: As `pair_images`.
         """
-        recording = open_recording(self.recording, size=self.size, **self.options)
+        recording = self.opened()
         images = (
             replace(image, provenance=self.origin | image.provenance)
             for image in self.frames.timed(recording, self.view())
         )
         before = counts["pairs"]
-        yield from pair_images(recording, images, self.rule, self.name, counts)
+        yield from pair_images(recording, images, self.rule, self.scene or self.name, counts)
         if counts["pairs"] == before:
             times = self.frames.times_us
             raise UnpairedError(
@@ -202,8 +210,22 @@ class FramedRecording(ABC):
                 where=recording.path,
                 found=f"images from {times[0]} to {times[-1]} us" if times else "no images",
                 expected=span_of_events(recording),
-                hint="two clocks or units: give --offset-us, --frame-time-unit or --time-unit",
+                hint=self.clock_hint,
             )
+
+    def opened(self) -> Recording:
+        """The recording, not yet read; `pairs.alignment` reads it again."""
+        return open_recording(self.recording, size=self.size, **self.options)
+
+    def clocks(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """First and last time of images and events; None where only reading all would tell."""
+        extent = self.opened().source.extent()
+        if extent is None or not self.frames.times_us:
+            return None
+        return (self.frames.times_us[0], self.frames.times_us[-1]), (
+            extent.first_us,
+            extent.last_us,
+        )
 
     @abstractmethod
     def view(self) -> EventView:

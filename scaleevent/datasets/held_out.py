@@ -28,18 +28,19 @@ def scored_recordings(data: str | None = None) -> Tests:
     return found
 
 
-def leave_out(config: SourceConfig, found: Collection[str]) -> Tests:
+def leave_out(config: SourceConfig, found: Collection[str], any_family: bool = False) -> Tests:
     """Those of the wanted recordings that are left out of data for pretraining.
 
     Args:
         config: Which recordings were named, and whether test recordings are asked for.
         found: All that are wanted and there.
+        any_family: Whether they may be of any data set, not only of the family of this one.
 
     Raises:
         ConfigError: One of them was named.
         DataError: None would be left.
     """
-    tests = {} if config.transductive else scored_recordings(config.name)
+    tests = {} if config.transductive else scored_recordings(None if any_family else config.name)
     out = {name: tests[name] for name in sorted(found) if name in tests}
     hint = "--transductive takes them for pretraining all the same, which is recorded"
     if named := {name: why for name, why in out.items() if name in config.sequences}:

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +27,7 @@ import numpy as np
 
 from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.finding import files_below, find_known, only_once, require
+from scaleevent.datasets.hdf5_frames import BlockReader
 from scaleevent.datasets.timed_labels import TimedLabel, complete, in_order, pair_labels
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
@@ -45,10 +46,6 @@ DAMAGE = (
     *(EOFError, zlib.error, zipfile.BadZipFile),
 )
 """What archives raise on files that are not whole."""
-
-BLOCK_BYTES, BLOCK_MAPS = 16 << 20, 8
-"""Maps read at once, whichever are more: neighbours lie in the same chunks of the file, and the
-flow between two images goes back by a few maps."""
 
 
 @dataclass(frozen=True)
@@ -154,34 +151,6 @@ def damage_as_data_error(what: str, where: object) -> Iterator[None]:
             found=str(error).strip("'\"").partition("\n")[0] or type(error).__name__,
             hint="copy the file again; a download cut short looks like this",
         ) from None
-
-
-class BlockReader:
-    """Numbered maps, read in blocks of neighbours; the last two blocks are held.
-
-    A reader that goes forward, and back by less than a block, reads everything once.
-
-    Args:
-        read: Returns the maps from one index up to another.
-        length: Number of maps.
-        item_bytes: Size of one.
-    """
-
-    def __init__(
-        self, read: Callable[[int, int], np.ndarray], length: int, item_bytes: int
-    ) -> None:
-        self._read, self._length = read, length
-        self._block = max(BLOCK_BYTES // item_bytes, BLOCK_MAPS)
-        self._held: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        block, inside = divmod(index, self._block)
-        if block not in self._held:
-            start = block * self._block
-            while len(self._held) > 1:
-                del self._held[min(self._held)]
-            self._held[block] = self._read(start, min(start + self._block, self._length))
-        return np.asarray(self._held[block][inside])
 
 
 class TimedMaps(ABC):

@@ -29,12 +29,12 @@ from pydantic import Field
 
 from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.flow_propagation import propagate_flow
+from scaleevent.datasets.hdf5_frames import BlockReader
 from scaleevent.datasets.mvsec import (
     CAMERA,
     FLOW_TRUTH,
     SIZE,
     TRUTH,
-    BlockReader,
     Hdf5Maps,
     Scene,
     TimedMaps,

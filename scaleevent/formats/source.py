@@ -231,6 +231,10 @@ class Source:
         """The images of the camera in order; empty for formats that store only events."""
         return iter(())
 
+    def count_frames(self) -> int:
+        """Number of `frames`, which most formats do not store."""
+        return sum(1 for _ in self.frames())
+
     def total(self) -> int | None:
         """Number of events, if the file states it before they are read."""
         return None

@@ -84,8 +84,13 @@ class Alignment:
         images = "1 image" if self.pairs == 1 else f"{self.pairs} images"
         return f"best shift of events over {images}: {in_plane}; {in_time}{why}"
 
-    def warnings(self, store: Path, offset_us: int) -> list[str]:
-        """What to do where a shift beyond the tolerance is clear; `offset_us` was in force."""
+    def warnings(self, store: Path, offset_us: int | None) -> list[str]:
+        """What to do where a shift beyond the tolerance is clear.
+
+        Args:
+            store: The store that was written.
+            offset_us: The offset in force; None for a data set whose settings have none.
+        """
         clear = [peak for peak in (self.pixels, self.time) if peak and peak.clear]
         if not clear:
             return []
@@ -95,15 +100,16 @@ class Alignment:
         for peak in sorted(clear, key=lambda one: -one.height):
             if peak is self.time:
                 found.append(_milliseconds(peak))
-                ways.append(f"--offset-us {offset_us + round(1000 * peak.shift[0])}")
+                ways.append(f"--offset-us {(offset_us or 0) + round(1000 * peak.shift[0])}")
             else:
                 found.append(_pixels(peak))
                 ways.append("--homography or --calibration")
         place = shlex.quote(str(store))
         alike = " (in steady motion the two look alike)" if len(clear) > 1 else ""
+        then = f", then try {' or '.join(ways)}" if offset_us is not None else ""
         return [
             f"warning: events are off their images, best at {' or at '.join(found)}{alike}; "
-            f"look at `scaleevent info {place} --picture pairs.png`, then try {' or '.join(ways)}"
+            f"look at `scaleevent info {place} --picture pairs.png`{then}"
         ]
 
     def facts(self) -> Json:

@@ -85,6 +85,10 @@ def _contents(shards: list[Shard]) -> Json:
         "window": f"{np.median(spans):.4g} ms in the median, "
         f"{spans.min():.4g} to {spans.max():.4g}",
     }
+    if drawn := sum(shard.pairs for shard in shards if shard.holds_pictures):
+        facts["events"] = f"{drawn:,} pairs have a picture of 8 bits in their place"
+        if drawn == len(spans):
+            facts["window"] = "not known"
     if events := np.concatenate(sizes_of).tolist():
         facts["events of a window"] = f"{np.median(events):,.0f} in the median"
     facts["labels"] = ", ".join(f"{task} {count:,}" for task, count in labels.items()) or "none"

@@ -39,12 +39,17 @@ def draw_pairs(store: PairStore) -> tuple[Image.Image, list[str]]:
     voxels = store.manifest["kind"] == "voxels"
     columns = ("image", "all events", f"the last {LATEST_US // 1000} ms over the image")
     rows, notes = [], []
+    pictures = False
     for number in spread(len(store), ROWS):
         shard, row = store.locate(number)
         image, lifted = frame_of(shard, row)
         name = f"pair {number + 1:,} of {len(store):,}: {pair_name(shard, row)}{lifted}"
         if voxels:
             rows.append(Row(name, (image, draw_voxel(shard.stored_voxel(row)), None)))
+            continue
+        if (drawn := shard.picture(row)) is not None:
+            rows.append(Row(name, (image, decode_image(drawn.voxel), decode_image(drawn.shown))))
+            pictures = True
             continue
         events, window = shard.events(row)
         latest = events.between(window.end_us - LATEST_US, None)
@@ -54,6 +59,9 @@ def draw_pairs(store: PairStore) -> tuple[Image.Image, list[str]]:
         rows.append(Row(f"{name}, {len(events):,} events", (image, draw_events(events), over)))
     if not store.image_bytes.any():
         notes.append("no images in this store: events alone, and no shift to measure")
+    elif pictures:
+        columns = ("image", "picture in place of events", "where it shows events")
+        notes.append("pictures in place of events: no shift to measure")
     elif voxels:
         notes.append("voxels in this store, not events: no shift to measure")
     else:

@@ -34,6 +34,19 @@ class Label:
 
 
 @dataclass(frozen=True)
+class EventPicture:
+    """What a release may hold in place of events: they cannot be had back from it.
+
+    Args:
+        voxel: Encoded picture of 8 bits: three time bins as its colours, scaled to 0 .. 255.
+        shown: Encoded picture of the events, white where there is none.
+    """
+
+    voxel: bytes
+    shown: bytes
+
+
+@dataclass(frozen=True)
 class Pair:
     """One image with the events around it, on the event camera's pixels.
 
@@ -47,6 +60,7 @@ class Pair:
         labels: Ground truth by task name.
         valid: (H, W) bool, False where the image does not show the events' scene.
         provenance: Where the pair came from; small and JSON-serialisable.
+        picture: In place of `events`, which are then none; the window has no meaning.
     """
 
     recording: str
@@ -58,6 +72,7 @@ class Pair:
     labels: dict[str, Label] = field(default_factory=dict)
     valid: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    picture: EventPicture | None = None
 
 
 def encode_image(image: np.ndarray, lossless: bool = False) -> bytes:

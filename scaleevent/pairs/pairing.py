@@ -90,6 +90,17 @@ def pair_images(
     stream.finish(counts)
 
 
+def add_tally(recording: Recording, counts: Counter[str]) -> None:
+    """Add the counts of a recording's latest read, which must have come to its end."""
+    tally = recording.counts
+    counts["events decoded"] += tally.decoded
+    counts["events kept"] += tally.kept
+    for reason, count in tally.dropped.items():
+        counts[f"events dropped: {reason}"] += count
+    for kind, flaw in tally.flaws.items():
+        counts[f"damage: {kind}"] += max(flaw.count, 1)
+
+
 class EventStream:
     """Reads a recording once, forwards, and holds only the events the next window may need."""
 
@@ -124,13 +135,7 @@ class EventStream:
         """Read the rest of the recording and add its tally."""
         for _ in self._blocks:
             self._refuse_reset()
-        tally = self.recording.counts
-        counts["events decoded"] += tally.decoded
-        counts["events kept"] += tally.kept
-        for reason, count in tally.dropped.items():
-            counts[f"events dropped: {reason}"] += count
-        for kind, flaw in tally.flaws.items():
-            counts[f"damage: {kind}"] += max(flaw.count, 1)
+        add_tally(self.recording, counts)
 
     def _refuse_reset(self) -> None:
         """Raise if the clock was reset: no window may span a reset."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +18,10 @@ from scaleevent.grids.inputs import (
     IMAGENET_STD,
     Channels,
     InputSettings,
+    drawn_activity,
     image_input,
 )
-from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.pair import EventPicture, decode_image
 from scaleevent.pairs.shard import Shard
 
 
@@ -37,6 +38,11 @@ class StoredPair:
     def where(self) -> str:
         """For messages."""
         return f"{self.shard.path}, pair {self.row}"
+
+    @cached_property
+    def picture(self) -> EventPicture | None:
+        """What it has in place of events, if anything."""
+        return self.shard.picture(self.row)
 
     @cached_property
     def voxel(self) -> np.ndarray:
@@ -59,9 +65,14 @@ Input = Callable[[StoredPair], Tensor]
 
 
 def voxel(pair: StoredPair) -> Tensor:
-    """(3, H, W) float32, the event encoder's input."""
-    fit = pair.fit
-    return torch.from_numpy(pair.settings.prepare(pair.take_voxel(), fit))
+    """(3, H, W) float32, the event encoder's input.
+
+    A picture in place of events is in the range 0 to 1 already: no normaliser is applied to it.
+    """
+    fit, settings = pair.fit, pair.settings
+    if pair.picture is not None:
+        settings = replace(settings, normaliser="none")
+    return torch.from_numpy(settings.prepare(pair.take_voxel(), fit))
 
 
 def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Tensor:
@@ -82,7 +93,14 @@ def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAG
 
 
 def density(pair: StoredPair) -> Tensor:
-    """(h, w) float64, events per native pixel of each token."""
+    """(h, w) float64, events per native pixel of each token.
+
+    Of a picture in place of events 1 where it shows any, which every threshold lets pass, else 0.
+    """
+    if pair.picture is not None:
+        shown = decode_image(pair.picture.shown, pair.where)
+        active = drawn_activity(shown, pair.fit, pair.settings.patch)
+        return torch.from_numpy(active.astype(np.float64))
     return torch.from_numpy(patch_density(pair.voxel, pair.settings.patch, pair.fit))
 
 

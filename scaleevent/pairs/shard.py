@@ -3,7 +3,8 @@
 Everything whose size differs between pairs is a flat pool of values with N+1 offsets: `image`,
 `before/words` (the events of the window that ends at the image, see `packing`; `before/gaps` is
 almost always empty), `after/...` (the window that starts at the image, for two-frame flow),
-`labels/TASK`, `valid`. Voxel shards hold `voxel` in place of `before/words`. All datasets carry
+`labels/TASK`, `valid`. In place of `before/words`, voxel shards hold `voxel`, and shards made of
+pictures of events `picture/voxel` and `picture/shown`. All datasets carry
 checksums (fletcher32), so a flipped bit raises an error instead of changing the events.
 """
 
@@ -24,7 +25,7 @@ from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize_packed
 from scaleevent.grids.windows import STOPS, Window
 from scaleevent.packing import PackedEvents
-from scaleevent.pairs.pair import Label, Pair
+from scaleevent.pairs.pair import EventPicture, Label, Pair, decode_image
 from scaleevent.system.documents import MalformedError, parse_json
 from scaleevent.system.files import SteadyFile, staged, writing
 from scaleevent.system.hdf5 import open_hdf5
@@ -73,7 +74,13 @@ class ShardWriter:
         """
         self._check()
         self._pool("image", np.frombuffer(pair.image, np.uint8), compress=False)
-        if voxel is None:
+        if pair.picture is not None:
+            _expect(not len(pair.events), "events beside a picture of them", pair.recording, "both")
+            for name in ("voxel", "shown"):
+                data = np.frombuffer(getattr(pair.picture, name), np.uint8)
+                self._pool(f"picture/{name}", data, compress=False)
+            self._window("before", pair.window)
+        elif voxel is None:
             self._events("before", pair.window, pair.events)
         else:
             self._row("voxel", voxel, np.float32, rows=1)
@@ -236,9 +243,24 @@ class Shard:
         return self.pool("image", index).tobytes()
 
     def events(self, index: int) -> tuple[Events, Window]:
-        """Events and their window, which ends at the image time."""
+        """Events and their window, which ends at the image time; none where `picture` has one."""
+        if self.picture(index) is not None:
+            return Events.empty(*self.sensor(index)), self._window("before", index)
         packed, window = self._packed("before", index, index)
         return packed.unpack(), window
+
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether its pairs have pictures in place of events."""
+        return self._has("picture")
+
+    def picture(self, index: int) -> EventPicture | None:
+        """The picture that a pair has in place of events, or None if it has events."""
+        if not self.holds_pictures:
+            return None
+        names = ("picture/voxel", "picture/shown")
+        voxel, shown = (self.pool(name, index).tobytes() for name in names)
+        return EventPicture(voxel, shown)
 
     def after(self, index: int) -> tuple[Events, Window] | None:
         """Events and window that start at the image time, or None if the pair has none."""
@@ -249,13 +271,17 @@ class Shard:
         return packed.unpack(), window
 
     def _packed(self, name: str, item: int, index: int) -> tuple[PackedEvents, Window]:
-        start, end = map(int, self.row(f"{name}/window_us", item))
+        window = self._window(name, item)
         height, width = self.sensor(index)
         words, gaps = self.pool(f"{name}/words", item), self.pool(f"{name}/gaps", item)
+        self._require(len(gaps) % 2 == 0, f"{name}/gaps", len(gaps))
+        return PackedEvents(words, gaps.reshape(-1, 2), window.start_us, height, width), window
+
+    def _window(self, name: str, item: int) -> Window:
+        start, end = map(int, self.row(f"{name}/window_us", item))
         stop = int(self.row(f"{name}/stop", item))
-        self._require(0 <= stop < len(STOPS) and len(gaps) % 2 == 0, f"{name}/stop", stop)
-        packed = PackedEvents(words, gaps.reshape(-1, 2), start, height, width)
-        return packed, Window(start, end, STOPS[stop])
+        self._require(0 <= stop < len(STOPS), f"{name}/stop", stop)
+        return Window(start, end, STOPS[stop])
 
     def _item(self, name: str, index: int) -> int | None:
         """Index of a pair's item in an optional pool, or None if the pair has no item there."""
@@ -267,9 +293,18 @@ class Shard:
     def voxel(self, index: int, bins: int) -> np.ndarray:
         """(B, H, W) float32 at native resolution: made from the events, or as stored.
 
+        Of a picture in place of events, its colours from 0 to 1.
+
         Raises:
             DataError: The stored voxel has another number of bins.
         """
+        if (picture := self.picture(index)) is not None:
+            planes = decode_image(picture.voxel, f"{self.path}, pair {index}").transpose(2, 0, 1)
+            if bins != len(planes):
+                raise DataError(
+                    "pictures of another bin count", where=self.path, found=3, expected=bins
+                )
+            return planes.astype(np.float32) / 255
         if not self._has("voxel"):
             packed, window = self._packed("before", index, index)
             return voxelize_packed(packed, window, bins)

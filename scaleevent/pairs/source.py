@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from scaleevent.pairs.pair import Pair
 
@@ -31,3 +31,20 @@ class PairSource(Protocol):
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """All pairs, in a fixed order, adding to the tally (`pairs.pairing.pair_images`)."""
+
+
+Span = tuple[int, int]
+"""First and last time, microseconds."""
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """A source that may know the times of its images and events before they are read."""
+
+    def clocks(self) -> tuple[Span, Span] | None:
+        """Of the images and of the events; None where they are not known."""
+
+
+def choices(sources: Sequence[PairSource]) -> list[str]:
+    """What the sources that read any recording guessed or chose, a line each."""
+    return [f"{s.name}: {line}" for s in sources for line in getattr(s, "choices", ())]

@@ -156,6 +156,43 @@ class Hdf5File:
         found: list[Json] = answer["attributes"]
         return found
 
+    def text(self, name: str) -> str:
+        """A dataset that is one short text, such as the name of a lens model.
+
+        Raises:
+            DataError: It is not in the file, or no text.
+        """
+        if name not in self.datasets:
+            raise DataError("no such dataset", where=f"{self.path}, dataset {name}")
+        text: str = self._ask("text", name)["text"]
+        return text
+
+    def ragged(
+        self, name: str, first: int, last: int, column: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows first .. last - 1 of a table whose items are bytes, each of its own length.
+
+        Args:
+            name: The table, of two dimensions.
+            first: First row.
+            last: Last row + 1.
+            column: The only column to read; None: all.
+
+        Returns:
+            (rows, columns) int64 lengths, and (N,) uint8: all items one after the other.
+
+        Raises:
+            DataError: It is not in the file, or no such table.
+        """
+        if name not in self.datasets:
+            raise DataError("no such dataset", where=f"{self.path}, dataset {name}")
+        with _lock:
+            found = self._ask("ragged", name, first, last, column)["arrays"]
+            lengths, items = (
+                _copy(np.dtype(a["dtype"]), tuple(a["shape"]), a["place"]) for a in found
+            )
+        return lengths, items
+
     def read(self, *parts: Part) -> list[np.ndarray]:
         """The values of some datasets, together."""
         asked = [(part.name, part.row, part.rows) for part in parts]

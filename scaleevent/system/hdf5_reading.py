@@ -43,6 +43,7 @@ _MEMORY = 4 << 30  # address space; a damaged size may ask for any amount
 _IDLE_SECONDS = 5.0  # then files are closed, as if nobody read them
 _OPEN_FILES = 16
 _MAX_CHUNK_BYTES = 64 << 20
+_TEXT_BYTES = 1000  # of a text that is read
 _MAX_READ_BYTES = 1 << 30
 _MAX_GROUPS = 5000
 _MAX_ITEMS = 100_000
@@ -159,6 +160,10 @@ def _answer(request: Json, files: Files, shared: Shared) -> Json:
             return {"items": known.items()}
         if kind == "attributes":
             return {"attributes": known.attributes(*arguments)}
+        if kind == "text":
+            return {"text": known.text(*arguments)}
+        if kind == "ragged":
+            return {"arrays": known.ragged(shared, *arguments)}
         if kind == "check":
             return {"filters": known.checked(*arguments).filters}
         if kind == "chunk":
@@ -242,6 +247,39 @@ class OpenFile:
             found.append({key: _plain(value) for key, value in values.items()})
         return found
 
+    def text(self, name: str) -> str:
+        """A dataset that is one short text."""
+        data = self.file[name]
+        single = isinstance(data, h5py.Dataset) and data.shape == ()
+        if (
+            not single
+            or data.external
+            or data.is_virtual
+            or not h5py.check_string_dtype(data.dtype)
+        ):
+            raise DataError("not a text", where=f"{self.shown}, dataset {name}")
+        return bytes(data[()])[:_TEXT_BYTES].decode("utf-8", "replace")
+
+    def ragged(
+        self, shared: Shared, name: str, first: int, last: int, column: int | None
+    ) -> list[Json]:
+        """Lengths (rows, columns) and all bytes of items of any length, in the shared memory."""
+        data = self.file[name]
+        table = isinstance(data, h5py.Dataset) and len(data.shape or ()) == 2
+        if not table or data.external or data.is_virtual or not is_ragged(data.dtype):
+            raise DataError("not items of bytes", where=f"{self.shown}, dataset {name}")
+        _more_time()
+        rows = data[first:last] if column is None else data[first:last, column : column + 1]
+        items = [np.asarray(item, np.uint8) for item in rows.ravel()]
+        told = []
+        lengths = np.array([len(item) for item in items], np.int64).reshape(rows.shape)
+        joined = np.concatenate([np.empty(0, np.uint8), *items])
+        for values in (lengths, joined):
+            array, place = shared.array(values.shape, values.dtype)
+            array[...] = values
+            told.append({"dtype": values.dtype.str, "shape": values.shape, "place": place})
+        return told
+
     def checked(self, name: str) -> CheckedDataset:
         """A dataset that is safe to read."""
         if name not in self._checked:
@@ -277,6 +315,11 @@ class OpenFile:
         array, _ = shared.array((len(stored),), np.dtype(np.uint8))
         array[:] = np.frombuffer(stored, np.uint8)
         return mask, len(stored)
+
+
+def is_ragged(dtype: np.dtype) -> bool:
+    """Whether each value is a sequence of bytes of a length of its own."""
+    return bool(h5py.check_vlen_dtype(dtype) == np.uint8)
 
 
 def _plain(value: object) -> object:

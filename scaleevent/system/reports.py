@@ -12,6 +12,7 @@ from typing import Any
 
 from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -36,14 +37,14 @@ class Section:
 
     def to_table(self) -> Table:
         """The table for a screen; columns of numbers are aligned right."""
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=escape(self.title), title_justify="left")
         for number, name in enumerate(self.columns):
             numeric = all(isinstance(row[number], int | float) for row in self.rows)
             table.add_column(
-                name, justify="right" if numeric and self.rows else "left", overflow="fold"
+                escape(name), justify="right" if numeric and self.rows else "left", overflow="fold"
             )
         for row in self.rows:
-            table.add_row(*map(cell, row))
+            table.add_row(*(escape(cell(value)) for value in row))
         return table
 
 

@@ -1,0 +1,253 @@
+"""What `prepare --list` tells of the data sets: what to download, from where, and in what layout.
+
+Nothing heavy is imported. Sizes and licences are those of the pages and repositories named, and
+"not stated" where these say nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from textwrap import wrap
+from typing import Any
+
+from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
+from scaleevent.config.settings import nearest
+from scaleevent.errors import ConfigError
+from scaleevent.system.reports import Report
+
+WRITTEN = "not verified on real files, only on files written after its documentation"
+OURS = "ours"
+WIDE = 100  # characters of a cell
+
+
+@dataclass(frozen=True)
+class Description:
+    """A data set, for people.
+
+    Args:
+        content: What was recorded, with what.
+        download: What to download.
+        page: The official page.
+        size: Of the download.
+        licence: Of the data.
+        layout: Files below the root, a line each.
+        verified: On what the layout was verified.
+        doubts: What of it no source says for certain.
+    """
+
+    content: str
+    download: str
+    page: str
+    size: str
+    licence: str
+    layout: str
+    verified: str = WRITTEN
+    doubts: str = ""
+
+
+_DSEC = {"page": "https://dsec.ifi.uzh.ch", "licence": "CC BY-SA 4.0 (unverified)"}
+_DSEC_EVENTS = (
+    "SEQ/events/left/{events.h5, rectify_map.h5}; also one folder a product,\n"
+    "and the layouts of E-RAFT and tonic"
+)
+_MVSEC = {
+    "page": "https://daniilidis-group.github.io/mvsec",
+    "licence": "CC BY-SA 4.0 (unverified)",
+}
+
+DESCRIPTIONS: dict[str, Description] = {
+    "street": Description(
+        "a procedural street world with classes, depth and flow", "nothing", "-", "none",
+        "that of this package", "rendered from a seed", OURS,
+    ),
+    "custom": Description(
+        "your own recordings, with frames", "nothing", "-", "-", "yours",
+        "a recording, with frames inside it or in images, frames, rgb or a video beside it,\n"
+        "and their times in timestamps.txt", "real files of most formats",
+    ),
+    "dsec": Description(
+        "driving; Prophesee Gen3.1, 640x480, and a colour camera, 1440x1080",
+        "train_events, train_images, train_calibration; or DSEC-Det's *_left_images_distorted",
+        size="events 125 + 27 GB, images 216 + 43 GB (train + test)",
+        layout=f"{_DSEC_EVENTS}\nSEQ/images/left/{{rectified, distorted}}/*.png\n"
+        "SEQ/images/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC,
+    ),
+    "dsec-semantic": Description(
+        "DSEC with 11 classes", "events, and {train,test}_semantic_segmentation.zip",
+        size="88.6 + 28.9 MB of labels", layout=f"{_DSEC_EVENTS}\nSEQ/11classes/*.png\n"
+        "SEQ/SEQ_semantic_timestamps.txt", **_DSEC,
+    ),
+    "dsec-depth": Description(
+        "DSEC with disparity", "train_events, train_disparity, train_calibration",
+        size="12 GB of disparity", layout=f"{_DSEC_EVENTS}\nSEQ/disparity/event/*.png\n"
+        "SEQ/disparity/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC,
+    ),
+    "dsec-flow": Description(
+        "DSEC with optical flow", "train_events, train_optical_flow; the test set's .csv",
+        size="3.7 GB of flow", layout=f"{_DSEC_EVENTS}\nSEQ/flow/forward/*.png\n"
+        "SEQ/flow/forward_timestamps.txt", **_DSEC,
+    ),
+    "ddd17-seg": Description(
+        "driving; DAVIS346, six classes of Ev-SegNet", "ddd17_seg.tar.gz of ESS",
+        "https://download.ifi.uzh.ch/rpg/ESS", "not stated", "CC BY-SA 4.0 (unverified)",
+        "dirN/{events.dat.t, events.dat.xyp}\ndirN/index/index_50ms.npy\n"
+        "dirN/segmentation_masks/*.png\ndirN/imgs/*.png (ffmpeg -i video.mp4 imgs/img_%08d.png)",
+    ),
+    "mvsec-depth": Description(
+        "driving; DAVIS346, LiDAR depth", "SCENE_data.hdf5 and SCENE_gt.hdf5",
+        size="not stated", layout="SCENE_data.hdf5\nSCENE_gt.hdf5", **_MVSEC,
+    ),
+    "mvsec-flow": Description(
+        "flying indoors and driving; DAVIS346, flow", "SCENE_data.hdf5, SCENE_gt_flow_dist.npz",
+        size="not stated", layout="SCENE_data.hdf5\nSCENE_gt_flow_dist.npz or SCENE_gt.hdf5",
+        **_MVSEC,
+    ),
+    "mvsec": Description(
+        "flying indoors, driving, motorcycle; two DAVIS346, grey images of the same pixels",
+        "SCENE_data.hdf5", size="not stated",
+        layout="SCENE_data.hdf5: davis/{left,right}/{events, image_raw, image_raw_ts}", **_MVSEC,
+    ),
+    "ddd17": Description(
+        "driving; DAVIS346, grey images of the same pixels",
+        "ddd17_seg.tar.gz of ESS, or recordings of DDD17 or DDD20",
+        "https://download.ifi.uzh.ch/rpg/ESS; https://github.com/SensorsINI/ddd20-utils",
+        "DDD17 about 400 GB, DDD20 about 1.3 TB (unverified)", "CC BY-SA 4.0 (unverified)",
+        "dirN/{events.dat.t, events.dat.xyp}, dirN/index/index_50ms.npy,\n"
+        "dirN/imgs/*.png (numbered from 1) or dirN/video.mp4\n"
+        "rec*.hdf5: dvs/data, rows of host time, packet header and packet",
+        doubts="rec*.hdf5 is read as its recorder's source writes it",
+    ),
+    "m3ed": Description(
+        "cars, a drone and a legged robot; two Prophesee IMX636, 1280x720, and cameras, 1280x800",
+        "SEQ_data.h5; of 27 sequences also SEQ_semantics.h5", "https://m3ed.io",
+        "1 to 20 GB a sequence, 68 sequences", "CC BY-SA 4.0",
+        "SEQ_data.h5 or SEQ/SEQ_data.h5: prophesee/{left,right}, ovc/{rgb,left,right}, ovc/ts\n"
+        "SEQ_semantics.h5 beside it: warped_image, predictions, ts",
+        doubts="that colours are stored blue first, and the direction of T_to_prophesee_left, "
+        "are read from the authors' scripts",
+    ),
+    "visevent": Description(
+        "traffic, people, animals; DAVIS346; its own test subset is for tracking",
+        "the videos with their .aedat4 files",
+        "https://github.com/wangxiao5791509/VisEvent_SOT_Benchmark", "about 216 GB", "MIT",
+        "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
+        doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+    ),
+    "coesot": Description(
+        "objects of 90 classes; colour DAVIS346; its own test subset is for tracking",
+        "the videos with their .aedat4 files", "https://github.com/Event-AHU/COESOT",
+        "160 + 105 GB (train + test)", "none stated: research only",
+        "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
+        doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+    ),
+    "eventscape": Description(
+        "driving in the simulator CARLA, simulated events; colour images of the same pixels",
+        "Town01-03_train.zip, Town05_val.zip, Town05_test.zip",
+        "https://rpg.ifi.uzh.ch/RAM_Net.html", "71 + 12 + 14 GB", "not stated",
+        "TOWN/SEQUENCE/rgb/data/*_image.png\nTOWN/SEQUENCE/events/data/*_events.npz\n"
+        "TOWN/SEQUENCE/{rgb,events}/data/timestamps.txt",
+        doubts="the unit of the events' times is found by comparing them with the images'",
+    ),
+    "scaleevent-release": Description(
+        "what ScaleEvent's authors rendered of Cityscapes, KITTI, DECD, M3ED, Waymo, and VisEvent\n"
+        "with COESOT",
+        "the archives that its README names", "https://github.com/zhiwen-xdu/ScaleEvent",
+        "not stated", "not stated, that of each data set",
+        "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
+        doubts="events cannot be had back from 8-bit pictures; their grey level without events "
+        "is not documented",
+    ),
+    "decd": Description(
+        "driving; Samsung DVS Gen3, 640x480; its ROS bags hold events alone",
+        "DECD's archive of the release that ScaleEvent's README names",
+        "https://github.com/zhiwen-xdu/ScaleEvent; the data set: "
+        "https://rpg.ifi.uzh.ch/event_driving_datasets.html",
+        "not stated", "not stated", "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
+        doubts="which camera gave the images, and how they were aligned, is not documented",
+    ),
+    "rgbe-seg": Description(
+        "clips of VisEvent and COESOT that EventSAM's authors cut; colour DAVIS346",
+        "the data set that EventSAM's README names", "https://github.com/zhiwen-xdu/EventSAM",
+        "not stated", "MIT (the repository)",
+        "SEQUENCE/event/NAME.npz, SEQUENCE/rgb_image/NAME.png",
+        doubts="the unit of the times and the time of a picture among its events are not "
+        "documented",
+    ),
+}  # fmt: skip
+
+
+def listing(name: str | None) -> Report:
+    """All data sets in a table; of one, everything that is known.
+
+    Raises:
+        ConfigError: No data set of this name.
+    """
+    if name is None:
+        return _table()
+    if name in UNDOCUMENTED:
+        rows: tuple[tuple[Any, ...], ...] = (
+            ("what", UNDOCUMENTED[name]), ("layout", "unknown"),
+            ("instead", "`scaleevent prepare custom FOLDER -o PAIRS`, a recording at a time"),
+        )  # fmt: skip
+        return Report("prepare", name, ("of", "told"), rows, (), {"name": name})
+    if name not in DATASETS:
+        raise ConfigError(
+            f"unknown data set{nearest(name, [*DATASETS, *UNDOCUMENTED])}",
+            where="--list", found=name, expected=", ".join([*DATASETS, *UNDOCUMENTED]),
+        )  # fmt: skip
+    known = DESCRIPTIONS.get(name)
+    facts = {"what": DATASETS[name].summary, **(vars(known) if known else {})}
+    if known:
+        verified = facts.pop("verified")
+        only = WRITTEN.partition(", ")[2]
+        facts["layout verified"] = f"no, {only}" if verified == WRITTEN else verified
+    if not facts.get("doubts", "none"):
+        facts.pop("doubts")
+    tests = import_module("scaleevent.datasets.held_out").scored_recordings(name)
+    by_benchmark: dict[str, list[str]] = {}
+    for recording, benchmarks in tests.items():
+        for benchmark in benchmarks:
+            by_benchmark.setdefault(benchmark, []).append(recording)
+    facts["test recordings of"] = "none that benchmarks here are scored on"
+    if by_benchmark:
+        facts["test recordings of"] = "\n".join(
+            f"{benchmark}: {_some(recordings)}" for benchmark, recordings in by_benchmark.items()
+        )
+    return Report("prepare", name, ("of", "told"), tuple(facts.items()), (), {"name": name})
+
+
+def _some(recordings: list[str], most: int = 12) -> str:
+    """Some names, and how many more."""
+    more = f" and {len(recordings) - most} more" if len(recordings) > most else ""
+    names = f"{', '.join(sorted(recordings)[:most])}{more}"
+    return "\n  ".join(wrap(names, WIDE))
+
+
+def _table() -> Report:
+    """A line for each data set."""
+    rows = []
+    for name, part in DATASETS.items():
+        known = DESCRIPTIONS.get(name)
+        told = (known.size, known.licence) if known else ("not stated",) * 2
+        verified = "" if known is None else "no" if known.verified == WRITTEN else known.verified
+        rows.append((name, part.summary, *told, verified))
+    rows += [
+        (name, what, "-", "-", "layout unknown: as custom") for name, what in UNDOCUMENTED.items()
+    ]
+    columns = ("name", "what", "download", "licence", "layout verified")
+    notes = (
+        "`scaleevent prepare --list NAME` tells what to download and where, the layout, and which "
+        "recordings test benchmarks",
+    )
+    return Report("prepare", "data sets of prepare", columns, tuple(rows), notes)
+
+
+def unverified(name: str) -> list[str]:
+    """What a user is told when such a data set is prepared: a line, or none."""
+    known = DESCRIPTIONS.get(name)
+    if known is None or known.verified != WRITTEN:
+        return []
+    doubts = f"; {known.doubts}" if known.doubts else ""
+    look = "`scaleevent info PAIRS --picture pairs.png` shows whether events lie on the edges"
+    return [f"layout of {name} {WRITTEN}{doubts}: {look}"]

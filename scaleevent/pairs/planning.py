@@ -1,0 +1,200 @@
+"""What `prepare --dry-run` tells: what would be read and written, its size and how long it takes.
+
+Also at which shift events lie best on their images. A few pairs of some sources are made and
+written to a temporary folder. The size of a shard grows by the same bytes a pair, so that two
+shards of the same pairs, one of them several times as long, tell both this and what every shard
+has besides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scaleevent.pairs.alignment import Scene, measure, spread
+from scaleevent.pairs.drawing import draw_pairs
+from scaleevent.pairs.pair import Pair, decode_image
+from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.source import Clocked, PairSource
+from scaleevent.pairs.store import PairStore, finish_shard
+from scaleevent.panels import save_picture
+from scaleevent.system.files import write_json
+from scaleevent.system.locations import MANIFEST
+from scaleevent.system.reports import Report, counted
+
+SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each at most so many pairs or so long
+EVENTS = 2_000_000  # of a source, which are held in memory
+TIMES = 5  # how often the longer shard has the same pairs
+SLACK = 1.5  # by which the time may be off, both ways: other cores, other disks, other recordings
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some pairs of one source.
+
+    Args:
+        looked_at: Images or labels that they were made of.
+        pair_bytes: What a pair adds to a shard.
+        shard_bytes: What a shard has besides.
+        seconds: Time for a pair.
+        made: The pairs.
+    """
+
+    looked_at: int
+    pair_bytes: float
+    shard_bytes: float
+    seconds: float
+    made: list[Pair]
+
+
+def plan(
+    name: str,
+    out: Path,
+    jobs: int,
+    sources: Sequence[PairSource],
+    told: list[str],
+    picture: Path | None = None,
+) -> Report:
+    """The report of a dry run.
+
+    Args:
+        name: Of the data set.
+        out: Where the store would be.
+        jobs: Worker processes.
+        sources: The tasks.
+        told: Lines about what was chosen.
+        picture: Where a PNG of the pairs that were made goes, if anywhere.
+
+    Raises:
+        ScaleEventError: As the run would raise it at the first pairs of a source.
+    """
+    images = sum(source.expected for source in sources)
+    rows = tuple(
+        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
+        for s in sources
+    )
+    facts: dict[str, object] = {
+        "dry_run": True, "out": str(out), "images": images, "choices": told,
+    }  # fmt: skip
+    notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
+    samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
+    if samples:
+        kept = sum(len(s.made) for s in samples) / max(sum(s.looked_at for s in samples), 1)
+        pairs = round(images * min(kept, 1.0))
+        size = _mean([s.pair_bytes for s in samples]) * pairs
+        size += _mean([s.shard_bytes for s in samples]) * len(sources)
+        fast, slow = (edge(s.seconds for s in samples) * pairs / jobs for edge in (min, max))
+        span = fast / SLACK, slow * SLACK
+        number = sum(len(s.made) for s in samples)
+        notes.append(
+            f"about {pairs:,} pairs, {size / 1e6:,.1f} MB, {_duration(*span)} with "
+            f"{counted(jobs, 'job')}: from {counted(number, 'pair')} of "
+            f"{counted(len(samples), 'source')}"
+        )
+        facts["estimate"] = {"pairs": pairs, "bytes": round(size), "seconds": list(span)}
+        notes += [line for k in spread(len(sources), SAMPLED) if (line := _clocks(sources[k]))]
+        made = (pair for sample in samples for pair in sample.made)
+        if scenes := [scene for pair in made if (scene := _scene(pair)) is not None]:
+            alignment = measure(scenes)
+            notes.append(alignment.describe())
+            facts["alignment"] = alignment.facts()
+        if picture is not None:
+            _draw(name, samples, picture)
+            notes.append(f"picture: {picture}")
+    return Report(
+        "prepare", f"prepare {name}: dry run, nothing is written",
+        ("shard", "found", "images", "input MB"), rows, (*notes, *told), facts,
+    )  # fmt: skip
+
+
+def sampled(source: PairSource) -> Sample | None:
+    """What the first pairs of a source tell; None if it has none."""
+    counts: Counter[str] = Counter()
+    pairs: list[Pair] = []
+    held = 0
+    first = began = time.perf_counter()
+    made = source.pairs(counts)
+    for pair in made:
+        pairs.append(pair)
+        now = time.perf_counter()
+        if len(pairs) == 1:
+            first = now  # what comes before it is done once
+        held += len(pair.events)
+        if len(pairs) == PAIRS or held > EVENTS or now - began > SECONDS:
+            break
+    if isinstance(made, Generator):
+        made.close()
+    if not pairs:
+        return None
+    made_in = (time.perf_counter() - first) / max(len(pairs) - 1, 1)
+    with TemporaryDirectory() as folder:
+        _written(pairs, Path(folder) / "warm.h5")
+        short = _written(pairs, Path(folder) / "short.h5")
+        began = time.perf_counter()
+        long = _written(pairs * TIMES, Path(folder) / "long.h5")
+        written_in = (time.perf_counter() - began) / (TIMES * len(pairs))
+    pair_bytes = (long - short) / ((TIMES - 1) * len(pairs))
+    looked_at = counts["images"] + counts["labels"]
+    shard_bytes = max(short - pair_bytes * len(pairs), 0.0)
+    return Sample(looked_at, pair_bytes, shard_bytes, made_in + written_in, pairs)
+
+
+def _clocks(source: PairSource) -> str | None:
+    """How much of the images' time the events cover; None where that is not known so soon."""
+    if not isinstance(source, Clocked) or (clocks := source.clocks()) is None:
+        return None
+    images, events = clocks
+    shared = max(min(images[1], events[1]) - max(images[0], events[0]), 0)
+    share = shared / max(images[1] - images[0], 1)
+    (a, b), (c, d) = ([f"{us / 1e6:.3f}" for us in span] for span in clocks)
+    return f"{source.name}: images from {a} to {b} s, events from {c} to {d} s, {share:.0%} covered"
+
+
+def _draw(name: str, samples: list[Sample], picture: Path) -> None:
+    """Write a PNG of some of the pairs."""
+    with TemporaryDirectory() as parent:
+        folder = Path(parent) / name
+        folder.mkdir()
+        shards = []
+        for number, sample in enumerate(samples):
+            path = folder / f"{number}.h5"
+            _written(sample.made, path)
+            shards.append(finish_shard(path, len(sample.made), {}, ""))
+        write_json(folder / MANIFEST, {"format": FORMAT, "settings": {}, "shards": shards})
+        save_picture(picture, draw_pairs(PairStore(folder))[0])
+
+
+def _scene(pair: Pair) -> Scene | None:
+    """A pair as its alignment is measured; None without an image or events on its pixels."""
+    events, window = pair.events, pair.window
+    image = decode_image(pair.image) if pair.image and len(events) else None
+    if image is None or image.shape[:2] != (events.height, events.width):
+        return None
+    return Scene(image, pair.image_us, events, (window.start_us, window.end_us), pair.valid)
+
+
+def _written(pairs: list[Pair], path: Path) -> int:
+    """Bytes of a shard of these pairs."""
+    with ShardWriter(path) as writer:
+        for pair in pairs:
+            writer.add(pair)
+    return path.stat().st_size
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _duration(shortest: float, longest: float) -> str:
+    """A range of seconds or minutes, for people."""
+    if longest < 10:
+        return "some seconds"
+    if longest < 120:
+        return f"{max(shortest, 1):.0f} to {max(longest, 2):.0f} seconds"
+    if longest < 7200:
+        return f"{shortest / 60:.0f} to {longest / 60:.0f} minutes"
+    return f"{shortest / 3600:.1f} to {longest / 3600:.1f} hours"
