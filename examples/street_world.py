@@ -4,10 +4,10 @@
 
 For each family of scenes, of which the first 70% are fitted and the others scored:
 
-* mIoU of the most frequent class, and of a ridge probe that knows only a token's place, plainly and
-  with the classes weighted by 1 / sqrt(frequency)
-* mIoU of a ridge probe on a patch's mean colour and contrast alone, which shows whether classes
-  have colours and textures of their own
+* mIoU of the most frequent class, and of what knows only a token's place, under the ridge and the
+  balanced probe of `pretrain`
+* the same of a patch's mean colour and contrast alone, which shows whether classes have colours and
+  textures of their own
 * the pixels of each class, events a pixel, and the share of scenes that are nearly still: fewer
   than 5% of 8x8 cells active by the rule of `grids.density`
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +34,9 @@ from scaleevent.datasets.street import TRAINING  # noqa: E402
 from scaleevent.grids.density import active_mask, patch_density  # noqa: E402
 from scaleevent.grids.voxels import voxelize  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
-from scaleevent.objectives.probing import class_shares, place_probe, ridge_probe  # noqa: E402
+from scaleevent.objectives.probe_scores import confusions, mean_overlap  # noqa: E402
+from scaleevent.objectives.probing import Features, class_shares, fit_ridge  # noqa: E402
+from scaleevent.objectives.softmax_probe import fit_softmax  # noqa: E402
 from scaleevent.street.scene import CLASSES, StreetSettings, render_scene  # noqa: E402
 
 PATCH = 8  # of the embedded teacher
@@ -74,31 +76,25 @@ Row = dict[str, float]
 
 def knowledge(fitted: list[Facts], scored: list[Facts]) -> Row:
     """Scores in percent of what knows nothing of the scene, or its colours alone."""
-    train, test = (torch.from_numpy(np.stack([f.labels for f in p])) for p in (fitted, scored))
-    grid = (train.shape[1] // PATCH, train.shape[2] // PATCH)
-    colours = [torch.from_numpy(np.stack([f.colours for f in p])) for p in (fitted, scored)]
-    frequency = torch.bincount(train.flatten().long(), minlength=COUNT) / train.numel()
-    top = int(frequency.argmax())
-    constant = (test == top).double().mean() / len(torch.unique(test))
-    place = place_probe(train, test, grid, COUNT)
-    weights = frequency.clamp_min(1e-6).rsqrt()
-    shares = class_shares(train, grid, COUNT).mean(0) * weights
-    balanced = overlap((shares.argmax(1).reshape(grid) for _ in test), test)
-    colour = ridge_probe(colours[0], train, colours[1], test, grid, COUNT)
-    rows = {"constant": float(constant), "place": np.nanmean(place)}
-    rows |= {"place, balanced": np.nanmean(balanced), "colour": np.nanmean(colour)}
-    return {name: 100.0 * float(value) for name, value in rows.items()}
-
-
-def overlap(cells: Iterator[torch.Tensor], labels: torch.Tensor) -> np.ndarray:
-    """Intersection over union of one class a cell, (h, w) each."""
-    confusion = torch.zeros(COUNT * COUNT, dtype=torch.int64)
-    for own, truth in zip(cells, labels.long(), strict=True):
-        guess = own.repeat_interleave(PATCH, 0).repeat_interleave(PATCH, 1)
-        confusion += torch.bincount((truth * COUNT + guess).flatten(), minlength=COUNT**2)
-    table = confusion.reshape(COUNT, COUNT)
-    union = table.sum(0) + table.sum(1) - table.diag()
-    return torch.where(union > 0, table.diag() / union, torch.nan).numpy()
+    train, test = ([torch.from_numpy(one.labels) for one in part] for part in (fitted, scored))
+    grid = (train[0].shape[0] // PATCH, train[0].shape[1] // PATCH)
+    shares = class_shares(train, grid, COUNT)
+    top = int(shares.sum((0, 1)).argmax())
+    seen = torch.stack(test)
+    rows = {"constant": 100 * float((seen == top).double().mean()) / len(torch.unique(seen))}
+    place = [Features.place(len(part), grid[0] * grid[1]) for part in (fitted, scored)]
+    colour = [
+        Features.tokens(torch.from_numpy(np.stack([one.colours for one in part])))
+        for part in (fitted, scored)
+    ]
+    for name, (own, other) in {"place": place, "colour": colour}.items():
+        for probe, linear in (
+            (name, fit_ridge(own, shares)),
+            (f"{name}, balanced", fit_softmax(own, shares, seed=0)[0]),
+        ):
+            sums = confusions(linear.scores(other), test, grid).sum(0)
+            rows[probe] = float(mean_overlap(sums))
+    return rows
 
 
 def activity(scenes: list[Facts]) -> Row:
