@@ -1,0 +1,179 @@
+"""Pictures between two frames, so that nothing moves more than a pixel from one to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from scaleevent.simulation.flow import optical_flow, sample, single
+
+MOST_STEPS = 128  # intervals that one between two frames is cut into
+VISIBLE = 2.0  # brightness levels of 255: motion of what differs less does not count
+AGREES = 1.0  # pixels: two flows that differ more see two surfaces
+SEARCHES = 3  # of the motion that brings something to a pixel, at most
+SURE = 0.5  # pixels of disagreement, or brightness levels, that leave no doubt about a motion
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """What lies between two frames.
+
+    Args:
+        motion: Pixels that the fastest visible thing moves from the first frame to the second.
+        at: From the fraction of the time that has passed, more than 0 and less than 1, to the
+            (H, W, C) float32 picture.
+        matched: Share of the picture whose motion is the same seen from either frame.
+    """
+
+    motion: float
+    at: Callable[[float], np.ndarray]
+    matched: float = 1.0
+
+    def steps(self, step_px: float = 1.0) -> int:
+        """Number of equal intervals in which nothing moves more than `step_px`, 1 to a limit."""
+        return min(max(math.ceil(self.motion / step_px - 1e-6), 1), MOST_STEPS)
+
+
+Interpolator = Callable[[np.ndarray, np.ndarray], Between]
+"""From two (H, W, C) float32 pictures of linear light, 1 = white, to what lies between them."""
+
+
+def brightness(light: np.ndarray) -> np.ndarray:
+    """(H, W) float32, 0 to 255, near what a display shows, of (H, W, C) linear light."""
+    mean = light[..., 0] if light.shape[2] == 1 else light.mean(axis=2, dtype=np.float32)
+    return np.asarray(255.0 * np.sqrt(np.clip(mean, 0.0, 1.0)), np.float32)
+
+
+def by_flow(first: np.ndarray, second: np.ndarray) -> Between:
+    """The built-in interpolator: optical flow in both directions, and blending that sees occlusion.
+
+    For each pixel and time, two motions are tried: the one that carries something of the first
+    frame there, and the one that carries it on to something of the second (Baker et al., "A
+    Database and Evaluation Methodology for Optical Flow", IJCV 2011, section 3.3.3, does so by
+    splatting). The one that both flows and both pictures confirm is taken. A frame in which the
+    place is hidden, as the other flow there disagrees, counts little.
+
+    Args:
+        first: (H, W, C) float32 linear light, 1 = white.
+        second: The same, later.
+
+    Raises:
+        DataError: Pictures of two sizes.
+    """
+    before, after = brightness(first), brightness(second)
+    forward, backward = optical_flow(before, after), optical_flow(after, before)
+    motion, matched = _fastest(before, after, forward, backward)
+    first, second = (np.ascontiguousarray(one, np.float32) for one in (first, second))
+    there, back = (np.ascontiguousarray(flow.transpose(1, 2, 0)) for flow in (forward, backward))
+
+    def at(fraction: float) -> np.ndarray:
+        picture = np.empty_like(first)
+        s = single(fraction)
+        _blend(before, after, there, back, first, second, s, picture)
+        return picture
+
+    return Between(motion, at, matched)
+
+
+@nb.njit(nogil=True, cache=True)
+def _fastest(
+    before: np.ndarray, after: np.ndarray, forward: np.ndarray, backward: np.ndarray
+) -> tuple[float, float]:
+    """Largest motion of what can be seen to move, pixels, and the share where the flows agree."""
+    height, width = before.shape
+    most, agree, seen = 0.0, 0, 0
+    for y in range(height):
+        for x in range(width):
+            u, v = forward[0, y, x], forward[1, y, x]
+            px, py = single(x) + u, single(y) + v
+            if 0 <= px <= width - 1 and 0 <= py <= height - 1:
+                seen += 1
+                du, dv = u + sample(backward[0], px, py), v + sample(backward[1], px, py)
+                size = np.sqrt(u * u + v * v)
+                agree += du * du + dv * dv < (AGREES + 0.05 * size) ** 2
+            right, low = min(x + 1, width - 1), min(y + 1, height - 1)
+            for k in range(2):
+                picture, flow = (before, forward) if k == 0 else (after, backward)
+                across = picture[y, right] - picture[y, x]
+                down = picture[low, x] - picture[y, x]
+                if across * across + down * down > VISIBLE * VISIBLE:
+                    most = max(most, np.sqrt(flow[0, y, x] ** 2 + flow[1, y, x] ** 2))
+    return most, agree / max(seen, 1)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _motion(flow: np.ndarray, x: float, y: float) -> tuple[float, float]:
+    """A (H, W, 2) flow at column x and row y, bilinear, the border continued."""
+    height, width, _ = flow.shape
+    x = min(max(x, single(0.0)), single(width - 1))
+    y = min(max(y, single(0.0)), single(height - 1))
+    left, top = int(x), int(y)
+    right, low = min(left + 1, width - 1), min(top + 1, height - 1)
+    fx, fy = x - single(left), y - single(top)
+    above = flow[top, left, 0] + fx * (flow[top, right, 0] - flow[top, left, 0])
+    below = flow[low, left, 0] + fx * (flow[low, right, 0] - flow[low, left, 0])
+    u = above + fy * (below - above)
+    above = flow[top, left, 1] + fx * (flow[top, right, 1] - flow[top, left, 1])
+    below = flow[low, left, 1] + fx * (flow[low, right, 1] - flow[low, left, 1])
+    return u, above + fy * (below - above)
+
+
+@nb.njit(nogil=True, cache=True)
+def _blend(
+    before: np.ndarray, after: np.ndarray, forward: np.ndarray, backward: np.ndarray,
+    first: np.ndarray, second: np.ndarray, s: float, picture: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill `picture` (H, W, C), a part `s` of the way from `first` to `second`.
+
+    `forward` and `backward` are (H, W, 2) here.
+    """
+    height, width, channels = picture.shape
+    one, four = single(1.0), single(4.0)
+    for y in range(height):
+        for x in range(width):
+            best = single(np.inf)
+            x0 = y0 = x1 = y1 = weight = single(0.0)
+            for candidate in range(2):
+                flow = forward if candidate == 0 else backward
+                sign, part = (one, -s) if candidate == 0 else (-one, one - s)
+                u, v = sign * flow[y, x, 0], sign * flow[y, x, 1]
+                for _ in range(SEARCHES):
+                    nu, nv = _motion(flow, single(x) + part * u, single(y) + part * v)
+                    nu, nv = sign * nu, sign * nv
+                    still = abs(nu - u) + abs(nv - v) < SURE
+                    u, v = nu, nv
+                    if still:
+                        break
+                ax, ay = single(x) - s * u, single(y) - s * v
+                bx, by = single(x) + (one - s) * u, single(y) + (one - s) * v
+                u0, v0 = _motion(forward, ax, ay)
+                u1, v1 = _motion(backward, bx, by)
+                d0, d1 = abs(u0 - u) + abs(v0 - v), abs(u1 + u) + abs(v1 + v)
+                error = abs(sample(before, ax, ay) - sample(after, bx, by))
+                more, less = max(d0, d1), min(d0, d1)
+                cost = error / (one + more) + four * less + min(more, four)
+                if cost < best:
+                    best = cost
+                    x0, y0, x1, y1 = ax, ay, bx, by
+                    w0 = (one - s) * _seen(d0, ax, ay, height, width)
+                    w1 = s * _seen(d1, bx, by, height, width)
+                    weight = w1 / (w0 + w1)
+                if cost < SURE:  # both flows and both pictures confirm it
+                    break
+            for c in range(channels):
+                a, b = sample(first[..., c], x0, y0), sample(second[..., c], x1, y1)
+                picture[y, x, c] = a + weight * (b - a)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _seen(disagreement: float, x: float, y: float, height: int, width: int) -> float:
+    """How far a frame shows something, from the flow there and whether it is inside."""
+    outside = x < -0.5 or y < -0.5 or x > width - 0.5 or y > height - 0.5
+    if outside:
+        return single(1e-3)
+    d = disagreement / single(AGREES)
+    return single(1e-3) + single(1.0) / (single(1.0) + d * d * d * d)
