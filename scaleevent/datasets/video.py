@@ -18,6 +18,8 @@ from scaleevent.formats import Recording
 from scaleevent.images import check_pixels
 from scaleevent.pairs.pairing import TimedImage
 
+_MOSTLY_THERE = 0.95  # of the frames in the head; an edit list may hide a few
+
 
 @dataclass(frozen=True)
 class VideoFile(Frames):
@@ -67,6 +69,89 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
     with _opened(path) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What the head of a video and its packets tell.
+
+    Args:
+        frames: Number of frames, counted without decoding them.
+        height: Rows of a picture.
+        width: Columns of a picture.
+        seconds: From the first frame's time to the last one's; 0 where there are no times.
+        codec: Its name.
+        timed: Whether every frame has a time.
+    """
+
+    frames: int
+    height: int
+    width: int
+    seconds: float
+    codec: str
+    timed: bool
+
+
+def video_facts(path: Path) -> VideoFacts:
+    """Facts about a video, without decoding it.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video.
+    """
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        times = [packet.pts for packet in container.demux(stream) if packet.size]
+        known = [time for time in times if time is not None]
+        span = float((max(known) - min(known)) * stream.time_base) if known else 0.0
+        picture = stream.codec_context
+        timed = len(known) == len(times)
+        return VideoFacts(len(times), picture.height, picture.width, span, picture.name, timed)
+
+
+def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
+    """Frames of a video with their own times, in the order they are shown.
+
+    Yields:
+        Microseconds, None where the video has none, and the (H, W, 3) uint8 picture.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video, damaged, or it ends before the number of frames in its head.
+    """
+    with _opened(path) as container:
+        stream, count = container.streams.video[0], 0
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise DataError(
+                    "a frame of the video is damaged", where=path, found=f"frame {count}"
+                )
+            time = None if frame.pts is None else round(frame.pts * stream.time_base * 1_000_000)
+            yield time, frame.to_ndarray(format="rgb24")
+            count += 1
+        if count < _MOSTLY_THERE * stream.frames:
+            raise DataError("the video ends early", where=path, found=f"{count} frames",
+                            expected=f"{stream.frames}, as its head says")  # fmt: skip
+
+
+def sampled_frames(path: Path, number: int) -> list[np.ndarray]:
+    """Frames from all over a video, (H, W, 3) uint8, by jumping to the key frames before them.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video, or damaged there.
+    """
+    pictures = []
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        for k in range(number):
+            if container.duration:
+                start = container.start_time or 0
+                container.seek(start + k * container.duration // number)  # in av.time_base
+            frame = next(container.decode(stream), None)
+            if frame is not None:
+                pictures.append(frame.to_ndarray(format="rgb24"))
+    return pictures
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from scaleevent.simulation.flow import optical_flow, sample, single
 
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of linear sRGB, ITU-R BT.709
 MOST_STEPS = 128  # intervals that one between two frames is cut into
 VISIBLE = 2.0  # brightness levels of 255: motion of what differs less does not count
 AGREES = 1.0  # pixels: two flows that differ more see two surfaces
@@ -39,13 +40,17 @@ class Between:
 
 
 Interpolator = Callable[[np.ndarray, np.ndarray], Between]
-"""From two (H, W, C) float32 pictures of linear light, 1 = white, to what lies between them."""
+"""From two (H, W, C) float32 pictures of linear light, 1 = white, C 1 or 3, to what lies between them."""
 
 
 def brightness(light: np.ndarray) -> np.ndarray:
-    """(H, W) float32, 0 to 255, near what a display shows, of (H, W, C) linear light."""
-    mean = light[..., 0] if light.shape[2] == 1 else light.mean(axis=2, dtype=np.float32)
-    return np.asarray(255.0 * np.sqrt(np.clip(mean, 0.0, 1.0)), np.float32)
+    """(H, W) float32, 0 to 255, near what a display shows, of (H, W, 1 or 3) linear light."""
+    return np.asarray(255.0 * np.sqrt(np.clip(luminance(light), 0.0, 1.0)), np.float32)
+
+
+def luminance(light: np.ndarray) -> np.ndarray:
+    """(H, W) of (H, W, 1 or 3) linear light: grey, or red, green and blue."""
+    return np.asarray(light[..., 0] if light.shape[2] == 1 else light @ LUMINANCE)
 
 
 def by_flow(first: np.ndarray, second: np.ndarray) -> Between:
