@@ -287,6 +287,8 @@ def black_bars(pictures: list[np.ndarray]) -> tuple[int, int, int, int]:
 
     Bars are of equal width on both sides, to a hundredth, and end at an edge: a dark sky is none.
     """
+    if not pictures:
+        return 0, 0, 0, 0
     brightest = np.max([image.max(axis=2) for image in pictures], axis=0)
     result: list[int] = []
     for axis in (1, 0):
@@ -301,13 +303,18 @@ def black_bars(pictures: list[np.ndarray]) -> tuple[int, int, int, int]:
     return result[0], result[1], result[2], result[3]
 
 
-def sampled(clip: Clip) -> list[np.ndarray]:
-    """A few pictures from all over a clip.
-
-    Raises:
-        DataError: One that is damaged.
-    """
+def sampled(clip: Clip, damaged: Damaged) -> list[np.ndarray]:
+    """A few pictures from all over a clip, without those of another size."""
+    pictures: list[np.ndarray] = []
     if isinstance(clip, VideoClip):
-        return sampled_frames(clip.path, LOOKED_AT)
-    places = np.linspace(0, clip.frames - 1, LOOKED_AT).round().astype(int)
-    return [decode_image(read_bytes(clip.files[k]), clip.files[k]) for k in places]
+        try:
+            pictures = sampled_frames(clip.path, LOOKED_AT)
+        except DataError as error:
+            damaged(error)
+    else:
+        for k in np.linspace(0, clip.frames - 1, LOOKED_AT).round().astype(int):
+            try:
+                pictures.append(decode_image(read_bytes(clip.files[k]), clip.files[k]))
+            except DataError as error:
+                damaged(error)
+    return [image for image in pictures if image.shape[:2] == (clip.height, clip.width)]

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -204,11 +205,7 @@ class SimulatedClip:
         """What the sensor sees of a frame."""
         bars = (0, 0, 0, 0)
         if not self.config.keep_bars:
-            try:
-                bars = black_bars(sampled(self.clip))
-            except DataError:
-                if self.config.on_error == "strict":
-                    raise
+            bars = black_bars(sampled(self.clip, partial(_refuse, config=self.config)))
         return frame_for(self.clip, bars, self.config.size)
 
 
@@ -244,11 +241,16 @@ class _Frames:
 
     def damaged(self, error: DataError) -> None:
         """Count damage, or refuse it."""
-        if self.config.on_error == "strict":
-            if error.hint is None:
-                error.hint = "to leave damaged frames out, and count them: --on-error skip"
-            raise error
+        _refuse(error, self.config)
         self.counts[f"damage: {error.what}"] += 1
+
+
+def _refuse(error: DataError, config: Settings) -> None:
+    """Raise the error unless what is damaged may be left out."""
+    if config.on_error == "strict":
+        if error.hint is None:
+            error.hint = "to leave out what is damaged, and count it: --on-error skip"
+        raise error
 
 
 def sources(config: Settings) -> list[SimulatedClip]:
@@ -271,8 +273,7 @@ def sources(config: Settings) -> list[SimulatedClip]:
             clip = open_clip(path, config.fps, config.timestamps, config.frame_time_unit)
             frame_for(clip, (0, 0, 0, 0), config.size)
         except DataError as error:
-            if config.on_error == "strict":
-                raise
+            _refuse(error, config)
             clip = UnreadableClip.because(path, error)
         clips.append(SimulatedClip(name, clip, config, window_rule(config)))
     return clips

@@ -121,17 +121,32 @@ def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
     """
     with _opened(path) as container:
         stream, count = container.streams.video[0], 0
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise DataError(
-                    "a frame of the video is damaged", where=path, found=f"frame {count}"
-                )
+        stream.thread_type = "NONE"  # so that complaints belong to the frame being decoded
+        frames = container.decode(stream)
+        while (frame := _checked(frames, path, count)) is not None:
             time = None if frame.pts is None else round(frame.pts * stream.time_base * 1_000_000)
             yield time, frame.to_ndarray(format="rgb24")
             count += 1
         if count < _MOSTLY_THERE * stream.frames:
             raise DataError("the video ends early", where=path, found=f"{count} frames",
                             expected=f"{stream.frames}, as its head says")  # fmt: skip
+
+
+def _checked(frames: Iterator[Any], path: Path, count: int) -> Any:
+    """The next frame, None at the end; damage that the decoder would conceal is an error."""
+    from av import logging
+
+    level = logging.get_level()
+    logging.set_level(logging.ERROR)
+    try:
+        with logging.Capture() as told:
+            frame = next(frames, None)
+    finally:
+        logging.set_level(level)
+    if told or (frame is not None and frame.is_corrupt):
+        found = f"near frame {count}" + (f": {told[0][2].strip()}" if told else "")
+        raise DataError("a frame of the video is damaged", where=path, found=found)
+    return frame
 
 
 def sampled_frames(path: Path, number: int) -> list[np.ndarray]:
@@ -141,17 +156,14 @@ def sampled_frames(path: Path, number: int) -> list[np.ndarray]:
         MissingPackageError: The package av is absent.
         DataError: Not a video, or damaged there.
     """
-    pictures = []
     with _opened(path) as container:
-        stream = container.streams.video[0]
-        for k in range(number):
-            if container.duration:
-                start = container.start_time or 0
-                container.seek(start + k * container.duration // number)  # in av.time_base
-            frame = next(container.decode(stream), None)
-            if frame is not None:
-                pictures.append(frame.to_ndarray(format="rgb24"))
-    return pictures
+        stream, start = container.streams.video[0], container.start_time or 0
+        frames: list[Any] = []
+        for k in range(number if container.duration else 0):
+            container.seek(start + k * container.duration // number)  # in av.time_base
+            frames += islice(container.decode(stream), 1)
+        frames = frames or list(islice(container.decode(stream), number))
+        return [frame.to_ndarray(format="rgb24") for frame in frames]
 
 
 @contextmanager

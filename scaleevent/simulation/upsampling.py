@@ -40,7 +40,7 @@ class Between:
 
 
 Interpolator = Callable[[np.ndarray, np.ndarray], Between]
-"""From two (H, W, C) float32 pictures of linear light, 1 = white, C 1 or 3, to what lies between them."""
+"""From two (H, W, 1 or 3) float32 pictures of linear light, 1 = white, to what lies between."""
 
 
 def brightness(light: np.ndarray) -> np.ndarray:
