@@ -31,7 +31,6 @@ class Part:
 DATASETS: dict[str, Part] = {
     "street": Part("scaleevent.datasets.street", "the embedded world, rendered"),
     "custom": Part("scaleevent.datasets.custom", "your own recordings and frames"),
-    "video": Part("scaleevent.datasets.simulated", "videos and picture sequences, simulated"),
     "dsec": Part("scaleevent.datasets.dsec", "DSEC, frames warped into the event view"),
     "dsec-semantic": Part("scaleevent.datasets.dsec_semantic", "DSEC with semantic labels"),
     "dsec-depth": Part("scaleevent.datasets.dsec_depth", "DSEC with disparity as depth"),
@@ -39,6 +38,7 @@ DATASETS: dict[str, Part] = {
     "ddd17-seg": Part("scaleevent.datasets.ddd17_seg", "DDD17 with Ev-SegNet's labels"),
     "mvsec-depth": Part("scaleevent.datasets.mvsec_depth", "MVSEC with LiDAR depth"),
     "mvsec-flow": Part("scaleevent.datasets.mvsec_flow", "MVSEC with optical flow"),
+    "video": Part("scaleevent.datasets.simulated", "videos and picture sequences, simulated"),
 }
 
 EMBEDDED = "street"  # the data set that needs no files: used where no data are named
