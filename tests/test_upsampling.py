@@ -116,3 +116,23 @@ def test_steps():
 def test_the_same_pictures_give_the_same_bytes():
     first, second = light(scene(0.0)), light(scene(1.0))
     assert by_flow(first, second).at(0.3).tobytes() == by_flow(first, second).at(0.3).tobytes()
+
+
+def test_the_order_of_questions_does_not_matter():
+    first, second = light(scene(0.0)), light(scene(1.0))
+    fractions = np.arange(1, 12) / 12
+    one, other = by_flow(first, second), by_flow(first, second)
+    ascending = {s: one.at(s) for s in fractions}
+    for s in np.random.default_rng(0).permutation(fractions):
+        np.testing.assert_array_equal(other.at(s), ascending[s])
+
+
+def test_finer_steps_of_the_moving_part_alone():
+    """A tile that nothing crosses fades from frame to frame; one with motion is made often."""
+    first, second = light(scene(0.0)), light(scene(1.0))
+    middle = by_flow(first, second).at(0.5)
+    fade = 0.5 * (first + second)
+    np.testing.assert_allclose(middle[96:, 128:], fade[96:, 128:], atol=1e-6)
+    assert np.abs(middle - fade)[26:80, 36:106].mean() > 0.02
+    rough = by_flow(first, second, step_px=100.0).at(0.5)
+    np.testing.assert_allclose(rough, fade, atol=1e-6)

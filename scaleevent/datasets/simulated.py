@@ -36,7 +36,7 @@ from scaleevent.pairs.pair import Pair, encode_image
 from scaleevent.pairs.pairing import window_rule, with_block
 from scaleevent.simulation.clip import Filming, Moment, film
 from scaleevent.simulation.sensor import SENSORS, Sensor, SimulatedCamera
-from scaleevent.simulation.upsampling import MOST_STEPS
+from scaleevent.simulation.upsampling import MOST_STEPS, by_flow
 
 
 class Settings(PrepareConfig, WindowSettings):
@@ -149,7 +149,12 @@ class SimulatedClip:
         camera = SimulatedCamera(
             config.model, rng, framing.height, framing.width, config.illumination
         )
-        filming = Filming(config.gamma, config.step_px, round(1000 * config.shutter_ms))
+        filming = Filming(
+            config.gamma,
+            config.step_px,
+            round(1000 * config.shutter_ms),
+            partial(by_flow, step_px=config.step_px),
+        )
         about = {
             "clip": self.clip.path.name,
             "simulated": config.sensor,

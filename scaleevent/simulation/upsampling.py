@@ -15,6 +15,7 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of linear sRGB, IT
 MOST_STEPS = 128  # intervals that one between two frames is cut into
 VISIBLE = 2.0  # brightness levels of 255: motion of what differs less does not count
 AGREES = 1.0  # pixels: two flows that differ more see two surfaces
+TILE, BESIDE = 16, 2  # side of a tile, and how near motion counts for it too, pixels
 SEARCHES = 3  # of the motion that brings something to a pixel, at most
 SURE = 0.5  # pixels of disagreement, or brightness levels, that leave no doubt about a motion
 
@@ -53,7 +54,7 @@ def luminance(light: np.ndarray) -> np.ndarray:
     return np.asarray(light[..., 0] if light.shape[2] == 1 else light @ LUMINANCE)
 
 
-def by_flow(first: np.ndarray, second: np.ndarray) -> Between:
+def by_flow(first: np.ndarray, second: np.ndarray, step_px: float = 1.0) -> Between:
     """The built-in interpolator: optical flow in both directions, and blending that sees occlusion.
 
     For each pixel and time, two motions are tried: the one that carries something of the first
@@ -62,35 +63,46 @@ def by_flow(first: np.ndarray, second: np.ndarray) -> Between:
     splatting). The one that both flows and both pictures confirm is taken. A frame in which the
     place is hidden, as the other flow there disagrees, counts little.
 
+    A tile of the picture is made as often as the fastest thing that crosses it moves `step_px`, and
+    fades in between: to ESIM, whose light changes linearly, that is the same.
+
     Args:
-        first: (H, W, C) float32 linear light, 1 = white.
+        first: (H, W, 1 or 3) float32 linear light, 1 = white.
         second: The same, later.
+        step_px: Pixels.
 
     Raises:
         DataError: Pictures of two sizes.
     """
     before, after = brightness(first), brightness(second)
     forward, backward = optical_flow(before, after), optical_flow(after, before)
-    motion, matched = _fastest(before, after, forward, backward)
+    rows, columns = (-(-side // TILE) for side in before.shape)
+    speeds = np.zeros((rows, columns), np.float32)
+    matched = _speeds(before, after, forward, backward, speeds)
     first, second = (np.ascontiguousarray(one, np.float32) for one in (first, second))
     there, back = (np.ascontiguousarray(flow.transpose(1, 2, 0)) for flow in (forward, backward))
+    counts = np.clip(np.ceil(speeds / step_px - 1e-6), 1, MOST_STEPS).astype(np.int64)
+    made = np.full((rows, columns), -1)
+    low, high = np.empty_like(first), np.empty_like(first)
 
     def at(fraction: float) -> np.ndarray:
         picture = np.empty_like(first)
-        s = single(fraction)
-        _blend(before, after, there, back, first, second, s, picture)
+        _between(
+            before, after, there, back, first, second, fraction, counts, made, low, high, picture
+        )
         return picture
 
-    return Between(motion, at, matched)
+    return Between(float(speeds.max()), at, matched)
 
 
 @nb.njit(nogil=True, cache=True)
-def _fastest(
-    before: np.ndarray, after: np.ndarray, forward: np.ndarray, backward: np.ndarray
-) -> tuple[float, float]:
-    """Largest motion of what can be seen to move, pixels, and the share where the flows agree."""
+def _speeds(
+    before: np.ndarray, after: np.ndarray, forward: np.ndarray, backward: np.ndarray,
+    speeds: np.ndarray,
+) -> float:  # fmt: skip
+    """Fill in the largest motion of what is seen to cross a tile; the share where flows agree."""
     height, width = before.shape
-    most, agree, seen = 0.0, 0, 0
+    agree, seen = 0, 0
     for y in range(height):
         for x in range(width):
             u, v = forward[0, y, x], forward[1, y, x]
@@ -106,8 +118,22 @@ def _fastest(
                 across = picture[y, right] - picture[y, x]
                 down = picture[low, x] - picture[y, x]
                 if across * across + down * down > VISIBLE * VISIBLE:
-                    most = max(most, np.sqrt(flow[0, y, x] ** 2 + flow[1, y, x] ** 2))
-    return most, agree / max(seen, 1)
+                    _mark(speeds, x, y, flow[0, y, x], flow[1, y, x], height, width)
+    return agree / max(seen, 1)
+
+
+@nb.njit(nogil=True, cache=True)
+def _mark(speeds: np.ndarray, x: int, y: int, u: float, v: float, height: int, width: int) -> None:
+    """Tell all tiles on the way of a pixel, and those beside it, how far it goes."""
+    speed = np.sqrt(u * u + v * v)
+    parts = int(speed / (TILE // 2)) + 1
+    for k in range(parts + 1):
+        px, py = int(x + u * k / parts), int(y + v * k / parts)
+        for corner in range(4):
+            cx = px + (BESIDE if corner % 2 else -BESIDE)
+            cy = py + (BESIDE if corner // 2 else -BESIDE)
+            if 0 <= cx < width and 0 <= cy < height and speeds[cy // TILE, cx // TILE] < speed:
+                speeds[cy // TILE, cx // TILE] = speed
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -128,18 +154,56 @@ def _motion(flow: np.ndarray, x: float, y: float) -> tuple[float, float]:
 
 
 @nb.njit(nogil=True, cache=True)
+def _between(
+    before: np.ndarray, after: np.ndarray, forward: np.ndarray, backward: np.ndarray,
+    first: np.ndarray, second: np.ndarray, fraction: float, counts: np.ndarray, made: np.ndarray,
+    low: np.ndarray, high: np.ndarray, picture: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill `picture`, tile by tile, between what was made of the tile before and after `fraction`.
+
+    `counts` are a tile's intervals; `made` is the one whose ends `low` and `high` hold, if any.
+    """
+    height, width, _ = picture.shape
+    for i in range(counts.shape[0]):
+        for j in range(counts.shape[1]):
+            count, top, left = counts[i, j], i * TILE, j * TILE
+            ys, xs = slice(top, min(top + TILE, height)), slice(left, min(left + TILE, width))
+            interval = min(int(fraction * count + 1e-9), count - 1)
+            if made[i, j] != interval:
+                for end in range(2):
+                    place = low if end == 0 else high
+                    s = (interval + end) / count
+                    if interval + end == 0:
+                        place[ys, xs] = first[ys, xs]
+                    elif interval + end == count:
+                        place[ys, xs] = second[ys, xs]
+                    elif end == 0 and made[i, j] == interval - 1:
+                        place[ys, xs] = high[ys, xs]
+                    else:
+                        _blend(before, after, forward, backward, first, second, s, top, left, place)
+                made[i, j] = interval
+            part = np.float32(fraction * count - interval)
+            for y in range(ys.start, ys.stop):
+                for x in range(xs.start, xs.stop):
+                    for c in range(picture.shape[2]):
+                        picture[y, x, c] = low[y, x, c] + part * (high[y, x, c] - low[y, x, c])
+
+
+@nb.njit(nogil=True, cache=True)
 def _blend(
     before: np.ndarray, after: np.ndarray, forward: np.ndarray, backward: np.ndarray,
-    first: np.ndarray, second: np.ndarray, s: float, picture: np.ndarray,
+    first: np.ndarray, second: np.ndarray, fraction: float, top: int, left: int,
+    picture: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill `picture` (H, W, C), a part `s` of the way from `first` to `second`.
+    """Fill a tile of `picture` (H, W, C), a part of the way from `first` to `second`.
 
     `forward` and `backward` are (H, W, 2) here.
     """
     height, width, channels = picture.shape
+    s = single(fraction)
     one, four = single(1.0), single(4.0)
-    for y in range(height):
-        for x in range(width):
+    for y in range(top, min(top + TILE, height)):
+        for x in range(left, min(left + TILE, width)):
             best = single(np.inf)
             x0 = y0 = x1 = y1 = weight = single(0.0)
             for candidate in range(2):
