@@ -1,6 +1,6 @@
 """How real simulated events are: numbers beside those of real events of the same frames.
 
-    python examples/simulator_realism.py a.aedat4 b.aedat4 --encoder runs/pretrain/encoder.safetensors
+    python examples/simulator_realism.py RECORDING... --encoder runs/pretrain/encoder.safetensors
 
 Each recording has frames and events of one sensor, as `scaleevent prepare custom` takes them. Its
 frames are filmed by every camera model, and both streams are measured between the first frame and
