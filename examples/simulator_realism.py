@@ -11,8 +11,9 @@ distributions of their mean and covariance, relative to the variance of the real
 beside it: one half of the recording against the other, which moves on in between.
 
 With --tune N, so many settings are drawn and the best one is shown: the lowest sum, over the
-recordings, of |log2 of the rates|, 4 |difference of the shares|, the gaps' difference and the
-distance of the tokens beyond that of `real`. With --picture, a PNG of both streams is drawn.
+recordings, of |log2 of the rates|, 4 |difference of the shares|, 2 times the gaps' difference, and
+half of log2 of the tokens' distance over that of `real`, where it is larger. With --picture, a PNG
+of all streams is drawn.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from scaleevent.datasets.custom import CustomRecording
 from scaleevent.events import Events
 from scaleevent.grids.windows import Window
 from scaleevent.pairs.pair import decode_image
-from scaleevent.panels import panel, save_picture
+from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import draw_events
 from scaleevent.simulation.clip import TO_LIGHT
 from scaleevent.simulation.sensor import SENSORS, Sensor, SimulatedCamera
@@ -137,7 +138,7 @@ def row(name: str, events: Events, span: int, against: Events, against_span: int
     ks = ks_2samp(between, other).statistic if len(between) and len(other) else np.nan
     values = (len(events), round(rate, 3), round(share, 3),
               round(1e3 * float(np.median(between)), 2) if len(between) else None,
-              round(float(ks), 3), None if distance is None else round(distance, 3))  # fmt: skip
+              round(float(ks), 3), None if distance is None else round(distance, 4))  # fmt: skip
     return dict(zip(COLUMNS, (name, *values), strict=True))
 
 
@@ -171,20 +172,20 @@ def misfit(filmed: list[Filmed], sensor: Sensor, tokens: Tokens, bases: list[flo
         if not result["events"]:
             return np.inf
         total += abs(np.log2(result["ev/s/pixel"] / rate + 1e-6))
-        total += 4 * abs(result["brighter"] - share) + result["gaps KS"]
-        total += max((result["tokens"] or 0.0) - base, 0.0)
+        total += 4 * abs(result["brighter"] - share) + 2 * result["gaps KS"]
+        total += 0.5 * max(np.log2((result["tokens"] or 1e-9) / max(base, 1e-9)), 0.0)
     return float(total)
 
 
 def drawn(rng: np.random.Generator) -> Sensor:
     """Settings within what is published for DAVIS cameras, and around it."""
-    threshold = float(np.exp(rng.uniform(np.log(0.1), np.log(0.6))))
+    threshold = float(np.exp(rng.uniform(np.log(0.2), np.log(0.8))))
     return replace(
         SENSORS["davis346"], source="drawn", threshold=(threshold, threshold),
         balance=(float(np.exp(rng.uniform(np.log(0.6), np.log(1.6)))), 0.0),
-        spread=rng.uniform(0.05, 0.4), refractory=float(10 ** rng.uniform(-4, -2.3)),
+        spread=rng.uniform(0.05, 0.4), refractory=float(10 ** rng.uniform(-3.5, -2.3)),
         cutoff_hz=float(10 ** rng.uniform(1.3, 3)), leak_hz=float(10 ** rng.uniform(-2, 0)),
-        shot_hz=float(10 ** rng.uniform(-2, 0.7)), dark=float(10 ** rng.uniform(-3, -1.2)),
+        shot_hz=float(10 ** rng.uniform(-2, 0.7)), dark=float(10 ** rng.uniform(-3, -1)),
     )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def tuned(filmed: list[Filmed], tokens: Tokens, bases: list[float], number: int)
     rng = np.random.default_rng(0)
     candidates = [drawn(rng) for _ in range(number)]
     quick = [misfit(filmed, one, Tokens(None), bases) for one in candidates]
-    best = sorted(range(number), key=quick.__getitem__)[: max(number // 5, 1)]
+    best = sorted(range(number), key=quick.__getitem__)[: max(number // 8, 1)]
     whole = {k: misfit(filmed, candidates[k], tokens, bases) for k in best}
     first = min(whole, key=whole.__getitem__)
     print(f"misfit {whole[first]:.3f}: {candidates[first]}")
@@ -228,7 +229,7 @@ def main() -> None:
             window = list(one.windows())[-1]
             streams = [one.real, *(one.simulated(s) for s in sensors.values())]
             shown = [draw_events(e.between(window.start_us, window.end_us)) for e in streams]
-            lines.append((one.name, shown))
+            lines.append(Row(one.name, shown))
         save_picture(arguments.picture, panel("the last 30 ms", names, lines))
 
 

@@ -125,11 +125,14 @@ def test_shot_noise_is_poisson_and_less_where_it_is_bright(light, rate):
 def test_sensitive_pixels_are_noisier():
     sensor = Sensor("", shot_hz=20.0, spread=0.2, settled=False)
     camera, rows = film(sensor, *still(0.0, 10.0, 10))
-    on = rows[rows[:, 3] == 1]
-    counts = np.bincount((on[:, 2] * 60 + on[:, 1]).astype(int), minlength=3000)
-    expected = 100 * 0.2 / camera.positive.ravel()
-    usual = expected < 300
-    assert abs((counts / expected)[usual].mean() - 1) < 0.01
+    for sign, thresholds in ((1, camera.positive), (0, camera.negative)):
+        pixels = rows[rows[:, 3] == sign]
+        pixels = (pixels[:, 2] * 60 + pixels[:, 1]).astype(int)
+        counts = np.bincount(pixels, minlength=3000)
+        expected = 100 * 0.2 / thresholds.ravel()
+        usual = expected < 300
+        assert abs((counts / expected)[usual].mean() - 1) < 0.01
+        assert np.corrcoef(counts[usual], expected[usual])[0, 1] > 0.8
 
 
 def test_refractory_time_holds_between_all_events_of_a_pixel():

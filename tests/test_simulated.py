@@ -114,6 +114,9 @@ def test_a_dark_sky_is_no_bar():
     for picture in sky:
         picture[:20] = 5
     assert black_bars(sky) == (0, 0, 0, 0)  # on one side alone
+    for picture in sky:
+        picture[-6:] = 5
+    assert black_bars(sky) == (0, 0, 0, 0)  # and a dark road
     fading = [np.pad(p, ((8, 8), (0, 0), (0, 0))) for p in moving(4)]
     for picture in fading:
         picture[8:20] //= 8
