@@ -240,6 +240,18 @@ def test_a_damaged_video_is_refused_or_counted(tmp_path, kind):
         assert np.abs(decode_image(pair.image).astype(int) - picture).mean() < 12
 
 
+def test_a_video_cut_between_two_frames_is_noticed_by_the_number_in_its_head(tmp_path):
+    av = pytest.importorskip("av")
+    path = write_h264(tmp_path / "a.mp4", textured(12))
+    with av.open(str(path)) as container:
+        places = sorted(packet.pos for packet in container.demux(video=0) if packet.size)
+    path.write_bytes(path.read_bytes()[: places[8]])
+    with pytest.raises(DataError, match="ends early|damaged|cannot read"):
+        prepare(path)
+    pairs, counts = prepare(path, on_error="skip")
+    assert 4 <= len(pairs) <= 7 and counts["damage: the video ends early"] == 1
+
+
 def test_a_file_that_is_no_video_is_refused_or_left_out(tmp_path):
     write_video(tmp_path / "a.mkv", moving(3))
     (tmp_path / "b.mp4").write_bytes(b"nothing of a video" * 99)
