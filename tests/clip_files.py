@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +32,7 @@ def write_video(
     times_us: Sequence[int] | None = None,
     codec: str = "ffv1",
     pixels: str = "bgr0",
+    aspect: Fraction | None = None,
     **options: str,
 ) -> Path:
     """A video whose frames have these times, 40 ms apart if none are given."""
@@ -41,6 +43,8 @@ def write_video(
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pixels
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         if times_us is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for k, picture in enumerate(pictures):
@@ -66,3 +70,20 @@ def write_sequence(
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path, quality=quality)
     return paths
+
+
+def turn(path: Path, turns: int) -> Path:
+    """Tell players to turn the pictures of an MP4 file by quarters to the right.
+
+    The track header's matrix (ISO/IEC 14496-12, 8.3.2), in 16.16 fixed point.
+    """
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4
+    at += 4 + (32 if data[at] else 20) + 16
+    a, b = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns % 4]
+    one = 1 << 16
+    data[at : at + 36] = struct.pack(
+        ">9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30
+    )
+    path.write_bytes(data)
+    return path

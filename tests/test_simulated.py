@@ -3,11 +3,13 @@
 import hashlib
 import os
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_files import moving, write_h264, write_sequence, write_video
+from clip_files import moving, turn, write_h264, write_sequence, write_video
+from PIL import Image
 from test_end_to_end import call
 
 from scaleevent.config.data import PrepareConfig
@@ -156,6 +158,27 @@ def test_less_light_and_other_thresholds(tmp_path):
     assert usual > 1.5 * fewer > 0 and usual > 1.2 * dim > 0
     pair = prepare(path, threshold="0.3")[0][0]
     assert abs(pair.provenance["thresholds"][0] - 0.3) < 1e-3
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_phones_video_is_turned_upright(tmp_path, turns):
+    path = turn(write_h264(tmp_path / "a.mp4", moving(4)), turns)
+    pairs, _ = prepare(path)
+    for pair, picture in zip(pairs, moving(4)[1:], strict=True):
+        image = decode_image(pair.image).astype(int)
+        upright = np.rot90(picture, -turns)
+        assert image.shape == upright.shape and np.abs(image - upright).mean() < 8
+        assert (pair.events.height, pair.events.width) == upright.shape[:2]
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    """48x48 pixels, each a third wider than high, show 48x64."""
+    narrow = [np.asarray(Image.fromarray(p).resize((48, 48))) for p in moving(3)]
+    path = write_video(tmp_path / "a.mp4", narrow, codec="libx264", pixels="yuv420p",
+                       aspect=Fraction(4, 3))  # fmt: skip
+    pairs, _ = prepare(path)
+    image = decode_image(pairs[-1].image).astype(int)
+    assert image.shape == (48, 64, 3) and np.abs(image - moving(3)[-1]).mean() < 12
 
 
 # Sequences of pictures

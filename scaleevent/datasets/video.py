@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scaleevent.datasets.frames import EventView, Frames
 from scaleevent.errors import DataError, MissingPackageError
@@ -18,6 +19,7 @@ from scaleevent.formats import Recording
 from scaleevent.images import check_pixels
 from scaleevent.pairs.pairing import TimedImage
 
+_SQUARE = 0.01  # how far from 1 the aspect of a pixel may be
 _MOSTLY_THERE = 0.95  # of the frames in the head; an edit list may hide a few
 
 
@@ -77,8 +79,8 @@ class VideoFacts:
 
     Args:
         frames: Number of frames, counted without decoding them.
-        height: Rows of a picture.
-        width: Columns of a picture.
+        height: Rows of a picture as it is shown.
+        width: Columns of a picture as it is shown.
         seconds: From the first frame's time to the last one's; 0 where there are no times.
         codec: Its name.
         timed: Whether every frame has a time.
@@ -93,7 +95,7 @@ class VideoFacts:
 
 
 def video_facts(path: Path) -> VideoFacts:
-    """Facts about a video, without decoding it.
+    """Facts about a video, of which only the first frame is decoded.
 
     Raises:
         MissingPackageError: The package av is absent.
@@ -104,9 +106,23 @@ def video_facts(path: Path) -> VideoFacts:
         times = [packet.pts for packet in container.demux(stream) if packet.size]
         known = [time for time in times if time is not None]
         span = float((max(known) - min(known)) * stream.time_base) if known else 0.0
-        picture = stream.codec_context
-        timed = len(known) == len(times)
-        return VideoFacts(len(times), picture.height, picture.width, span, picture.name, timed)
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream), None)
+        height, width = (0, 0) if frame is None else _shown(frame, stream).shape[:2]
+        codec, timed = stream.codec_context.name, len(known) == len(times)
+        return VideoFacts(len(times), height, width, span, codec, timed)
+
+
+def _shown(frame: Any, stream: Any) -> np.ndarray:
+    """(H, W, 3) uint8 as a player shows it: upright, and with square pixels."""
+    image: np.ndarray = frame.to_ndarray(format="rgb24")
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if abs(aspect - 1) > _SQUARE and 0.1 < aspect < 10:
+        size = max(round(image.shape[1] * aspect), 1), image.shape[0]
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    turns = round(getattr(frame, "rotation", 0) / 90)  # to the left
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
 
 
 def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
@@ -125,7 +141,7 @@ def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
         frames = container.decode(stream)
         while (frame := _checked(frames, path, count)) is not None:
             time = None if frame.pts is None else round(frame.pts * stream.time_base * 1_000_000)
-            yield time, frame.to_ndarray(format="rgb24")
+            yield time, _shown(frame, stream)
             count += 1
         if count < _MOSTLY_THERE * stream.frames:
             raise DataError("the video ends early", where=path, found=f"{count} frames",
@@ -163,7 +179,7 @@ def sampled_frames(path: Path, number: int) -> list[np.ndarray]:
             container.seek(start + k * container.duration // number)  # in av.time_base
             frames += islice(container.decode(stream), 1)
         frames = frames or list(islice(container.decode(stream), number))
-        return [frame.to_ndarray(format="rgb24") for frame in frames]
+        return [_shown(frame, stream) for frame in frames]
 
 
 @contextmanager
