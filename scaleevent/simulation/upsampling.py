@@ -15,6 +15,7 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of linear sRGB, IT
 MOST_STEPS = 128  # intervals that one between two frames is cut into
 VISIBLE = 2.0  # brightness levels of 255: motion of what differs less does not count
 AGREES = 1.0  # pixels: two flows that differ more see two surfaces
+UNSURE = 16.0  # pixels that a motion counts at most where the other flow does not confirm it
 TILE, BESIDE = 16, 2  # side of a tile, and how near motion counts for it too, pixels
 SEARCHES = 3  # of the motion that brings something to a pixel, at most
 SURE = 0.5  # pixels of disagreement, or brightness levels, that leave no doubt about a motion
@@ -64,7 +65,8 @@ def by_flow(first: np.ndarray, second: np.ndarray, step_px: float = 1.0) -> Betw
     place is hidden, as the other flow there disagrees, counts little.
 
     A tile of the picture is made as often as the fastest thing that crosses it moves `step_px`, and
-    fades in between: to ESIM, whose light changes linearly, that is the same.
+    fades in between: to ESIM, whose light changes linearly, that is the same. Motion that only one
+    of the flows sees is often no motion; it counts as 16 pixels at most.
 
     Args:
         first: (H, W, 1 or 3) float32 linear light, 1 = white.
@@ -105,20 +107,25 @@ def _speeds(
     agree, seen = 0, 0
     for y in range(height):
         for x in range(width):
-            u, v = forward[0, y, x], forward[1, y, x]
-            px, py = single(x) + u, single(y) + v
-            if 0 <= px <= width - 1 and 0 <= py <= height - 1:
-                seen += 1
-                du, dv = u + sample(backward[0], px, py), v + sample(backward[1], px, py)
-                size = np.sqrt(u * u + v * v)
-                agree += du * du + dv * dv < (AGREES + 0.05 * size) ** 2
             right, low = min(x + 1, width - 1), min(y + 1, height - 1)
             for k in range(2):
                 picture, flow = (before, forward) if k == 0 else (after, backward)
+                other = backward if k == 0 else forward
+                u, v = flow[0, y, x], flow[1, y, x]
+                px, py = single(x) + u, single(y) + v
+                inside = 0 <= px <= width - 1 and 0 <= py <= height - 1
+                du, dv = u + sample(other[0], px, py), v + sample(other[1], px, py)
+                size = np.sqrt(u * u + v * v)
+                sure = du * du + dv * dv < (AGREES + 0.05 * size) ** 2
+                if k == 0 and inside:
+                    seen += 1
+                    agree += sure
                 across = picture[y, right] - picture[y, x]
                 down = picture[low, x] - picture[y, x]
                 if across * across + down * down > VISIBLE * VISIBLE:
-                    _mark(speeds, x, y, flow[0, y, x], flow[1, y, x], height, width)
+                    if not sure and size > UNSURE:
+                        u, v = u * single(UNSURE) / size, v * single(UNSURE) / size
+                    _mark(speeds, x, y, u, v, height, width)
     return agree / max(seen, 1)
 
 
