@@ -3,12 +3,13 @@
     python examples/simulator_realism.py RECORDING... --encoder runs/pretrain/encoder.safetensors
 
 Each recording has frames and events of one sensor, as `scaleevent prepare custom` takes them. Its
-frames are filmed by every camera model, and both streams are measured between the first frame and
-the last: events a second and pixel; share of brighter ones; time between two events of a pixel (the
-largest difference of both cumulative distributions, Kolmogorov and Smirnov's); and the distance of
-the encoder's tokens over windows that end at the same times: Frechet's, between two normal
-distributions of their mean and covariance, relative to the variance of the real ones. `real` stands
-beside it: one half of the recording against the other, which moves on in between.
+frames are filmed by every camera model, in the middle of the thresholds that it draws for clips,
+and both streams are measured between the first frame and the last: events a second and pixel; share
+of brighter ones; time between two events of a pixel (the largest difference of both cumulative
+distributions, Kolmogorov and Smirnov's); and the distance of the encoder's tokens over windows that
+end at the same times: Frechet's, between two normal distributions of their mean and covariance,
+relative to the variance of the real ones. `real` stands beside it: one half of the recording
+against the other, which moves on in between.
 
 With --tune N, so many settings are drawn and the best one is shown: the lowest sum, over the
 recordings, of |log2 of the rates|, 4 |difference of the shares|, 2 times the gaps' difference, and
@@ -156,8 +157,14 @@ def real_halves(filmed: Filmed, tokens: Tokens) -> tuple[dict[str, object], floa
     return result | {"gaps KS": round(float(ks), 3)}, distance or 0.0
 
 
+def typical(sensor: Sensor) -> Sensor:
+    """A camera in the middle of what is drawn for clips."""
+    middle = sum(sensor.threshold) / 2
+    return replace(sensor, threshold=(middle, middle), balance=(sensor.balance[0], 0.0))
+
+
 def compare(filmed: Filmed, sensor: Sensor, name: str, tokens: Tokens) -> dict[str, object]:
-    events, windows = filmed.simulated(sensor), list(filmed.windows())
+    events, windows = filmed.simulated(typical(sensor)), list(filmed.windows())
     features = [tokens.of(one, windows) for one in (filmed.real, events)]
     distance = None if features[0] is None else frechet(*features)
     span = filmed.end_us - filmed.start_us
@@ -183,7 +190,7 @@ def drawn(rng: np.random.Generator) -> Sensor:
     return replace(
         SENSORS["davis346"], source="drawn", threshold=(threshold, threshold),
         balance=(float(np.exp(rng.uniform(np.log(0.6), np.log(1.6)))), 0.0),
-        spread=rng.uniform(0.05, 0.4), refractory=float(10 ** rng.uniform(-3.5, -2.3)),
+        spread=rng.uniform(0.05, 0.4), refractory=float(10 ** rng.uniform(-4, -2.5)),
         cutoff_hz=float(10 ** rng.uniform(1.3, 3)), leak_hz=float(10 ** rng.uniform(-2, 0)),
         shot_hz=float(10 ** rng.uniform(-2, 0.7)), dark=float(10 ** rng.uniform(-3, -1)),
     )  # fmt: skip
@@ -227,7 +234,7 @@ def main() -> None:
         lines = []
         for one in filmed:
             window = list(one.windows())[-1]
-            streams = [one.real, *(one.simulated(s) for s in sensors.values())]
+            streams = [one.real, *(one.simulated(typical(s)) for s in sensors.values())]
             shown = [draw_events(e.between(window.start_us, window.end_us)) for e in streams]
             lines.append(Row(one.name, shown))
         save_picture(arguments.picture, panel("the last 30 ms", names, lines))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -37,6 +37,7 @@ from scaleevent.pairs.pairing import window_rule, with_block
 from scaleevent.simulation.clip import Filming, Moment, film
 from scaleevent.simulation.sensor import SENSORS, Sensor, SimulatedCamera
 from scaleevent.simulation.upsampling import MOST_STEPS, by_flow
+from scaleevent.system.files import Json
 
 
 class Settings(PrepareConfig, WindowSettings):
@@ -189,7 +190,7 @@ class SimulatedClip:
             counts["images dropped: damaged"] += missing
 
     def _pair(
-        self, moment: Moment, held: Events, start_us: int, about: dict[str, Any]
+        self, moment: Moment, held: Events, start_us: int, about: Json
     ) -> tuple[Pair | None, str]:
         """The pair of a frame, or the reason why there is none."""
         if moment.events is None:

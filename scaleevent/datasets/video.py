@@ -174,12 +174,13 @@ def sampled_frames(path: Path, number: int) -> list[np.ndarray]:
     """
     with _opened(path) as container:
         stream, start = container.streams.video[0], container.start_time or 0
-        frames: list[Any] = []
+        pictures: list[np.ndarray] = []
         for k in range(number if container.duration else 0):
             container.seek(start + k * container.duration // number)  # in av.time_base
-            frames += islice(container.decode(stream), 1)
-        frames = frames or list(islice(container.decode(stream), number))
-        return [_shown(frame, stream) for frame in frames]
+            pictures += [_shown(frame, stream) for frame in islice(container.decode(stream), 1)]
+        if not pictures:
+            pictures = [_shown(one, stream) for one in islice(container.decode(stream), number)]
+        return pictures
 
 
 @contextmanager
