@@ -109,8 +109,8 @@ SENSORS: dict[str, Sensor] = {
         "fitted by examples/simulator_realism.py to linear frames and events of three DAVIS "
         "recordings: KugaMaxx/cuke-emlb (demo-01), shiba24/event-vision-library (sample) and RPG's "
         "slider_depth; thresholds of clips by a sixth around the fit",
-        threshold=(0.283, 0.395), balance=(0.91, 0.05), spread=0.22, refractory=4.7e-3,
-        cutoff_hz=416.0, leak_hz=0.041, leak_spread=0.1, shot_hz=0.054, dark=0.053,
+        threshold=(0.42, 0.58), balance=(1.1, 0.05), spread=0.35, refractory=8e-4,
+        cutoff_hz=580.0, leak_hz=0.031, leak_spread=0.1, shot_hz=0.024, dark=0.035,
     ),
 }  # fmt: skip
 """Camera models by name. Those that are called after a camera start from published values."""
