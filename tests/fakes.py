@@ -15,7 +15,7 @@ from PIL import Image
 
 from scaleevent.config.data import PrepareConfig
 from scaleevent.events import Events
-from tests import davis_files, dsec_files
+from tests import clip_files, davis_files, dsec_files
 from tests.event_files import some_events, write_aedat4, write_dsec
 
 HEIGHT, WIDTH = 48, 64
@@ -193,6 +193,12 @@ def write_custom(root: Path, events: Events | None = None) -> Path:
     return root
 
 
+def write_clip(folder: Path) -> Path:
+    """Pictures of a texture that moves."""
+    clip_files.write_sequence(folder, clip_files.moving(4))
+    return folder
+
+
 DSEC_PARTS = {  # layout: folder of events, pictures, file of times, folder of calibration
     "A": ("train/{0}/events/left", "train/{0}/images/left/rectified",
           "train/{0}/images/timestamps.txt", "train/{0}/calibration"),
@@ -308,6 +314,7 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
     return {
         "street": PrepareConfig(name="street", scenes=2, size=(48, 64)),
         "custom": PrepareConfig(name="custom", roots=[write_custom(folder / "my rig")]),
+        "video": PrepareConfig(name="video", roots=[write_clip(folder / "clip")], fps=25),
         "dsec": PrepareConfig(name="dsec", roots=[write_dsec_root(folder / "dsec")]),
         "dsec-semantic": labelled("dsec-semantic", dsec_files.write_semantic),
         "dsec-depth": labelled("dsec-depth", dsec_files.write_depth),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import clip_files
 import fakes
 import h5py
 import numpy as np
@@ -359,6 +360,14 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "timm.safetensors": published("timm"),
     "customrig": "prepare custom rig",
     "noafter": f"{STORE} --seed 9",
+    "walk": lambda path: clip_files.write_sequence(path, clip_files.moving(3)),
+    "walk.txt": lambda path: path.write_text("0\n40000\n80000\n"),
+    "walk.mkv": lambda path: clip_files.write_video(path, clip_files.moving(3)),
+    "raw.h264": lambda path: clip_files.write_h264(path, clip_files.moving(3)),
+    "cutwalk": lambda path: [
+        file.write_bytes(file.read_bytes()[:200])
+        for file in clip_files.write_sequence(path, clip_files.moving(4))[2:3]
+    ],
     "rig": rig(),
     "rig2": rig(),
     "reset": rig(npz(**reset())),

@@ -282,6 +282,45 @@ def onnx_refuses(patch: pytest.MonkeyPatch) -> None:
 
 PREPARING = [
     S(
+        ("datasets/clips.py: give its frame rate",),
+        "prepare video raw.h264 -o {out}",
+        ("{same} <--fps> 25",),
+        3,
+    ),
+    S(
+        ("datasets/clips.py: give their rate",),
+        "prepare video walk -o {out}",
+        ("{same} <--fps> 25", "{same} <--timestamps> walk.txt"),
+        3,
+    ),
+    S(
+        ("datasets/clips.py: give --fps or",),
+        "prepare video walk --fps 25 --timestamps walk.txt -o {out}",
+        (
+            "prepare video walk <--fps> 25 -o {out}",
+            "prepare video walk <--timestamps> walk.txt -o {out}",
+        ),
+        2,
+    ),
+    S(
+        ("datasets/clips.py: --timestamps is for pictures",),
+        "prepare video walk.mkv --timestamps walk.txt -o {out}",
+        ("prepare video walk.mkv -o {out}", "prepare video walk.mkv <--fps> 25 -o {out}"),
+        2,
+    ),
+    S(
+        ("datasets/clips.py: a smaller sensor",),
+        "prepare video walk.mkv --size 480x640 -o {out}",
+        ("prepare video walk.mkv <--size> 32x48 -o {out}",),
+        2,
+    ),
+    S(
+        ("datasets/simulated.py: to leave out what is damaged",),
+        "prepare video cutwalk -o {out} --fps 25",
+        ("{same} <--on-error _>",),
+        3,
+    ),
+    S(
         ("datasets/custom.py: give --homography or",),
         "prepare custom framerig --homography two.txt --calibration cam_to_cam.yaml -o {out}",
         (

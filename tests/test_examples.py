@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,14 @@ def test_every_name_that_an_example_imports_is_there(path):
             for alias in node.names:
                 found = hasattr(module, alias.name)
                 assert found or importlib.import_module(f"{node.module}.{alias.name}"), alias.name
+
+
+def test_fitted_events_are_nearer_to_real_ones_of_the_same_frames():
+    folder = os.environ.get("SCALEEVENT_TEST_DATA")
+    if not folder or not (Path(folder) / "davis/slider_depth").is_dir():
+        pytest.skip("SCALEEVENT_TEST_DATA is not set: no real recordings")
+    printed = run("simulator_realism.py", Path(folder) / "davis/slider_depth")
+    rows = re.findall(r"slider_depth: ([\w-]+) +│ +[\d,]+ │ +([\d.]+) │", printed)
+    rates = {name: float(rate) for name, rate in rows}
+    assert 7.2 < rates["real"] < 7.6  # 37,142 events on 240x180 pixels in 0.116 s
+    assert rates["davis-fitted"] < 1.7 * rates["real"] < 0.4 * rates["davis346"]

@@ -64,6 +64,7 @@ PLUGINS = {
     },
     "datasets": {
         "calibration",
+        "clips",
         "flow_png",
         "flow_propagation",
         "frame_times",

@@ -168,3 +168,42 @@ def test_bad_frames_are_refused():
         simulator.advance(np.zeros((2, 3)), 2.0)
     with pytest.raises(DataError, match="not finite"):
         simulator.advance(np.full((2, 2), np.inf), 2.0)
+
+
+def test_a_flash_of_nearly_equal_times_is_sorted_by_time_then_by_row():
+    """A thousand events in one part of the interval, many of them at the same time."""
+    rng = np.random.default_rng(4)
+    first = rng.choice([0.0, 1e-9, 2e-9, 3e-9], (40, 50))
+    t, x, y, p = EventSimulator(first, 0.0, 0.5, 0.5).advance(np.full((40, 50), 40.7), 1.0)
+    alone = []  # one pixel at a time, then sorted by numpy
+    for row in range(40):
+        for column in range(50):
+            pixel = EventSimulator(first[row : row + 1, column : column + 1], 0.0, 0.5, 0.5)
+            times = pixel.advance(np.full((1, 1), 40.7), 1.0)[0]
+            alone.append(
+                np.stack((times, np.full_like(times, row), np.full_like(times, column)), 1)
+            )
+    rows = np.concatenate(alone)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    np.testing.assert_array_equal(np.stack((t, y, x), 1), rows)
+    assert len(t) > 150_000 and p.all()
+
+
+def test_a_level_rounded_to_its_threshold_gives_no_event_in_a_still_picture():
+    """level + positive == first after rounding, although first - level < positive."""
+    rng = np.random.default_rng(5)
+    first = rng.uniform(0.5, 2.0, 200_000)
+    level = np.nextafter(first - 0.3, np.inf)
+    inside = first - level < 0.3
+    first, level = first[inside][None], level[inside][None]
+    assert (level + 0.3 >= first).any()
+    simulator = EventSimulator(first, 0.0, 0.3, 0.3, level=level)
+    assert all(len(column) == 0 for column in simulator.advance(first, 1.0))
+
+
+def test_a_refused_frame_changes_nothing():
+    simulator = EventSimulator(np.zeros((2, 2)), 0.0, 0.2, 0.2)
+    with pytest.raises(DataError, match="not finite"):
+        simulator.advance(np.array([[0.5, np.nan], [0.5, 0.5]]), 1.0)
+    t, *_ = simulator.advance(np.full((2, 2), 0.5), 1.0)
+    np.testing.assert_allclose(t, [0.4] * 4 + [0.8] * 4)

@@ -31,6 +31,7 @@ class Part:
 DATASETS: dict[str, Part] = {
     "street": Part("scaleevent.datasets.street", "the embedded world, rendered"),
     "custom": Part("scaleevent.datasets.custom", "your own recordings and frames"),
+    "video": Part("scaleevent.datasets.simulated", "videos and picture sequences, simulated"),
     "dsec": Part("scaleevent.datasets.dsec", "DSEC, frames warped into the event view"),
     "dsec-semantic": Part("scaleevent.datasets.dsec_semantic", "DSEC with semantic labels"),
     "dsec-depth": Part("scaleevent.datasets.dsec_depth", "DSEC with disparity as depth"),

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scaleevent.datasets.frames import EventView, Frames
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.formats import Recording
 from scaleevent.images import check_pixels
 from scaleevent.pairs.pairing import TimedImage
+
+_SQUARE = 0.01  # how far from 1 the aspect of a pixel may be
+_MOSTLY_THERE = 0.95  # of the frames in the head; an edit list may hide a few
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,116 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
     with _opened(path) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What the head of a video and its packets tell.
+
+    Args:
+        frames: Number of frames, counted without decoding them.
+        height: Rows of a picture as it is shown.
+        width: Columns of a picture as it is shown.
+        seconds: From the first frame's time to the last one's; 0 where there are no times.
+        codec: Its name.
+        timed: Whether every frame has a time.
+    """
+
+    frames: int
+    height: int
+    width: int
+    seconds: float
+    codec: str
+    timed: bool
+
+
+def video_facts(path: Path) -> VideoFacts:
+    """Facts about a video, of which only the first frame is decoded.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video.
+    """
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        times = [packet.pts for packet in container.demux(stream) if packet.size]
+        known = [time for time in times if time is not None]
+        span = float((max(known) - min(known)) * stream.time_base) if known else 0.0
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream), None)
+        height, width = (0, 0) if frame is None else _shown(frame, stream).shape[:2]
+        codec, timed = stream.codec_context.name, len(known) == len(times)
+        return VideoFacts(len(times), height, width, span, codec, timed)
+
+
+def _shown(frame: Any, stream: Any) -> np.ndarray:
+    """(H, W, 3) uint8 as a player shows it: upright, and with square pixels."""
+    image: np.ndarray = frame.to_ndarray(format="rgb24")
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if abs(aspect - 1) > _SQUARE and 0.1 < aspect < 10:
+        size = max(round(image.shape[1] * aspect), 1), image.shape[0]
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    turns = round(getattr(frame, "rotation", 0) / 90)  # to the left
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns % 4 else image
+
+
+def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
+    """Frames of a video with their own times, in the order they are shown.
+
+    Yields:
+        Microseconds, None where the video has none, and the (H, W, 3) uint8 picture.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video, damaged, or it ends before the number of frames in its head.
+    """
+    with _opened(path) as container:
+        stream, count = container.streams.video[0], 0
+        stream.thread_type = "NONE"  # so that complaints belong to the frame being decoded
+        frames = container.decode(stream)
+        while (frame := _checked(frames, path, count)) is not None:
+            time = None if frame.pts is None else round(frame.pts * stream.time_base * 1_000_000)
+            yield time, _shown(frame, stream)
+            count += 1
+        if count < _MOSTLY_THERE * stream.frames:
+            raise DataError("the video ends early", where=path, found=f"{count} frames",
+                            expected=f"{stream.frames}, as its head says")  # fmt: skip
+
+
+def _checked(frames: Iterator[Any], path: Path, count: int) -> Any:
+    """The next frame, None at the end; damage that the decoder would conceal is an error."""
+    from av import logging
+
+    level = logging.get_level()
+    logging.set_level(logging.ERROR)
+    try:
+        with logging.Capture() as told:
+            frame = next(frames, None)
+    finally:
+        logging.set_level(level)
+    if told or (frame is not None and frame.is_corrupt):
+        found = f"near frame {count}" + (f": {told[0][2].strip()}" if told else "")
+        raise DataError("a frame of the video is damaged", where=path, found=found)
+    return frame
+
+
+def sampled_frames(path: Path, number: int) -> list[np.ndarray]:
+    """Frames from all over a video, (H, W, 3) uint8, by jumping to the key frames before them.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video, or damaged there.
+    """
+    with _opened(path) as container:
+        stream, start = container.streams.video[0], container.start_time or 0
+        pictures: list[np.ndarray] = []
+        for k in range(number if container.duration else 0):
+            container.seek(start + k * container.duration // number)  # in av.time_base
+            pictures += [_shown(frame, stream) for frame in islice(container.decode(stream), 1)]
+        if not pictures:
+            pictures = [_shown(one, stream) for one in islice(container.decode(stream), number)]
+        return pictures
 
 
 @contextmanager

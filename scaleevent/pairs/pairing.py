@@ -157,11 +157,23 @@ class EventStream:
         if self._first_us is None:
             self._first_us = int(block.t[0])
         self._refuse_reset()
-        held, size = self._held, (block.height, block.width)
-        if self.rule.kind == "count":
-            needed = max(round(self.rule.events_per_pixel * size[0] * size[1]), 1)
-            oldest = held.t[max(len(held) - needed, 0)] if len(held) else 0
-            spare = int(np.searchsorted(held.t, oldest, "left"))  # ties belong to the window
-        else:  # keep one older event: it shows that the recording did not start inside the window
-            spare = int(np.searchsorted(held.t, end_us - self.rule.duration_us, "left")) - 1
-        self._held = Events.concatenate([held[max(spare, 0) :], block], *size)
+        self._held = with_block(self._held, block, end_us, self.rule)
+
+
+def with_block(held: Events, block: Events, end_us: int, rule: WindowRule) -> Events:
+    """Events and those that follow them, without what no window from `end_us` on can need.
+
+    Args:
+        held: Events so far.
+        block: What follows.
+        end_us: Earliest end of any window to come.
+        rule: How windows are found.
+    """
+    size = (block.height, block.width)
+    if rule.kind == "count":
+        needed = max(round(rule.events_per_pixel * size[0] * size[1]), 1)
+        oldest = held.t[max(len(held) - needed, 0)] if len(held) else 0
+        spare = int(np.searchsorted(held.t, oldest, "left"))  # ties belong to the window
+    else:  # keep one older event: it shows that the recording did not start inside the window
+        spare = int(np.searchsorted(held.t, end_us - rule.duration_us, "left")) - 1
+    return Events.concatenate([held[max(spare, 0) :], block], *size)

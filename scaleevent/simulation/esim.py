@@ -61,6 +61,8 @@ class EventSimulator:
                 expected="first - positive < level < first + negative",
             )
         self._last_event = np.full(shape, -np.inf)
+        self._times = np.empty(0, np.float64)  # both are used again for every interval
+        self._pixels = np.empty(0, np.uint64)
 
     def advance(
         self, frame: np.ndarray, t: float
@@ -78,19 +80,25 @@ class EventSimulator:
         Raises:
             DataError: A frame of another shape or not finite, or a time that does not advance.
         """
-        frame = _checked_frame(frame, self._frame.shape)
+        frame = _as_frame(frame, self._frame.shape)
         if not t > self._t:
             raise DataError(
                 "frame times must increase", found=f"{t} s", expected=f"after {self._t} s"
             )
-        thresholds = self._positive, self._negative, self._refractory
-        times, pixels, p = _crossings(
-            self._frame, frame, self._t, float(t), *thresholds, self._level, self._last_event
-        )
-        self._frame, self._t = frame, float(t)
-        order = np.argsort(times, kind="stable")
-        y, x = np.divmod(pixels[order], frame.shape[1])
-        return times[order], x.astype(np.uint16), y.astype(np.uint16), p[order]
+        most = _most_crossings(frame, self._positive, self._negative, self._level)
+        if most < 0:
+            raise _not_finite()
+        if most > len(self._times):
+            self._times = np.empty(most + most // 4, np.float64)
+            self._pixels = np.empty(len(self._times), np.uint64)
+        count = _crossings(
+            self._frame, frame, self._t, float(t), self._positive, self._negative,
+            self._refractory, self._level, self._last_event, self._times, self._pixels,
+        )  # fmt: skip
+        events = _by_time(self._times[:count], self._pixels[:count], self._t, float(t))
+        np.copyto(self._frame, frame)
+        self._t = float(t)
+        return events
 
 
 def spread_thresholds(
@@ -140,17 +148,27 @@ def merge_events(first: Events, second: Events) -> Events:
     return Events(t, x, y, p, *size)
 
 
-def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A float64 copy of the frame; a copy, because the next interval starts from it."""
-    frame = np.array(frame, dtype=np.float64, order="C")
+def _as_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The frame in float64, as it is where it can be."""
+    frame = np.ascontiguousarray(frame, dtype=np.float64)
     if frame.shape != shape:
         raise DataError("frames differ in size", found=frame.shape, expected=shape)
-    if not np.isfinite(frame).all():
-        raise DataError(
-            "a log-intensity frame holds values that are not finite",
-            hint="add a small constant before the logarithm, for example 1e-3",
-        )
     return frame
+
+
+def _checked_frame(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A float64 copy of the frame; a copy, because the next interval starts from it."""
+    frame = _as_frame(frame, shape).copy()
+    if not np.isfinite(frame).all():
+        raise _not_finite()
+    return frame
+
+
+def _not_finite() -> DataError:
+    return DataError(
+        "a log-intensity frame holds values that are not finite",
+        hint="add a small constant before the logarithm, for example 1e-3",
+    )
 
 
 def _threshold_map(name: str, threshold: float | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -164,40 +182,124 @@ def _threshold_map(name: str, threshold: float | np.ndarray, shape: tuple[int, .
 
 
 @nb.njit(nogil=True, cache=True)
+def _most_crossings(
+    after: np.ndarray, positive: np.ndarray, negative: np.ndarray, level: np.ndarray
+) -> int:
+    """No fewer crossings than an interval has; -1 where a value of `after` is not finite."""
+    most = 0
+    for row in range(after.shape[0]):
+        for column in range(after.shape[1]):
+            final, start = after[row, column], level[row, column]
+            if not final - final == 0.0:
+                return -1
+            if final >= start + positive[row, column]:
+                most += int((final - start) / positive[row, column]) + 1
+            elif final <= start - negative[row, column]:
+                most += int((start - final) / negative[row, column]) + 1
+    return most
+
+
+@nb.njit(nogil=True, cache=True)
 def _crossings(
     before: np.ndarray, after: np.ndarray, start: float, end: float, positive: np.ndarray,
     negative: np.ndarray, refractory: float, level: np.ndarray, last_event: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Times (s), flat pixel indices and polarities of one interval, pixel by pixel.
+    times: np.ndarray, pixels: np.ndarray,
+) -> int:  # fmt: skip
+    """Write the events of one interval, pixel by pixel; returns how many there are.
 
-    Updates `level` and `last_event` to the end of the interval. All arrays are (H, W) float64.
+    A level is less than a threshold away from `before`, so that a frame at or beyond a threshold
+    has moved towards it.
+
+    Args:
+        before: (H, W) log intensity at `start`; as all frames and maps, float64.
+        after: (H, W) log intensity at `end`.
+        start: Seconds.
+        end: Seconds.
+        positive: (H, W) thresholds.
+        negative: (H, W) thresholds.
+        refractory: Seconds.
+        level: (H, W), moved to the end of the interval.
+        last_event: (H, W) seconds, moved to the end of the interval.
+        times: Receives seconds.
+        pixels: (uint64) receives row << 32 | column << 1 | polarity.
     """
-    height, width = before.shape
-    times = np.empty(height * width, np.float64)
-    pixels = np.empty(height * width, np.int64)
-    polarities = np.empty(height * width, np.uint8)
     n = 0
-    for row in range(height):
-        for column in range(width):
-            first = before[row, column]
-            final = after[row, column]
-            rising = final > first
+    for row in range(after.shape[0]):
+        for column in range(after.shape[1]):
+            final, memory = after[row, column], level[row, column]
+            rising = final >= memory + positive[row, column]
+            if not rising and not final <= memory - negative[row, column]:
+                continue
             step = positive[row, column] if rising else -negative[row, column]
-            while first != final:
-                crossing = level[row, column] + step
+            first = before[row, column]
+            if final == first or rising != (final > first):  # a given level, rounded to its limit
+                continue
+            event = np.uint64((row << 32) | (column << 1) | rising)
+            while True:
+                crossing = memory + step
                 if (crossing > final) if rising else (crossing < final):
                     break
-                level[row, column] = crossing
+                memory = crossing
                 t = start + (crossing - first) / (final - first) * (end - start)
-                if t - last_event[row, column] < refractory:
-                    continue
-                last_event[row, column] = t
-                if n == len(times):
-                    times = np.concatenate((times, np.empty_like(times)))
-                    pixels = np.concatenate((pixels, np.empty_like(pixels)))
-                    polarities = np.concatenate((polarities, np.empty_like(polarities)))
+                if refractory > 0.0:
+                    if t - last_event[row, column] < refractory:
+                        continue
+                    last_event[row, column] = t
                 times[n] = t
-                pixels[n] = row * width + column
-                polarities[n] = rising
+                pixels[n] = event
                 n += 1
-    return times[:n], pixels[:n], polarities[:n]
+            level[row, column] = memory
+    return n
+
+
+_SHORT = 24  # entries that insertion sort orders faster than a merge
+
+
+@nb.njit(nogil=True, cache=True)
+def _by_time(
+    times: np.ndarray, pixels: np.ndarray, start: float, end: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Events ascending in time, those of one time in the order given: t, x, y, p.
+
+    A counting sort over equal parts of the interval, then a sort within each part.
+    """
+    count = len(times)
+    parts = max(count // 2, 1)
+    scale = parts / (end - start)
+    ends = np.zeros(parts + 1, np.int64)
+    for i in range(count):
+        ends[min(max(int((times[i] - start) * scale), 0), parts - 1) + 1] += 1
+    for part in range(parts):
+        ends[part + 1] += ends[part]
+    t = np.empty(count, np.float64)
+    key = np.empty(count, np.uint64)
+    for i in range(count):
+        part = min(max(int((times[i] - start) * scale), 0), parts - 1)
+        at = ends[part]
+        t[at], key[at] = times[i], pixels[i]
+        ends[part] = at + 1
+    first = 0
+    for part in range(parts):
+        last = ends[part]
+        if last - first > _SHORT:
+            order = np.argsort(t[first:last], kind="mergesort")
+            t[first:last] = t[first:last][order]
+            key[first:last] = key[first:last][order]
+        else:
+            for i in range(first + 1, last):
+                moving, event = t[i], key[i]
+                at = i
+                while at > first and t[at - 1] > moving:
+                    t[at], key[at] = t[at - 1], key[at - 1]
+                    at -= 1
+                t[at], key[at] = moving, event
+        first = last
+    x = np.empty(count, np.uint16)
+    y = np.empty(count, np.uint16)
+    p = np.empty(count, np.uint8)
+    for i in range(count):
+        event = key[i]
+        x[i] = (event >> np.uint64(1)) & np.uint64(0xFFFF)
+        y[i] = event >> np.uint64(32)
+        p[i] = event & np.uint64(1)
+    return t, x, y, p

@@ -1,0 +1,285 @@
+"""`video`: plain videos and sequences of pictures, filmed by a simulated event camera.
+
+Every clip is a recording. A root is a video, a folder of pictures, or a folder that holds these.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from scaleevent.config.data import PrepareConfig, WindowSettings
+from scaleevent.config.settings import OneOf, parse_size
+from scaleevent.datasets.clips import (
+    Clip,
+    Framing,
+    UnreadableClip,
+    black_bars,
+    find_clips,
+    frame_for,
+    open_clip,
+    sampled,
+)
+from scaleevent.datasets.custom import unique_names
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.events import Events
+from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.pairs.pair import Pair, encode_image
+from scaleevent.pairs.pairing import window_rule, with_block
+from scaleevent.simulation.clip import Filming, Moment, film
+from scaleevent.simulation.sensor import SENSORS, Sensor, SimulatedCamera
+from scaleevent.simulation.upsampling import MOST_STEPS, by_flow
+from scaleevent.system.files import Json
+
+
+class Settings(PrepareConfig, WindowSettings):
+    """What `video` adds to the settings of `prepare`."""
+
+    sensor: Annotated[str, OneOf(SENSORS)] = Field("vid2e", description="camera model")
+    threshold: tuple[float, float] | None = Field(
+        None,
+        description="range of the contrast threshold, log units, in place of the model's: 0.1-0.4",
+    )
+    illumination: float = Field(
+        1.0, gt=0, le=10, description="light on the scene; less: slower, noisier pixels"
+    )
+    seed: int = Field(0, ge=0, description="of thresholds, levels and noise")
+    size: tuple[int, int] | None = Field(
+        None, description="sensor rows x columns; else the picture's, the longer side at most 640"
+    )
+    fps: float | None = Field(
+        None, gt=0, le=1_000_000, description="frames a second, in place of the video's own times"
+    )
+    every: int = Field(1, ge=1, le=10_000, description="a pair for every so many frames")
+    timestamps: Path | None = Field(None, description="text file of the times of pictures")
+    frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="unit of the frame times"
+    )
+    gamma: Literal["srgb", "linear"] = Field(
+        "srgb", description="what picture levels mean; linear: raw frames of an event camera"
+    )
+    shutter_ms: float = Field(
+        0.0, ge=0, le=1000, description="exposure of the stored images, ms: motion blur"
+    )
+    step_px: float = Field(
+        1.0, ge=0.1, le=100, description="largest motion between simulated pictures, pixels"
+    )
+    keep_bars: bool = Field(False, description="film black bars around the picture too")
+    on_error: Literal["strict", "skip"] = Field(
+        "strict", description="damage in a clip: an error, or left out and counted"
+    )
+
+    _size = field_validator("size", mode="before")(parse_size)
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _range(cls, value: object) -> object:
+        """`0.1-0.4` or `0.2` to a range."""
+        if not isinstance(value, str):
+            return value
+        parts = value.split("-")
+        try:
+            low, high = float(parts[0]), float(parts[-1])
+        except ValueError:
+            raise ValueError("expected a range, such as 0.1-0.4") from None
+        if len(parts) > 2 or not 0 < low <= high:
+            raise ValueError("expected a range, such as 0.1-0.4")
+        return low, high
+
+    @property
+    def model(self) -> Sensor:
+        """The camera model, with the thresholds that were asked for.
+
+        Raises:
+            ConfigError: Thresholds out of range.
+        """
+        chosen = SENSORS[self.sensor]
+        return replace(chosen, threshold=self.threshold) if self.threshold else chosen
+
+
+@dataclass(frozen=True)
+class SimulatedClip:
+    """One clip and the camera that films it: one task of `prepare`.
+
+    Args:
+        clip: The frames.
+        config: How they are filmed.
+        rule: How windows are found.
+    """
+
+    name: str
+    clip: Clip
+    config: Settings
+    rule: WindowRule
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The video, or pictures and times."""
+        return self.clip.files
+
+    @property
+    def expected(self) -> int:
+        """Number of frames that a pair is wanted for."""
+        return -(-self.clip.frames // self.config.every)
+
+    @property
+    def found(self) -> str:
+        """What was recognised."""
+        return self.clip.found
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """A pair for every frame that events lead up to.
+
+        Raises:
+            DataError: Damage, unless it is to be left out.
+        """
+        config = self.config
+        if isinstance(self.clip, UnreadableClip):
+            counts["damage: unreadable clip"] += 1
+            return
+        rng = np.random.default_rng([config.seed, zlib.crc32(self.name.encode())])
+        framing = self._framing()
+        camera = SimulatedCamera(
+            config.model, rng, framing.height, framing.width, config.illumination
+        )
+        filming = Filming(
+            config.gamma,
+            config.step_px,
+            round(1000 * config.shutter_ms),
+            partial(by_flow, step_px=config.step_px),
+        )
+        about = {
+            "clip": self.clip.path.name,
+            "simulated": config.sensor,
+            "thresholds": [round(float(m.mean()), 4) for m in (camera.positive, camera.negative)],
+            "box": [round(edge, 2) for edge in framing.box],
+        }
+        asked = counts["images"]
+        frames = _Frames(self.clip, framing, config, counts)
+        held, shot, start_us = Events.empty(framing.height, framing.width), -1, 0
+        for moment in film(frames, camera, filming):
+            if moment.events is not None:
+                counts["events decoded"] += len(moment.events)
+                counts["events kept"] += len(moment.events)
+                if moment.capped:
+                    counts[f"frames with motion beyond {MOST_STEPS} steps"] += 1
+                if moment.shot != shot:
+                    shot, start_us = moment.shot, moment.time_us
+                    held = Events.empty(framing.height, framing.width)
+                held = with_block(held, moment.events, moment.time_us, self.rule)
+            if moment.index % config.every:
+                continue
+            counts["images"] += 1
+            pair, reason = self._pair(moment, held, start_us, about)
+            if pair is None:
+                counts[f"images dropped: {reason}"] += 1
+                continue
+            counts["pairs"] += 1
+            yield pair
+        counts["shots"] += shot + 1
+        if missing := self.expected - (counts["images"] - asked):
+            counts["images"] += missing
+            counts["images dropped: damaged"] += missing
+
+    def _pair(
+        self, moment: Moment, held: Events, start_us: int, about: Json
+    ) -> tuple[Pair | None, str]:
+        """The pair of a frame, or the reason why there is none."""
+        if moment.events is None:
+            return None, "repeats the frame before"
+        if moment.time_us == start_us:
+            return None, "first frame of a shot"
+        window = choose_window(held, moment.time_us, self.rule)
+        if window.start_us < start_us:
+            window = Window(start_us, window.end_us, "start")
+        events = held.between(window.start_us, window.end_us)
+        if not len(events):
+            return None, "empty window"
+        image = encode_image(moment.image, self.config.lossless)
+        provenance = about | {"frame": moment.index, "shot": moment.shot}
+        return Pair(self.name, moment.time_us, image, events, window, provenance=provenance), ""
+
+    def _framing(self) -> Framing:
+        """What the sensor sees of a frame."""
+        bars = (0, 0, 0, 0)
+        if not self.config.keep_bars:
+            bars = black_bars(sampled(self.clip, partial(_refuse, config=self.config)))
+        return frame_for(self.clip, bars, self.config.size)
+
+
+@dataclass
+class _Frames:
+    """The frames of a clip as the sensor sees them, without those that cannot be used."""
+
+    clip: Clip
+    framing: Framing
+    config: Settings
+    counts: Counter[str]
+
+    def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        latest, size = None, (self.clip.height, self.clip.width)
+        for index, time, image in self.clip.read(self.damaged):
+            if image.shape[:2] != size:
+                raise DataError(
+                    "frames differ in size", where=f"{self.clip.path}, frame {index}",
+                    found=f"{image.shape[1]}x{image.shape[0]}", expected=f"{size[1]}x{size[0]}",
+                )  # fmt: skip
+            if latest is not None and time <= latest:
+                if time < latest:
+                    raise DataError(
+                        "image times are not ascending", where=self.clip.path,
+                        found=f"frame {index} at {time} us after {latest} us",
+                    )  # fmt: skip
+                if index % self.config.every == 0:
+                    self.counts["images"] += 1
+                    self.counts["images dropped: repeated time stamp"] += 1
+                continue
+            latest = time
+            yield index, time, self.framing(image)
+
+    def damaged(self, error: DataError) -> None:
+        """Count damage, or refuse it."""
+        _refuse(error, self.config)
+        self.counts[f"damage: {error.what}"] += 1
+
+
+def _refuse(error: DataError, config: Settings) -> None:
+    """Raise the error unless what is damaged may be left out."""
+    if config.on_error == "strict":
+        if error.hint is None:
+            error.hint = "to leave out what is damaged, and count it: --on-error skip"
+        raise error
+
+
+def sources(config: Settings) -> list[SimulatedClip]:
+    """The clips in and below the roots.
+
+    Raises:
+        ConfigError: No root, or settings that exclude each other or the clip.
+        DataError: No clip, or one that cannot be read.
+    """
+    config.require_roots()
+    _ = config.model  # refused before any file is read
+    found = find_clips(config.roots)
+    paths = [path.resolve() for _, path in found]
+    if len(set(paths)) < len(paths):
+        raise ConfigError("a clip is given twice", found=", ".join(map(str, paths[:5])))
+    names = unique_names([name for name, _ in found])
+    clips = []
+    for name, (_, path) in zip(names, found, strict=True):
+        try:
+            clip = open_clip(path, config.fps, config.timestamps, config.frame_time_unit)
+            frame_for(clip, (0, 0, 0, 0), config.size)
+        except DataError as error:
+            _refuse(error, config)
+            clip = UnreadableClip.because(path, error)
+        clips.append(SimulatedClip(name, clip, config, window_rule(config)))
+    return clips
