@@ -48,7 +48,7 @@ class Settings(SourceConfig, WindowSettings, DamageSettings):
     """What `ddd17` adds to the settings of `prepare`."""
 
     upright: bool = Field(
-        True, description="turn recordings by 180 degrees: the camera was mounted upside down"
+        True, description="turn rec*.hdf5 by 180 degrees: the camera was mounted upside down"
     )
 
 
