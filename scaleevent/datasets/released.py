@@ -36,6 +36,7 @@ from scaleevent.grids.geometry import STRETCH
 from scaleevent.grids.windows import Window
 from scaleevent.images import open_image
 from scaleevent.pairs.pair import EventPicture, Pair, decode_image, encode_image
+from scaleevent.system.reports import counted
 
 KINDS = ("image", "voxel", "evimg")
 PAIRS_OF_A_SHARD = 1000  # sequences are joined until they have as many: most are very short
@@ -206,5 +207,6 @@ def _source(group: dict[str, tuple[Path, tuple[str, ...]]], size: tuple[int, int
     names = list(group)
     name = names[0] if len(names) == 1 else f"{names[0]}-and-{len(names) - 1}-more"
     number = sum(len(files) for _, files in group.values())
-    found = f"{len(names):,} sequences, {number:,} pairs of pictures {size[1]}x{size[0]}"
+    sequences = counted(len(names), "sequence")
+    found = f"{sequences}, {number:,} pairs of pictures {size[1]}x{size[0]}"
     return Sequences(name, group, size, found)
