@@ -427,6 +427,12 @@ PREPARING = [
         "PAIRS={out}",
     ),
     S(
+        ("datasets/rgbe_seg.py: prepare those of one unit",),
+        "prepare rgbe-seg twounits -o {out}",
+        ("{same} <--sequences> a", "{same} <--sequences> b"),
+        3,
+    ),
+    S(
         ("datasets/released.py: takes their events",),
         "prepare decd bags -o {out}",
         ("{hint}",),

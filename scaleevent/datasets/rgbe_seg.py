@@ -6,14 +6,15 @@
 zhiwen-xdu/EventSAM:README.md and its issue 12. A pair has all events of its file as they are: the
 time of the picture is not stored and taken for the end of these events, so that settings of windows
 have no meaning here. The unit of the times is not documented either; it is judged by the rate of
-events that it implies, in the first file that has any, unless it is given.
+events that it implies, in the first file of each sequence that has any, unless it is given, and
+must be the same in all sequences.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,8 @@ def sources(config: Settings) -> list[Clip]:
 
     Raises:
         ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, or files without their partners.
+        DataError: No sequence, one that is found twice, files without their partners, or times in
+            different units.
     """
     config.require_roots()
     folders = [path.resolve().parent for path in files_below(config.roots, EVENTS)]
@@ -115,7 +117,21 @@ def sources(config: Settings) -> list[Clip]:
         )  # fmt: skip
     wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
     found = dict(sorted(only_once(wanted).items()))
-    return [_source(name, folder, config) for name, folder in found.items()]
+    return _of_one_unit([_source(name, folder, config) for name, folder in found.items()])
+
+
+def _of_one_unit(clips: list[Clip]) -> list[Clip]:
+    """Clips whose times were judged alike, which is said once; those without events are any."""
+    judged = {clip.unit: clip for clip in reversed(clips) if clip.choices}
+    if len(judged) > 1:
+        raise DataError(
+            "sequences whose times are in different units",
+            where=", ".join(sorted(clip.name for clip in judged.values())),
+            found="; ".join(line for clip in judged.values() for line in clip.choices),
+            hint="prepare those of one unit at a time: --sequences NAME",
+        )
+    told = next(iter(judged.values()), None)
+    return [clip if clip is told else replace(clip, choices=()) for clip in clips]
 
 
 def _source(name: str, folder: Path, config: Settings) -> Clip:
