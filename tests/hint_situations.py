@@ -388,9 +388,9 @@ PREPARING = [
         ),
     ),
     S(
-        ("pairs/pairing.py: choose one",),
+        ("pairs/pairing.py: takes one", "pairs/pairing.py: lists them"),
         "prepare custom reset --on-error skip -o {out}",
-        ("{hint}", "{same} <--segment _>"),
+        ("{second}", "{same} <--segment _>", "{hint} reset <--segment _> -o {out}"),
         3,
         "FILE=reset/events.npz",
     ),
