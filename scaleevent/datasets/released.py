@@ -79,7 +79,8 @@ class Sequences:
         """Every pair; its time is its number.
 
         Raises:
-            DataError: A file that is not a whole picture of three colours, or of another shape.
+            DataError: A file that is not a whole picture, of another shape, or, where it shows
+                events, without colours.
         """
         nothing = Events.empty(*self.size)
         for sequence, (folder, files) in self.folders.items():
@@ -102,12 +103,14 @@ class Sequences:
         data = read_bytes(path)
         with open_image(data, path) as opened:
             colours = opened.mode
+        allowed = ("RGB", "L") if path.parent.name == KINDS[0] else ("RGB",)  # cameras may be grey
         pixels = decode_image(data, path)
         (height, width), (rows, columns) = self.size, pixels.shape[:2]
-        if colours != "RGB" or abs(rows * width / (columns * height) - 1) > STRETCH:
+        if colours not in allowed or abs(rows * width / (columns * height) - 1) > STRETCH:
             raise DataError(
                 "picture of another shape or without colours", where=path,
-                found=f"{columns}x{rows} {colours}", expected=f"{width}x{height} RGB",
+                found=f"{columns}x{rows} {colours}",
+                expected=f"{width}x{height} {' or '.join(allowed)}",
             )  # fmt: skip
         if (rows, columns) == self.size:
             return data
