@@ -138,6 +138,18 @@ def test_a_reset_of_the_clock_is_no_window(tmp_path):
     assert len(moved) > 100 and len(expected) - len(moved) < 250
 
 
+def test_a_window_of_many_events_does_not_reach_over_a_reset(tmp_path):
+    write_raw_drive(tmp_path, reset=True)
+    (*_, last), _ = prepare("ddd17", tmp_path, window="time", window_ms=2000)
+    after = len(last.events)  # from the reset to the last image
+    for events, left in ((after - 10, 4), (after + 10, 3)):
+        density = events / (260 * 346)
+        pairs, counts = prepare("ddd17", tmp_path, window="count", window_events=density)
+        assert len(pairs) == counts["pairs"] == left
+        assert counts["images dropped: window longer than 20 s"] == 4 - left
+        assert counts["images"] == 4
+
+
 def test_a_reset_at_the_start_moves_nothing(tmp_path):
     path = write_raw_drive(tmp_path) / "rec1487339175.hdf5"
     with h5py.File(path, "a") as file:

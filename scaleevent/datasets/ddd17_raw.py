@@ -8,8 +8,9 @@ SensorsINI/ddd20-utils:record.py and datasets.py. Header and packets are libcaer
 valid; SensorsINI/ddd20-utils:interfaces/caer.py. Times have 31 bits, and the header counts how
 often they overflowed, so a special event of type 0, which tells of that, needs no further offset;
 one of type 1 tells that the clock began anew (special.h of inivation's libcaer). What follows is
-put `RESET_GAP_US` later, so that no window of time spans it; a reset before everything else, as at
-the start of the camera, moves nothing.
+put `RESET_GAP_US` later, so that no window of time spans it, and a window of a number of events
+that does is known by its length. A reset before everything else, as at the start of the camera,
+moves nothing.
 
 The camera was mounted upside down: pixels are turned by 180 degrees, as
 SensorsINI/v2e:v2ecore/ddd20_utils/ddd_h5_reader.py does.
