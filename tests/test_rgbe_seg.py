@@ -50,6 +50,17 @@ def test_all_sequences_have_one_unit_which_is_said_once(tmp_path):
     assert clip.unit == "s" and len(clip.choices) == 1
 
 
+def test_sequences_that_test_benchmarks_stay_out(tmp_path):
+    """DSEC-SEG and MVSEC-SEG of the same authors come in the same layout."""
+    for name in ("zurich_city_13_a", "outdoor_day1_data", "video_0078"):
+        write_rgbe_seg(tmp_path, name)
+    assert [clip.name for clip in sources("rgbe-seg", tmp_path)] == ["video_0078"]
+    with pytest.raises(ConfigError, match="test recordings"):
+        sources("rgbe-seg", tmp_path, sequences=["zurich_city_13_a"])
+    every = sources("rgbe-seg", tmp_path, transductive=True)
+    assert [clip.name for clip in every] == ["outdoor_day1", "video_0078", "zurich_city_13_a"]
+
+
 def test_what_is_wrong_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no RGBE-SEG sequence"):
