@@ -293,6 +293,16 @@ def write_rgbe_seg(root: Path, name: str = "dvSave-2021_09_01_06_59_10") -> Path
     return root
 
 
+def in_seconds(clip: Path) -> Path:
+    """A clip of RGBE-SEG whose times are rewritten as seconds."""
+    for path in (clip / "event").iterdir():
+        with np.load(path) as stored:
+            rows = stored["arr_0"].astype(np.float64)
+        rows[:, 2] /= 1e6
+        np.savez(path, rows)
+    return clip
+
+
 def write_released(root: Path) -> Path:
     """A sequence of the authors' release."""
     writer = import_module("tests.test_released").write_sequence

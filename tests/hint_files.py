@@ -112,6 +112,13 @@ def rig(
     return write
 
 
+def two_units(root: Path) -> None:
+    """Two clips of RGBE-SEG, one of them in seconds."""
+    for name in ("a", "b"):
+        fakes.write_rgbe_seg(root, name)
+    fakes.in_seconds(root / "train/b")
+
+
 def one_bag(root: Path) -> None:
     """A folder with a ROS bag of events."""
     root.mkdir()
@@ -429,6 +436,7 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "doubt.npz": npz(**columns(EVENTS[:400], t=np.arange(400) * 3000)),
     "dsecroot": dsec("zurich_city_00_a", "zurich_city_01_a", lacking="zurich_city_01_a"),
     "bags": one_bag,
+    "twounits": two_units,
     "scene": write_scene,
     "dsectest": dsec("zurich_city_13_a", "zurich_city_00_a"),
     "dsecall": dsec("zurich_city_13_a"),

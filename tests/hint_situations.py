@@ -427,9 +427,9 @@ PREPARING = [
         ),
     ),
     S(
-        ("pairs/pairing.py: choose one",),
+        ("pairs/pairing.py: takes one", "pairs/pairing.py: lists them"),
         "prepare custom reset --on-error skip -o {out}",
-        ("{hint}", "{same} <--segment _>"),
+        ("{second}", "{same} <--segment _>", "{hint} reset <--segment _> -o {out}"),
         3,
         "FILE=reset/events.npz",
     ),
@@ -464,6 +464,12 @@ PREPARING = [
         ("{hint}",),
         2,
         "PAIRS={out}",
+    ),
+    S(
+        ("datasets/rgbe_seg.py: prepare those of one unit",),
+        "prepare rgbe-seg twounits -o {out}",
+        ("{same} <--sequences> a", "{same} <--sequences> b"),
+        3,
     ),
     S(
         ("datasets/released.py: takes their events",),

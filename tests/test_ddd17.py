@@ -1,6 +1,7 @@
 """`prepare ddd17`: both packagings, with the traps of each."""
 
 import pickle
+import struct
 from collections import Counter
 from dataclasses import replace
 
@@ -135,6 +136,31 @@ def test_a_reset_of_the_clock_is_no_window(tmp_path):
     expected = rows(drive_events(), end - 40_000, end)
     assert stored_rows(moved) == [row for row in expected if row in set(stored_rows(moved))]
     assert len(moved) > 100 and len(expected) - len(moved) < 250
+
+
+def test_a_window_of_many_events_does_not_reach_over_a_reset(tmp_path):
+    write_raw_drive(tmp_path, reset=True)
+    (*_, last), _ = prepare("ddd17", tmp_path, window="time", window_ms=2000)
+    after = len(last.events)  # from the reset to the last image
+    for events, left in ((after - 10, 4), (after + 10, 3)):
+        density = events / (260 * 346)
+        pairs, counts = prepare("ddd17", tmp_path, window="count", window_events=density)
+        assert len(pairs) == counts["pairs"] == left
+        assert counts["images dropped: window longer than 20 s"] == 4 - left
+        assert counts["images"] == 4
+
+
+def test_a_reset_at_the_start_moves_nothing(tmp_path):
+    path = write_raw_drive(tmp_path) / "rec1487339175.hdf5"
+    with h5py.File(path, "a") as file:
+        data = file["dvs/data"]
+        data[1:101] = data[:100]
+        packet = struct.pack("<hhiiiiii", 0, 1, 8, 4, 0, 1, 1, 1), struct.pack("<Ii", 1 << 1 | 1, 0)
+        for column, part in enumerate(packet, 1):
+            data[0, column] = np.frombuffer(part, np.uint8)
+    pairs, counts = prepare("ddd17", tmp_path, **WINDOW)
+    assert [pair.image_us for pair in pairs] == MIDDLES_US.tolist()
+    assert counts["events kept"] == len(drive_events())
 
 
 def test_the_test_recording_of_the_benchmark_is_left_out_under_both_names(tmp_path):

@@ -82,6 +82,9 @@ SPOILT = {
     "file name without a number of its own": lambda folder: Image.new("L", (64, 48)).save(
         folder / "rgb/data/01_004_0007_image.png"
     ),
+    "images without a file of events": lambda folder: (
+        folder / "events/data/01_003_0006_events.npz"
+    ).unlink(),
     "events off the sensor": change("01_003_0007_events.npz", x=lambda x: x + 1),
     "damaged NumPy file": shorten(lambda folder: folder / "events/data/01_003_0007_events.npz"),
     "image cannot be read": shorten(lambda folder: folder / "rgb/data/01_003_0007_image.png"),
@@ -95,6 +98,19 @@ def test_what_is_wrong_is_said(tmp_path, what):
     with pytest.raises(DataError) as caught:
         prepare("eventscape", tmp_path)
     assert caught.value.what == what and "sequence_3" in str(caught.value.where)
+
+
+def test_events_may_lack_at_an_end_but_not_between(tmp_path):
+    folder = write_eventscape(tmp_path) / "Town01/sequence_3/events/data"
+    (folder / "01_003_0005_events.npz").unlink()
+    (folder / "01_003_0009_events.npz").unlink()
+    pairs, counts = prepare("eventscape", tmp_path, **WINDOW)
+    assert [pair.image_us for pair in pairs] == [TOWN_US[1]] and counts["images"] == 5
+    assert counts["images dropped: before the first event"] == 1
+    (folder / "01_003_0008_events.npz").unlink()  # as a download cut short leaves it
+    with pytest.raises(DataError, match="images without a file of events") as caught:
+        prepare("eventscape", tmp_path, **WINDOW)
+    assert caught.value.found == "1 of 5, such as that of image 0008"
 
 
 def test_a_wrong_root_and_pictures_of_another_size(tmp_path):

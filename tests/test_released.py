@@ -194,6 +194,19 @@ def test_what_is_wrong_is_said(root, tmp_path):
         prepare("scaleevent-release", tmp_path / "empty")
 
 
+def test_images_may_be_grey_but_pictures_of_events_not(root):
+    path = root / "back1/image/00002.jpg"
+    with Image.open(path) as opened:
+        opened.convert("L").save(path, quality=95)
+    pairs, _ = prepare("scaleevent-release", root)
+    assert pairs[3].image == path.read_bytes() and pairs[3].image_us == 2
+    assert decode_image(pairs[3].image).shape == (*SIZE, 3)
+    Image.new("L", SIZE[::-1]).save(root / "back1/voxel/00002.jpg")
+    with pytest.raises(DataError, match="without colours") as caught:
+        prepare("scaleevent-release", root)
+    assert caught.value.found == "64x48 L" and caught.value.expected == "64x48 RGB"
+
+
 def test_events_beside_a_picture_are_refused(root, tmp_path):
     from dataclasses import replace
 

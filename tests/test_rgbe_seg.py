@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from fakes import IMAGES_US, fake_events, write_rgbe_seg
+from davis_files import sources
+from fakes import IMAGES_US, fake_events, in_seconds, write_rgbe_seg
 from test_datasets import prepare
 from test_davis_benchmarks import rows, stored_rows
 
@@ -32,6 +33,32 @@ def test_the_unit_is_judged_and_can_be_given(tmp_path):
     assert pairs[0].events.t[-1] < IMAGES_US[0]  # microseconds
     milliseconds, _ = prepare("rgbe-seg", root, time_unit="ms")
     assert milliseconds[0].events.t[0] == 1000 * pairs[0].events.t[0]
+
+
+def test_all_sequences_have_one_unit_which_is_said_once(tmp_path):
+    for name in ("a", "b", "c"):
+        write_rgbe_seg(tmp_path, name)
+    for path in (tmp_path / "train/b/event").iterdir():  # no events: no unit
+        np.savez(path, np.empty((0, 4), np.int64))
+    told = sources("rgbe-seg", tmp_path)
+    assert [len(clip.choices) for clip in told] == [1, 0, 0]
+    in_seconds(tmp_path / "train/c")
+    with pytest.raises(DataError, match="times are in different units") as caught:
+        sources("rgbe-seg", tmp_path)
+    assert caught.value.where == "a, c" and "unit us" in caught.value.found
+    (clip,) = sources("rgbe-seg", tmp_path, sequences=["c"])
+    assert clip.unit == "s" and len(clip.choices) == 1
+
+
+def test_sequences_that_test_benchmarks_stay_out(tmp_path):
+    """DSEC-SEG and MVSEC-SEG of the same authors come in the same layout."""
+    for name in ("zurich_city_13_a", "outdoor_day1_data", "video_0078"):
+        write_rgbe_seg(tmp_path, name)
+    assert [clip.name for clip in sources("rgbe-seg", tmp_path)] == ["video_0078"]
+    with pytest.raises(ConfigError, match="test recordings"):
+        sources("rgbe-seg", tmp_path, sequences=["zurich_city_13_a"])
+    every = sources("rgbe-seg", tmp_path, transductive=True)
+    assert [clip.name for clip in every] == ["outdoor_day1", "video_0078", "zurich_city_13_a"]
 
 
 def test_what_is_wrong_is_said(tmp_path):

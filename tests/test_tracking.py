@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from davis_files import sources
 from fakes import HEIGHT, IMAGES_US, WIDTH, fake_events, write_videos
 from test_datasets import prepare
 from test_davis_benchmarks import rows, stored_rows
@@ -56,6 +57,18 @@ def test_videos_of_both_subsets_and_those_without_a_recording(tmp_path, capsys):
     assert set(PairStore(tmp_path / "one").recordings) == {"video_d"}
     with pytest.raises(ConfigError, match="no such sequence"):
         prepare("visevent", tmp_path / "data", sequences=["video_b"])
+
+
+def test_a_choice_of_streams_names_no_flag_that_is_not_there(tmp_path):
+    path = write_videos(tmp_path) / "train" / NAME / f"{NAME}.aedat4"
+    frames = [(us, us, np.zeros((HEIGHT, WIDTH), np.uint8)) for us in IMAGES_US]
+    more = [("EVTS", "two", [fake_events()])]
+    write_aedat4(path, [fake_events()], frames, size=(HEIGHT, WIDTH), more=more)
+    assert "(--topic)" in str(open_recording(path).choices)
+    (video,) = sources("visevent", tmp_path)
+    (line,) = video.choices
+    assert line.startswith("events of stream 0 events") and "not of 2 events" in line
+    assert "--" not in line
 
 
 def test_what_is_wrong_is_said(tmp_path):

@@ -8,19 +8,11 @@ read, since frames without boxes are as good for pretraining.
 
 from __future__ import annotations
 
-from scaleevent.datasets.tracking import TrackingSettings, Video, find_videos
+from scaleevent.datasets.tracking import TrackingSettings, find_videos
 
 
 class Settings(TrackingSettings):
     """What `coesot` adds to the settings of `prepare`."""
 
 
-def sources(config: Settings) -> list[Video]:
-    """The videos found under the roots.
-
-    Raises:
-        ConfigError: No root, or a video that is not there.
-        DataError: No video, one that is found twice, or a damaged recording.
-        MissingPackageError: The package aedat is not installed.
-    """
-    return find_videos(config)
+sources = find_videos

@@ -9,6 +9,8 @@ ESS's images are those of the index, counted from 1.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from scaleevent.config.data import DamageSettings, SourceConfig, WindowSettings
-from scaleevent.datasets.ddd17_raw import SENSOR, TABLE, RawDavis
+from scaleevent.datasets.ddd17_raw import RESET_GAP_US, SENSOR, TABLE, RawDavis
 from scaleevent.datasets.ddd17_seg import (
     INDEXES,
     PIXELS,
@@ -33,6 +35,7 @@ from scaleevent.datasets.recorded_frames import RecordedFrames
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording
+from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import window_rule
 from scaleevent.system.hdf5_process import Hdf5File
 
@@ -48,7 +51,7 @@ class Settings(SourceConfig, WindowSettings, DamageSettings):
     """What `ddd17` adds to the settings of `prepare`."""
 
     upright: bool = Field(
-        True, description="turn recordings by 180 degrees: the camera was mounted upside down"
+        True, description="turn rec*.hdf5 by 180 degrees: the camera was mounted upside down"
     )
 
 
@@ -85,6 +88,15 @@ class RawDrive(RecordedFrames):
         """Its packets."""
         source = RawDavis(self.recording, self.upright)
         return Recording(self.recording, source, *SENSOR, max_bad=self.max_bad)
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        """As of any recording, without those whose window may reach over a reset of the clock."""
+        for pair in super().pairs(counts):
+            if pair.window.end_us - pair.window.start_us < RESET_GAP_US:
+                yield pair
+                continue
+            counts["pairs"] -= 1
+            counts[f"images dropped: window longer than {RESET_GAP_US / 1e6:.0f} s"] += 1
 
 
 def sources(config: Settings) -> list[Drive | RawDrive]:

@@ -8,7 +8,9 @@ SensorsINI/ddd20-utils:record.py and datasets.py. Header and packets are libcaer
 valid; SensorsINI/ddd20-utils:interfaces/caer.py. Times have 31 bits, and the header counts how
 often they overflowed, so a special event of type 0, which tells of that, needs no further offset;
 one of type 1 tells that the clock began anew (special.h of inivation's libcaer). What follows is
-put `RESET_GAP_US` later, so that no window of time spans it.
+put `RESET_GAP_US` later, so that no window of time spans it, and a window of a number of events
+that does is known by its length. A reset before everything else, as at the start of the camera,
+moves nothing.
 
 The camera was mounted upside down: pixels are turned by 180 degrees, as
 SensorsINI/v2e:v2ecore/ddd20_utils/ddd_h5_reader.py does.
@@ -146,6 +148,7 @@ class RawDavis(Source):
         file = Hdf5File(self.path)
         rows = len(file.datasets[TABLE]) if TABLE in file.datasets else 0
         offset = latest = 0
+        met = False  # whether there is anything yet that a reset comes after
         for first in range(0, max(rows, 1), _ROWS):
             lengths, items = file.ragged(TABLE, first, min(first + _ROWS, rows))
             ends = np.cumsum(lengths.ravel()).reshape(lengths.shape)
@@ -167,8 +170,9 @@ class RawDavis(Source):
                 wraps = int(header["overflow"]) << 31
                 if kind == _SPECIAL:
                     if ((data.view(_EVENT)["data"] >> 1 & 0x7F) == _RESET).any():
-                        offset = latest + RESET_GAP_US
+                        offset = latest + RESET_GAP_US if met else 0
                 elif len(data):
+                    met = True
                     if kind == _POLARITY:
                         latest = int(data.view(_EVENT)["time"].max()) + wraps + offset
                     yield Packet(row, kind, wraps + offset, data)

@@ -145,6 +145,7 @@ def _source(name: str, folder: Path, times: Path, config: Settings) -> DriveInTo
             "events without an image of their number", where=archives[strange[0]],
             found=f"{len(strange)} such files", expected=f"{len(pictures)} images in {PICTURES}",
         )  # fmt: skip
+    _check_whole(folder, [*pictures], archives)
     size = picture_size(next(iter(pictures.values())))
     times_us = dict(zip(pictures, stamps.tolist(), strict=True))
     unit = _unit(archives, times_us, size)
@@ -166,6 +167,22 @@ def _source(name: str, folder: Path, times: Path, config: Settings) -> DriveInTo
     )
     source.check()
     return source
+
+
+def _check_whole(folder: Path, images: list[int], archives: dict[int, Path]) -> None:
+    """Refuse events with a hole, which windows would reach across; those at an end may lack.
+
+    Raises:
+        DataError: Images between the first and the last one without a file of events.
+    """
+    lacking = [number for number in images[1:-1] if number not in archives]
+    if lacking:
+        raise DataError(
+            "images without a file of events", where=folder / EVENTS,
+            found=f"{len(lacking)} of {len(images)}, such as that of image {lacking[0]:04d}",
+            expected="a file of events for every image but the first or the last",
+            hint="a download or an archive that was not unpacked to its end looks like this",
+        )  # fmt: skip
 
 
 def _numbered(folder: Path, pattern: str) -> dict[int, Path]:

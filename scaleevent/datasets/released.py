@@ -36,6 +36,7 @@ from scaleevent.grids.geometry import STRETCH
 from scaleevent.grids.windows import Window
 from scaleevent.images import open_image
 from scaleevent.pairs.pair import EventPicture, Pair, decode_image, encode_image
+from scaleevent.system.reports import counted
 
 KINDS = ("image", "voxel", "evimg")
 PAIRS_OF_A_SHARD = 1000  # sequences are joined until they have as many: most are very short
@@ -78,7 +79,8 @@ class Sequences:
         """Every pair; its time is its number.
 
         Raises:
-            DataError: A file that is not a whole picture of three colours, or of another shape.
+            DataError: A file that is not a whole picture, of another shape, or, where it shows
+                events, without colours.
         """
         nothing = Events.empty(*self.size)
         for sequence, (folder, files) in self.folders.items():
@@ -101,12 +103,14 @@ class Sequences:
         data = read_bytes(path)
         with open_image(data, path) as opened:
             colours = opened.mode
+        allowed = ("RGB", "L") if path.parent.name == KINDS[0] else ("RGB",)  # cameras may be grey
         pixels = decode_image(data, path)
         (height, width), (rows, columns) = self.size, pixels.shape[:2]
-        if colours != "RGB" or abs(rows * width / (columns * height) - 1) > STRETCH:
+        if colours not in allowed or abs(rows * width / (columns * height) - 1) > STRETCH:
             raise DataError(
                 "picture of another shape or without colours", where=path,
-                found=f"{columns}x{rows} {colours}", expected=f"{width}x{height} RGB",
+                found=f"{columns}x{rows} {colours}",
+                expected=f"{width}x{height} {' or '.join(allowed)}",
             )  # fmt: skip
         if (rows, columns) == self.size:
             return data
@@ -206,5 +210,6 @@ def _source(group: dict[str, tuple[Path, tuple[str, ...]]], size: tuple[int, int
     names = list(group)
     name = names[0] if len(names) == 1 else f"{names[0]}-and-{len(names) - 1}-more"
     number = sum(len(files) for _, files in group.values())
-    found = f"{len(names):,} sequences, {number:,} pairs of pictures {size[1]}x{size[0]}"
+    sequences = counted(len(names), "sequence")
+    found = f"{sequences}, {number:,} pairs of pictures {size[1]}x{size[0]}"
     return Sequences(name, group, size, found)

@@ -6,22 +6,27 @@
 zhiwen-xdu/EventSAM:README.md and its issue 12. A pair has all events of its file as they are: the
 time of the picture is not stored and taken for the end of these events, so that settings of windows
 have no meaning here. The unit of the times is not documented either; it is judged by the rate of
-events that it implies, in the first file that has any, unless it is given.
+events that it implies, in the first file of each sequence that has any, unless it is given, and
+must be the same in all sequences.
+
+MVSEC-SEG, DDD17-SEG and DSEC-SEG of the same authors have this layout too: sequences whose names
+are of recordings that test benchmarks are left out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from scaleevent.config.data import DamageSettings, SequencesConfig
+from scaleevent.config.data import DamageSettings, SourceConfig
 from scaleevent.datasets.finding import files_below, only_once
 from scaleevent.datasets.frames import EventView, list_pictures, picture_size
+from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording
@@ -33,7 +38,7 @@ EVENTS, PICTURES = "event", "rgb_image"
 _COLUMNS = "x y t p"
 
 
-class Settings(SequencesConfig, DamageSettings):
+class Settings(SourceConfig, DamageSettings):
     """What `rgbe-seg` adds to the settings of `prepare`."""
 
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
@@ -97,15 +102,33 @@ class Clip:
 
 
 def sources(config: Settings) -> list[Clip]:
-    """The sequences found under the roots.
+    """The sequences found under the roots, without those that test benchmarks.
 
     Raises:
-        ConfigError: No root, or a sequence that is not there.
-        DataError: No sequence, one that is found twice, or files without their partners.
+        ConfigError: No root, a sequence that is not there, or a test sequence that was named.
+        DataError: No sequence, one that is found twice, files without their partners, or times in
+            different units.
     """
+    found = _found(config)
+    out = leave_out(config, list(found), any_family=True)
+    kept = {name: folder for name, folder in found.items() if name not in out}
+    return _of_one_unit([_source(name, folder, config) for name, folder in kept.items()])
+
+
+def left_out(config: Settings) -> Tests:
+    """The sequences under the roots that `sources` leaves out, and what they test.
+
+    Raises:
+        ConfigError, DataError: As `sources`.
+    """
+    return leave_out(config, list(_found(config)), any_family=True)
+
+
+def _found(config: Settings) -> dict[str, Path]:
+    """The folder of every sequence that is wanted and there, in order of name."""
     config.require_roots()
     folders = [path.resolve().parent for path in files_below(config.roots, EVENTS)]
-    hits = [(folder.name, folder) for folder in folders]
+    hits = [(folder.name.removesuffix("_data"), folder) for folder in folders]
     config.check_sequences({name for name, _ in hits})
     if not hits:
         raise DataError(
@@ -114,8 +137,21 @@ def sources(config: Settings) -> list[Clip]:
             hint="they may lie up to two folders below",
         )  # fmt: skip
     wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
-    found = dict(sorted(only_once(wanted).items()))
-    return [_source(name, folder, config) for name, folder in found.items()]
+    return dict(sorted(only_once(wanted).items()))
+
+
+def _of_one_unit(clips: list[Clip]) -> list[Clip]:
+    """Clips whose times were judged alike, which is said once; those without events are any."""
+    judged = {clip.unit: clip for clip in reversed(clips) if clip.choices}
+    if len(judged) > 1:
+        raise DataError(
+            "sequences whose times are in different units",
+            where=", ".join(sorted(clip.name for clip in judged.values())),
+            found="; ".join(line for clip in judged.values() for line in clip.choices),
+            hint="prepare those of one unit at a time: --sequences NAME",
+        )
+    told = next(iter(judged.values()), None)
+    return [clip if clip is told else replace(clip, choices=()) for clip in clips]
 
 
 def _source(name: str, folder: Path, config: Settings) -> Clip:

@@ -76,6 +76,7 @@ def _left_out(bare: list[str]) -> tuple[str, ...]:
 
 
 def _video(name: str, path: Path, config: TrackingSettings, said: Iterable[str]) -> Video:
+    """One video; the flags that choose a stream are not named, since this data set has none."""
     recording = open_recording(path, max_bad=config.tolerated)
     if not recording.has_frames:
         raise DataError(
@@ -93,5 +94,5 @@ def _video(name: str, path: Path, config: TrackingSettings, said: Iterable[str])
         origin={"sequence": name, "folder": path.parent.parent.name},
         expected=number,
         found=f"AEDAT4 {recording.width}x{recording.height}, {number:,} frames inside",
-        choices=(*said, *recording.choices),
+        choices=(*said, *(line.partition(" (--")[0] for line in recording.choices)),
     )

@@ -146,7 +146,8 @@ class EventStream:
                 where=self.recording.path,
                 found=f"t = {segments[1].first_us} us after {segments[0].last_us} us",
                 expected="one stretch of time",
-                hint="choose one: --segment 1, 2, ..; `scaleevent info FILE` lists them",
+                hint="`scaleevent prepare custom` takes one: --segment 1, 2, ..; "
+                "`scaleevent info FILE` lists them",
             )
 
     def _advance(self, end_us: int) -> None:

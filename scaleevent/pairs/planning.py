@@ -26,7 +26,7 @@ from scaleevent.system.files import write_json
 from scaleevent.system.locations import MANIFEST
 from scaleevent.system.reports import Report, counted
 
-SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each at most so many pairs or so long
+SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each so many pairs or so long after one
 EVENTS = 2_000_000  # of a source, which are held in memory
 TIMES = 5  # how often the longer shard has the same pairs
 SLACK = 1.5  # by which the time may be off, both ways: other cores, other disks, other recordings
@@ -87,7 +87,8 @@ def plan(
         pairs = round(images * min(kept, 1.0))
         size = _mean([s.pair_bytes for s in samples]) * pairs
         size += _mean([s.shard_bytes for s in samples]) * len(sources)
-        fast, slow = (edge(s.seconds for s in samples) * pairs / jobs for edge in (min, max))
+        together = min(jobs, len(sources))  # a source is one task
+        fast, slow = (edge(s.seconds for s in samples) * pairs / together for edge in (min, max))
         span = fast / SLACK, slow * SLACK
         number = sum(len(s.made) for s in samples)
         notes.append(
@@ -116,7 +117,7 @@ def sampled(source: PairSource) -> Sample | None:
     counts: Counter[str] = Counter()
     pairs: list[Pair] = []
     held = 0
-    first = began = time.perf_counter()
+    now = first = began = time.perf_counter()
     made = source.pairs(counts)
     for pair in made:
         pairs.append(pair)
@@ -124,13 +125,14 @@ def sampled(source: PairSource) -> Sample | None:
         if len(pairs) == 1:
             first = now  # what comes before it is done once
         held += len(pair.events)
-        if len(pairs) == PAIRS or held > EVENTS or now - began > SECONDS:
+        if len(pairs) == PAIRS or held > EVENTS or now - first > SECONDS:
             break
     if isinstance(made, Generator):
         made.close()
     if not pairs:
         return None
-    made_in = (time.perf_counter() - first) / max(len(pairs) - 1, 1)
+    # a single pair: what was done once counts too, rather than nothing
+    made_in = (now - first) / (len(pairs) - 1) if len(pairs) > 1 else now - began
     with TemporaryDirectory() as folder:
         _written(pairs, Path(folder) / "warm.h5")
         short = _written(pairs, Path(folder) / "short.h5")

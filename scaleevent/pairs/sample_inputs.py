@@ -95,7 +95,8 @@ def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAG
 def density(pair: StoredPair) -> Tensor:
     """(h, w) float64, events per native pixel of each token.
 
-    Of a picture in place of events 1 where it shows any, which every threshold lets pass, else 0.
+    Of a picture in place of events 1 where it shows any, else 0: its mask is that of any threshold
+    up to 256 a patch.
     """
     if pair.picture is not None:
         shown = decode_image(pair.picture.shown, pair.where)
