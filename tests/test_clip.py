@@ -117,6 +117,48 @@ def test_motion_blur_is_light_added_up_while_the_shutter_is_open():
         np.testing.assert_allclose(before.events.t, after.events.t, atol=50)
 
 
+def test_blur_weighs_light_by_its_time_not_by_the_number_of_pictures():
+    """Slow before the frame, fast after it: half of the exposure belongs to either side."""
+
+    def grey(value):
+        return np.full((64, 80, 3), value, np.uint8)
+
+    def fade(first, second):
+        slow = first.mean() < 0.1
+        return Between(16.0 if slow else 120.0, lambda s: (1 - s) * first + s * second)
+
+    moments = run([grey(20), grey(200), grey(190)], between=fade, shutter_us=80_000)
+    before, at, after = TO_LIGHT["srgb"][[20, 200, 190]]
+    found = TO_LIGHT["srgb"][moments[1].image].mean()
+    assert abs(found - (before + 2 * at + after) / 4) < 0.02 * at
+
+
+@pytest.mark.parametrize("shutter", [0, 40_000])
+def test_a_long_still_scene_is_told_as_it_goes_and_blurs_nothing_before_it(shutter):
+    """Its frames and its noise do not pile up, and what moves after it is not seen in it."""
+    noisy = replace(SENSORS["ideal"], shot_hz=50.0)
+    camera = SimulatedCamera(noisy, np.random.default_rng(0), 64, 80)
+    asked = []
+
+    def clip():
+        for k in range(42):
+            asked.append(k)
+            yield k, 40_000 * k, view(max(0, 4 * (k - 39)))
+
+    waiting, moments = [], []
+    for moment in film(clip(), camera, Filming(shutter_us=shutter)):
+        moments.append(moment)
+        waiting.append(asked[-1] - moment.index)
+    assert [m.index for m in moments] == list(range(42)) and max(waiting) <= 3
+    assert [m.index for m in moments if m.repeats] == list(range(1, 40))
+    still = [len(m.events) for m in moments[4:40]]
+    assert 0.5 * 50 * 0.04 * 5120 < min(still) and max(still) < 1.5 * 50 * 0.04 * 5120
+    for moment in moments[:40]:
+        np.testing.assert_array_equal(moment.image, view(0))
+    t = times_of(moments)
+    assert (np.diff(t) >= 0).all()
+
+
 def test_blur_of_frames_that_repeat():
     moments = run([view(s) for s in (0, 4, 4, 8)], shutter_us=10_000)
     assert [m.index for m in moments] == [0, 1, 2, 3] and moments[2].events is None

@@ -174,6 +174,15 @@ DESCRIPTIONS: dict[str, Description] = {
         doubts="the unit of the times and the time of a picture among its events are not "
         "documented",
     ),
+    "video": Description(
+        "plain videos and sequences of pictures, filmed by a simulated event camera", "nothing",
+        "-", "-", "yours",
+        "a video, a folder of PNG or JPEG pictures, or a folder of these;\n"
+        "the times of pictures in timestamps.txt, there or beside them, or their rate: --fps;\n"
+        "pip install 'scaleevent[video]' for videos", "real videos and picture sequences",
+        doubts="the events are simulated; `--sensor` names the camera model, and whether its "
+        "values are published or assumed is said before anything is written",
+    ),
 }  # fmt: skip
 
 

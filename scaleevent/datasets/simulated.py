@@ -193,7 +193,7 @@ class SimulatedClip:
         self, moment: Moment, held: Events, start_us: int, about: Json
     ) -> tuple[Pair | None, str]:
         """The pair of a frame, or the reason why there is none."""
-        if moment.events is None:
+        if moment.repeats:
             return None, "repeats the frame before"
         if moment.time_us == start_us:
             return None, "first frame of a shot"

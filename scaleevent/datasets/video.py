@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,10 @@ from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.formats import Recording
 from scaleevent.images import check_pixels
 from scaleevent.pairs.pairing import TimedImage
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.video.stream import VideoStream
 
 _SQUARE = 0.01  # how far from 1 the aspect of a pixel may be
 _MOSTLY_THERE = 0.95  # of the frames in the head; an edit list may hide a few
@@ -114,7 +118,7 @@ def video_facts(path: Path) -> VideoFacts:
         return VideoFacts(len(times), height, width, span, codec, timed)
 
 
-def _shown(frame: Any, stream: Any) -> np.ndarray:
+def _shown(frame: VideoFrame, stream: VideoStream) -> np.ndarray:
     """(H, W, 3) uint8 as a player shows it: upright, and with square pixels."""
     image: np.ndarray = frame.to_ndarray(format="rgb24")
     aspect = float(stream.sample_aspect_ratio or 1)
@@ -148,7 +152,7 @@ def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
                             expected=f"{stream.frames}, as its head says")  # fmt: skip
 
 
-def _checked(frames: Iterator[Any], path: Path, count: int) -> Any:
+def _checked(frames: Iterator[VideoFrame], path: Path, count: int) -> VideoFrame | None:
     """The next frame, None at the end; damage that the decoder would conceal is an error."""
     from av import logging
 

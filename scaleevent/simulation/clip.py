@@ -1,6 +1,7 @@
 """A clip through a simulated camera: frames with times in, frames with the events before them out.
 
-One pass, forwards; memory holds a few frames and the events of one interval, however long the clip.
+One pass, forwards; memory holds a few frames and the events of one interval, however long the clip
+or a still scene in it.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ class Moment:
         index: Position in the clip.
         time_us: Time of the frame.
         image: (H, W, 3) uint8, as the camera's exposure shows it.
-        events: Those since the frame before; an event at the very time of a frame belongs to the
-            next one. None: there are none because the frame repeats the one before it.
+        events: Those since the last frame that has any, up to and including the time of this one.
+            None: the frame repeats the one before it, and what happens meanwhile comes with the
+            next one.
         shot: Number of scene cuts before it; no events cross a cut.
+        repeats: Whether the frame repeats the one before it.
         capped: Whether something moved too fast for pictures `step_px` apart.
     """
 
@@ -64,19 +67,28 @@ class Moment:
     image: np.ndarray
     events: Events | None
     shot: int
+    repeats: bool = False
     capped: bool = False
 
 
 @dataclass
 class _Exposure:
-    """Light that falls on a picture while its shutter is open."""
+    """Light that falls on a picture while its shutter is open, each part for its time."""
 
-    light: np.ndarray
-    count: int = 1
+    frame: np.ndarray
+    light: np.ndarray | float = 0.0
+    frame_us: float = 0.0  # for how long the frame itself is seen
+    other_us: float = 0.0  # and what is between it and the frames beside
 
-    def add(self, light: np.ndarray) -> None:
-        self.light = self.light + light
-        self.count += 1
+    def add(self, light: np.ndarray, us: float) -> None:
+        self.light = self.light + us * light
+        self.other_us += us
+
+    def mean(self) -> np.ndarray | None:
+        """(H, W, C) light; None: nothing but the frame."""
+        if not self.other_us:
+            return None
+        return (self.light + self.frame_us * self.frame) / (self.frame_us + self.other_us)
 
 
 def film(
@@ -133,11 +145,7 @@ class _Clip:
             raise DataError("frame times must increase", where=f"frame {index}",
                             found=f"{time_us} us after {self.latest_us} us")  # fmt: skip
         if _same(self.image, image):
-            self.repeats += 1
-            self.latest_us = time_us
-            self.pending.append(Moment(index, time_us, image, None, self.shot))
-            if not self.filming.shutter_us:
-                yield from self.waiting()
+            yield from self._repeated(index, time_us, image)
             return
         assert self.light is not None
         light = self._light(image)
@@ -147,25 +155,36 @@ class _Clip:
             yield from self.waiting()
             yield from self._begin(index, time_us, image)
             return
-        if self.repeats > BRIDGED:
-            self._advance(self.light, self.latest_us)
-            self.time_us = self.latest_us
         exposure = self._between(between, light, time_us)
         yield from self.waiting()
         capped = between.motion > MOST_STEPS * self.filming.step_px
         self._remember(time_us, image, light)
-        moment = Moment(index, time_us, image, self._events(), self.shot, capped)
+        moment = Moment(index, time_us, image, self._events(), self.shot, capped=capped)
         self.exposure = exposure
         yield from self._finished(moment)
 
     def waiting(self) -> Iterator[Moment]:
         """The frame whose exposure is over, and those that repeat it."""
-        if self.exposure is not None and self.exposure.count > 1:
-            light = self.exposure.light / self.exposure.count
+        if self.exposure is not None and (light := self.exposure.mean()) is not None:
             image = _picture(light, self.filming.gamma)
             self.pending[0] = replace(self.pending[0], image=image)
         yield from self.pending
         self.pending, self.exposure = [], None
+
+    def _repeated(self, index: int, time_us: int, image: np.ndarray) -> Iterator[Moment]:
+        """A frame like the one before it: bridged, or one more of a still scene."""
+        assert self.light is not None
+        self.repeats += 1
+        self.latest_us = time_us
+        events = None
+        if still := self.repeats > BRIDGED:
+            yield from self.waiting()
+            self._advance(self.light, time_us)
+            self.time_us = time_us
+            events = self._events()
+        self.pending.append(Moment(index, time_us, image, events, self.shot, repeats=True))
+        if still or not self.filming.shutter_us:
+            yield from self.waiting()
 
     def _begin(self, index: int, time_us: int, image: np.ndarray) -> Iterator[Moment]:
         """The first frame of a shot."""
@@ -192,16 +211,19 @@ class _Clip:
         """Film from the last frame to this one; returns the beginning of this one's exposure."""
         start, span = self.time_us, time_us - self.time_us
         steps = between.steps(self.filming.step_px)
-        half = 0.5 * self.filming.shutter_us
+        half, step = 0.5 * self.filming.shutter_us, span / steps
         exposure = _Exposure(light)
+        for ends in (self.exposure, exposure):
+            if ends is not None:
+                ends.frame_us += min(0.5 * step, half)
         for k in range(1, steps + 1):
             picture = light if k == steps else between.at(k / steps)
             self._advance(picture, start + span * k / steps)
             if k < steps and half:
-                if self.exposure is not None and k / steps * span <= half:
-                    self.exposure.add(picture)
-                if (1 - k / steps) * span <= half:
-                    exposure.add(picture)
+                if self.exposure is not None and k * step <= half:
+                    self.exposure.add(picture, step)
+                if (steps - k) * step <= half:
+                    exposure.add(picture, step)
         return exposure
 
     def _advance(self, light: np.ndarray, time_us: float) -> None:
