@@ -1,8 +1,10 @@
 """`prepare video`: clips of every kind, whole and damaged, to pairs."""
 
 import hashlib
+import json
 import os
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,6 +94,32 @@ def test_repeated_frames_and_scene_cuts(tmp_path):
     cut = 5 * 40_000
     assert all(p.events.t[0] >= cut and p.window.start_us >= cut for p in pairs[3:])
     assert {p.provenance["shot"] for p in pairs[3:]} == {1}
+
+
+@pytest.mark.parametrize(("told", "missing"), [(9, 3), (4, 0)])
+def test_a_file_that_tells_another_number_of_frames_than_it_shows(tmp_path, told, missing):
+    """As with an edit list, or two frames in a packet: none is called damaged, none is negative."""
+    config = PrepareConfig(name="video", roots=[write_video(tmp_path / "a.mkv", moving(6))])
+    (source,) = simulated.sources(config)
+    counts = Counter()
+    source = replace(source, clip=replace(source.clip, frames=told))
+    assert len(list(source.pairs(counts))) == 5
+    assert counts["images"] == 6 + missing
+    assert counts["images dropped: in the file, but not shown"] == missing
+    assert counts["images dropped: damaged"] == 0
+
+
+def test_the_user_is_told_once_where_the_camera_model_comes_from(tmp_path, capsys):
+    for k in range(2):
+        write_video(tmp_path / "clips" / f"{k}.mkv", moving(3))
+    call(f"prepare video {tmp_path / 'clips'} -o {tmp_path / 'pairs'} --sensor davis-fitted")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("all: camera model davis-fitted: fitted by") == 1
+    assert "no evidence for others" in said
+    call(f"prepare video {tmp_path / 'clips' / '0.mkv'} --dry-run -o {tmp_path / 'none'} --json "
+         "--threshold 0.3")  # fmt: skip
+    (line,) = json.loads(capsys.readouterr().out)["choices"]
+    assert line.startswith("0: camera model vid2e with other thresholds, as asked: ")
 
 
 def boxed(pictures, above, left):
