@@ -139,6 +139,14 @@ def test_black_bars_are_cut_away(tmp_path, above, left):
     assert (kept[0].events.height, kept[0].events.width) == (48 + 2 * above, 64 + 2 * left)
 
 
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_bar_may_end_in_a_line_that_a_codec_made_dim(side):
+    inside = moving(4)
+    for picture in inside:
+        picture[side] = 30
+    assert black_bars(boxed(inside, 8, 0)) == (8, 8, 0, 0)
+
+
 def test_a_dark_sky_is_no_bar():
     sky = moving(4)
     for picture in sky:
@@ -250,6 +258,14 @@ def test_a_folder_of_clips_of_all_kinds(tmp_path):
     (tmp_path / "night" / "frames" / "timestamps.txt").write_text("0\n40000\n80000\n")
     pairs, _ = prepare(tmp_path)
     assert [p.recording for p in pairs[::2]] == ["day-one", "night-frames", "night-one"]
+
+
+def test_clips_far_below_and_of_any_suffix_are_found_and_links_do_not_go_round(tmp_path):
+    deep = write_video(tmp_path / "a" / "b" / "c" / "d" / "e" / "f" / "one.mkv", moving(3))
+    (tmp_path / "two.WMV").write_bytes(deep.read_bytes())  # what is inside decides how it is read
+    (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
+    pairs, _ = prepare(tmp_path)
+    assert [p.recording for p in pairs[::2]] == ["a-b-c-d-e-f-one", "two"]
 
 
 # Damage
