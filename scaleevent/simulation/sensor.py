@@ -91,7 +91,8 @@ SENSORS: dict[str, Sensor] = {
     ),
     "vid2e": Sensor(
         "how a user of VID2E draws thresholds and sets the refractory time: "
-        "DachunKai/EvTexture:datasets/DataPreparation.md, there within 0.02 to 0.5",
+        "DachunKai/EvTexture:datasets/DataPreparation.md",
+        assumed="no limits of 0.02 and 0.5 to the thresholds, as there are there",
         threshold=(0.05, 0.5), balance=(1.0, 0.1), refractory=1e-4,
     ),
     "davis346": Sensor(
@@ -127,7 +128,8 @@ SENSORS: dict[str, Sensor] = {
         cutoff_hz=580.0, leak_hz=0.031, leak_spread=0.1, shot_hz=0.024, dark=0.035,
     ),
 }  # fmt: skip
-"""Camera models by name. Each tells which of its values are published and which are assumed."""
+"""Camera models by name. Each tells which of its values are published and which are assumed; that a
+camera has been running when a clip begins (`settled`) is assumed for all but `ideal`."""
 
 
 class SimulatedCamera:
