@@ -74,7 +74,8 @@ def test_every_name_that_an_example_imports_is_there(path):
                 assert found or importlib.import_module(f"{node.module}.{alias.name}"), alias.name
 
 
-def test_fitted_events_are_nearer_to_real_ones_of_the_same_frames():
+def test_fitted_events_are_near_to_the_real_ones_that_they_were_fitted_to():
+    """It tells that the fit is reproduced, not that it holds for other recordings."""
     folder = os.environ.get("SCALEEVENT_TEST_DATA")
     if not folder or not (Path(folder) / "davis/slider_depth").is_dir():
         pytest.skip("SCALEEVENT_TEST_DATA is not set: no real recordings")
@@ -82,4 +83,6 @@ def test_fitted_events_are_nearer_to_real_ones_of_the_same_frames():
     rows = re.findall(r"slider_depth: ([\w-]+) +│ +[\d,]+ │ +([\d.]+) │", printed)
     rates = {name: float(rate) for name, rate in rows}
     assert 7.2 < rates["real"] < 7.6  # 37,142 events on 240x180 pixels in 0.116 s
-    assert rates["davis-fitted"] < 1.7 * rates["real"] < 0.4 * rates["davis346"]
+    assert 0.6 * rates["real"] < rates["davis-fitted"] < 1.7 * rates["real"]
+    assert 1.7 * rates["real"] < 0.4 * rates["davis346"]
+    assert "no evidence for others" in " ".join(printed.split())

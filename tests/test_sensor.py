@@ -173,11 +173,20 @@ def test_less_light_means_less_contrast_slower_pixels_and_more_noise():
 
 @pytest.mark.parametrize("name", SENSORS)
 def test_every_preset_names_its_source_and_depends_on_the_seed_alone(name):
-    assert len(SENSORS[name].source) > 20
+    assert len(SENSORS[name].source) > 20 and SENSORS[name].source in SENSORS[name].describe()
     frames, times = random_clip(4, frames=20, height=20, width=30)
     one, again, other = (film(SENSORS[name], frames, times, seed)[1] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert len(one) > 100 and (name == "ideal") == np.array_equal(one, other)
+
+
+def test_presets_tell_what_is_assumed_and_what_was_chosen_on_its_own_test():
+    told = {name: sensor.describe() for name, sensor in SENSORS.items()}
+    assert "no evidence for others" in told["davis-fitted"]
+    for name, said in told.items():
+        assert "from memory" not in said
+        if "remembered" in said:
+            assert "assumed: " in said.partition("remembered")[0], name
 
 
 def test_a_cut_gives_no_events_and_the_copy_of_the_sensor_stays():

@@ -1,8 +1,10 @@
 """`prepare video`: clips of every kind, whole and damaged, to pairs."""
 
 import hashlib
+import json
 import os
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -94,6 +96,32 @@ def test_repeated_frames_and_scene_cuts(tmp_path):
     assert {p.provenance["shot"] for p in pairs[3:]} == {1}
 
 
+@pytest.mark.parametrize(("told", "missing"), [(9, 3), (4, 0)])
+def test_a_file_that_tells_another_number_of_frames_than_it_shows(tmp_path, told, missing):
+    """As with an edit list, or two frames in a packet: none is called damaged, none is negative."""
+    config = PrepareConfig(name="video", roots=[write_video(tmp_path / "a.mkv", moving(6))])
+    (source,) = simulated.sources(config)
+    counts = Counter()
+    source = replace(source, clip=replace(source.clip, frames=told))
+    assert len(list(source.pairs(counts))) == 5
+    assert counts["images"] == 6 + missing
+    assert counts["images dropped: in the file, but not shown"] == missing
+    assert counts["images dropped: damaged"] == 0
+
+
+def test_the_user_is_told_once_where_the_camera_model_comes_from(tmp_path, capsys):
+    for k in range(2):
+        write_video(tmp_path / "clips" / f"{k}.mkv", moving(3))
+    call(f"prepare video {tmp_path / 'clips'} -o {tmp_path / 'pairs'} --sensor davis-fitted")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("all: camera model davis-fitted: fitted by") == 1
+    assert "no evidence for others" in said
+    call(f"prepare video {tmp_path / 'clips' / '0.mkv'} --dry-run -o {tmp_path / 'none'} --json "
+         "--threshold 0.3")  # fmt: skip
+    (line,) = json.loads(capsys.readouterr().out)["choices"]
+    assert line.startswith("0: camera model vid2e with other thresholds, as asked: ")
+
+
 def boxed(pictures, above, left):
     return [np.pad(p, ((above, above), (left, left), (0, 0))) for p in pictures]
 
@@ -109,6 +137,14 @@ def test_black_bars_are_cut_away(tmp_path, above, left):
     np.testing.assert_array_equal(decode_image(pairs[-1].image), moving(8)[-1])
     kept, _ = prepare(path, keep_bars=True)
     assert (kept[0].events.height, kept[0].events.width) == (48 + 2 * above, 64 + 2 * left)
+
+
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_bar_may_end_in_a_line_that_a_codec_made_dim(side):
+    inside = moving(4)
+    for picture in inside:
+        picture[side] = 30
+    assert black_bars(boxed(inside, 8, 0)) == (8, 8, 0, 0)
 
 
 def test_a_dark_sky_is_no_bar():
@@ -222,6 +258,14 @@ def test_a_folder_of_clips_of_all_kinds(tmp_path):
     (tmp_path / "night" / "frames" / "timestamps.txt").write_text("0\n40000\n80000\n")
     pairs, _ = prepare(tmp_path)
     assert [p.recording for p in pairs[::2]] == ["day-one", "night-frames", "night-one"]
+
+
+def test_clips_far_below_and_of_any_suffix_are_found_and_links_do_not_go_round(tmp_path):
+    deep = write_video(tmp_path / "a" / "b" / "c" / "d" / "e" / "f" / "one.mkv", moving(3))
+    (tmp_path / "two.WMV").write_bytes(deep.read_bytes())  # what is inside decides how it is read
+    (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
+    pairs, _ = prepare(tmp_path)
+    assert [p.recording for p in pairs[::2]] == ["a-b-c-d-e-f-one", "two"]
 
 
 # Damage

@@ -17,7 +17,7 @@ from scaleevent.datasets.video import sampled_frames, timed_frames, video_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
 
-DEEPEST = 3  # folders below a root
+SUFFIXES = (*VIDEOS, ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".mts", ".m2ts", ".3gp")
 LONGEST_SIDE = 640  # of the sensor, where none is given
 BLACK = 20  # levels of 255: a bar is no brighter
 LOOKED_AT = 8  # pictures in which bars must be seen
@@ -124,12 +124,12 @@ def find_clips(roots: list[Path]) -> list[tuple[str, Path]]:
         if root.is_file():
             found.append((root.stem, root))
             continue
-        below = list(_below(root, DEEPEST))
+        below = list(_below(root, set()))
         if not below:
             raise DataError(
                 "no video and no pictures in this folder", where=root,
                 found=", ".join(sorted(path.name for path in root.iterdir())[:8]) or "empty",
-                expected=f"videos ({', '.join(VIDEOS)}) or a folder of PNG or JPEG files",
+                expected=f"videos ({', '.join(SUFFIXES)}) or a folder of PNG or JPEG files",
             )  # fmt: skip
         whole = root.resolve().name
         if len(below) == 1 and below[0].is_dir():
@@ -142,17 +142,21 @@ def find_clips(roots: list[Path]) -> list[tuple[str, Path]]:
     return found
 
 
-def _below(folder: Path, levels: int) -> Iterator[Path]:
-    """Videos and folders of pictures, by name."""
+def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Videos and folders of pictures, by name; none through a link back to a folder seen."""
+    real = folder.resolve()
+    if real in seen:
+        return
+    seen.add(real)
     if len(list_pictures(folder)) > 1:
         yield folder
     for path in sorted(folder.iterdir()):
         if path.name[0] == ".":
             continue
-        if path.is_file() and path.suffix.lower() in VIDEOS:
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
             yield path
-        elif path.is_dir() and levels:
-            yield from _below(path, levels - 1)
+        elif path.is_dir():
+            yield from _below(path, seen)
 
 
 def open_clip(path: Path, fps: float | None, timestamps: Path | None, unit: str | None) -> Clip:
@@ -297,7 +301,8 @@ def black_bars(pictures: list[np.ndarray]) -> tuple[int, int, int, int]:
         size = len(line)
         first, last = (int(lit[0]), int(size - 1 - lit[-1])) if len(lit) else (0, 0)
         same = abs(first - last) <= 2 + size // 100
-        sharp = len(lit) and min(line[lit[0] : lit[0] + 2].max(), line[lit[-1]]) > 2 * BLACK
+        edges = (line[first : first + 2].max(), line[size - last - 2 :][:2].max())
+        sharp = len(lit) and min(edges) > 2 * BLACK
         wide = min(first, last) >= max(size // 50, 2)
         result += [first, last] if same and sharp and wide else [0, 0]
     return result[0], result[1], result[2], result[3]

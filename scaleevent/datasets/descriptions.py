@@ -178,10 +178,10 @@ DESCRIPTIONS: dict[str, Description] = {
         "plain videos and sequences of pictures, filmed by a simulated event camera", "nothing",
         "-", "-", "yours",
         "a video, a folder of PNG or JPEG pictures, or a folder of these;\n"
-        "the times of pictures in timestamps.txt, there or beside them, or their rate: --fps;\n"
-        "pip install 'scaleevent[video]' for videos", "real videos and picture sequences",
-        doubts="the events are simulated; `--sensor` names the camera model, and whether its "
-        "values are published or assumed is said before anything is written",
+        "the times of pictures in timestamps.txt, there or beside them, or at a given rate;\n"
+        "videos need the package av (extra video)", "real videos and picture sequences",
+        doubts="the events are simulated; which values of the camera model are published and "
+        "which are assumed is said before anything is written",
     ),
 }  # fmt: skip
 

@@ -126,6 +126,12 @@ class SimulatedClip:
         return self.clip.files
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """Where the camera model comes from."""
+        thresholds = " with other thresholds, as asked" if self.config.threshold else ""
+        return (f"camera model {self.config.sensor}{thresholds}: {self.config.model.describe()}",)
+
+    @property
     def expected(self) -> int:
         """Number of frames that a pair is wanted for."""
         return -(-self.clip.frames // self.config.every)
@@ -185,9 +191,11 @@ class SimulatedClip:
             counts["pairs"] += 1
             yield pair
         counts["shots"] += shot + 1
-        if missing := self.expected - (counts["images"] - asked):
+        missing = self.expected - (counts["images"] - asked)
+        if missing > 0:
             counts["images"] += missing
-            counts["images dropped: damaged"] += missing
+            reason = "damaged" if frames.damages else "in the file, but not shown"
+            counts[f"images dropped: {reason}"] += missing
 
     def _pair(
         self, moment: Moment, held: Events, start_us: int, about: Json
@@ -223,6 +231,7 @@ class _Frames:
     framing: Framing
     config: Settings
     counts: Counter[str]
+    damages: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
         latest, size = None, (self.clip.height, self.clip.width)
@@ -249,6 +258,7 @@ class _Frames:
         """Count damage, or refuse it."""
         _refuse(error, self.config)
         self.counts[f"damage: {error.what}"] += 1
+        self.damages += 1
 
 
 def _refuse(error: DataError, config: Settings) -> None:

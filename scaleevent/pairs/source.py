@@ -46,5 +46,10 @@ class Clocked(Protocol):
 
 
 def choices(sources: Sequence[PairSource]) -> list[str]:
-    """What the sources that read any recording guessed or chose, a line each."""
-    return [f"{s.name}: {line}" for s in sources for line in getattr(s, "choices", ())]
+    """What the sources guessed or chose, a line each; once what is the same for all of them."""
+    told = [(source.name, tuple(getattr(source, "choices", ()))) for source in sources]
+    common = set(told[0][1]).intersection(*(lines for _, lines in told)) if len(told) > 1 else set()
+    everywhere = [f"all: {line}" for line in (told[0][1] if told else ()) if line in common]
+    return everywhere + [
+        f"{name}: {line}" for name, lines in told for line in lines if line not in common
+    ]

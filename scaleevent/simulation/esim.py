@@ -240,7 +240,7 @@ def _crossings(
                 if (crossing > final) if rising else (crossing < final):
                     break
                 memory = crossing
-                t = min(start + (crossing - first) / (final - first) * (end - start), end)
+                t = start + (crossing - first) / (final - first) * (end - start)
                 if refractory > 0.0:
                     if t - last_event[row, column] < refractory:
                         continue

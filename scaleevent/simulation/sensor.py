@@ -11,7 +11,7 @@ times are not tied to frames.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numba as nb
 import numpy as np
@@ -31,7 +31,8 @@ class Sensor:
     """What makes the events of a camera model its own.
 
     Args:
-        source: Where the values are published.
+        source: Where values are published.
+        assumed: What is not published there, or could not be read again: assumptions of ours.
         threshold: Range of the threshold for brighter events, log units; one value is drawn for
             each clip.
         balance: Mean and deviation over clips of the other threshold, relative to this one.
@@ -47,6 +48,7 @@ class Sensor:
     """
 
     source: str
+    assumed: str = field(default="", kw_only=True)
     threshold: tuple[float, float] = (0.2, 0.2)
     balance: tuple[float, float] = (1.0, 0.0)
     spread: float = 0.0
@@ -75,45 +77,59 @@ class Sensor:
             if not fits:
                 raise ConfigError(f"sensor: {name} is out of range", found=getattr(self, name))
 
+    def describe(self) -> str:
+        """Where the values come from, for people."""
+        return self.source + (f"; assumed: {self.assumed}" if self.assumed else "")
+
 
 SENSORS: dict[str, Sensor] = {
     "ideal": Sensor(
-        "the model alone; light added in the dark: "
-        "uzh-rpg/rpg_esim:event_camera_simulator/esim_ros/src/esim_node.cpp (log_eps)",
+        "the model alone; light added in the dark: log_eps of "
+        "uzh-rpg/rpg_esim:event_camera_simulator/esim_ros/src/esim_node.cpp",
+        assumed="a threshold of 0.2",
         settled=False,
     ),
     "vid2e": Sensor(
-        "thresholds and refractory time as users of VID2E draw them: DachunKai/EvTexture issue 10",
+        "how a user of VID2E draws thresholds and sets the refractory time: "
+        "DachunKai/EvTexture:datasets/DataPreparation.md",
+        assumed="no limits of 0.02 and 0.5 to the thresholds, as there are there",
         threshold=(0.05, 0.5), balance=(1.0, 0.1), refractory=1e-4,
     ),
     "davis346": Sensor(
-        "SensorsINI/v2e:v2ecore/v2e_args.py, defaults, made for the DAVIS346; thresholds of clips "
-        "by a quarter around them",
+        "defaults of SensorsINI/v2e:v2ecore/v2e_args.py",
+        assumed="that thresholds of clips vary by a quarter around v2e's 0.2",
         threshold=(0.15, 0.25), spread=0.15, refractory=5e-4, cutoff_hz=300.0, leak_hz=0.01,
         leak_spread=0.1, shot_hz=0.001,
     ),
     "dvxplorer": Sensor(
-        "iniVation, Specifications - Current models: half of the pixels respond at 13 % contrast, "
-        "all at 27.5 %; noise: Gallego et al. 2022, table 1 (DVS-Gen3); both from memory",
+        "no published value could be checked",
+        assumed="all; thresholds after iniVation's specifications as remembered (half of the "
+        "pixels respond at 13 % contrast, all at 27.5 %), noise after Gallego et al. 2022, "
+        "table 1, as remembered",
         threshold=(0.12, 0.25), spread=0.2, refractory=5e-4, cutoff_hz=500.0, leak_hz=0.01,
         leak_spread=0.1, shot_hz=0.03,
     ),
     "gen4": Sensor(
-        "nominal contrast threshold 25 % (Sony, IMX636 and IMX646); refractory time, front end of "
-        "300 us and mismatch: neuromorphicsystems/IEBCS:README.md; noise: Gallego et al. 2022, "
-        "table 1, from memory",
+        "threshold: 25 % contrast, data sheet of SENSING's SE1-S4-USB with Sony's IMX646; "
+        "refractory time of 50 us, front end of 300 us and mismatch of 0.05 in 0.3: first example "
+        "of neuromorphicsystems/IEBCS:README.md, which names no camera",
+        assumed="that thresholds of clips vary by a fifth, leak, and noise after Gallego et al. "
+        "2022, table 1, as remembered",
         threshold=(0.18, 0.28), spread=0.17, refractory=5e-5, cutoff_hz=530.0, leak_hz=0.05,
         leak_spread=0.1, shot_hz=0.1,
     ),
     "davis-fitted": Sensor(
         "fitted by examples/simulator_realism.py to linear frames and events of three DAVIS "
         "recordings: KugaMaxx/cuke-emlb (demo-01), shiba24/event-vision-library (sample) and RPG's "
-        "slider_depth; thresholds of clips by a sixth around the fit",
+        "slider_depth. It was chosen by its score on these very recordings, so that this score is "
+        "no evidence for others",
+        assumed="that thresholds of clips vary by a sixth around the fit",
         threshold=(0.42, 0.58), balance=(1.1, 0.05), spread=0.35, refractory=8e-4,
         cutoff_hz=580.0, leak_hz=0.031, leak_spread=0.1, shot_hz=0.024, dark=0.035,
     ),
 }  # fmt: skip
-"""Camera models by name. Those that are called after a camera start from published values."""
+"""Camera models by name. Each tells which of its values are published and which are assumed; that a
+camera has been running when a clip begins (`settled`) is assumed for all but `ideal`."""
 
 
 class SimulatedCamera:
