@@ -14,6 +14,7 @@ from safetensors.torch import load_file, safe_open, save_file
 
 import scaleevent.encoders.encoder
 from scaleevent.checkpoint import load_encoder, load_task, save_encoder
+from scaleevent.config.catalog import DEFAULT_NORMALISER
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import load_config
 from scaleevent.encoders.colours import Colours, colours_of_timm
@@ -418,7 +419,9 @@ def test_a_teacher_sees_its_own_colours_from_pretraining_to_probing(monkeypatch,
     call(f"pretrain {pairs} --teacher timm:test_vit {short} -o {tmp_path / 'run'}")
     assert "teacher's colours: mean 0.5, 0.5, 0.5, std 0.5, 0.5, 0.5" in capfd.readouterr().err
     assert set(seen) == {HALF}
-    assert load_encoder(encoder).input == InputSettings(48, 64, 16, mean=HALF[0], std=HALF[1])
+    assert load_encoder(encoder).input == InputSettings(
+        48, 64, 16, 3, DEFAULT_NORMALISER, mean=HALF[0], std=HALF[1]
+    )
     call(f"info {encoder} --json")
     facts = json.loads(capfd.readouterr().out)
     assert facts["input"]["mean"] == facts["teacher"]["mean"] == [0.5, 0.5, 0.5]

@@ -121,7 +121,7 @@ def test_a_task_file_and_its_run_fit_on_a_screen(place, capsys):
          f"--epochs 1 --batch 2 --pictures 0 --device cpu -o {out}")  # fmt: skip
     rows, report = told(out / "task.safetensors")
     assert len(rows) <= 24 and "metrics: miou" in rows
-    assert rows["input"] == "48x64 pixels, 3 bins, minmax" and rows["decoder"] == "linear"
+    assert rows["input"] == "48x64 pixels, 3 bins, contrast" and rows["decoder"] == "linear"
     assert "iou car" in report.facts["metrics"]
     rows, _ = told(out)
     assert rows["benchmark"] == "street-semantic" and rows["wrote"] == str(out / "task.safetensors")
