@@ -60,7 +60,9 @@ from scaleevent.system.files import append_json_line, read_json, read_json_lines
 WORLDS, SEEDS = (0, 1, 2), (0, 1)
 TEACHER = "embedded-v2"
 SCENES, HELD_OUT = 1650, 0.4  # half of what is held out fits the probes, half is scored
-COMMON = {"normaliser": "contrast", "precision": "bf16", "epochs": 8, "draws": 800}
+COMMON = {
+    "mask": "hard", "normaliser": "contrast", "precision": "bf16", "epochs": 8, "draws": 800,
+}  # fmt: skip
 L1: dict[str, Any] = {"lambda_is": 0.0, "lambda_cs": 0.0}
 ARMS: dict[str, dict[str, Any]] = {
     "a": {"lr": 1e-12, "epochs": 1, "draws": 16},
