@@ -102,7 +102,7 @@ def test_real_recordings_of_a_davis346(tmp_path):
     """Thirteen and four frames, 40 ms apart; exposures of 20 ms and 0.5 ms (the files' facts)."""
     data = os.environ.get("SCALEEVENT_TEST_DATA")
     if not data:
-        pytest.skip("SCALEEVENT_TEST_DATA is not set")
+        pytest.skip("SCALEEVENT_TEST_DATA is not set: no real recordings")
     for name, source in (("cradle", "cuke-emlb/demo-01"), ("road", "event-vision-library/sample")):
         folder = tmp_path / "videos" / "train" / name
         folder.mkdir(parents=True)
