@@ -137,3 +137,19 @@ def test_settings_without_effect_are_not_in_the_fingerprint():
     assert {"lr", "epochs", "seed", "schedule", "precision"} <= named.keys()
     assert not named.keys() & ScheduledSettings.NO_EFFECT
     assert ScheduledSettings.NO_EFFECT <= ScheduledSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("has", "precision", "said"),
+    [
+        (False, "bf16", "1 x cpu, bf16 (emulated: fp32 is faster on this processor)"),
+        (True, "bf16", "1 x cpu, bf16"),
+        (None, "bf16", "1 x cpu, bf16"),
+        (False, "fp32", "1 x cpu"),
+    ],
+)
+def test_a_processor_that_emulates_bf16_is_told(has, precision, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("scaleevent.training.run.has_bfloat16", lambda: has)
+    cfg = ScheduledSettings(out=tmp_path, **SHORT | {"precision": precision})
+    with Run.open(cfg, "test", quiet=True) as run:
+        assert run.machine == said

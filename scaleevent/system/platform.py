@@ -45,12 +45,16 @@ def windows() -> bool:
     return os.name == "nt"
 
 
-def has_bfloat16() -> bool:
-    """Whether this is an x86 processor with instructions for bfloat16, as far as Linux tells."""
+def has_bfloat16() -> bool | None:
+    """Whether this x86 processor has instructions for bfloat16, as far as Linux tells.
+
+    Without them it is emulated, many times slower than float32. None: another system or processor.
+    """
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        flags = next((line for line in file if line.startswith("flags")), "")
-        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
-    return False
+        for line in file:
+            if line.startswith("flags"):
+                return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
+    return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,6 +19,7 @@ from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
 from scaleevent.system.files import Json, write_bytes, write_json
 from scaleevent.system.launchers import find_place
+from scaleevent.system.platform import has_bfloat16
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress, say
 from scaleevent.training.estimate import estimate
@@ -102,7 +103,10 @@ class Run:
     @property
     def machine(self) -> str:
         """What computes, and whether in mixed precision."""
-        mixed = ", bf16" if self.cfg.computes_in_bf16(self.ranks.on_gpu) else ""
+        mixed = ""
+        if self.cfg.computes_in_bf16(self.ranks.on_gpu):
+            emulated = not self.ranks.on_gpu and has_bfloat16() is False
+            mixed = ", bf16" + (" (emulated: fp32 is faster on this processor)" if emulated else "")
         return f"{self.ranks.world} x {self.ranks.device}{mixed}"
 
     @property
