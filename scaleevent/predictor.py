@@ -18,6 +18,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording, open_recording
+from scaleevent.grids.geometry import Fit
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window, WindowRule, choose_window
@@ -103,15 +104,17 @@ class Predictor:
         """How `features` and `predict` make the network input, in words."""
         settings = self.settings
         height, width = settings.height, settings.width
+        crop = f"centred crop to the shape of {height} x {width} (rows x columns; no crop"
+        if settings.pad:
+            crop = f"pixels without events around it to the shape of {height} x {width} (none"
         after = " (`after`: as long, and starts then)" if "after" in self.inputs else ""
         return (
             f"events of the half-open window that ends at the requested time{after}; signed voxel "
             f"grid with {settings.bins} time bins, bilinear in time over the window, on the "
-            f"sensor's pixels; centred crop to the shape of {height} x {width} (rows x columns; no "
-            f"crop if the aspect ratios differ by at most {settings.stretch:.0%}) and bilinear "
-            f"resize to it; normaliser `{settings.normaliser}` over the whole tensor; then "
-            f"(x - mean) / std with mean {_triple(settings.mean)} and std {_triple(settings.std)} "
-            "for the three bins"
+            f"sensor's pixels; {crop} if the aspect ratios differ by at most "
+            f"{settings.stretch:.0%}) and bilinear resize to it; normaliser "
+            f"`{settings.normaliser}` over the whole tensor; then (x - mean) / std with mean "
+            f"{_triple(settings.mean)} and std {_triple(settings.std)} for the three bins"
         )
 
     @torch.no_grad()
@@ -132,10 +135,13 @@ class Predictor:
     def predict(self, stream: Stream, at: int | Window, rule: WindowRule | None = None) -> Tensor:
         """The task's map on those sensor pixels that the network sees.
 
+        `Fit.onto_sensor` puts it back on all of the sensor.
+
         Returns:
-            On the model's device, for a centred crop of (h, w) sensor pixels. Segmentation: (h, w)
-            int64 classes. Depth: (h, w) float32 metres. Flow: (2, h, w) float32 pixels right and
-            down, from `at` to the end of the window that follows.
+            On the model's device, for a centred crop of (h, w) sensor pixels; for all of them where
+            the input is padded. Segmentation: (h, w) int64 classes. Depth: (h, w) float32 metres.
+            Flow: (2, h, w) float32 pixels right and down, from `at` to the end of the window that
+            follows.
 
         Raises:
             ConfigError: The model is an encoder without a task.
@@ -147,13 +153,14 @@ class Predictor:
                 expected="a task checkpoint, such as probe and finetune write",
                 hint="`features` gives the features of an encoder",
             )
-        inputs, size = self._prepare(stream, at, rule, self.inputs)
-        return self.model.predict(self.model(*inputs), size)[0]
+        inputs, fit = self._prepare(stream, at, rule, self.inputs)
+        rows, columns = fit.on_sensor
+        return self.model.predict(self.model(*inputs), fit.crop[2:])[0][..., rows, columns]
 
     def _prepare(
         self, stream: Stream, at: int | Window, rule: WindowRule | None, names: tuple[str, ...]
-    ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Network inputs (1, 3, H, W), and rows and columns of the sensor pixels they show."""
+    ) -> tuple[list[Tensor], Fit]:
+        """Network inputs (1, 3, H, W), and how the sensor fits them."""
         if isinstance(stream, str | Path):
             stream = open_recording(stream)
         rule = rule or WindowRule()
@@ -165,8 +172,8 @@ class Predictor:
             events = _between(stream, after.start_us, after.end_us)
             inputs.append(network_input(events, after, self.settings))
         device = next(self.model.parameters()).device
-        size = self.settings.fit(stream.height, stream.width).crop[2:]
-        return [each[None].to(device) for each in inputs], size
+        fit = self.settings.fit(stream.height, stream.width)
+        return [each[None].to(device) for each in inputs], fit
 
 
 def _triple(values: tuple[float, ...]) -> str:

@@ -340,6 +340,44 @@ def test_distorted_pictures_are_taken_as_they_are(tmp_path):
     assert pairs[0].valid is None
 
 
+def test_what_is_black_in_all_distorted_pictures_is_masked(tmp_path):
+    """As DSEC-Det's warp leaves it; a dark car that is not at the border stays."""
+    root = fakes.write_dsec_root(tmp_path)
+    sequence = root / "train" / fakes.SEQUENCE
+    blank = np.zeros((48, 64), bool)
+    blank[40:], blank[:, :3] = True, True
+    blank[38:40, 20:30] = True
+    pictures = []
+    for picture in fakes.sensor_pictures():
+        warped = np.where(blank, 0, picture.reshape(48, 64, -1)[..., 0].clip(1)).astype(np.uint8)
+        warped[10:15, 10:20] = 0
+        pictures.append(warped)
+    pictures[0][36:] = 0  # dark in one alone
+    fakes.write_pictures(sequence / "images/left/distorted", pictures)
+    (sequence / "calibration/cam_to_cam.yaml").unlink()
+    pairs, _ = prepare("dsec", root)
+    assert len(pairs) > 1 and all(np.array_equal(pair.valid, ~blank) for pair in pairs)
+
+
+def test_a_mask_of_your_own(tmp_path):
+    root = fakes.write_custom(tmp_path / "rig")
+    mask = np.full((48, 64), 255, np.uint8)
+    mask[44:] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    pairs, _ = prepare("custom", root, valid=tmp_path / "mask.png")
+    assert all(np.array_equal(pair.valid, mask > 0) for pair in pairs)
+    (root / "h.txt").write_text("1 0 10\n0 1 -2\n0 0 1\n")
+    both, _ = prepare(
+        "custom", root, valid=tmp_path / "mask.png", homography=root / "h.txt", lossless=True
+    )
+    reached = np.pad(np.ones((46, 54), bool), ((2, 0), (0, 10)))
+    assert np.array_equal(both[0].valid, reached & (mask > 0))
+    for wrong in (mask[1:], mask * 0):
+        Image.fromarray(wrong).save(tmp_path / "wrong.png")
+        with pytest.raises(DataError, match="not a mask"):
+            prepare("custom", root, valid=tmp_path / "wrong.png")
+
+
 @pytest.mark.parametrize("part", ["events/left/rectify_map.h5", "images/timestamps.txt",
                                   "calibration/cam_to_cam.yaml"])  # fmt: skip
 def test_missing_dsec_file_is_named(tmp_path, part):

@@ -43,7 +43,8 @@ def by_loops(student, teacher, place, shown, active):
         own = [np.mean([x[n, i] - p[i] for i in range(L) if shown[n, i]], 0) for x in (k, q)]
         for i in range(L):
             a, b = k[n, i] - p[i], q[n, i] - p[i]
-            found.setdefault("cosine_all", []).append(cosine(k[n, i], q[n, i]))
+            if shown[n, i]:
+                found.setdefault("cosine_all", []).append(cosine(k[n, i], q[n, i]))
             if active[n, i]:
                 found.setdefault("cosine", []).append(cosine(k[n, i], q[n, i]))
             if shown[n, i]:
@@ -117,8 +118,21 @@ def test_the_mean_token_of_a_place():
     mean = PlaceMean()
     assert mean.mean() is None
     for part in x.split(3):
-        mean.add(part)
+        mean.add(part, torch.ones(len(part), L, dtype=torch.bool))
     assert torch.allclose(mean.mean(), x.mean(0), atol=1e-6)
+
+
+def test_the_mean_token_of_a_place_is_over_images_that_show_it():
+    x = torch.randn(7, L, D, generator=torch.Generator().manual_seed(8))
+    shown = torch.rand(7, L, generator=torch.Generator().manual_seed(9)) < 0.6
+    shown[:, 1] = False
+    mean = PlaceMean()
+    for part, seen in zip(x.split(3), shown.split(3), strict=True):
+        mean.add(torch.where(seen[..., None], part, torch.nan), seen)
+    for place, found in enumerate(mean.mean()):
+        own = [x[n, place] for n in range(7) if shown[n, place]]
+        others = [x[n, i] for n in range(7) for i in range(L) if shown[n, i]]
+        assert torch.allclose(found, torch.stack(own or others).mean(0), atol=1e-6), place
 
 
 def test_a_group_without_tokens_is_left_out():

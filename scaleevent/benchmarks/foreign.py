@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from scaleevent.benchmarks.registry import BENCHMARKS, WHOLE
+from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_task
 from scaleevent.config.downstream import EvalConfig
 from scaleevent.config.settings import Settings
@@ -109,7 +109,8 @@ def _published(cfg: EvalConfig) -> tuple[Decoder, Json]:
     encoder.grid(*size)
     normaliser = cfg.normaliser or ("minmax8" if model.authors else "minmax")
     mean, std = encoder.colours.mean, encoder.colours.std
-    encoder.input = InputSettings(*size, encoder.patch, 3, normaliser, WHOLE, mean, std)
+    stretch = BENCHMARKS[cfg.benchmark].stretch
+    encoder.input = InputSettings(*size, encoder.patch, 3, normaliser, stretch, mean, std)
     unverified = (
         f"input: the benchmark's voxel at {size[0]}x{size[1]}, {normaliser}, channels "
         "standardised with ImageNet's mean and deviation",

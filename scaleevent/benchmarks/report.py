@@ -164,6 +164,8 @@ class Submission:
         sample, sensor = one.sample, self.samples.sensor(one.index)
         if sample.file_index is None:
             return
+        rows, columns = self.samples.settings.fit(*sensor).on_sensor
+        prediction = prediction[..., rows, columns]
         if prediction.shape[-2:] != sensor:
             raise ConfigError(
                 "a submission needs every pixel, but the network's input is cropped",

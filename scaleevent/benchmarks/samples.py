@@ -74,7 +74,7 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
     def label(self, index: int) -> np.ndarray | None:
         """A pair's label on its own pixels, within the input's view; None if it has none."""
         values, fit, _ = self._label(*self.pairs.shard(index))
-        return None if values is None else fit.crop_array(values)
+        return None if values is None else fit.crop_label(values)
 
     def inputs(self, index: int) -> dict[str, Tensor]:
         """As `__getitem__`, without the target."""
@@ -105,11 +105,11 @@ class LabelledSamples(Dataset[dict[str, Tensor]]):
         if at_input_size:
             truth = GroundTruth(self.task.target(values, fit, where), nearest(seen, fit), where)
         else:
-            truth = GroundTruth(fit.crop_array(values), fit.crop_array(seen), where)
+            truth = GroundTruth(fit.crop_label(values), fit.crop_label(seen), where)
         return EvalSample(truth, *named)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Rows and columns of a pair's native pixels that the input shows."""
+        """Rows and columns, in a pair's native pixels, of what the input shows."""
         return self.settings.fit(*self.sensor(index)).crop[2:]
 
     def recordings(self, indices: np.ndarray) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scaleevent.benchmarks.registry import BENCHMARKS, WHOLE
+from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.config import benchmarks
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE, DEFAULT_NORMALISER
 from scaleevent.config.downstream import FinetuneConfig
@@ -65,8 +65,9 @@ def task_model(cfg: FinetuneConfig) -> Start:
     bins = known.get("bins", 3)
     colours = encoder.colours
     settings = InputSettings(
-        *size, encoder.patch, bins, normaliser, WHOLE, colours.mean, colours.std
-    )
+        *size, encoder.patch, bins, normaliser, benchmark.stretch, colours.mean, colours.std,
+        known.get("pad", False),
+    )  # fmt: skip
     encoder.input = settings
     torch.manual_seed(cfg.seed)
     decoder = build_decoder(cfg.decoder, encoder, benchmark.task, cfg.options)

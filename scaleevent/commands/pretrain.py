@@ -38,7 +38,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         encoder.grid(*cfg.size)
         mean, std = encoder.colours.mean, encoder.colours.std
         encoder.input = settings = InputSettings(
-            *cfg.size, encoder.patch, normaliser=cfg.normaliser, mean=mean, std=std
+            *cfg.size, encoder.patch, normaliser=cfg.normaliser, mean=mean, std=std, pad=cfg.pad
         )
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)

@@ -63,6 +63,9 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     normaliser: Normaliser = Field(
         DEFAULT_NORMALISER, description="how voxel values are normalised; the authors': minmax"
     )
+    pad: bool = Field(
+        False, description="show the whole of sensors of another shape, black around them; no crop"
+    )
     draws: int = Field(100_000, ge=1, le=10**9, description="samples per epoch")
     batch: int | None = Field(None, ge=1, le=65_536, description="global batch; default by --arch")
     sampling: Literal["released", "uniform"] = Field(
@@ -115,9 +118,10 @@ class PretrainConfig(PartSettings, ScheduledSettings):
         return family
 
     def with_effect(self) -> Json:
-        """Also a split that is not that of seed 0, which earlier versions always took."""
+        """Also what earlier versions did not have: a split of another seed than 0, and `pad`."""
         split = self.seed_of("split")
-        return super().with_effect() | ({"split": split} if split else {})
+        own = super().with_effect() | ({"split": split} if split else {})
+        return own if self.pad else {key: own[key] for key in own if key != "pad"}
 
     def check(self) -> None:
         """Also the data, and the size where the architecture is known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from scaleevent.datasets.frames import (
     PictureFiles,
     check_count,
     list_pictures,
+    read_mask,
 )
 from scaleevent.datasets.video import VideoFile, video_length
 from scaleevent.errors import ConfigError, DataError
@@ -66,6 +67,9 @@ class Settings(PrepareConfig, StreamSettings):
     calibration: Path | None = Field(
         None, description="YAML in the layout of DSEC's cam_to_cam.yaml"
     )
+    valid: Path | None = Field(
+        None, description="picture of the sensor's size, black where images do not show its scene"
+    )
 
 
 class FramesInside(Frames):
@@ -80,13 +84,29 @@ class FramesInside(Frames):
             yield TimedImage(time, load, {"frame": index})
 
 
+@dataclass(frozen=True)
 class CustomRecording(FramedRecording):
-    """One recording and its frames; its `pixel_map` is a 3x3 matrix, event pixel to frame pixel."""
+    """One recording and its frames; its `pixel_map` is a 3x3 matrix, event pixel to frame pixel.
+
+    Args:
+        mask: Picture that is black where no image shows the events' scene, if there is one.
+    """
 
     clock_hint = "two clocks or units: give --offset-us, --frame-time-unit or --time-unit"
 
+    mask: Path | None = field(default=None, kw_only=True)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Also the mask."""
+        return (*super().inputs, *([self.mask] if self.mask else []))
+
     def view(self) -> EventView:
-        """How frames come onto the event pixels."""
+        """How frames come onto the event pixels, and what they show of them."""
+        view = self._view()
+        return replace(view, valid=read_mask(self.mask, self.size)) if self.mask else view
+
+    def _view(self) -> EventView:
         if self.pixel_map is not None:
             source = homography_map(read_homography(self.pixel_map), pixel_grid(*self.size))
             return EventView(*self.size, self.lossless, source)
@@ -187,6 +207,7 @@ def with_frames(name: str, recording: Recording, config: Settings) -> CustomReco
         times=times,
         pixel_map=config.homography,
         calibration=config.calibration,
+        mask=config.valid,
         rule=window_rule(config),
         lossless=config.lossless,
         origin={},

@@ -29,6 +29,7 @@ from scaleevent.datasets.frames import (
     EventView,
     FramedRecording,
     PictureFiles,
+    blank_border,
     check_count,
     list_pictures,
     picture_size,
@@ -80,7 +81,7 @@ class Sequence(FramedRecording):
     def view(self) -> EventView:
         """How frames come onto the event pixels; what they show of them where that is known."""
         if self.pixel_map is None or self.calibration is None:
-            return EventView(*self.size, self.lossless)
+            return EventView(*self.size, self.lossless, valid=blank_border(self.frames.files))
         rectified = read_rectify_map(self.pixel_map)
         self.check_sensor(rectified.shape[:2], f"{self.pixel_map}, dataset rectify_map")
         homography, frame_size = read_rectified_rig(self.calibration)

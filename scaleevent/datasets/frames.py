@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import ndimage
 
 from scaleevent.errors import DataError, UnpairedError
 from scaleevent.formats import Recording, open_recording, recording_facts, recording_files
@@ -23,6 +24,8 @@ from scaleevent.pairs.pairing import TimedImage, pair_images
 from scaleevent.system.refusals import reading
 
 PICTURES = (".png", ".jpg", ".jpeg")
+_LOOKED_AT = 9  # pictures that tell what is blank in all
+_LIT = 128  # of 255: not black in a mask, which JPEG blurs
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class EventView:
         source: (H, W, 2) column and row in the frame of every event pixel; None where frames are
             on the event pixels already.
         frame_size: (height, width) that frames must have for `source`; None where it is unknown.
-        valid: (H, W) bool, what frames that are on the event pixels show; None for everything.
+        valid: (H, W) bool, event pixels whose scene frames may show; None for all of them. With
+            `source`, those that a frame does not reach are left out besides.
         ways: What to do about frames of another size, where the settings offer something.
     """
 
@@ -73,6 +77,8 @@ class EventView:
         if self.source is None:
             return encode_image(image, self.lossless), self.valid
         warped, valid = warp_image(image, self.source)
+        if self.valid is not None:
+            valid &= self.valid
         return encode_image(warped, self.lossless), None if valid.all() else valid
 
     def check_size(self, height: int, width: int, where: object) -> None:
@@ -271,6 +277,51 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with open_image(path, path) as picture:
         return picture.height, picture.width
+
+
+def blank_border(files: Sequence[Path]) -> np.ndarray | None:
+    """(H, W) bool, False where pictures that someone else has warped hold nothing.
+
+    That is black in every one of some of them, evenly spaced, as far as it is joined to the border:
+    what is dark in the scene is not the same in all pictures.
+
+    Returns:
+        None where nothing is blank.
+
+    Raises:
+        DataError: A picture that cannot be read, or of another size than the others.
+    """
+    picked = np.linspace(0, len(files) - 1, min(len(files), _LOOKED_AT)).round().astype(int)
+    black = None
+    for path in (files[k] for k in picked):
+        here = ~decode_image(read_bytes(path), path).any(axis=2)
+        if black is not None and here.shape != black.shape:
+            raise DataError(
+                "pictures differ in size", where=path, found=here.shape, expected=black.shape
+            )
+        black = here if black is None else black & here
+    if black is None:
+        return None
+    parts, _ = ndimage.label(black)
+    edges = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    blank = black & np.isin(parts, edges)
+    return ~blank if blank.any() and not blank.all() else None
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray | None:
+    """(H, W) bool of a picture, False where it is black; None where it is nowhere.
+
+    Raises:
+        DataError: Not a PNG or JPEG file, of another size, or black all over.
+    """
+    mask = decode_image(read_bytes(path), path).max(axis=2) >= _LIT
+    if mask.shape != size or not mask.any():
+        raise DataError(
+            "not a mask of the event camera's pixels", where=path,
+            found=f"{mask.shape[1]}x{mask.shape[0]}, {mask.mean():.0%} of it not black",
+            expected=f"{size[1]}x{size[0]} (columns x rows), black where images show nothing",
+        )  # fmt: skip
+    return None if mask.all() else mask
 
 
 def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -> None:

@@ -37,7 +37,8 @@ def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) ->
         fit: Crop and scale from the sensor to the network's input. None: both are the same grid.
 
     Returns:
-        (h, w) float64. Multiplied by 256 it is the paper's D for a 16x16 patch.
+        (h, w) float64; 0 beyond the sensor. Multiplied by 256 it is the paper's D for a 16x16
+        patch.
 
     Raises:
         ConfigError: `fit` is for another sensor size, or the input is not a multiple of `patch`.
@@ -60,7 +61,8 @@ def patch_density(voxel: np.ndarray, patch: int = 16, fit: Fit | None = None) ->
             found=f"voxel {height}x{width}, fit {fit.height}x{fit.width}",
         )
     rows, columns = _cells(fit, patch)
-    return cell_mean(np.ascontiguousarray(voxel, np.float32), rows, columns)
+    mean = cell_mean(np.ascontiguousarray(voxel, np.float32), rows, columns)
+    return mean * (fit.shown(patch) > 0) if fit.pads else mean
 
 
 def active_mask(density: Array, tau: float = TAU) -> Array:

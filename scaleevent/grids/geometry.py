@@ -1,16 +1,19 @@
-"""`Fit`: one crop and scale from the sensor to the network's input, for events, images and labels.
+"""`Fit`: one crop or pad, and one scale, from a sensor to the network's input.
 
-Also the plane-to-plane warp that maps the picture of a separate frame camera into the view of the
-event camera.
+Events, images, labels and masks all go through it, and predictions come back by it. Also the
+plane-to-plane warp that maps the picture of a separate frame camera into the view of the event
+camera.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numba as nb
 import numpy as np
 
+from scaleevent.config.benchmarks import IGNORE
 from scaleevent.errors import ConfigError, DataError
 
 STRETCH = 0.01  # default of `Fit.stretch`; causes no visible distortion
@@ -18,15 +21,16 @@ STRETCH = 0.01  # default of `Fit.stretch`; causes no visible distortion
 
 @dataclass(frozen=True)
 class Fit:
-    """A centred crop of the sensor, scaled to the target.
+    """A centred box of the sensor's plane, scaled to the target.
 
     Args:
         height: Sensor rows.
         width: Sensor columns.
         target_height: Rows of the network's input.
         target_width: Columns of the network's input.
-        stretch: Relative difference of aspect ratios up to which the whole sensor is scaled
-            without a crop.
+        stretch: Relative difference of aspect ratios up to which the box is the whole sensor.
+        pad: What the box is on other sensors: the smallest of the target's shape around the whole
+            sensor, or, without it, the largest within it.
     """
 
     height: int
@@ -34,17 +38,43 @@ class Fit:
     target_height: int
     target_width: int
     stretch: float = STRETCH
+    pad: bool = False
 
     @property
     def crop(self) -> tuple[int, int, int, int]:
-        """(top, left, rows, columns) of the part of the sensor that is kept."""
+        """(top, left, rows, columns) of the box; it reaches beyond the sensor where `pads`.
+
+        Its sides are whole pixels. Where rounding them would stretch by more than 1 %, as on
+        sensors of few pixels, it is the next smaller (larger with `pad`) that does not.
+        """
         down, across = self.target_height / self.height, self.target_width / self.width
         if abs(down / across - 1) <= self.stretch:
             return 0, 0, self.height, self.width
-        scale = max(down, across)
-        rows = min(self.height, round(self.target_height / scale))
-        columns = min(self.width, round(self.target_width / scale))
+        scale = min(down, across) if self.pad else max(down, across)
+        rows, columns = round(self.target_height / scale), round(self.target_width / scale)
+        bound = max if self.pad else min
+        rows, columns = bound(self.height, max(rows, 1)), bound(self.width, max(columns, 1))
+        if self._stretch(rows, columns) > STRETCH:
+            rows, columns = self._rounded(rows, columns)
         return (self.height - rows) // 2, (self.width - columns) // 2, rows, columns
+
+    def _stretch(self, rows: int, columns: int) -> float:
+        return abs(self.target_height * columns / (self.target_width * rows) - 1)
+
+    def _rounded(self, rows: int, columns: int) -> tuple[int, int]:
+        """The nearest box that is hardly stretched; the one given if the sensor has none within."""
+        for width in count(columns) if self.pad else range(columns, 0, -1):
+            height = round(width * self.target_height / self.target_width)
+            if (height >= rows if self.pad else height <= rows) and height:
+                if self._stretch(height, width) <= STRETCH:
+                    return height, width
+        return rows, columns
+
+    @property
+    def pads(self) -> bool:
+        """Whether the box reaches beyond the sensor."""
+        _, _, rows, columns = self.crop
+        return rows > self.height or columns > self.width
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -65,7 +95,10 @@ class Fit:
 
         Returns:
             Row edges (h+1,) and column edges (w+1,), int64: token (i, j) covers the native pixels
-            rows[i] <= y < rows[i+1], columns[j] <= x < columns[j+1].
+            rows[i] <= y < rows[i+1], columns[j] <= x < columns[j+1], none beyond the sensor.
+
+        Raises:
+            ConfigError: The target is not a multiple of `patch`.
         """
         if self.target_height % patch or self.target_width % patch:
             raise ConfigError(
@@ -74,18 +107,87 @@ class Fit:
             )
         top, left, rows, columns = self.crop
         return (
-            _edges(top, rows, self.target_height, patch),
-            _edges(left, columns, self.target_width, patch),
+            _edges(top, rows, self.target_height, patch).clip(0, self.height),
+            _edges(left, columns, self.target_width, patch).clip(0, self.width),
         )
 
-    def crop_array(self, array: np.ndarray) -> np.ndarray:
-        """The kept part of a (..., height, width) array, as a view."""
+    def shown(self, patch: int) -> np.ndarray:
+        """(h, w) float64: the share of each token's area that lies on the sensor."""
         top, left, rows, columns = self.crop
-        return array[..., top : top + rows, left : left + columns]
 
-    def crop_picture(self, picture: np.ndarray) -> np.ndarray:
-        """The kept part of a (height, width, C) picture, as a view."""
-        return self.crop_array(picture.transpose(2, 0, 1)).transpose(1, 2, 0)
+        def shares(first: int, length: int, target: int, size: int) -> np.ndarray:
+            edges = first + np.arange(target // patch + 1) * (patch * length / target)
+            return np.diff(edges.clip(0, size)) * (target / (patch * length))
+
+        down = shares(top, rows, self.target_height, self.height)
+        return np.outer(down, shares(left, columns, self.target_width, self.width)).clip(0, 1)
+
+    def crop_array(self, array: np.ndarray, fill: float = 0) -> np.ndarray:
+        """What the box holds of a (..., height, width) array: a view, unless the box `pads`.
+
+        Beyond the sensor it holds `fill`.
+        """
+        top, left, rows, columns = self.crop
+        if not self.pads:
+            return array[..., top : top + rows, left : left + columns]
+        boxed = np.full((*array.shape[:-2], rows, columns), fill, array.dtype)
+        boxed[(..., *self.on_sensor)] = array
+        return boxed
+
+    def crop_picture(self, picture: np.ndarray, fill: float = 0) -> np.ndarray:
+        """The same of a (height, width, C) picture."""
+        return self.crop_array(picture.transpose(2, 0, 1), fill).transpose(1, 2, 0)
+
+    def crop_label(self, label: np.ndarray) -> np.ndarray:
+        """The same of a (..., height, width) label or mask, which is unknown beyond the sensor.
+
+        Unknown is NaN, `IGNORE` for classes, False for a mask.
+        """
+        if label.dtype.kind == "f":
+            return self.crop_array(label, np.nan)
+        return self.crop_array(label, 0 if label.dtype == bool else IGNORE)
+
+    @property
+    def on_sensor(self) -> tuple[slice, slice]:
+        """Rows and columns of a map of the box, such as a prediction, that lie on the sensor."""
+        top, left, rows, columns = self.crop
+        return (
+            slice(max(-top, 0), min(self.height - top, rows)),
+            slice(max(-left, 0), min(self.width - left, columns)),
+        )
+
+    def onto_sensor(self, values: np.ndarray, fill: float) -> np.ndarray:
+        """A (..., rows, columns) map of the box, such as a prediction, on all of the sensor.
+
+        Args:
+            values: Of the box.
+            fill: What pixels get that the box does not hold.
+
+        Returns:
+            (..., height, width) of the same type.
+        """
+        top, left, rows, columns = self.crop
+        down, across = self.on_sensor
+        whole = np.full((*values.shape[:-2], self.height, self.width), fill, values.dtype)
+        whole[..., down.start + top : down.stop + top, across.start + left : across.stop + left] = (
+            values[..., down, across]
+        )
+        return whole
+
+    def to_input(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) float64 columns and rows of the sensor's plane in the input.
+
+        Whole numbers are pixel centres, in both.
+        """
+        top, left, _, _ = self.crop
+        down, across = self.scale
+        return np.asarray((points - np.array([left, top]) + 0.5) * np.array([across, down]) - 0.5)
+
+    def to_sensor(self, points: np.ndarray) -> np.ndarray:
+        """The inverse of `to_input`."""
+        top, left, _, _ = self.crop
+        down, across = self.scale
+        return np.asarray((points + 0.5) / np.array([across, down]) - 0.5 + np.array([left, top]))
 
 
 def _edges(first: int, length: int, target: int, patch: int) -> np.ndarray:

@@ -46,6 +46,7 @@ class InputSettings:
         stretch: `Fit.stretch`, which decides what sensors are scaled without a crop.
         mean: Of each channel in the encoder's own training, for values of 0 to 1.
         std: The standard deviation of each.
+        pad: `Fit.pad`, whether other sensors are shown whole, without events and black around them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -58,6 +59,7 @@ class InputSettings:
     stretch: _Share = STRETCH
     mean: tuple[_Share, _Share, _Share] = IMAGENET_MEAN
     std: tuple[_Positive, _Positive, _Positive] = IMAGENET_STD
+    pad: bool = False
 
     @classmethod
     def of(cls, described: Json, where: object) -> InputSettings:
@@ -79,7 +81,7 @@ class InputSettings:
 
     def fit(self, height: int, width: int) -> Fit:
         """Crop and scale from a sensor of this size to the input."""
-        return Fit(height, width, self.height, self.width, self.stretch)
+        return Fit(height, width, self.height, self.width, self.stretch, self.pad)
 
     def prepare(self, voxel: np.ndarray, fit: Fit) -> np.ndarray:
         """`voxel_input` with these settings; `voxel` may be overwritten."""
@@ -152,7 +154,7 @@ def _standardised(
 
 
 def resize_planes(planes: np.ndarray, fit: Fit) -> np.ndarray:
-    """Crop and scale (B, H, W) float32 planes bilinearly; averages over the area when shrinking."""
+    """Fit (B, H, W) float32 planes to the input, bilinear; shrinking averages over the area."""
     return np.stack([_resized(plane, fit) for plane in planes])
 
 
@@ -173,7 +175,7 @@ def drawn_activity(picture: np.ndarray, fit: Fit, patch: int) -> np.ndarray:
         (h, w) bool.
     """
     if not fit.identity:
-        picture = _resized(picture, fit)
+        picture = _resized(picture, fit, fill=255)
     for step in (4, patch // 4) if patch % 4 == 0 else (patch,):
         middle = picture.astype(np.uint16)
         low, high = (step - 1) // 2, step // 2
@@ -182,8 +184,11 @@ def drawn_activity(picture: np.ndarray, fit: Fit, patch: int) -> np.ndarray:
     return np.asarray(picture.sum(2) < 3 * 255)
 
 
-def _resized(picture: np.ndarray, fit: Fit) -> np.ndarray:
+def _resized(picture: np.ndarray, fit: Fit, fill: int = 0) -> np.ndarray:
     top, left, rows, columns = fit.crop
+    if fit.pads:
+        boxed = fit.crop_array if picture.ndim == 2 else fit.crop_picture
+        picture, top, left = np.ascontiguousarray(boxed(picture, fill)), 0, 0
     size, box = (fit.target_width, fit.target_height), (left, top, left + columns, top + rows)
     scaled = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, box=box)
     return np.asarray(scaled)

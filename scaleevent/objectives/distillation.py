@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.grids.density import REFERENCE_PIXELS, TAU, active_mask
 from scaleevent.objectives import balance, meters
 from scaleevent.objectives.comparison import Comparison
-from scaleevent.objectives.meters import VALID_FRACTION, Meters, PlaceMean, evaluation_masks
+from scaleevent.objectives.meters import Meters, PlaceMean, evaluation_masks, shown_tokens
 from scaleevent.objectives.objective import Compared, Objective
 from scaleevent.objectives.structure_loss import (
     LAMBDAS,
@@ -125,7 +125,7 @@ class Distillation(Objective):
 
     def token_weights(self, batch: Batch) -> Tensor:
         """(N, L) weight of every token, 0 to 1: bool for a hard mask."""
-        density, valid = batch["density"].flatten(1), batch["valid"].flatten(1) >= VALID_FRACTION
+        density, valid = batch["density"].flatten(1), shown_tokens(batch["valid"])
         if self.mask == "none":
             return valid
         if self.mask == "hard":
@@ -150,9 +150,9 @@ class Distillation(Objective):
         seen = weights > 0
         return terms, {
             "active": lambda: float(seen.double().mean()),
-            "valid": lambda: float((batch["valid"] >= VALID_FRACTION).double().mean()),
+            "valid": lambda: float(shown_tokens(batch["valid"]).double().mean()),
             "empty_samples": lambda: float((~seen.any(1)).double().mean()),
-            "rank": lambda: effective_rank(student.detach()),
+            "rank": lambda: effective_rank(student.detach()[shown_tokens(batch["valid"])]),
             "cosine": lambda: mean_cosine(student.detach(), teacher, weights),
         }
 
@@ -170,8 +170,9 @@ class Distillation(Objective):
         def measure(batch: Batch) -> dict[str, float]:
             nonlocal seen, size
             student, teacher = self.tokens(self.encoder, batch)
-            kept.append(student.float().cpu())
-            found.add(student, teacher, *evaluation_masks(batch["density"], batch["valid"]))
+            shown, active = evaluation_masks(batch["density"], batch["valid"])
+            kept.append(student.float()[shown].cpu())
+            found.add(student, teacher, shown, active)
             first = -seen % GRADIENT_STRIDE
             chosen.append({k: v[first::GRADIENT_STRIDE].clone() for k, v in batch.items()})
             seen, size = seen + len(student), size or len(student)
@@ -213,7 +214,8 @@ class Distillation(Objective):
         mean = PlaceMean()
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):  # kept for the steps
             for batch in training.spread(self._looks):
-                mean.add(self.targets(to_device(batch, device)))
+                here = to_device(batch, device)
+                mean.add(self.targets(here), shown_tokens(here["valid"]))
         self.place = mean.mean()
 
     @torch.no_grad()
@@ -276,12 +278,18 @@ def token_scale(teacher: Encoder, batches: Iterable[Batch]) -> float:
     """Factor that brings the teacher's tokens to the root mean square assumed of DINOv3's.
 
     L1 grows with the tokens and cosine maps do not, so the lambdas balance them only at one size.
-    Which size that is, the paper does not say.
+    Which size that is, the paper does not say. Tokens that the image does not show do not count.
+
+    Raises:
+        DataError: No token counts.
     """
     total, count = 0.0, 0
     device = next(teacher.parameters()).device
     for batch in batches:
         tokens = teacher.tokens(batch["image"].to(device)).double()
+        tokens = tokens[shown_tokens(batch["valid"]).to(device)]
         total += float(tokens.square().sum())
         count += tokens.numel()
+    if not total:
+        raise DataError("no image of the training pairs shows anything of the events' scene")
     return DINOV3_TOKEN_RMS / math.sqrt(total / count)

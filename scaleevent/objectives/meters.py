@@ -40,6 +40,14 @@ NOTE = (
 )
 
 
+def shown_tokens(valid: Tensor) -> Tensor:
+    """(N, L) bool: the tokens of whose pixels the image shows at least half, of (N, h, w) shares.
+
+    No other token takes part in a loss, a calibration or a meter.
+    """
+    return valid.flatten(1) >= VALID_FRACTION
+
+
 def evaluation_masks(density: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Which tokens count, and which of these are active: (N, L) bool both.
 
@@ -47,7 +55,7 @@ def evaluation_masks(density: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         density: (N, h, w) events per native pixel of each token.
         valid: (N, h, w) fraction of each token that the image shows.
     """
-    shown = valid.flatten(1) >= VALID_FRACTION
+    shown = shown_tokens(valid)
     return shown, active_mask(density.flatten(1), EVALUATION_TAU) & shown
 
 
@@ -70,7 +78,7 @@ class Meters:
         k, q = student.double(), teacher.double()
         cosine = F.cosine_similarity(k, q, dim=-1)
         self._mean("cosine", cosine, active)
-        self._mean("cosine_all", cosine, torch.ones_like(shown))
+        self._mean("cosine_all", cosine, shown)
         self._mean("active", active, torch.ones_like(active))
         if self._place is None:
             return
@@ -111,17 +119,22 @@ class PlaceMean:
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
-        self._count = 0
+        self._count = torch.zeros(())
 
-    def add(self, tokens: Tensor) -> None:
-        """(N, L, D) tokens."""
-        own = tokens.double().sum(0)
+    def add(self, tokens: Tensor, shown: Tensor) -> None:
+        """(N, L, D) tokens, and which of them the image shows, (N, L) bool."""
+        own = tokens.double().masked_fill(~shown[..., None], 0).sum(0)
+        count = shown.sum(0)[:, None]
         self._sum = own if self._sum is None else self._sum + own
-        self._count += len(tokens)
+        self._count = count if not self._count.ndim else self._count + count
 
     def mean(self) -> Tensor | None:
-        """(L, D) float32; None without a sample."""
-        return None if self._sum is None else (self._sum / self._count).float()
+        """(L, D) float32; None without a sample. A place that none shows has the others' mean."""
+        if self._sum is None:
+            return None
+        every = self._sum.sum(0) / self._count.sum().clamp_min(1)
+        own = self._sum / self._count.clamp_min(1)
+        return torch.where(self._count > 0, own, every).float()
 
 
 class MapCorrelation:

@@ -157,7 +157,7 @@ def _label(samples: PairSamples, index: int, task: str) -> Tensor | None:
     label = shard.label(task, row)
     if label is None:
         return None
-    values = samples.settings.fit(*label.values.shape).crop_array(label.values)
+    values = samples.settings.fit(*label.values.shape).crop_label(label.values)
     return torch.from_numpy(values.copy())
 
 

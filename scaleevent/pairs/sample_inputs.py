@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -22,7 +22,22 @@ from scaleevent.grids.inputs import (
     image_input,
 )
 from scaleevent.pairs.pair import EventPicture, decode_image
-from scaleevent.pairs.shard import Shard
+from scaleevent.pairs.shard import Shard, unpack_mask
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What a validity mask hides."""
+
+    hidden: np.ndarray  # flat indices of pixels, int32
+    share: np.ndarray  # (h, w) float64, of the sensor's pixels of each token that the image shows
+
+
+@lru_cache(maxsize=16)  # most recordings have one mask for all their pairs
+def _mask(packed: bytes, fit: Fit, patch: int) -> Mask:
+    shown = unpack_mask(packed, fit.height, fit.width)
+    share = cell_mean(shown[None].astype(np.float32), *fit.cells(patch))
+    return Mask(np.flatnonzero(~shown).astype(np.int32), share)
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,12 @@ class StoredPair:
         """From the sensor to the network's input."""
         return self.settings.fit(*self.voxel.shape[1:])
 
+    @cached_property
+    def mask(self) -> Mask | None:
+        """What the image does not show; None if it shows everything."""
+        packed = self.shard.packed_valid(self.row)
+        return None if packed is None else _mask(packed, self.fit, self.settings.patch)
+
 
 Input = Callable[[StoredPair], Tensor]
 
@@ -78,6 +99,8 @@ def voxel(pair: StoredPair) -> Tensor:
 def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Tensor:
     """(3, H, W) float32, the input of an image teacher with this mean and std.
 
+    Pixels that the validity mask hides are black, whatever the picture holds there.
+
     Raises:
         DataError: No image, or one on another grid than the events.
     """
@@ -89,6 +112,9 @@ def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAG
             found=f"image {pixels.shape[0]}x{pixels.shape[1]}",
             expected=f"{pair.fit.height}x{pair.fit.width}",
         )
+    if pair.mask is not None:
+        pixels = pixels.copy()
+        pixels.reshape(-1, 3)[pair.mask.hidden] = 0
     return torch.from_numpy(image_input(pixels, pair.fit, mean, std))
 
 
@@ -106,12 +132,16 @@ def density(pair: StoredPair) -> Tensor:
 
 
 def valid(pair: StoredPair) -> Tensor:
-    """(h, w) float64, fraction of each token where the image shows the events' scene."""
-    mask = pair.shard.valid(pair.row)
-    rows, columns = pair.fit.cells(pair.settings.patch)
-    if mask is None:
-        return torch.ones(len(rows) - 1, len(columns) - 1, dtype=torch.float64)
-    return torch.from_numpy(cell_mean(mask[None].astype(np.float32), rows, columns))
+    """(h, w) float64, fraction of each token where the image shows the events' scene.
+
+    A token that reaches beyond the sensor has only its part on it.
+    """
+    patch, fit = pair.settings.patch, pair.fit
+    grid = fit.target_height // patch, fit.target_width // patch
+    share = torch.ones(grid, dtype=torch.float64)
+    if pair.mask is not None:
+        share *= torch.from_numpy(pair.mask.share)
+    return share * torch.from_numpy(fit.shown(patch)) if fit.pads else share
 
 
 def index(pair: StoredPair) -> Tensor:

@@ -134,8 +134,11 @@ class Task(ABC):
 
 
 def nearest(values: np.ndarray, fit: Fit) -> np.ndarray:
-    """Crop and scale (..., H, W) labels to the input, each pixel taking its nearest label."""
-    cropped = fit.crop_array(values)
+    """Crop and scale (..., H, W) labels to the input, each pixel taking its nearest label.
+
+    Beyond the sensor they are unknown, see `Fit.crop_label`.
+    """
+    cropped = fit.crop_label(values)
     rows, columns = cropped.shape[-2:]
     y = ((np.arange(fit.target_height) + 0.5) * rows / fit.target_height).astype(np.int64)
     x = ((np.arange(fit.target_width) + 0.5) * columns / fit.target_width).astype(np.int64)
