@@ -250,7 +250,10 @@ class VoxelizeConfig(StreamSettings, OutputSettings):
 class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
-    path: Path = Field(description="a recording, store, shard, run or checkpoint")
+    path: Path = Field(
+        description="a recording, store, shard, run or checkpoint, or the YAML settings of a mix"
+    )
+    more: list[Path] = Field([], description="further stores, to be mixed with the first one")
     picture: Path | None = Field(
         None, description="write a PNG here: events of a recording, or pairs of a store"
     )
@@ -258,3 +261,10 @@ class InfoConfig(RecordingSettings):
         False, description="read every event, where the file's index would do for most facts"
     )
     verify: bool = Field(False, description="re-hash every shard of a pair store")
+
+    @model_validator(mode="after")
+    def _draws_one(self) -> InfoConfig:
+        """Refuse a picture of several stores."""
+        if self.picture and self.more:
+            raise ValueError("a picture shows one store, not several")
+        return self

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
-from scaleevent.config.settings import nearest
-from scaleevent.errors import ConfigError
-from scaleevent.system.locations import MANIFEST, store_path
-from scaleevent.system.reports import counted
+from scaleevent.config.settings import Settings, described_problems, nearest, read_yaml
+from scaleevent.config.tags import WantedTags
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.system.locations import MANIFEST, check_store, store_path
 
 
 def _read_weights(value: object) -> object:
@@ -44,6 +44,32 @@ def _read_weights(value: object) -> object:
 
 
 Weights = Annotated[dict[str, float], BeforeValidator(_read_weights)]
+
+
+class MixSettings(Settings):
+    """Those settings of `pretrain` that say what it trains on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    data: list[Path] = Field(min_length=1)
+    weights: Weights = {}
+    only: WantedTags = []
+    sampling: Literal["released", "uniform"] = "released"
+
+    @classmethod
+    def of_file(cls, path: Path) -> MixSettings:
+        """Those in a YAML file of settings.
+
+        Raises:
+            ConfigError: No such file, no settings, or settings that name no data.
+        """
+        try:
+            return cls(**read_yaml(path))
+        except ValidationError as error:
+            raise ConfigError(
+                "no mix in these settings", where=path, found=described_problems(error),
+                expected="data: the names of stores, and weights",
+            ) from None  # fmt: skip
 
 
 def store_names(folders: Sequence[Path]) -> list[str]:
@@ -92,7 +118,13 @@ def absent(named: Sequence[Path]) -> list[Path]:
 
 def way_to(name: Path) -> str:
     """How a store comes about that is not there, or not finished."""
-    known, out = name.name, shlex.quote(str(store_path(name)))
+    path, known = store_path(name), name.name
+    if path.exists():
+        try:
+            check_store(path)
+        except DataError as error:
+            return str(error.hint)
+    out = shlex.quote(str(path))
     if known in DATASETS:
         return f"`scaleevent prepare {known} FOLDER -o {out}`"
     if known in UNDOCUMENTED:
@@ -110,8 +142,9 @@ def check_named(named: Sequence[Path]) -> None:
     if not lost:
         return
     raise ConfigError(
-        f"{len(lost)} of {counted(len(named), 'pair store')} not there",
-        where="data", found=", ".join(map(str, lost)), hint="; ".join(map(way_to, lost)),
+        "no such pair store",
+        where="data", found=f"{len(lost)} of {len(named)}: {', '.join(map(str, lost))}",
+        hint=";\n    ".join(map(way_to, lost)),
     )  # fmt: skip
 
 
