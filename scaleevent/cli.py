@@ -32,7 +32,7 @@ from scaleevent.version import __version__
 MODEL = ("benchmark", "checkpoint")
 # command: settings, positional settings, help
 COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
-    "info": (data.InfoConfig, ("path",), "Say what a recording, store or checkpoint is."),
+    "info": (data.InfoConfig, ("path", "more"), "Say what a recording, store or checkpoint is."),
     "prepare": (data.PrepareConfig, ("name", "roots"), "Turn recordings and images into pairs."),
     "voxelize": (data.VoxelizeConfig, ("root",), "Turn recordings into voxel files."),
     "pretrain": (pretrain.PretrainConfig, ("data",), "Pretrain an event encoder."),

@@ -12,6 +12,8 @@ from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
 from scaleevent.pairs.describing import describe_shard, describe_store, is_shard
 from scaleevent.pairs.drawing import draw_pairs
+from scaleevent.pairs.mix_report import SETTINGS_FILES, describe_mix
+from scaleevent.pairs.mixing import Mix, Source, lines, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
@@ -30,6 +32,8 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
         quiet: Unused, since there is no progress to show.
     """
     path = cfg.path
+    if cfg.more or path.suffix in SETTINGS_FILES:
+        return describe_mix(path, cfg.more, cfg.verify)
     if not path.exists():
         raise DataError("no such file or folder", where=path)
     folder = path.parent if path.name == MANIFEST else path
@@ -89,4 +93,11 @@ def _store(folder: Path, cfg: InfoConfig) -> Report:
         save_picture(cfg.picture, picture)
         notes.append(f"picture: {cfg.picture}")
     facts = describe_store(store)
-    return Report("info", str(folder), ("fact", "value"), _rows(facts), tuple(notes), facts)
+    rows = _rows(facts)
+    if not len(store):
+        return Report("info", str(folder), ("fact", "value"), rows, tuple(notes), facts)
+    mixed = Mix([Source.whole(folder.resolve().name, store)], {}).facts
+    return Report(
+        "info", str(folder), ("fact", "value"), rows, (*notes, *lines(mixed)),
+        facts | {"composition": mixed}, (section(mixed),),
+    )  # fmt: skip

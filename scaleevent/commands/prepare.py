@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig, SourceConfig
-from scaleevent.datasets.descriptions import unverified
+from scaleevent.datasets.descriptions import tags_for, unverified
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
@@ -21,7 +21,8 @@ from scaleevent.system.reports import Report, counted, progress, say
 from scaleevent.system.workers import ProcessExecutor
 
 NOT_CONTENT = {
-    *("out", "jobs", "resume", "overwrite", "take_over", "dry_run", "picture", "transductive")
+    *("out", "jobs", "resume", "overwrite", "take_over", "dry_run", "picture", "transductive"),
+    "tag",
 }
 
 
@@ -49,7 +50,8 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     ):
         manifest = write_store(
             sources, cfg.out, settings, executor=executor, advance=ticker.advance, warn=say,
-            remarks={"left_out": out} if isinstance(cfg, SourceConfig) else None,
+            remarks=({"left_out": out} if isinstance(cfg, SourceConfig) else {})
+            | {"tags": tags_for(cfg)},
         )  # fmt: skip
     report = _with_shift(store_report("prepare", cfg.out, manifest, chosen), cfg, sources)
     if not quiet and not manifest["counts"].get("pairs"):

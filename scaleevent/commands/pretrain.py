@@ -42,9 +42,9 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         )
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
-        samples, split = pretraining_data(cfg, settings, objective.sample_inputs(), this)
+        samples, split, mix = pretraining_data(cfg, settings, objective.sample_inputs(), this)
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
-        origin |= seen_with(encoder.history, samples.recordings(seen))
+        origin |= seen_with(encoder.history, samples.recordings(seen)) | {"mix": mix.facts}
         objective.calibrate(Pool(samples, seen, local))
         this.say(
             f"{cfg.describe_preset()}, {objective.source}, "
@@ -67,7 +67,9 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
         seed = cfg.seed_of("draws")
-        order = partial(draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling)
+        order = partial(
+            draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling, shares=mix.given
+        )
         drawn = Drawn(samples, order, cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             this.foretell(objective, drawn, first, len(held_out))

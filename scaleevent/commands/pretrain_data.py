@@ -9,9 +9,9 @@ from scaleevent.commands.street_store import street_store
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.pairs.mixing import Mix, among, joined, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
-from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.locations import data_source
 from scaleevent.training.run import Run
@@ -30,12 +30,13 @@ def pretraining_origin(cfg: PretrainConfig, quiet: bool) -> Json:
 
 def pretraining_data(
     cfg: PretrainConfig, settings: InputSettings, inputs: Mapping[str, Input], run: Run
-) -> tuple[PairSamples, Split]:
-    """The pairs, and what is held out of them.
+) -> tuple[PairSamples, Split, Mix]:
+    """The pairs, what is held out of them, and how the others are drawn.
 
     Raises:
         ConfigError: A store that does not exist.
-        DataError: No pair, none left for training, or pairs without an image that one needs.
+        DataError: No pair, none with the tags asked for or left for training, or pairs without an
+            image that one needs.
     """
     folders, origin = data_source(cfg.data)
     found = ", ".join(map(str, folders)) or "street, rendered on first use"
@@ -47,23 +48,21 @@ def pretraining_data(
             street_store(cfg.size, run.quiet, world)
         run.ranks.wait()
         folders = [street_store(cfg.size, True, world)]
-    stores = [PairStore(folder) for folder in folders]
-    if empty := [str(store.folder) for store in stores if not len(store)]:
-        run.say(f"without a pair, left out: {', '.join(empty)}")
-    stores = [store for store in stores if len(store)]
-    if not stores:
-        raise DataError("the pair stores hold no pair", where=", ".join(map(str, folders)))
-    samples = PairSamples(stores, settings, inputs)
+    sources, kept = keep_tagged(open_sources(folders, run.say), cfg.only)
+    samples = PairSamples([source.store for source in sources], settings, inputs)
     if "image" in inputs:
         samples.check_images()
-    split = split_samples(samples, cfg.validation, cfg.seed_of("split"))
+    chosen = joined(sources)
+    split = split_samples(samples, cfg.validation, cfg.seed_of("split"), chosen)
     if not len(split.train):
         raise DataError("no pair is left for training", where="--validation")
     dropped = f", {split.dropped} overlapping dropped" if split.dropped else ""
     run.say(
-        f"{len(samples):,} pairs, {len(split.train):,} to train, "
+        f"{len(chosen):,} pairs{kept}, {len(split.train):,} to train, "
         f"{len(split.validation):,} held out{dropped}; {cfg.describe_seeds()}"
     )
     if split.shared:
         run.say("warning: all training windows overlap held-out ones, so events are on both sides")
-    return samples, split
+    mix = Mix(among(sources, split.train), cfg.weights, cfg.sampling)
+    run.tell(section(mix.facts), lines(mix.facts))
+    return samples, split, mix

@@ -19,6 +19,7 @@ from scaleevent.config.settings import (
     parse_fraction,
     parse_size,
 )
+from scaleevent.config.tags import GivenTags
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json
 
@@ -142,6 +143,9 @@ class PrepareConfig(PartSettings, OutputSettings):
     picture: Path | None = Field(
         None, description="with dry_run: a PNG of the first pairs, events over their images"
     )
+    tag: GivenTags = Field(
+        [], description="what is known of all pairs: real, outdoor, sensor=NAME; repeatable"
+    )
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any data set: the one named checks them
@@ -174,6 +178,11 @@ class PrepareConfig(PartSettings, OutputSettings):
             )
         if not self.dry_run:
             super().check()
+
+    @property
+    def told_tags(self) -> list[str]:
+        """Tags of all pairs that follow from the settings; they prevail over the data set's."""
+        return self.tag
 
     def require_roots(self) -> None:
         """Refuse settings that name no folder or file, or one that is not there.
@@ -241,7 +250,10 @@ class VoxelizeConfig(StreamSettings, OutputSettings):
 class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
-    path: Path = Field(description="a recording, store, shard, run or checkpoint")
+    path: Path = Field(
+        description="a recording, store, shard, run or checkpoint, or the YAML settings of a mix"
+    )
+    more: list[Path] = Field([], description="further stores, to be mixed with the first one")
     picture: Path | None = Field(
         None, description="write a PNG here: events of a recording, or pairs of a store"
     )
@@ -249,3 +261,10 @@ class InfoConfig(RecordingSettings):
         False, description="read every event, where the file's index would do for most facts"
     )
     verify: bool = Field(False, description="re-hash every shard of a pair store")
+
+    @model_validator(mode="after")
+    def _draws_one(self) -> InfoConfig:
+        """Refuse a picture of several stores."""
+        if self.picture and self.more:
+            raise ValueError("a picture shows one store, not several")
+        return self

@@ -18,6 +18,7 @@ from scaleevent.config.catalog import (
     Part,
 )
 from scaleevent.config.data import Normaliser
+from scaleevent.config.mix import Weights, check_named, check_weights
 from scaleevent.config.run import ScheduledSettings
 from scaleevent.config.settings import (
     OneOf,
@@ -27,6 +28,7 @@ from scaleevent.config.settings import (
     parse_size,
     patch_grid,
 )
+from scaleevent.config.tags import WantedTags
 from scaleevent.errors import ConfigError
 from scaleevent.system.files import Json
 from scaleevent.system.locations import check_store, data_source
@@ -49,6 +51,12 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     data: list[Path] = Field(
         [], description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"
     )
+    weights: Weights = Field(
+        {}, description="how often a store is drawn, NAME=2, one for each; default: by its pairs"
+    )
+    only: WantedTags = Field(
+        [], description="pairs with these tags: real,outdoor, sensor=NAME, size=260x346"
+    )
     out: Path = Field(Path("runs/pretrain"), description="run folder")
     objective: Annotated[str, OneOf(OBJECTIVES)] = Field(
         "scaleevent", description="what the encoder is pretrained for"
@@ -69,7 +77,8 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     draws: int = Field(100_000, ge=1, le=10**9, description="samples per epoch")
     batch: int | None = Field(None, ge=1, le=65_536, description="global batch; default by --arch")
     sampling: Literal["released", "uniform"] = Field(
-        "released", description="how training pairs are sampled"
+        "released",
+        description="within a store; released: recording, then pair, each evenly; uniform: passes",
     )
     freeze: Literal["none", "released"] = Field(
         "none", description="released: class and register tokens and final norm stay"
@@ -120,14 +129,17 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     def with_effect(self) -> Json:
         """Also what earlier versions did not have: a split of another seed than 0, and `pad`."""
         split = self.seed_of("split")
-        own = super().with_effect() | ({"split": split} if split else {})
-        return own if self.pad else {key: own[key] for key in own if key != "pad"}
+        effect = super().with_effect() | ({"split": split} if split else {})
+        unused = {key for key in ("weights", "only", "pad") if not effect[key]}
+        return {key: value for key, value in effect.items() if key not in unused}
 
     def check(self) -> None:
         """Also the data, and the size where the architecture is known."""
         super().check()
-        for folder in data_source(self.data)[0]:
+        folders = data_source(self.data)[0]
+        for folder in folders:
             check_store(folder)
+        check_weights(self.weights, folders)
         if self.arch is not None:
             patch_grid(*self.size, ARCHITECTURES[self.arch].patch)
 
@@ -208,9 +220,10 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
     named, else the preset's.
 
     Raises:
-        ConfigError: As `load_config`; or an unknown preset.
+        ConfigError: As `load_config`; an unknown preset; or stores that are not there.
     """
     bare = load_config(PretrainConfig, flags, file)
+    check_named(bare.data)
     name = bare.preset or (None if data_source(bare.data)[0] else "demo")
     if name is None and not _computes_on_gpu(bare.device):
         name = CPU

@@ -6,13 +6,15 @@ Nothing heavy is imported. Sizes and licences are those of the pages and reposit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from textwrap import wrap
 from typing import Any
 
 from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
+from scaleevent.config.data import PrepareConfig
 from scaleevent.config.settings import nearest
+from scaleevent.config.tags import UNKNOWN
 from scaleevent.errors import ConfigError
 from scaleevent.system.reports import Report
 
@@ -34,6 +36,8 @@ class Description:
         layout: Files below the root, a line each.
         verified: On what the layout was verified.
         doubts: What of it no source says for certain.
+        tags: What is known of its pairs (`config.tags`), by pattern of their recordings' names:
+            "*" of all, then what differs.
     """
 
     content: str
@@ -44,27 +48,41 @@ class Description:
     layout: str
     verified: str = WRITTEN
     doubts: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
 
 
-_DSEC = {"page": "https://dsec.ifi.uzh.ch", "licence": "CC BY-SA 4.0 (unverified)"}
+_DRIVING = "real, moving, outdoor"
+_DSEC: dict[str, Any] = {
+    "page": "https://dsec.ifi.uzh.ch", "licence": "CC BY-SA 4.0 (unverified)",
+    "tags": {"*": f"{_DRIVING}, sensor=Prophesee Gen3.1"},
+}  # fmt: skip
 _DSEC_EVENTS = (
     "SEQ/events/left/{events.h5, rectify_map.h5}; also one folder a product,\n"
     "and the layouts of E-RAFT and tonic"
 )
-_MVSEC = {
+_MVSEC: dict[str, Any] = {
     "page": "https://daniilidis-group.github.io/mvsec",
     "licence": "CC BY-SA 4.0 (unverified)",
-}
+    "tags": {
+        "*": "real, moving, sensor=DAVIS346", "indoor_*": "indoor", "outdoor_*": "outdoor",
+        "motorcycle*": "outdoor",
+    },
+}  # fmt: skip
+_M3ED = {
+    "*": "real, moving, sensor=Prophesee IMX636", "car_*": "outdoor", "*_indoor_*": "indoor",
+    "*_outdoor_*": "outdoor", "*_forest_*": "outdoor",
+}  # fmt: skip
 
 DESCRIPTIONS: dict[str, Description] = {
     "street": Description(
         "a procedural street world with classes, depth and flow", "nothing", "-", "none",
         "that of this package", "rendered from a seed", OURS,
+        tags={"*": "simulated, moving, outdoor"},  # its source tells which cameras are static
     ),
     "custom": Description(
         "your own recordings, with frames", "nothing", "-", "-", "yours",
         "a recording, with frames inside it or in images, frames, rgb or a video beside it,\n"
-        "and their times in timestamps.txt", "real files of most formats",
+        "and their times in timestamps.txt", "real files of most formats", tags={"*": ""},
     ),
     "dsec": Description(
         "driving; Prophesee Gen3.1, 640x480, and a colour camera, 1440x1080",
@@ -93,6 +111,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "https://download.ifi.uzh.ch/rpg/ESS", "not stated", "CC BY-SA 4.0 (unverified)",
         "dirN/{events.dat.t, events.dat.xyp}\ndirN/index/index_50ms.npy\n"
         "dirN/segmentation_masks/*.png\ndirN/imgs/*.png (ffmpeg -i video.mp4 imgs/img_%08d.png)",
+        tags={"*": f"{_DRIVING}, sensor=DAVIS346"},
     ),
     "mvsec-depth": Description(
         "driving; DAVIS346, LiDAR depth", "SCENE_data.hdf5 and SCENE_gt.hdf5",
@@ -117,6 +136,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "dirN/imgs/*.png (numbered from 1) or dirN/video.mp4\n"
         "rec*.hdf5: dvs/data, rows of host time, packet header and packet",
         doubts="rec*.hdf5 is read as its recorder's source writes it",
+        tags={"*": f"{_DRIVING}, sensor=DAVIS346"},
     ),
     "m3ed": Description(
         "cars, a drone and a legged robot; two Prophesee IMX636, 1280x720, and cameras, 1280x800",
@@ -126,6 +146,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "SEQ_semantics.h5 beside it: warped_image, predictions, ts",
         doubts="that colours are stored blue first, and the direction of T_to_prophesee_left, "
         "are read from the authors' scripts",
+        tags=_M3ED,
     ),
     "visevent": Description(
         "traffic, people, animals; DAVIS346; its own test subset is for tracking",
@@ -133,6 +154,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "https://github.com/wangxiao5791509/VisEvent_SOT_Benchmark", "about 216 GB", "MIT",
         "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
         doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+        tags={"*": "real, sensor=DAVIS346"},
     ),
     "coesot": Description(
         "objects of 90 classes; colour DAVIS346; its own test subset is for tracking",
@@ -140,6 +162,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "160 + 105 GB (train + test)", "none stated: research only",
         "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
         doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+        tags={"*": "real, sensor=DAVIS346"},
     ),
     "eventscape": Description(
         "driving in the simulator CARLA, simulated events; colour images of the same pixels",
@@ -148,6 +171,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "TOWN/SEQUENCE/rgb/data/*_image.png\nTOWN/SEQUENCE/events/data/*_events.npz\n"
         "TOWN/SEQUENCE/{rgb,events}/data/timestamps.txt",
         doubts="the unit of the events' times is found by comparing them with the images'",
+        tags={"*": "simulated, moving, outdoor"},
     ),
     "scaleevent-release": Description(
         "what ScaleEvent's authors rendered of Cityscapes, KITTI, DECD, M3ED, Waymo, and VisEvent\n"
@@ -157,6 +181,15 @@ DESCRIPTIONS: dict[str, Description] = {
         "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
         doubts="events cannot be had back from 8-bit pictures; their grey level without events "
         "is not documented",
+        tags={
+            "*": "",  # names as in zhiwen-xdu/ScaleEvent:scale_event/dataset/data_specs
+            "segment-*": "simulated, moving, outdoor",  # Waymo
+            **dict.fromkeys(("train_00*", "test_00*"), "simulated, moving, outdoor"),  # KITTI
+            **{
+                f"{carrier}_*": ", ".join([_M3ED["*"], *found])
+                for carrier, *found in (("car", "outdoor"), ("falcon",), ("spot",))
+            },
+        },
     ),
     "decd": Description(
         "driving; Samsung DVS Gen3, 640x480; its ROS bags hold events alone",
@@ -164,7 +197,9 @@ DESCRIPTIONS: dict[str, Description] = {
         "https://github.com/zhiwen-xdu/ScaleEvent; the data set: "
         "https://rpg.ifi.uzh.ch/event_driving_datasets.html",
         "not stated", "not stated", "SEQUENCE/{image,voxel,evimg}/00001.jpg, ..",
-        doubts="which camera gave the images, and how they were aligned, is not documented",
+        doubts="which camera gave the images, and how they were aligned, is not documented; its "
+        "pairs are among those that the paper simulated (Table 8)",
+        tags={"*": "simulated, moving, outdoor"},
     ),
     "rgbe-seg": Description(
         "clips of VisEvent and COESOT that EventSAM's authors cut; colour DAVIS346",
@@ -173,6 +208,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "SEQUENCE/event/NAME.npz, SEQUENCE/rgb_image/NAME.png",
         doubts="the unit of the times and the time of a picture among its events are not "
         "documented",
+        tags={"*": "real, sensor=DAVIS346"},
     ),
     "video": Description(
         "plain videos and sequences of pictures, filmed by a simulated event camera", "nothing",
@@ -182,6 +218,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "videos need the package av (extra video)", "real videos and picture sequences",
         doubts="the events are simulated; which values of the camera model are published and "
         "which are assumed is said before anything is written",
+        tags={"*": "simulated"},
     ),
 }  # fmt: skip
 
@@ -211,6 +248,9 @@ def listing(name: str | None) -> Report:
         verified = facts.pop("verified")
         only = WRITTEN.partition(", ")[2]
         facts["layout verified"] = f"no, {only}" if verified == WRITTEN else verified
+        facts["tags"] = "\n".join(
+            f"{pattern}: {words or UNKNOWN}" for pattern, words in known.tags.items()
+        )
     if not facts.get("doubts", "none"):
         facts.pop("doubts")
     tests = import_module("scaleevent.datasets.held_out").scored_recordings(name)
@@ -250,6 +290,19 @@ def _table() -> Report:
         "recordings test benchmarks",
     )
     return Report("prepare", "data sets of prepare", columns, tuple(rows), notes)
+
+
+def tags_for(config: PrepareConfig) -> dict[str, str]:
+    """What is known of the pairs of a store, by pattern of their recordings' names.
+
+    What the user tells prevails over what is known of the data set.
+    """
+    known = DESCRIPTIONS.get(config.name)
+    described = {"*": ""} | (known.tags if known else {})
+    return {
+        pattern: ", ".join([*filter(None, [words]), *config.told_tags])
+        for pattern, words in described.items()
+    }
 
 
 def unverified(name: str) -> list[str]:

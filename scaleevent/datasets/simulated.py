@@ -95,6 +95,11 @@ class Settings(PrepareConfig, WindowSettings):
         return low, high
 
     @property
+    def told_tags(self) -> list[str]:
+        """Also the camera model, unless another sensor is named."""
+        return [f"sensor=model {self.sensor}", *self.tag]
+
+    @property
     def model(self) -> Sensor:
         """The camera model, with the thresholds that were asked for.
 

@@ -114,6 +114,7 @@ class Scenes:
                     "layout": self.film.layout,
                     "mount": scene.mount,
                 },
+                tags="static" if scene.mount == "mast" else "",
             )
 
 

@@ -31,6 +31,7 @@ class Entry(_Document):
     counts: Counts
     bytes: Count = 0
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    tags: dict[str, str] = {}  # of recordings, by name: what is not as in the manifest
 
     @model_validator(mode="after")
     def _whole(self) -> Entry:
@@ -52,6 +53,7 @@ class Manifest(_Document):
     version: str = "unknown"
     settings: Json = {}
     counts: Counts = {}
+    tags: dict[str, str] = {}  # by pattern of the recordings' names; later ones prevail
     shards: list[Entry]
 
     @model_validator(mode="after")

@@ -61,6 +61,7 @@ class Pair:
         valid: (H, W) bool, False where the image does not show the events' scene.
         provenance: Where the pair came from; small and JSON-serialisable.
         picture: In place of `events`, which are then none; the window has no meaning.
+        tags: What its source knows of this recording beyond its data set, see `config.tags`.
     """
 
     recording: str
@@ -73,6 +74,7 @@ class Pair:
     valid: np.ndarray | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     picture: EventPicture | None = None
+    tags: str = ""
 
 
 def encode_image(image: np.ndarray, lossless: bool = False) -> bytes:

@@ -284,7 +284,7 @@ class ShardTask:
             self.run.advance(source.expected)
             return entry
         counts: Counter[str] = Counter()
-        reported = 0
+        reported, tags = 0, dict[str, str]()
         with ShardWriter(self.path) as writer:
             for pair in source.pairs(counts):
                 processed = counts["images"] + counts["labels"]
@@ -293,8 +293,10 @@ class ShardTask:
                 writer.add(pair, self._voxel(pair, counts))
                 counts[f"windows ended by {pair.window.stop}"] += 1
                 counts["events in windows"] += len(pair.events)
+                if pair.tags:
+                    tags[pair.recording] = pair.tags
         self.run.advance(source.expected - reported)
-        return finish_shard(self.path, writer.pairs, dict(sorted(counts.items())), job)
+        return finish_shard(self.path, writer.pairs, dict(sorted(counts.items())), job, tags)
 
     def _voxel(self, pair: Pair, counts: Counter[str]) -> np.ndarray | None:
         """The grid to store, if any, with its activity counted."""

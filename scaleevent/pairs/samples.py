@@ -115,22 +115,30 @@ class Split:
     seed: int = 0  # that it was drawn with; what is drawn among the held-out ones follows it
 
 
-def split_samples(samples: PairSamples, fraction: float, seed: int = 0) -> Split:
+def split_samples(
+    samples: PairSamples, fraction: float, seed: int = 0, among: np.ndarray | None = None
+) -> Split:
     """Hold out whole recordings, or a stretch of the only one.
 
     Recordings are held out until they make up `fraction` of the pairs: with seed 0 the last ones in
     the store's order, else drawn by the seed. In a single recording a stretch of pairs in time is,
     the last one with seed 0, and training pairs with a window that meets it are dropped, so that no
     event is on both sides; where that would leave none, all stay and the split says so.
+
+    Args:
+        samples: The pairs.
+        fraction: Of the pairs, which is held out.
+        seed: Decides which they are.
+        among: Ascending indices of the samples that there are; default: all.
     """
-    everything = np.arange(len(samples))
-    held = int(np.ceil(fraction * len(samples)))
-    rng = np.random.default_rng([seed, len(samples)]) if seed else None
+    everything = np.arange(len(samples)) if among is None else among
+    held = int(np.ceil(fraction * len(everything)))
+    rng = np.random.default_rng([seed, len(everything)]) if seed else None
     if held == 0:
         return Split(everything, everything[:0], seed=seed)
     names = np.concatenate(
         [np.char.add(f"{i}/", s.recordings.astype(str)) for i, s in enumerate(samples.stores)]
-    )
+    )[everything]
     recordings, member = np.unique(names, return_inverse=True)
     if len(recordings) > 1:
         order = np.argsort([np.flatnonzero(member == r)[0] for r in range(len(recordings))])
@@ -141,8 +149,8 @@ def split_samples(samples: PairSamples, fraction: float, seed: int = 0) -> Split
         outside = np.isin(member, chosen)
         return Split(everything[~outside], everything[outside], seed=seed)
     windows = np.concatenate([store.windows_us for store in samples.stores])
-    in_time = np.argsort(windows[:, 1], kind="stable")
-    free = len(samples) - held
+    in_time = everything[np.argsort(windows[everything, 1], kind="stable")]
+    free = len(everything) - held
     first = free if rng is None else int(rng.integers(free + 1))
     validation = np.sort(in_time[first : first + held])
     train = np.sort(np.delete(in_time, slice(first, first + held)))
@@ -154,28 +162,41 @@ def split_samples(samples: PairSamples, fraction: float, seed: int = 0) -> Split
 
 
 def draw_epoch(
-    samples: PairSamples, indices: np.ndarray, draws: int, seed: int, epoch: int, sampling: str
+    samples: PairSamples,
+    indices: np.ndarray,
+    draws: int,
+    seed: int,
+    epoch: int,
+    sampling: str,
+    shares: np.ndarray | None = None,
 ) -> np.ndarray:
     """The samples of one epoch, in order: (draws,) int64 of `indices`.
 
     They depend on the arguments alone; `seed` is the run's, `epoch` counts from 0. With `uniform`
     sampling they are `draw_passes` over all pairs. With `released` they are drawn with replacement:
     store in proportion to its pairs, then as `choose_evenly` among its recordings, as
-    zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py.
+    zhiwen-xdu/ScaleEvent:scale_event/dataset/distill_dataset.py. With `shares`, (stores,) that sum
+    to 1, the store of a sample is drawn by them, and only what follows by `sampling`.
     """
     rng = np.random.default_rng([seed, epoch])
-    if sampling == "uniform":
+    if sampling == "uniform" and shares is None:
         return draw_passes(indices, draws, rng)
     located = [samples.locate(int(index)) for index in indices]
     stores = np.array([store for store, _ in located])
     recordings = np.array(
         [f"{store}/{samples.stores[store].recordings[inside]}" for store, inside in located]
     )
-    drawn_stores = stores[rng.integers(0, len(stores), draws)]
+    if shares is None:
+        drawn_stores = stores[rng.integers(0, len(stores), draws)]
+    else:
+        drawn_stores = rng.choice(len(shares), draws, p=shares)
     recording_draws, pair_draws = rng.random(draws), rng.random(draws)
     drawn = np.empty(draws, np.int64)
     for store in np.unique(drawn_stores):
         here, own = drawn_stores == store, stores == store
+        if sampling == "uniform":
+            drawn[here] = draw_passes(indices[own], int(here.sum()), rng)
+            continue
         chosen = choose_evenly(recordings[own], recording_draws[here], pair_draws[here])
         drawn[here] = indices[own][chosen]
     return drawn

@@ -29,10 +29,28 @@ from scaleevent.system.platform import files_allowed
 
 
 def finish_shard(
-    path: Path, pairs: int, counts: dict[str, int], fingerprint: str
+    path: Path,
+    pairs: int,
+    counts: dict[str, int],
+    fingerprint: str,
+    tags: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write a finished shard's entry next to it; `fingerprint` hashes what it was made from."""
-    entry = {"file": path.name, "job": fingerprint, "pairs": pairs, "counts": counts}
+    """Write a finished shard's entry next to it.
+
+    Args:
+        path: The shard.
+        pairs: Their number.
+        counts: Tally of what was read and dropped.
+        fingerprint: Hash of what it was made from.
+        tags: Of its recordings by name, where their source told any.
+
+    Returns:
+        The entry.
+    """
+    entry: dict[str, Any] = {
+        "file": path.name, "job": fingerprint, "pairs": pairs, "counts": counts,
+    }  # fmt: skip
+    entry |= {"tags": tags} if tags else {}
     if pairs:
         entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     else:
@@ -143,6 +161,11 @@ class PairStore:
     def windows_us(self) -> np.ndarray:
         """(len, 2) int64: start and end of every pair's window, microseconds."""
         return self._column(lambda shard: shard.rows("before/window_us"))
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(len, 2) int64: rows and columns of every pair's event camera."""
+        return self._column(lambda shard: shard.rows("sensor"))
 
     @cached_property
     def image_bytes(self) -> np.ndarray:

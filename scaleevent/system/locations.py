@@ -142,6 +142,12 @@ def named_store(name: str, needed_by: str) -> Path:
     return found
 
 
+def store_path(name: Path) -> Path:
+    """The folder of a named store: this path, else that of its name in $SCALEEVENT_DATA."""
+    shelf = os.environ.get("SCALEEVENT_DATA")
+    return name if name.exists() or not shelf else Path(shelf) / name
+
+
 def data_source(named: list[Path]) -> tuple[list[Path], str]:
     """Pair stores to train on, and where they were found.
 
@@ -153,16 +159,10 @@ def data_source(named: list[Path]) -> tuple[list[Path], str]:
     """
     shelf = os.environ.get("SCALEEVENT_DATA")
     if named:
-        found = [p if p.exists() or not shelf else Path(shelf) / p for p in named]
-        for name, path in zip(named, found, strict=True):
-            if not path.exists():
-                raise ConfigError(
-                    "no such pair store",
-                    where="data",
-                    found=name,
-                    hint=f"`scaleevent prepare custom FOLDER -o {name}` makes one of recordings",
-                )
-        return found, "argument"
+        for name in named:
+            if not store_path(name).exists():
+                raise ConfigError("no such pair store", where="data", found=name)
+        return [store_path(name) for name in named], "argument"
     if shelf:
         stores = sorted(path.parent for path in Path(shelf).glob(f"*/{MANIFEST}"))
         if (Path(shelf) / MANIFEST).exists():

@@ -82,12 +82,22 @@ class Report:
             return
         console = Console(soft_wrap=True)
         tables = [self.to_table()] if self.rows else []
-        # never squeezed: a terminal wraps what a table would cut to pieces
         for table in tables + [section.to_table() for section in self.more]:
-            wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
-            Console(soft_wrap=True, width=max(console.width, wide)).print(table)
+            _print_whole(table, on_stderr=False)
         for note in self.notes:
             console.print(note, highlight=False, markup=False)
+
+
+def _print_whole(table: Table, on_stderr: bool) -> None:
+    """Print a table, never squeezed: a terminal wraps what a table would cut to pieces."""
+    console = Console(soft_wrap=True, stderr=on_stderr)
+    wide = Measurement.get(console, console.options.update(max_width=500), table).maximum
+    Console(soft_wrap=True, stderr=on_stderr, width=max(console.width, wide)).print(table)
+
+
+def say_table(section: Section) -> None:
+    """Print a table on stderr; it is not part of the result."""
+    _print_whole(section.to_table(), on_stderr=True)
 
 
 def cell(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from scaleevent.system.files import Json, write_bytes, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.platform import has_bfloat16
 from scaleevent.system.ranks import Ranks, ranks
-from scaleevent.system.reports import Report, progress, say
+from scaleevent.system.reports import Report, Section, progress, say, say_table
 from scaleevent.training.estimate import estimate
 from scaleevent.training.loop import Batch, Trainable, TrainSettings, train
 from scaleevent.training.state import load_state, mend_log, saved_calibration
@@ -86,6 +86,13 @@ class Run:
         """A line for the person watching."""
         if not self.quiet:
             say(line)
+
+    def tell(self, table: Section, below: Sequence[str]) -> None:
+        """A table and lines below it, for the person watching."""
+        if not self.quiet:
+            say_table(table)
+            for line in below:
+                say(line)
 
     def local_batch(self, batch: int) -> int:
         """Samples of a global batch on this rank.

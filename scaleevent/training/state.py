@@ -143,7 +143,7 @@ def _check_fingerprint(saved: Json, now: Json, where: Path) -> None:
     differing = [key for key in keys if key != CALIBRATED and saved.get(key) != now.get(key)]
     if not differing:
         return
-    if "data" in differing or any(key.endswith("weights") for key in differing):
+    if "data" in differing or any(key.endswith((" weights", "_weights")) for key in differing):
         raise CheckpointError(
             "the saved state is of a run on other data or with other weights to start from",
             where=where,
