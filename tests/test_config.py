@@ -266,3 +266,9 @@ def test_another_split_is_another_run_and_that_of_seed_0_is_as_it_was():
     changed = [PretrainConfig(seed=2), PretrainConfig(split_seed=2)]
     assert [cfg.with_effect()["split"] for cfg in changed] == [2, 2]
     assert "split" not in PretrainConfig(seed=2, split_seed=0).with_effect()
+
+
+def test_runs_of_versions_without_padding_can_be_resumed(tmp_path):
+    plain, padded = (PretrainConfig(data=[tmp_path], pad=pad) for pad in (False, True))
+    assert "pad" not in plain.with_effect() and padded.with_effect()["pad"] is True
+    assert padded.with_effect().keys() - plain.with_effect().keys() == {"pad"}

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from scaleevent.encoders.encoder import ARCHS, Encoder
+from scaleevent.errors import DataError
 from scaleevent.objectives.distillation import Distillation, token_scale
+from scaleevent.objectives.meters import shown_tokens
 
 
 class Patches(nn.Module):
@@ -81,8 +83,13 @@ def test_no_gradient_reaches_the_teacher():
 def test_token_scale_brings_tokens_to_dinov3s_size():
     teacher = Patches(3.0)
     scale = token_scale(teacher, [batch(), batch(4)])
-    both = torch.cat([teacher.tokens(b["image"]) for b in (batch(), batch(4))]) * scale
+    both = torch.cat(
+        [teacher.tokens(b["image"])[shown_tokens(b["valid"])] for b in (batch(), batch(4))]
+    ) * scale  # fmt: skip
     assert both.square().mean().sqrt().item() == pytest.approx(0.2)
+    hidden = batch() | {"valid": batch()["valid"] * 0}
+    with pytest.raises(DataError, match="no image"):
+        token_scale(teacher, [hidden])
 
 
 def test_validation_averages_over_samples():

@@ -201,3 +201,23 @@ def test_refusals(events, tmp_path):
 def test_the_example_of_the_docstring():
     result = doctest.testmod(scaleevent.predictor)
     assert result.attempted and not result.failed
+
+
+@pytest.mark.parametrize("task", ["segmentation", "depth", "flow"])
+def test_a_padded_prediction_is_of_all_of_the_sensor(task, events):
+    cropped, padded = task_model(task), task_model(task)
+    padded.encoder.input = InputSettings(32, 48, 8, pad=True)
+    cropped, padded = Predictor(cropped), Predictor(padded)
+    assert "none if the aspect ratios" in padded.preparation
+    window = Window(5_000, 80_000)
+    small, whole = (one.predict(events, window).numpy() for one in (cropped, padded))
+    fit = padded.settings.fit(HEIGHT, WIDTH)
+    assert fit.pads and whole.shape[-2:] == (HEIGHT, WIDTH) != small.shape[-2:]
+    voxel = padded.settings.prepare(voxelize(events, window, 3), fit)
+    network = {"voxel": torch.from_numpy(voxel)[None]}
+    if task == "flow":
+        after = voxelize(events.between(80_000, 155_000), Window(80_000, 155_000), 3)
+        network["after"] = torch.from_numpy(padded.settings.prepare(after, fit))[None]
+    with torch.no_grad():
+        box = padded.model.predict(padded.model(**network), fit.crop[2:])[0].numpy()
+    assert np.array_equal(fit.onto_sensor(box, 0), whole)

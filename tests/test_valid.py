@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_events
+from test_end_to_end import call
 
+from scaleevent.checkpoint import load_encoder
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
@@ -145,3 +147,15 @@ def test_masks_of_recordings_are_worked_out_once(tmp_path, monkeypatch):
     assert all(torch.equal(shares[0], one) for one in shares)
     shares[0].zero_()  # what a sample does with its own does not reach the next
     assert torch.equal(samples[1]["valid"], shares[1]) and floor(float(shares[1].sum())) > 0
+
+
+def test_a_run_on_padded_input_with_masks(tmp_path):
+    store = write_store(tmp_path / "s", some_masks() * 2)
+    options = "--arch tiny --teacher embedded --size 64x64 --epochs 1 --draws 8 --batch 4"
+    call(
+        f"pretrain {store.folder} {options} --pad --no-probe --validation 0.25 --device cpu "
+        f"--workers 0 -o {tmp_path / 'run'}"
+    )
+    encoder = load_encoder(tmp_path / "run/encoder.safetensors")
+    assert encoder.input.pad and encoder.input.fit(*SIZE).pads
+    assert (tmp_path / "run/panel.png").exists()
