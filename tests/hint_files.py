@@ -330,6 +330,7 @@ def published(name: str) -> Callable[[Path], object]:
 # a command line, or a writer of the file or folder
 INPUTS: dict[str, str | Callable[[Path], object]] = {
     "pairs": STORE,
+    "ownpairs": "prepare custom rig",
     "labelled": f"{STORE} --after --seed 7",
     "run": f"pretrain pairs {SHORT}",
     "depth": f"probe street-depth run {TASK}",

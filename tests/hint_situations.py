@@ -707,11 +707,39 @@ TRAINING = [
         "FOLDER=semantic",
     ),
     S(
-        ("system/locations.py: makes one of recordings",),
+        ("config/mix.py: makes one of recordings",),
         "pretrain nowhere " + SHORT + " -o {out}",
         ("{hint} && {same}",),
         2,
         "FOLDER=rig",
+    ),
+    S(
+        ("config/mix.py: `scaleevent prepare X FOLDER -o X`",),
+        "pretrain custom " + SHORT + " -o {out}",
+        ("{hint} && {same}",),
+        2,
+        "FOLDER=rig",
+    ),
+    S(
+        ("config/mix.py: its layout is unknown",),
+        "pretrain fevd " + SHORT + " -o {out}",
+        ("{hint} && {same}",),
+        2,
+        "FOLDER=rig",
+    ),
+    S(
+        ("pairs/mixing.py: can be added where",),
+        "pretrain ownpairs " + SHORT + " --only outdoor -o {out}",
+        ("{hint} && {same}",),
+        3,
+        "FOLDER=rig STORE=ownpairs",
+    ),
+    S(
+        ("pairs/mixing.py: hold out others with",),
+        "pretrain pairs other " + SHORT + " --validation 0.5 --weight pairs=1 --weight other=1 "
+        "-o {out}",
+        ("{same} <--split-seed> 1",),
+        3,
     ),
     S(
         ("system/locations.py: finish it with the same",),

@@ -13,7 +13,7 @@ from scaleevent.formats import is_bag_folder, open_recording, recording_facts
 from scaleevent.pairs.describing import describe_shard, describe_store, is_shard
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.mix_report import SETTINGS_FILES, describe_mix
-from scaleevent.pairs.mixing import Mix, Source, lines, section
+from scaleevent.pairs.mixing import Mix, lines, open_sources, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
@@ -96,7 +96,7 @@ def _store(folder: Path, cfg: InfoConfig) -> Report:
     rows = _rows(facts)
     if not len(store):
         return Report("info", str(folder), ("fact", "value"), rows, tuple(notes), facts)
-    mixed = Mix([Source.whole(folder.resolve().name, store)], {}).facts
+    mixed = Mix(open_sources([folder]), {}).facts
     return Report(
         "info", str(folder), ("fact", "value"), rows, (*notes, *lines(mixed)),
         facts | {"composition": mixed}, (section(mixed),),

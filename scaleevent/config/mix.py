@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def store_names(folders: Sequence[Path]) -> list[str]:
     if len(set(where)) < len(where):
         twice = sorted({str(path) for path in where if where.count(path) > 1})
         raise ConfigError("a pair store is named twice", where="data", found=", ".join(twice))
-    short = [path.name for path in where]
+    short = [Path(os.path.abspath(path)).name for path in folders]  # of a link, not its target
     return [
         str(folder) if short.count(name) > 1 else name
         for name, folder in zip(short, folders, strict=True)

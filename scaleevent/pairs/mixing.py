@@ -329,8 +329,8 @@ def keep_tagged(sources: list[Source], only: Sequence[str]) -> tuple[list[Source
         raise DataError(
             "no pair has all of these tags", where="--only", found=", ".join(only),
             expected=f"tags of these pairs: {'; '.join(there)}",
-            hint="tags are written by `prepare`: `scaleevent prepare NAME FOLDER --resume --tag "
-            "outdoor -o STORE` adds them to a store that has none",
+            hint="tags that are not known can be added where the data set was prepared: "
+            "`scaleevent prepare custom FOLDER -o STORE --resume --tag outdoor`",
         )  # fmt: skip
     if not only:
         return kept, ""

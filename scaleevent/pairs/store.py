@@ -23,7 +23,7 @@ import numpy as np
 from scaleevent.errors import DataError
 from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.shard import Shard
-from scaleevent.system.files import sha256_file, write_json
+from scaleevent.system.files import Json, sha256_file, write_json
 from scaleevent.system.locations import MANIFEST, check_store
 from scaleevent.system.platform import files_allowed
 
@@ -47,7 +47,7 @@ def finish_shard(
     Returns:
         The entry.
     """
-    entry: dict[str, Any] = {
+    entry: Json = {
         "file": path.name, "job": fingerprint, "pairs": pairs, "counts": counts,
     }  # fmt: skip
     entry |= {"tags": tags} if tags else {}
