@@ -13,7 +13,7 @@ from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.locations import data_source
+from scaleevent.system.locations import address_of, data_source
 from scaleevent.training.run import Run
 
 
@@ -38,7 +38,7 @@ def pretraining_data(
         DataError: No pair, none left for training, or pairs without an image that one needs.
     """
     folders, origin = data_source(cfg.data)
-    found = ", ".join(map(str, folders)) or "street, rendered on first use"
+    found = ", ".join(address_of(f) or str(f) for f in folders) or "street, rendered on first use"
     run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
     if not folders:
         family = cfg.seed_of("world")
@@ -48,7 +48,7 @@ def pretraining_data(
         run.ranks.wait()
         folders = [street_store(cfg.size, True, world)]
     stores = [PairStore(folder) for folder in folders]
-    if empty := [str(store.folder) for store in stores if not len(store)]:
+    if empty := [store.where for store in stores if not len(store)]:
         run.say(f"without a pair, left out: {', '.join(empty)}")
     stores = [store for store in stores if len(store)]
     if not stores:

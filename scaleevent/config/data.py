@@ -241,11 +241,13 @@ class VoxelizeConfig(StreamSettings, OutputSettings):
 class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
-    path: Path = Field(description="a recording, store, shard, run or checkpoint")
+    path: Path = Field(description="a recording, store (or its address), shard, run or checkpoint")
     picture: Path | None = Field(
         None, description="write a PNG here: events of a recording, or pairs of a store"
     )
     full: bool = Field(
         False, description="read every event, where the file's index would do for most facts"
     )
-    verify: bool = Field(False, description="re-hash every shard of a pair store")
+    verify: bool = Field(
+        False, description="re-hash every shard of a pair store, and say what was checked"
+    )

@@ -47,7 +47,9 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     NO_EFFECT: ClassVar[frozenset[str]] = ScheduledSettings.NO_EFFECT | {"transductive"}
 
     data: list[Path] = Field(
-        [], description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"
+        [],
+        description="pair stores or their addresses; default: $SCALEEVENT_DATA, ./pairs, "
+        "else street",
     )
     out: Path = Field(Path("runs/pretrain"), description="run folder")
     objective: Annotated[str, OneOf(OBJECTIVES)] = Field(

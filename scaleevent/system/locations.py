@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from scaleevent.system.files import MARKER
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
+LIMIT = "SCALEEVENT_CACHE_GB"  # of shards from elsewhere; without it there is no limit
 RESULTS = ("task.safetensors", "encoder.safetensors")  # what a finished run holds: one of them
 NamedWeights = TypeVar("NamedWeights", str, Path)
 _UNFINISHED = "an interrupted `prepare` or `voxelize` goes on with the same command and --resume"
@@ -38,12 +40,29 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(home) / "scaleevent"
 
 
+def address_of(path: Path) -> str | None:
+    """The address that a path was written for, such as s3://bucket/pairs; None of other paths.
+
+    A path has one slash where the address had two.
+    """
+    parts = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.+)", str(path).replace(os.sep, "/"))
+    if parts is None or Path(path).exists():
+        return None
+    return f"{parts[1]}://{'/' if parts[1] == 'file' else ''}{parts[2]}"
+
+
 def check_store(folder: Path) -> None:
-    """Refuse a folder that is no finished pair store.
+    """Refuse a folder or an address that is no finished pair store.
 
     Raises:
         DataError: It has no manifest.
+        EnvironmentProblem: The address cannot be reached.
     """
+    if address_of(folder) is not None:
+        from scaleevent.system.remote import at_hand  # it takes a while to import
+
+        at_hand(folder)
+        return
     if not (Path(folder) / MANIFEST).exists():
         raise DataError(
             "not a prepared pair store",
@@ -153,9 +172,13 @@ def data_source(named: list[Path]) -> tuple[list[Path], str]:
     """
     shelf = os.environ.get("SCALEEVENT_DATA")
     if named:
-        found = [p if p.exists() or not shelf else Path(shelf) / p for p in named]
-        for name, path in zip(named, found, strict=True):
-            if not path.exists():
+        here = [p.exists() or address_of(p) is not None for p in named]
+        found = [
+            p if there or not shelf else Path(shelf) / p
+            for p, there in zip(named, here, strict=True)
+        ]
+        for name, path, there in zip(named, found, here, strict=True):
+            if not there and not path.exists():
                 raise ConfigError(
                     "no such pair store",
                     where="data",
