@@ -39,12 +39,12 @@ def check_pretraining(folders: Sequence[Path], allowed: bool, quiet: bool = Fals
         held = {recording: tests[recording] for recording in sorted(names & tests.keys())}
         if held and own and not quiet:
             say(
-                f"warning: {store.folder}: named like test recordings of benchmarks, which will "
+                f"warning: {store.where}: named like test recordings of benchmarks, which will "
                 f"refuse the encoder: {listed(held)}"
             )
         if held and not own:
             found |= held
-            holders.append(str(store.folder))
+            holders.append(store.where)
     if found and not allowed:
         raise ConfigError(
             "the data hold test recordings of benchmarks, which would refuse the encoder later",

@@ -45,7 +45,7 @@ def benchmark_samples(
         if found != benchmark.data:
             raise DataError(
                 f"this store is not of {name}",
-                where=store.folder,
+                where=store.where,
                 found=found,
                 expected=benchmark.data,
                 hint=f"`scaleevent prepare {benchmark.data}"

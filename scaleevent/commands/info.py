@@ -10,14 +10,14 @@ from scaleevent.datasets.custom_files import found_beside
 from scaleevent.datasets.folders import folder_facts
 from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
-from scaleevent.pairs.describing import describe_shard, describe_store, is_shard
+from scaleevent.pairs.describing import describe_shard, describe_store, is_shard, verified_rows
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.mix_report import SETTINGS_FILES, describe_mix
 from scaleevent.pairs.mixing import Mix, lines, open_sources, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
-from scaleevent.system.locations import MANIFEST
+from scaleevent.system.locations import MANIFEST, address_of
 from scaleevent.system.reports import Report, cell
 from scaleevent.system.weight_facts import weight_facts, weight_rows
 
@@ -34,6 +34,8 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     path = cfg.path
     if cfg.more or path.suffix in SETTINGS_FILES:
         return describe_mix(path, cfg.more, cfg.verify)
+    if address_of(path) is not None:
+        return _store(path, cfg)
     if not path.exists():
         raise DataError("no such file or folder", where=path)
     folder = path.parent if path.name == MANIFEST else path
@@ -86,18 +88,19 @@ def _plain(value: object) -> object:
 def _store(folder: Path, cfg: InfoConfig) -> Report:
     store = PairStore(folder)
     notes: list[str] = []
-    if cfg.verify:
-        verify_shards(store)
     if cfg.picture and len(store):
         picture, notes = draw_pairs(store)
         save_picture(cfg.picture, picture)
         notes.append(f"picture: {cfg.picture}")
+    verified = verify_shards(store) if cfg.verify else None
     facts = describe_store(store)
     rows = _rows(facts)
+    if verified is not None:
+        facts["verified"], rows = verified, rows + verified_rows(verified)
     if not len(store):
-        return Report("info", str(folder), ("fact", "value"), rows, tuple(notes), facts)
+        return Report("info", store.where, ("fact", "value"), rows, tuple(notes), facts)
     mixed = Mix(open_sources([folder]), {}).facts
     return Report(
-        "info", str(folder), ("fact", "value"), rows, (*notes, *lines(mixed)),
+        "info", store.where, ("fact", "value"), rows, (*notes, *lines(mixed)),
         facts | {"composition": mixed}, (section(mixed),),
     )  # fmt: skip

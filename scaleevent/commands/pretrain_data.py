@@ -13,7 +13,7 @@ from scaleevent.pairs.mixing import Mix, among, joined, keep_tagged, lines, open
 from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.system.files import Json
-from scaleevent.system.locations import data_source
+from scaleevent.system.locations import address_of, data_source
 from scaleevent.training.run import Run
 
 
@@ -39,7 +39,7 @@ def pretraining_data(
             image that one needs.
     """
     folders, origin = data_source(cfg.data)
-    found = ", ".join(map(str, folders)) or "street, rendered on first use"
+    found = ", ".join(address_of(f) or str(f) for f in folders) or "street, rendered on first use"
     run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
     if not folders:
         family = cfg.seed_of("world")

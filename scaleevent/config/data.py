@@ -251,7 +251,8 @@ class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
     path: Path = Field(
-        description="a recording, store, shard, run or checkpoint, or the YAML settings of a mix"
+        description="a recording, store (or its address), shard, run or checkpoint, or the YAML "
+        "settings of a mix"
     )
     more: list[Path] = Field([], description="further stores, to be mixed with the first one")
     picture: Path | None = Field(
@@ -260,7 +261,9 @@ class InfoConfig(RecordingSettings):
     full: bool = Field(
         False, description="read every event, where the file's index would do for most facts"
     )
-    verify: bool = Field(False, description="re-hash every shard of a pair store")
+    verify: bool = Field(
+        False, description="re-hash every shard of a pair store, and say what was checked"
+    )
 
     @model_validator(mode="after")
     def _draws_one(self) -> InfoConfig:

@@ -30,7 +30,11 @@ _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submis
 
 Benchmark = Annotated[str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")]
 Stores = Annotated[
-    list[Path], Field(description="pair stores; default: $SCALEEVENT_DATA/NAME; street-*: rendered")
+    list[Path],
+    Field(
+        description="pair stores or their addresses; default: $SCALEEVENT_DATA/NAME; "
+        "street-*: rendered"
+    ),
 ]
 Transductive = Annotated[
     bool, Field(description="allow an encoder that was pretrained on test recordings")

@@ -16,7 +16,7 @@ from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
 from scaleevent.config.settings import Settings, described_problems, nearest, read_yaml
 from scaleevent.config.tags import WantedTags
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.system.locations import MANIFEST, check_store, store_path
+from scaleevent.system.locations import MANIFEST, address_of, check_store, store_path
 
 
 def _read_weights(value: object) -> object:
@@ -113,8 +113,8 @@ def check_weights(weights: dict[str, float], folders: Sequence[Path]) -> None:
 
 
 def absent(named: Sequence[Path]) -> list[Path]:
-    """The stores that are not there, prepared or not."""
-    return [name for name in named if not store_path(name).exists()]
+    """The stores that are not there, prepared or not; what has an address counts as there."""
+    return [name for name in named if address_of(name) is None and not store_path(name).exists()]
 
 
 def way_to(name: Path) -> str:
@@ -150,5 +150,5 @@ def check_named(named: Sequence[Path]) -> None:
 
 
 def is_ready(name: Path) -> bool:
-    """Whether a store is there and finished."""
-    return (store_path(name) / MANIFEST).is_file()
+    """Whether a store is there and finished; of one with an address, opening it tells."""
+    return address_of(name) is not None or (store_path(name) / MANIFEST).is_file()

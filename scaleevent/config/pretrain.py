@@ -49,7 +49,9 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     NO_EFFECT: ClassVar[frozenset[str]] = ScheduledSettings.NO_EFFECT | {"transductive"}
 
     data: list[Path] = Field(
-        [], description="pair stores; default: $SCALEEVENT_DATA, ./pairs, else street"
+        [],
+        description="pair stores or their addresses; default: $SCALEEVENT_DATA, ./pairs, "
+        "else street",
     )
     weights: Weights = Field(
         {}, description="how often a store is drawn, NAME=2, one for each; default: by its pairs"

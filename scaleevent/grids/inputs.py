@@ -29,6 +29,7 @@ Channels = tuple[float, float, float]
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 ROBUST_PERCENTILE = 99.0  # percentile of |value| that `robust8` scales by
+LANES = 64  # partial sums of a mean
 CONTRAST = 0.225  # deviation of ImageNet's colours, the mean over the channels
 
 
@@ -279,13 +280,19 @@ def std_unbiased(voxel: np.ndarray) -> Normalised:
 
 @nb.njit(nogil=True, cache=True)
 def _root_mean_square(values: np.ndarray) -> float:
-    """Of the values that are not zero; 0 if there are none."""
-    total, count = 0.0, 0
-    for value in values:
-        if value != 0:
-            total += np.float64(value) * np.float64(value)
-            count += 1
-    return np.sqrt(total / count) if count else 0.0
+    """Of the values that are not zero; 0 if there are none.
+
+    Summed in `LANES` partial sums side by side, which vectorises, in the same order everywhere.
+    """
+    sums = np.zeros(LANES)
+    count = 0
+    for i in range(0, values.size, LANES):
+        part = values[i : i + LANES]
+        for k in range(part.size):
+            sums[k] += np.float64(part[k]) * np.float64(part[k])
+        for k in range(part.size):
+            count += part[k] != 0
+    return np.sqrt(sums.sum() / count) if count else 0.0
 
 
 @nb.njit(nogil=True, cache=True)

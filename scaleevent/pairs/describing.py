@@ -14,6 +14,8 @@ from scaleevent.pairs.manifest import Entry, read_document
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
+from scaleevent.system.remote import RemoteStore, shards_folder
+from scaleevent.system.reports import counted
 
 SHOWN = 5  # recordings listed by name
 
@@ -41,24 +43,46 @@ def describe_shard(path: Path) -> Json:
 def describe_store(store: PairStore) -> Json:
     """The facts of a store; of its settings those that are not the data set's defaults.
 
+    Of a store elsewhere those that its manifest tells, without fetching a shard.
+
     Raises:
         DataError: A shard is damaged.
     """
     manifest = store.manifest
-    starts = np.cumsum([0, *(entry["pairs"] for entry in store.shards)])[:-1]
+    if store.remote:
+        held: Json = {"in the cache": _cached(store.shards, store.remote)}
+    else:
+        held = {"recordings": len(set(store.recordings)) if len(store) else 0}
+        held |= _contents([store.locate(first)[0] for first in store.firsts])
     return {
         "kind": manifest["kind"],
         "data set": manifest["settings"].get("name", "recordings"),
         "pairs": len(store),
         "shards": len(store.shards),
-        "recordings": len(set(store.recordings)) if len(store) else 0,
-        **_contents([store.locate(int(first))[0] for first in starts]),
+        **held,
         "bytes": sum(shard["bytes"] for shard in store.shards),
         "fingerprint": store.fingerprint,
         "version": manifest["version"],
         **manifest["counts"],
         "settings": _chosen(manifest["kind"], manifest["settings"]),
     }
+
+
+def verified_rows(verified: Json) -> tuple[tuple[str, str], ...]:
+    """What `verify_shards` returns, for people."""
+    shards, pairs = len(verified["shards"]), verified["pairs"]
+    told = f"{counted(shards, 'shard')} whole, {counted(pairs, 'pair')}"
+    return (
+        ("verified", f"{told}, {verified['bytes']:,} bytes: {verified['hash']}"),
+        *(("not verified", line) for line in verified["not_checked"]),
+    )
+
+
+def _cached(shards: list[Json], remote: RemoteStore) -> str:
+    """How much of a store elsewhere is on this machine."""
+    here = [entry for entry in shards if remote.cached(entry["sha256"]).exists()]
+    share, size = f"{len(here)} of {len(shards)}", sum(entry["bytes"] for entry in here)
+    return f"{share} shards, {size:,} bytes, in {shards_folder()}"
 
 
 def _contents(shards: list[Shard]) -> Json:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scaleevent.config.mix import MixSettings, check_weights, is_ready, way_to
+from scaleevent.pairs.describing import verified_rows
 from scaleevent.pairs.mixing import COLUMNS, Mix, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.store import verify_shards
 from scaleevent.system.files import Json
@@ -39,12 +40,16 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
     missing = [name for name in mix.data if name not in ready]
     notes: list[str] = []
     composition: Json = {}
+    verified: Json = {}
     if ready:
         folders = [store_path(name) for name in ready]
         sources, kept = keep_tagged(open_sources(folders, notes.append), mix.only)
-        if verify:
-            for source in sources:
-                verify_shards(source.store)
+        verified = {s.name: verify_shards(s.store) for s in sources} if verify else {}
+        notes += [
+            f"{name}, {title}: {text}"
+            for name, found in verified.items()
+            for title, text in verified_rows(found)
+        ]
         weights = {s.name: mix.weights[s.name] for s in sources if s.name in mix.weights}
         composition = Mix(sources, weights, mix.sampling).facts
         notes += [f"pairs taken{kept}"] * bool(kept) + lines(composition)
@@ -56,6 +61,7 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
         {
             "kind": "mix", "composition": composition,
             "missing": {str(name): way_to(name) for name in missing},
+            **({"verified": verified} if verify else {}),
         },
         (_missing(missing, mix.weights),) if missing else (),
     )  # fmt: skip

@@ -287,7 +287,7 @@ def open_sources(
     """
     named = zip(store_names(folders), map(PairStore, folders), strict=True)
     sources = [Source.whole(name, store) for name, store in named]
-    if empty := [str(source.store.folder) for source in sources if not len(source.store)]:
+    if empty := [source.store.where for source in sources if not len(source.store)]:
         warn(f"without a pair, left out: {', '.join(empty)}")
     filled = [source for source in sources if len(source.store)]
     if not filled:

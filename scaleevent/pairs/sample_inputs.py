@@ -21,7 +21,8 @@ from scaleevent.grids.inputs import (
     drawn_activity,
     image_input,
 )
-from scaleevent.pairs.pair import EventPicture, decode_image
+from scaleevent.pairs.jpeg import decode_quickly
+from scaleevent.pairs.pair import EventPicture
 from scaleevent.pairs.shard import Shard, unpack_mask
 
 
@@ -104,7 +105,7 @@ def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAG
     Raises:
         DataError: No image, or one on another grid than the events.
     """
-    pixels = decode_image(pair.shard.image(pair.row), pair.where)
+    pixels = decode_quickly(pair.shard.image(pair.row), pair.where)
     if pixels.shape[:2] != (pair.fit.height, pair.fit.width):
         raise DataError(
             "image and events are on different grids",
@@ -125,7 +126,7 @@ def density(pair: StoredPair) -> Tensor:
     up to 256 a patch.
     """
     if pair.picture is not None:
-        shown = decode_image(pair.picture.shown, pair.where)
+        shown = decode_quickly(pair.picture.shown, pair.where)
         active = drawn_activity(shown, pair.fit, pair.settings.patch)
         return torch.from_numpy(active.astype(np.float64))
     return torch.from_numpy(patch_density(pair.voxel, pair.settings.patch, pair.fit))

@@ -58,7 +58,7 @@ class PairSamples(Dataset[dict[str, Tensor]]):
             if store.representation != "zhu":
                 raise DataError(
                     "stored in a representation that an encoder is not trained on",
-                    where=store.folder,
+                    where=store.where,
                     found=store.representation,
                     expected="zhu, which `encode` makes of events too",
                     hint="voxelize again without --representation, or prepare pairs",
@@ -94,7 +94,7 @@ class PairSamples(Dataset[dict[str, Tensor]]):
             if missing:
                 raise DataError(
                     f"{missing} of {len(store)} pairs have no image, which distillation needs",
-                    where=store.folder,
+                    where=store.where,
                     hint="leave out recordings without frames, or make pairs: "
                     "`scaleevent prepare custom FOLDER -o PAIRS`",
                 )

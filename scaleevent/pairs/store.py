@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from scaleevent.errors import DataError
 from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.shard import Shard
 from scaleevent.system.files import Json, sha256_file, write_json
-from scaleevent.system.locations import MANIFEST, check_store
+from scaleevent.system.locations import MANIFEST, address_of, check_store
 from scaleevent.system.platform import files_allowed
+from scaleevent.system.remote import RemoteStore, shards_folder
+from scaleevent.system.reports import counted
 
 
 def finish_shard(
@@ -78,10 +81,12 @@ class PairStore:
     more would be open than a quarter of what the system allows.
 
     Args:
-        folder: A folder that `scaleevent prepare` or `voxelize` wrote.
+        folder: A folder that `scaleevent prepare` or `voxelize` wrote, or the address of one, such
+            as s3://bucket/pairs (`system.remote`): its shards are fetched when they are read.
 
     Raises:
         DataError: No manifest, another format, or shards missing or of another size (all named).
+        EnvironmentProblem: An address that cannot be read.
 
     Example:
         >>> from pathlib import Path
@@ -99,12 +104,15 @@ class PairStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+        address = address_of(folder)
+        self.remote = None if address is None else RemoteStore(address)
+        self.folder = Path(folder) if self.remote is None else self.remote.fetch_manifest()
         check_store(self.folder)
         manifest = read_document(self.folder / MANIFEST, Manifest)
         self.manifest = manifest.model_dump()
         self.shards = [entry for entry in self.manifest["shards"] if entry["pairs"]]
-        lost = [entry["file"] for entry in self.shards if not self._whole(entry)]
+        here = [] if self.remote else self.shards
+        lost = [entry["file"] for entry in here if not self._whole(entry)]
         if lost:
             raise DataError(
                 f"{len(lost)} of {len(self.shards)} shards are missing or of the wrong size",
@@ -115,6 +123,20 @@ class PairStore:
         self._ends = np.cumsum([entry["pairs"] for entry in self.shards])
         self._open: OrderedDict[int, Shard] = OrderedDict()  # the least recently used first
         self._process = os.getpid()
+
+    @property
+    def where(self) -> str:
+        """Its folder or address, for messages."""
+        return self.remote.shown if self.remote else str(self.folder)
+
+    @contextmanager
+    def file(self, entry: Json) -> Iterator[Path]:
+        """A shard as a file of this machine, for the block; see `RemoteStore.shard`."""
+        if self.remote is None:
+            yield self.folder / entry["file"]
+            return
+        with self.remote.shard(entry["file"], entry["bytes"], entry["sha256"]) as path:
+            yield path
 
     @property
     def representation(self) -> str:
@@ -136,7 +158,8 @@ class PairStore:
             self._open, self._process = OrderedDict(), os.getpid()
         which = int(np.searchsorted(self._ends, index, "right"))
         if which not in self._open:
-            shard = Shard(self.folder / self.shards[which]["file"])
+            with self.file(self.shards[which]) as path:
+                shard = Shard(path)
             if shard.pairs != self.shards[which]["pairs"]:
                 raise DataError(
                     "a shard and the manifest disagree", where=shard.path,
@@ -148,6 +171,12 @@ class PairStore:
         self._open.move_to_end(which)
         first = self._ends[which] - self.shards[which]["pairs"]
         return self._open[which], int(index - first)
+
+    @property
+    def firsts(self) -> list[int]:
+        """Index of the first pair of every shard."""
+        firsts: list[int] = (self._ends - [entry["pairs"] for entry in self.shards]).tolist()
+        return firsts
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -173,8 +202,7 @@ class PairStore:
         return self._column(lambda shard: np.diff(shard.rows("image/offset")))
 
     def _column(self, read: Callable[[Shard], np.ndarray]) -> np.ndarray:
-        starts = self._ends - [entry["pairs"] for entry in self.shards]
-        columns = [read(self.locate(int(first))[0]) for first in starts]
+        columns = [read(self.locate(first)[0]) for first in self.firsts]
         for column, entry in zip(columns, self.shards, strict=True):
             if len(column) != entry["pairs"]:
                 raise DataError(
@@ -195,14 +223,53 @@ def _most_open() -> int:
     return max(1, min((files_allowed() or 4096) // 4, 1024))
 
 
-def verify_shards(store: PairStore) -> None:
-    """Re-hash every shard.
+def verify_shards(store: PairStore) -> Json:
+    """Re-hash every shard, and say what was checked and what was not.
+
+    Returns:
+        `shards`, each with its file, bytes, pairs and sha256; `hash`; `pairs` and `bytes` in all;
+        `not_checked`, a line each.
 
     Raises:
         DataError: Shards whose content changed since they were written, all named.
     """
-    bad = [e["file"] for e in store.shards if sha256_file(store.folder / e["file"]) != e["sha256"]]
+    bad, pairs = [], 0
+    for first, entry in zip(store.firsts, store.shards, strict=True):
+        with store.file(entry) as path:
+            if sha256_file(path) != entry["sha256"]:
+                bad.append(entry["file"])
+                continue
+        pairs += store.locate(first)[0].pairs  # refuses another number than the manifest's
     if bad:
         raise DataError(
-            "shards have changed since they were written", where=store.folder, found=bad
-        )
+            "shards have changed since they were written", where=store.where,
+            found=f"{len(bad)} of {len(store.shards)}: {', '.join(bad)}",
+            expected="the SHA-256 of each in the manifest",
+            hint=f"remove them from {shards_folder()}: they are fetched again"
+            if store.remote
+            else "the command that wrote it, with --resume, remakes only these",
+        )  # fmt: skip
+    keys = ("file", "bytes", "pairs", "sha256")
+    return {
+        "hash": "SHA-256 of every byte of every shard, compared with the manifest",
+        "shards": [{key: entry[key] for key in keys} for entry in store.shards],
+        "pairs": pairs,
+        "bytes": sum(entry["bytes"] for entry in store.shards),
+        "not_checked": [
+            f"{MANIFEST} itself: nothing holds its hash",
+            "what the pairs show: no image was decoded, no event unpacked",
+            *_unlisted(store),
+        ],
+    }
+
+
+def _unlisted(store: PairStore) -> list[str]:
+    """A line on what lies in the folder beside the store, if anything does."""
+    if store.remote:
+        return ["whether the address still has the shards that were in the cache"]
+    listed = {Path(entry["file"]).stem for entry in store.manifest["shards"]}
+    known = {f"{name}{suffix}" for name in listed for suffix in (".h5", ".json")} | {MANIFEST}
+    found = (path.name for path in store.folder.iterdir() if not path.name.startswith("."))
+    others = sorted(set(found) - known)
+    shown = ", ".join(others[:8]) + (", .." if len(others) > 8 else "")
+    return [f"{counted(len(others), 'other file')} in the folder: {shown}"] if others else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from scaleevent.system.files import MARKER
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
+LIMIT = "SCALEEVENT_CACHE_GB"  # of shards from elsewhere; without it there is no limit
 RESULTS = ("task.safetensors", "encoder.safetensors")  # what a finished run holds: one of them
 NamedWeights = TypeVar("NamedWeights", str, Path)
 _UNFINISHED = "an interrupted `prepare` or `voxelize` goes on with the same command and --resume"
@@ -38,12 +40,29 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(home) / "scaleevent"
 
 
+def address_of(path: Path) -> str | None:
+    """The address that a path was written for, such as s3://bucket/pairs; None of other paths.
+
+    A path has one slash where the address had two.
+    """
+    parts = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.+)", str(path).replace(os.sep, "/"))
+    if parts is None or Path(path).exists():
+        return None
+    return f"{parts[1]}://{'/' if parts[1] == 'file' else ''}{parts[2]}"
+
+
 def check_store(folder: Path) -> None:
-    """Refuse a folder that is no finished pair store.
+    """Refuse a folder or an address that is no finished pair store.
 
     Raises:
         DataError: It has no manifest.
+        EnvironmentProblem: The address cannot be reached.
     """
+    if address_of(folder) is not None:
+        from scaleevent.system.remote import at_hand  # it takes a while to import
+
+        at_hand(folder)
+        return
     if not (Path(folder) / MANIFEST).exists():
         raise DataError(
             "not a prepared pair store",
@@ -143,9 +162,10 @@ def named_store(name: str, needed_by: str) -> Path:
 
 
 def store_path(name: Path) -> Path:
-    """The folder of a named store: this path, else that of its name in $SCALEEVENT_DATA."""
+    """The folder of a named store: this path, or address, else its name in $SCALEEVENT_DATA."""
     shelf = os.environ.get("SCALEEVENT_DATA")
-    return name if name.exists() or not shelf else Path(shelf) / name
+    here = name.exists() or address_of(name) is not None
+    return name if here or not shelf else Path(shelf) / name
 
 
 def data_source(named: list[Path]) -> tuple[list[Path], str]:
@@ -160,7 +180,7 @@ def data_source(named: list[Path]) -> tuple[list[Path], str]:
     shelf = os.environ.get("SCALEEVENT_DATA")
     if named:
         for name in named:
-            if not store_path(name).exists():
+            if not store_path(name).exists() and address_of(name) is None:
                 raise ConfigError("no such pair store", where="data", found=name)
         return [store_path(name) for name in named], "argument"
     if shelf:

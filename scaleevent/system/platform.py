@@ -247,3 +247,24 @@ def locked_for_writing(descriptor: int) -> bool:
         return False  # a file system without locks
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return False
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file, where the system has locks; a dead process holds none.
+
+    Gives whether this process is alone: not where another one holds it and `wait` is False, nor
+    where the file system has no locks. What is done inside must be right even then.
+    """
+    if windows():
+        yield False
+        return
+    import fcntl
+
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            yield False
+        else:
+            yield True
