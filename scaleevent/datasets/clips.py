@@ -256,13 +256,32 @@ class Framing:
         return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=self.box))
 
 
-def frame_for(clip: Clip, bars: tuple[int, int, int, int], size: tuple[int, int] | None) -> Framing:
-    """The largest centred part of the picture inside its bars that has the sensor's shape.
+@dataclass(frozen=True)
+class View:
+    """One of several parts of a picture, side by side.
+
+    Args:
+        ratio: Its columns by its rows.
+        place: Where it is, from 0, at the left edge, to 1, at the right edge.
+    """
+
+    ratio: float
+    place: float = 0.5
+
+
+def frame_for(
+    clip: Clip,
+    bars: tuple[int, int, int, int],
+    size: tuple[int, int] | None,
+    view: View | None = None,
+) -> Framing:
+    """The largest part of the picture inside its bars that has the sensor's shape.
 
     Args:
         clip: Whose frames.
         bars: Rows above and below, columns left and right, that are no picture.
-        size: (height, width) of the sensor; None: as the picture, scaled down to `LONGEST_SIDE`.
+        size: (height, width) of the sensor; None: as the view, scaled down to `LONGEST_SIDE`.
+        view: Which part; None: the middle, of the picture's own shape if `size` gives no other.
 
     Raises:
         ConfigError: A sensor of more pixels than the picture.
@@ -270,8 +289,10 @@ def frame_for(clip: Clip, bars: tuple[int, int, int, int], size: tuple[int, int]
     above, below, left, right = bars
     height, width = clip.height - above - below, clip.width - left - right
     if size is None:
-        scale = min(1.0, LONGEST_SIDE / max(height, width))
-        size = max(round(height * scale), 1), max(round(width * scale), 1)
+        ratio = view.ratio if view else width / height
+        high, wide = min(height, width / ratio), min(width, height * ratio)
+        scale = min(1.0, LONGEST_SIDE / max(high, wide))
+        size = max(round(high * scale), 1), max(round(wide * scale), 1)
     scale = min(height / size[0], width / size[1])
     if scale < 1:
         raise ConfigError(
@@ -280,7 +301,8 @@ def frame_for(clip: Clip, bars: tuple[int, int, int, int], size: tuple[int, int]
             hint="a smaller sensor: --size",
         )  # fmt: skip
     high, wide = scale * size[0], scale * size[1]
-    x, y = left + (width - wide) / 2, above + (height - high) / 2
+    x = left + (width - wide) * (view.place if view else 0.5)
+    y = above + (height - high) / 2
     if scale == 1:
         x, y = float(int(x)), float(int(y))
     return Framing((x, y, x + wide, y + high), *size)
