@@ -1,16 +1,18 @@
 """Settings: order of sources, unknown keys, YAML traps, data resolution, presets."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from scaleevent import cli
+from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig, ProbeConfig
 from scaleevent.config.export import ExportConfig
 from scaleevent.config.pretrain import PRESETS, PretrainConfig, pretrain_config
-from scaleevent.config.settings import dump_yaml, load_config
+from scaleevent.config.settings import dump_yaml, load_config, unknown_setting
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.system.locations import data_source
 
@@ -266,3 +268,15 @@ def test_another_split_is_another_run_and_that_of_seed_0_is_as_it_was():
     changed = [PretrainConfig(seed=2), PretrainConfig(split_seed=2)]
     assert [cfg.with_effect()["split"] for cfg in changed] == [2, 2]
     assert "split" not in PretrainConfig(seed=2, split_seed=0).with_effect()
+
+
+@pytest.mark.parametrize("key", ["every", "window_events", "homography", "scenes", "transductive"])
+def test_whom_a_setting_is_for_is_told_exactly_in_few_names(key):
+    """Those it is for, or else all others: together the data sets, each in one of the two."""
+    owners = {name for name, part in DATASETS.items() if key in part.load().Settings.model_fields}
+    told = str(unknown_setting(PrepareConfig, key, "here"))
+    named = {name for name in DATASETS if re.search(rf"(?<![\w-]){name}(?![\w-])", told)}
+    only = "is only for" in told
+    assert only or "is for every data set but" in told
+    assert named == (owners if only else DATASETS.keys() - owners)
+    assert len(named) <= max(3, len(DATASETS) // 2)

@@ -17,7 +17,6 @@ from scaleevent.datasets.video import sampled_frames, timed_frames, video_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
 
-SUFFIXES = (*VIDEOS, ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".mts", ".m2ts", ".3gp")
 LONGEST_SIDE = 640  # of the sensor, where none is given
 BLACK = 20  # levels of 255: a bar is no brighter
 LOOKED_AT = 8  # pictures in which bars must be seen
@@ -129,7 +128,7 @@ def find_clips(roots: list[Path]) -> list[tuple[str, Path]]:
             raise DataError(
                 "no video and no pictures in this folder", where=root,
                 found=", ".join(sorted(path.name for path in root.iterdir())[:8]) or "empty",
-                expected=f"videos ({', '.join(SUFFIXES)}) or a folder of PNG or JPEG files",
+                expected=f"videos ({', '.join(VIDEOS)}) or a folder of PNG or JPEG files",
             )  # fmt: skip
         whole = root.resolve().name
         if len(below) == 1 and below[0].is_dir():
@@ -153,7 +152,7 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name[0] == ".":
             continue
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+        if path.is_file() and path.suffix.lower() in VIDEOS:
             yield path
         elif path.is_dir():
             yield from _below(path, seen)
