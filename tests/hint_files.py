@@ -10,6 +10,7 @@ from pathlib import Path
 
 import clip_files
 import fakes
+import filmed_files
 import h5py
 import numpy as np
 import torch
@@ -376,6 +377,23 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
         file.write_bytes(file.read_bytes()[:200])
         for file in clip_files.write_sequence(path, clip_files.moving(4))[2:3]
     ],
+    "gopro": lambda path: [
+        filmed_files.write_gopro(path, split, name)
+        for split, name in (("train", "GOPR0372_07_00"), ("test", "GOPR0384_11_00"))
+    ],
+    "goprotest": lambda path: filmed_files.write_gopro(path, "test", "GOPR0384_11_00"),
+    "goprohole": lambda path: (
+        filmed_files.write_gopro(path, "train", "GOPR0372_07_00") / "000005.png"
+    ).unlink(),
+    "cutsnippets": lambda path: (
+        filmed_files.write_snippet(path, "train", "ulm", 0, 0),
+        filmed_files.write_snippet(path, "train", "ulm", 1, 0, count=12),
+    ),
+    "sdsd": lambda path: filmed_files.write_pair(path, "indoor_png", "GT", 1),
+    "lessdavis": lambda path: (
+        filmed_files.write_davis(path, {"train": ["bear"]}),
+        (path / "ImageSets/2017/val.txt").write_text("bike-packing\n"),
+    ),
     "rig": rig(),
     "rig2": rig(),
     "reset": rig(npz(**reset())),

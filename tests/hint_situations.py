@@ -315,6 +315,41 @@ PREPARING = [
         2,
     ),
     S(
+        ("datasets/filmed.py: ; --splits takes them",),
+        "prepare gopro gopro -o {out} --dry-run",
+        ("{same} <--splits> test",),
+    ),
+    S(
+        ("datasets/filmed.py: --splits X takes them",),
+        "prepare gopro goprotest -o {out}",
+        ("{same} <--splits _>",),
+        3,
+    ),
+    S(
+        ("datasets/filmed.py: a download or an archive that was not unpacked to its end looks",),
+        "prepare gopro goprohole -o {out}",
+        ("{same} <--on-error _>",),
+        3,
+    ),
+    S(
+        ("datasets/cityscapes.py: a download or an archive that was not unpacked to its end",),
+        "prepare cityscapes cutsnippets --every 10 -o {out}",
+        ("{same} <--on-error _>",),
+        3,
+    ),
+    S(
+        ("datasets/davis2017.py: download the archive of this resolution and part",),
+        "prepare davis-2017 lessdavis -o {out}",
+        ("{same} <--on-error _>",),
+        3,
+    ),
+    S(
+        ("datasets/sdsd.py: state it: --fps 30",),
+        "prepare sdsd sdsd -o {out}",
+        ("{same} <--fps _>",),
+        2,
+    ),
+    S(
         ("datasets/simulated.py: to leave out what is damaged",),
         "prepare video cutwalk -o {out} --fps 25",
         ("{same} <--on-error _>",),

@@ -1,16 +1,18 @@
 """Settings: order of sources, unknown keys, YAML traps, data resolution, presets."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from scaleevent import cli
+from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig, ProbeConfig
 from scaleevent.config.export import ExportConfig
 from scaleevent.config.pretrain import PRESETS, PretrainConfig, pretrain_config
-from scaleevent.config.settings import dump_yaml, load_config
+from scaleevent.config.settings import dump_yaml, load_config, unknown_setting
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.system.locations import data_source
 
@@ -272,3 +274,15 @@ def test_runs_of_versions_without_padding_can_be_resumed(tmp_path):
     plain, padded = (PretrainConfig(data=[tmp_path], pad=pad) for pad in (False, True))
     assert "pad" not in plain.with_effect() and padded.with_effect()["pad"] is True
     assert padded.with_effect().keys() - plain.with_effect().keys() == {"pad"}
+
+
+@pytest.mark.parametrize("key", ["every", "window_events", "homography", "scenes", "transductive"])
+def test_whom_a_setting_is_for_is_told_exactly_in_few_names(key):
+    """Those it is for, or else all others: together the data sets, each in one of the two."""
+    owners = {name for name, part in DATASETS.items() if key in part.load().Settings.model_fields}
+    told = str(unknown_setting(PrepareConfig, key, "here"))
+    named = {name for name in DATASETS if re.search(rf"(?<![\w-]){name}(?![\w-])", told)}
+    only = "is only for" in told
+    assert only or "is for every data set but" in told
+    assert named == (owners if only else DATASETS.keys() - owners)
+    assert len(named) <= max(3, len(DATASETS) // 2)

@@ -163,6 +163,19 @@ def test_a_reset_at_the_start_moves_nothing(tmp_path):
     assert counts["events kept"] == len(drive_events())
 
 
+def test_exports_of_ddd20_are_passed_over_beside_their_recording_and_refused_alone(tmp_path):
+    folder = write_raw_drive(tmp_path)
+    export = folder / "rec1487339175.hdf5.exported.hdf5"
+    with h5py.File(export, "w") as file:
+        file["event"] = np.zeros((3, 4), np.uint32)
+    (source,) = sources("ddd17", tmp_path)
+    assert source.name == "rec1487339175"
+    (folder / "rec1487339175.hdf5").unlink()
+    with pytest.raises(DataError) as caught:
+        sources("ddd17", tmp_path)
+    assert caught.value.found == "1 export of DDD20, without exact times"
+
+
 def test_the_test_recording_of_the_benchmark_is_left_out_under_both_names(tmp_path):
     write_drive(tmp_path, "dir0")
     write_drive(tmp_path, "dir1")

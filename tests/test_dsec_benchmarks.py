@@ -481,7 +481,7 @@ def test_spans_outside_the_recording_are_dropped(tmp_path):
 
 
 def test_flow_takes_no_rule_for_windows():
-    with pytest.raises(ConfigError, match="window is only for .* and dsec-depth"):
+    with pytest.raises(ConfigError, match="window is for every data set but .*dsec-flow"):
         load_config(PrepareConfig, {"name": "dsec-flow", "window": "time"})
 
 

@@ -297,7 +297,7 @@ def test_errors_and_exit_codes(place, tmp_path, capfd):
         (f"pretrain {place / 'pairs'} --resume --overwrite", 2, "exclude each other"),
         (f"pretrain {place / 'pairs'} --arch tiny -o {tmp_path / 'empty.raw' / 'x'}", 5, "folder"),
         (f"prepare street -o {tmp_path / 'p'} --homography h.txt", 2, "only for custom"),
-        (f"prepare street -o {tmp_path / 'p'} --window-events 1", 2, "only for custom"),
+        (f"prepare street -o {tmp_path / 'p'} --window-events 1", 2, "every data set but street"),
         ("prepare", 2, "name is not given"),
         (f"pretrain {place / 'pairs'} --arch tiny --size 50x64 -o {tmp_path / 'r2'}", 2, "patch"),
         (f"pretrain {place / 'pairs'} --teacher {tmp_path / 'x.pth'} -o {tmp_path / 'r3'}", 3, ""),

@@ -65,6 +65,8 @@ PLUGINS = {
     "datasets": {
         "calibration",
         "clips",
+        "filmed",
+        "tfrecord",
         "flow_png",
         "flow_propagation",
         "frame_times",

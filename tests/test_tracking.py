@@ -15,6 +15,7 @@ from test_end_to_end import call
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
+from scaleevent.datasets import tracking
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
 from scaleevent.pairs.pair import decode_image
@@ -41,8 +42,9 @@ def test_frames_come_from_the_recording_with_the_middle_of_their_exposure(tmp_pa
 
 
 def test_videos_of_both_subsets_and_those_without_a_recording(tmp_path, capsys):
-    write_videos(tmp_path / "data", "train", "video_a", "video_b", "video_c")
-    write_videos(tmp_path / "data", "test", "video_d")
+    write_videos(tmp_path / "data", "train", "video_a", "video_b", "video_c", "video_d")
+    (tmp_path / "data/test").mkdir()
+    (tmp_path / "data/train/video_d").rename(tmp_path / "data/test/video_d")
     for lost in ("video_b", "video_c"):
         (tmp_path / f"data/train/{lost}/{lost}.aedat4").unlink()
     call(f"prepare visevent {tmp_path / 'data'} -o {tmp_path / 'pairs'} --dry-run --json")
@@ -57,6 +59,25 @@ def test_videos_of_both_subsets_and_those_without_a_recording(tmp_path, capsys):
     assert set(PairStore(tmp_path / "one").recordings) == {"video_d"}
     with pytest.raises(ConfigError, match="no such sequence"):
         prepare("visevent", tmp_path / "data", sequences=["video_b"])
+
+
+def test_videos_that_were_given_one_recording_are_taken_once(tmp_path):
+    """Copies and links under other names, in any subset; one byte more or less is another file."""
+    write_videos(tmp_path, "train", "a", "b", "c", "d")
+    whole = (tmp_path / "train/a/a.aedat4").read_bytes()
+    (tmp_path / "train/c/c.aedat4").write_bytes(whole)
+    for folder in ("e", "f"):
+        (tmp_path / "test" / folder).mkdir(parents=True)
+    (tmp_path / "test/e/e.aedat4").hardlink_to(tmp_path / "train/d/d.aedat4")
+    (tmp_path / "test/f/f.aedat4").symlink_to(tmp_path / "train/a/a.aedat4")
+    videos = sources("visevent", tmp_path)
+    assert [video.name for video in videos] == ["a", "b", "d"]
+    said = "3 other videos with the recording of another left out: c (as a), e (as d), f (as a)"
+    assert said in str(videos[0].choices) and not any(video.choices for video in videos[1:])
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1  # of the same length
+    (tmp_path / "train/c/c.aedat4").write_bytes(changed)
+    assert tracking._copies({n: tmp_path / f"train/{n}/{n}.aedat4" for n in "abc"}) == {}
 
 
 def test_a_choice_of_streams_names_no_flag_that_is_not_there(tmp_path):

@@ -52,6 +52,12 @@ DATASETS: dict[str, Part] = {
     "decd": Part("scaleevent.datasets.released", "DECD, as the authors of ScaleEvent release it"),
     "rgbe-seg": Part("scaleevent.datasets.rgbe_seg", "RGBE-SEG, pictures with their events"),
     "eventscape": Part("scaleevent.datasets.eventscape", "EventScape, driving in CARLA"),
+    "cityscapes": Part("scaleevent.datasets.cityscapes", "Cityscapes' snippets, simulated"),
+    "kitti": Part("scaleevent.datasets.kitti", "KITTI's colour cameras, simulated"),
+    "waymo": Part("scaleevent.datasets.waymo", "Waymo Open Dataset's cameras, simulated"),
+    "gopro": Part("scaleevent.datasets.gopro", "GoPro's 240 frames a second, simulated"),
+    "sdsd": Part("scaleevent.datasets.sdsd", "SDSD, by day and in the dark, simulated"),
+    "davis-2017": Part("scaleevent.datasets.davis2017", "DAVIS 2017's videos, simulated"),
 }
 
 # Sources of the paper (its Table 7) of which no public text says how the files are laid out.

@@ -16,12 +16,15 @@ from scaleevent.config.settings import (
     OutputSettings,
     PartSettings,
     Settings,
+    nearest,
     parse_fraction,
     parse_size,
 )
 from scaleevent.config.tags import GivenTags
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json
+
+SHOWN = 30  # names of sequences in a message
 
 Normaliser = Annotated[str, OneOf(NORMALISERS)]
 
@@ -213,9 +216,11 @@ class SequencesConfig(PrepareConfig):
             ConfigError: The unknown ones.
         """
         if unknown := sorted(set(self.sequences) - set(known)):
+            some, more = sorted(known)[:SHOWN], len(known) - SHOWN
             raise ConfigError(
                 "no such sequence in this data set", where="--sequences",
-                found=", ".join(unknown), expected=", ".join(sorted(known)),
+                found=", ".join(f"{name}{nearest(name, known)}" for name in unknown),
+                expected=", ".join(some) + (f" or {more} others" if more > 0 else ""),
             )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from scaleevent.system.locations import weights_within
 from scaleevent.system.refusals import refusal
 
 LARGEST_SIDE = 65_536  # pixels
+_NAMED = 3  # parts that a setting is for, which are named even where fewer others are
 
 
 Checkpoint = Annotated[Path, AfterValidator(weights_within)]  # a file, or the run that wrote it
@@ -182,14 +183,16 @@ class PartSettings(Settings):
         return chosen
 
     @classmethod
-    def every_part(cls) -> dict[type[Self], str]:
-        """The settings classes of all parts, with the parts' names."""
-        return {part.load().Settings: name for name, part in cls.parts.items()}
+    def every_part(cls) -> list[type[Self]]:
+        """The settings classes of all parts, each once."""
+        return [*dict.fromkeys(part.load().Settings for part in cls.parts.values())]
 
     @classmethod
     def owners(cls, key: str) -> list[str]:
         """The parts that have a setting of this name."""
-        return [name for own, name in cls.every_part().items() if key in own.model_fields]
+        return [
+            name for name, part in cls.parts.items() if key in part.load().Settings.model_fields
+        ]
 
 
 _SHOWN = 100  # characters of a wrong value in a message
@@ -225,9 +228,12 @@ def load_config(
 
 def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
     """The error for a setting that a command does not have, or only with another part."""
-    owners = model.owners(key) if issubclass(model, PartSettings) else []
-    if owners:
-        return ConfigError(f"{key} is only for {' and '.join(owners)}", where=where)
+    if issubclass(model, PartSettings) and (owners := model.owners(key)):
+        others = [name for name in model.parts if name not in owners]
+        if len(owners) <= max(len(others), _NAMED):
+            return ConfigError(f"{key} is only for {' and '.join(owners)}", where=where)
+        told = f"{key} is for every {model.noun} but {', '.join(others)}"
+        return ConfigError(told, where=where)
     near = get_close_matches(key, model.model_fields, 1)
     return ConfigError(
         "unknown setting",

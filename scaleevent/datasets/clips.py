@@ -17,7 +17,6 @@ from scaleevent.datasets.video import sampled_frames, timed_frames, video_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
 
-SUFFIXES = (*VIDEOS, ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".mts", ".m2ts", ".3gp")
 LONGEST_SIDE = 640  # of the sensor, where none is given
 BLACK = 20  # levels of 255: a bar is no brighter
 LOOKED_AT = 8  # pictures in which bars must be seen
@@ -129,7 +128,7 @@ def find_clips(roots: list[Path]) -> list[tuple[str, Path]]:
             raise DataError(
                 "no video and no pictures in this folder", where=root,
                 found=", ".join(sorted(path.name for path in root.iterdir())[:8]) or "empty",
-                expected=f"videos ({', '.join(SUFFIXES)}) or a folder of PNG or JPEG files",
+                expected=f"videos ({', '.join(VIDEOS)}) or a folder of PNG or JPEG files",
             )  # fmt: skip
         whole = root.resolve().name
         if len(below) == 1 and below[0].is_dir():
@@ -153,7 +152,7 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name[0] == ".":
             continue
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+        if path.is_file() and path.suffix.lower() in VIDEOS:
             yield path
         elif path.is_dir():
             yield from _below(path, seen)
@@ -256,13 +255,32 @@ class Framing:
         return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=self.box))
 
 
-def frame_for(clip: Clip, bars: tuple[int, int, int, int], size: tuple[int, int] | None) -> Framing:
-    """The largest centred part of the picture inside its bars that has the sensor's shape.
+@dataclass(frozen=True)
+class View:
+    """One of several parts of a picture, side by side.
+
+    Args:
+        ratio: Its columns by its rows.
+        place: Where it is, from 0, at the left edge, to 1, at the right edge.
+    """
+
+    ratio: float
+    place: float = 0.5
+
+
+def frame_for(
+    clip: Clip,
+    bars: tuple[int, int, int, int],
+    size: tuple[int, int] | None,
+    view: View | None = None,
+) -> Framing:
+    """The largest part of the picture inside its bars that has the sensor's shape.
 
     Args:
         clip: Whose frames.
         bars: Rows above and below, columns left and right, that are no picture.
-        size: (height, width) of the sensor; None: as the picture, scaled down to `LONGEST_SIDE`.
+        size: (height, width) of the sensor; None: as the view, scaled down to `LONGEST_SIDE`.
+        view: Which part; None: the middle, of the picture's own shape if `size` gives no other.
 
     Raises:
         ConfigError: A sensor of more pixels than the picture.
@@ -270,8 +288,10 @@ def frame_for(clip: Clip, bars: tuple[int, int, int, int], size: tuple[int, int]
     above, below, left, right = bars
     height, width = clip.height - above - below, clip.width - left - right
     if size is None:
-        scale = min(1.0, LONGEST_SIDE / max(height, width))
-        size = max(round(height * scale), 1), max(round(width * scale), 1)
+        ratio = view.ratio if view else width / height
+        high, wide = min(height, width / ratio), min(width, height * ratio)
+        scale = min(1.0, LONGEST_SIDE / max(high, wide))
+        size = max(round(high * scale), 1), max(round(wide * scale), 1)
     scale = min(height / size[0], width / size[1])
     if scale < 1:
         raise ConfigError(
@@ -280,7 +300,8 @@ def frame_for(clip: Clip, bars: tuple[int, int, int, int], size: tuple[int, int]
             hint="a smaller sensor: --size",
         )  # fmt: skip
     high, wide = scale * size[0], scale * size[1]
-    x, y = left + (width - wide) / 2, above + (height - high) / 2
+    x = left + (width - wide) * (view.place if view else 0.5)
+    y = above + (height - high) / 2
     if scale == 1:
         x, y = float(int(x)), float(int(y))
     return Framing((x, y, x + wide, y + high), *size)

@@ -14,7 +14,10 @@ RECORDINGS = tuple(
     suffix for one in FORMATS.values() for suffix in one.SUFFIXES if suffix not in TEXT_RECORDINGS
 )
 FRAME_FOLDERS = ("images", "frames", "rgb")
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+VIDEOS = (
+    ".mp4", ".mkv", ".avi", ".mov", ".webm",
+    ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".mts", ".m2ts", ".3gp",
+)  # fmt: skip
 TIMES = ("timestamps.txt", "image_timestamps.txt", "images.txt", "exposure_timestamps.txt")
 
 

@@ -5,6 +5,10 @@
 
 Both are of a DAVIS346: events and images are on the same 346x260 pixels, the car's hood included.
 ESS's images are those of the index, counted from 1.
+
+What SensorsINI/ddd20-utils:export_ddd20_hdf.py makes of rec*.hdf5 is passed over: it leaves out
+frames that its display is too slow for, rounds the times of the others to 32 bits, and keeps
+neither overflows nor resets of the clock.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from scaleevent.datasets.ddd17_seg import (
     numbered,
     read_index,
 )
-from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.finding import files_below, find_named, require
 from scaleevent.datasets.frames import EventView, FramedRecording, Frames, PictureFiles, check_count
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.datasets.recorded_frames import RecordedFrames
@@ -38,9 +42,11 @@ from scaleevent.formats import Recording
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import window_rule
 from scaleevent.system.hdf5_process import Hdf5File
+from scaleevent.system.reports import counted
 
 VIDEO = "video.mp4"
 RAW = "rec*.hdf5"
+EXPORTED = ".exported.hdf5"  # ending of what DDD20's export makes of one
 
 SPLITS = {"rec1487417411": "test"}
 """The recording that DDD17-Seg's test labels are of, by its own name: its files are called
@@ -128,18 +134,13 @@ def left_out(config: Settings) -> Tests:
 
 def _found(config: Settings) -> dict[str, Path]:
     """The main file of every recording that is wanted and there, in order of name."""
-    config.require_roots()
     hits = [(path.resolve().parent.name, path) for path in files_below(config.roots, TIMES)]
-    hits += [(path.stem, path) for path in files_below(config.roots, RAW)]
-    config.check_sequences({name for name, _ in hits})
-    if not hits:
-        raise DataError(
-            "no DDD17 recording in this folder", where=", ".join(map(str, config.roots)),
-            expected=f"dirN/{TIMES} (packed for ESS) or {RAW} (as recorded)",
-            hint="they may lie up to two folders below",
-        )  # fmt: skip
-    wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
-    return dict(sorted(only_once(wanted).items()))
+    files = files_below(config.roots, RAW)
+    hits += [(path.stem, path) for path in files if not path.name.endswith(EXPORTED)]
+    exported = 0 if hits else len(files)
+    found = f"{counted(exported, 'export')} of DDD20, without exact times" if exported else None
+    expected = f"dirN/{TIMES} (packed for ESS) or {RAW} (as recorded)"
+    return find_named(config, hits, "no DDD17 recording in this folder", expected, found)
 
 
 def _needed(folder: Path) -> dict[str, Path | None]:

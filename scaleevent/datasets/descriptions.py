@@ -210,6 +210,70 @@ DESCRIPTIONS: dict[str, Description] = {
         "documented",
         tags={"*": "real, sensor=DAVIS346"},
     ),
+    "cityscapes": Description(
+        "driving in 50 cities; stereo colour video, 2048x1024, 17 frames a second; filmed by a\n"
+        "simulated event camera",
+        "leftImg8bit_sequence_trainvaltest.zip; also timestamp_sequence_trainvaltest.zip, and\n"
+        "rightImg8bit_sequence_trainvaltest.zip for --camera right",
+        "https://www.cityscapes-dataset.com", "about 324 GB a camera (unverified)",
+        "its own: research, not commercial; registration",
+        "{left,right}Img8bit_sequence/SPLIT/CITY/CITY_SEQUENCE_FRAME_{left,right}Img8bit.png\n"
+        "timestamp_sequence/SPLIT/CITY/CITY_SEQUENCE_FRAME_timestamp.txt",
+        doubts="the lower rows show the car's hood; that a file of a time holds one number is "
+        "read from its description",
+        tags={"*": "simulated, moving, outdoor"},
+    ),
+    "kitti": Description(
+        "driving; two colour cameras, about 1242x375, 10 frames a second; filmed by a simulated\n"
+        "event camera",
+        "DATE_drive_NNNN_sync.zip of the raw data, or data_tracking_image_2.zip",
+        "https://www.cvlibs.net/datasets/kitti", "Tracking 15 GB a camera; raw not stated",
+        "CC BY-NC-SA 3.0 (unverified)",
+        "DATE/DATE_drive_NNNN_sync/image_0{2,3}/{data/NNNNNNNNNN.png, timestamps.txt}\n"
+        "or {training,testing}/image_0{2,3}/NNNN/NNNNNN.png",
+        doubts="at 10 frames a second much of the motion between pictures is interpolated",
+        tags={"*": "simulated, moving, outdoor"},
+    ),
+    "waymo": Description(
+        "driving; five cameras, 1920x1280 in front, 10 frames a second; filmed by a simulated\n"
+        "event camera",
+        "the TFRecord files of Perception 1.x (TensorFlow is not needed), or Ev-Waymo's pictures",
+        "https://waymo.com/open; Ev-Waymo: https://github.com/mickeykang16/Ev3DOD",
+        "not stated", "its own: not commercial; registration",
+        "{training,validation,testing}/segment-*.tfrecord\nor segment-*/image_0/NNNN.png",
+        doubts="at 10 frames a second much of the motion between pictures is interpolated; the "
+        "events of Ev-Waymo are not read",
+        tags={"*": "simulated, moving, outdoor"},
+    ),
+    "gopro": Description(
+        "streets and people from the hand; 1280x720, 240 frames a second; filmed by a simulated\n"
+        "event camera",
+        "GOPRO_Large_all.zip, not GOPRO_Large.zip",
+        "https://seungjunnah.github.io/Datasets/gopro", "not stated", "CC BY 4.0 (unverified)",
+        "{train,test}/GOPRxxxx_yy_zz/NNNNNN.png",
+        doubts="the rate is that of the paper",
+        tags={"*": "simulated, moving"},
+    ),
+    "sdsd": Description(
+        "70 scenes indoors and 80 outdoors, each under normal and under low light; 1920x1080;\n"
+        "filmed by a simulated event camera",
+        "indoor_png and outdoor_png, not the arrays in *_np",
+        "https://github.com/dvlab-research/SDSD", "not stated", "not stated",
+        "{indoor,outdoor}_png/{GT,LQ}/pairN/*.png",
+        doubts="the frame rate and the names of the pictures are not documented: the rate must be "
+        "stated, --fps",
+        tags={"*": "simulated", "indoor*": "indoor", "outdoor*": "outdoor"},
+    ),
+    "davis-2017": Description(
+        "short videos of people, animals and vehicles, 854x480 or more; filmed by a simulated\n"
+        "event camera",
+        "DAVIS-2017-trainval-480p.zip; also the archives of test-dev and test-challenge",
+        "https://davischallenge.org/davis2017/code.html", "not stated", "CC BY 4.0 (unverified)",
+        "JPEGImages/480p/SEQUENCE/NNNNN.jpg\n"
+        "ImageSets/2017/{train,val,test-dev,test-challenge}.txt",
+        doubts="24 frames a second is what the paper of DAVIS 2016 says; no file tells",
+        tags={"*": "simulated"},
+    ),
     "video": Description(
         "plain videos and sequences of pictures, filmed by a simulated event camera", "nothing",
         "-", "-", "yours",

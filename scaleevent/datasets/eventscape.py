@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.finding import files_below, find_named, require
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
@@ -111,18 +111,11 @@ def sources(config: Settings) -> list[DriveInTown]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    config.require_roots()
     places = [p for pattern in (EVENTS, f"*/{EVENTS}") for p in files_below(config.roots, pattern)]
     folders = [path.resolve().parents[1] for path in places]
     hits = [(f"{folder.parent.name}_{folder.name}", folder) for folder in folders]
-    config.check_sequences({name for name, _ in hits})
-    if not hits:
-        raise DataError(
-            "no EventScape sequence in this folder", where=", ".join(map(str, config.roots)),
-            expected=f"TOWN/SEQUENCE/{EVENTS}/*_events.npz",
-        )  # fmt: skip
-    wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
-    found = dict(sorted(only_once(wanted).items()))
+    expected = f"TOWN/SEQUENCE/{EVENTS}/*_events.npz"
+    found = find_named(config, hits, "no EventScape sequence in this folder", expected)
     needed = {
         name: {
             f"{PICTURES}/*_image.png": next((folder / PICTURES).glob("*_image.png"), None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,6 +52,37 @@ def find_known(
             hint="they may lie up to two folders below",
         )
     return dict(sorted(found.items()))
+
+
+def find_named(
+    config: SequencesConfig,
+    hits: Sequence[tuple[str, Path]],
+    what: str,
+    expected: str,
+    found: str | None = None,
+) -> dict[str, Path]:
+    """The place of every sequence that is wanted and there, in order of name.
+
+    Args:
+        config: Roots and wanted sequences.
+        hits: Name and place of all sequences that are there, whatever they are called.
+        what: Error where there is none.
+        expected: What is looked for.
+        found: What is there in place of it.
+
+    Raises:
+        ConfigError: No root, or a sequence that is not there.
+        DataError: No sequence, or one in two places.
+    """
+    config.require_roots()
+    if not hits:
+        raise DataError(
+            what, where=", ".join(map(str, config.roots)), found=found, expected=expected,
+            hint="they may lie up to two folders below",
+        )  # fmt: skip
+    config.check_sequences({name for name, _ in hits})
+    wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
+    return dict(sorted(only_once(wanted).items()))
 
 
 def only_once(hits: Iterable[tuple[str, Path]]) -> dict[str, Path]:

@@ -33,7 +33,7 @@ from pydantic import Field
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
 from scaleevent.datasets.calibration import Rig, stated_rig
-from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.finding import files_below, find_named, require
 from scaleevent.datasets.frames import EventView, FramedRecording
 from scaleevent.datasets.hdf5_frames import Hdf5Frames, Hdf5Pictures
 from scaleevent.datasets.timed_labels import in_order
@@ -101,16 +101,9 @@ def sources(config: Settings) -> list[EventCamera]:
         ConfigError: No root, or a sequence that is not there.
         DataError: No sequence, one that is found twice, missing or unusable files.
     """
-    config.require_roots()
     hits = [(path.name.removesuffix(DATA), path) for path in files_below(config.roots, f"*{DATA}")]
-    config.check_sequences({name for name, _ in hits})
-    wanted = {name for name, _ in hits if not config.sequences or name in config.sequences}
-    files = dict(sorted(only_once(hit for hit in hits if hit[0] in wanted).items()))
-    if not files:
-        raise DataError(
-            "no M3ED sequence in this folder", where=", ".join(map(str, config.roots)),
-            expected=f"SEQUENCE{DATA}, or SEQUENCE/SEQUENCE{DATA}",
-        )  # fmt: skip
+    expected = f"SEQUENCE{DATA}, or SEQUENCE/SEQUENCE{DATA}"
+    files = find_named(config, hits, "no M3ED sequence in this folder", expected)
     if config.semantics:
         places = {name: path.with_name(name + SEMANTICS) for name, path in files.items()}
         parts = {

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.config.data import SourceConfig
-from scaleevent.datasets.finding import files_below, only_once
+from scaleevent.datasets.finding import files_below, find_named
 from scaleevent.datasets.frames import picture_size, read_bytes
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
@@ -154,26 +154,16 @@ def left_out(config: Settings) -> Tests:
 
 def _found(config: Settings) -> dict[str, Path]:
     """The folder of every sequence that is wanted and there, in order of name."""
-    config.require_roots()
     folders = [path.resolve().parent for path in files_below(config.roots, KINDS[1])]
     hits = [(folder.name.removesuffix("_data"), folder) for folder in folders]
-    config.check_sequences({name for name, _ in hits})
-    if not hits:
-        bags = len(files_below(config.roots, "*.bag"))
-        if bags:
-            raise DataError(
-                "events without images, which distillation needs",
-                where=", ".join(map(str, config.roots)), found=f"{bags} ROS bags",
-                hint="`scaleevent voxelize FOLDER -o VOXELS` takes their events",
-            )  # fmt: skip
+    if not hits and (bags := len(files_below(config.roots, "*.bag"))):
         raise DataError(
-            "no sequence in the layout of the authors' release",
-            where=", ".join(map(str, config.roots)),
-            expected=", ".join(f"SEQUENCE/{kind}/00001.jpg" for kind in KINDS),
-            hint="they may lie up to two folders below",
-        )
-    wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
-    return dict(sorted(only_once(wanted).items()))
+            "events without images, which distillation needs",
+            where=", ".join(map(str, config.roots)), found=f"{bags} ROS bags",
+            hint="`scaleevent voxelize FOLDER -o VOXELS` takes their events",
+        )  # fmt: skip
+    expected = ", ".join(f"SEQUENCE/{kind}/00001.jpg" for kind in KINDS)
+    return find_named(config, hits, "no sequence in the layout of the authors' release", expected)
 
 
 def _files(folder: Path) -> tuple[str, ...]:

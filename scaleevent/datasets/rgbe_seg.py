@@ -24,7 +24,7 @@ from typing import Literal
 from pydantic import Field
 
 from scaleevent.config.data import DamageSettings, SourceConfig
-from scaleevent.datasets.finding import files_below, only_once
+from scaleevent.datasets.finding import files_below, find_named
 from scaleevent.datasets.frames import EventView, list_pictures, picture_size
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
@@ -126,18 +126,10 @@ def left_out(config: Settings) -> Tests:
 
 def _found(config: Settings) -> dict[str, Path]:
     """The folder of every sequence that is wanted and there, in order of name."""
-    config.require_roots()
     folders = [path.resolve().parent for path in files_below(config.roots, EVENTS)]
     hits = [(folder.name.removesuffix("_data"), folder) for folder in folders]
-    config.check_sequences({name for name, _ in hits})
-    if not hits:
-        raise DataError(
-            "no RGBE-SEG sequence in this folder", where=", ".join(map(str, config.roots)),
-            expected=f"SEQUENCE/{EVENTS}/NAME.npz and SEQUENCE/{PICTURES}/NAME.png",
-            hint="they may lie up to two folders below",
-        )  # fmt: skip
-    wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
-    return dict(sorted(only_once(wanted).items()))
+    expected = f"SEQUENCE/{EVENTS}/NAME.npz and SEQUENCE/{PICTURES}/NAME.png"
+    return find_named(config, hits, "no RGBE-SEG sequence in this folder", expected)
 
 
 def _of_one_unit(clips: list[Clip]) -> list[Clip]:

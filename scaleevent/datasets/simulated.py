@@ -22,6 +22,7 @@ from scaleevent.datasets.clips import (
     Clip,
     Framing,
     UnreadableClip,
+    View,
     black_bars,
     find_clips,
     frame_for,
@@ -40,8 +41,8 @@ from scaleevent.simulation.upsampling import MOST_STEPS, by_flow
 from scaleevent.system.files import Json
 
 
-class Settings(PrepareConfig, WindowSettings):
-    """What `video` adds to the settings of `prepare`."""
+class CameraSettings(PrepareConfig, WindowSettings):
+    """How clips are filmed: what all data sets add whose events are simulated."""
 
     sensor: Annotated[str, OneOf(SENSORS)] = Field("vid2e", description="camera model")
     threshold: tuple[float, float] | None = Field(
@@ -55,14 +56,7 @@ class Settings(PrepareConfig, WindowSettings):
     size: tuple[int, int] | None = Field(
         None, description="sensor rows x columns; else the picture's, the longer side at most 640"
     )
-    fps: float | None = Field(
-        None, gt=0, le=1_000_000, description="frames a second, in place of the video's own times"
-    )
     every: int = Field(1, ge=1, le=10_000, description="a pair for every so many frames")
-    timestamps: Path | None = Field(None, description="text file of the times of pictures")
-    frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of the frame times"
-    )
     gamma: Literal["srgb", "linear"] = Field(
         "srgb", description="what picture levels mean; linear: raw frames of an event camera"
     )
@@ -72,7 +66,6 @@ class Settings(PrepareConfig, WindowSettings):
     step_px: float = Field(
         1.0, ge=0.1, le=100, description="largest motion between simulated pictures, pixels"
     )
-    keep_bars: bool = Field(False, description="film black bars around the picture too")
     on_error: Literal["strict", "skip"] = Field(
         "strict", description="damage in a clip: an error, or left out and counted"
     )
@@ -110,6 +103,19 @@ class Settings(PrepareConfig, WindowSettings):
         return replace(chosen, threshold=self.threshold) if self.threshold else chosen
 
 
+class Settings(CameraSettings):
+    """What `video` adds to the settings of `prepare`."""
+
+    fps: float | None = Field(
+        None, gt=0, le=1_000_000, description="frames a second, in place of the video's own times"
+    )
+    timestamps: Path | None = Field(None, description="text file of the times of pictures")
+    frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="unit of the frame times"
+    )
+    keep_bars: bool = Field(False, description="film black bars around the picture too")
+
+
 @dataclass(frozen=True)
 class SimulatedClip:
     """One clip and the camera that films it: one task of `prepare`.
@@ -118,12 +124,18 @@ class SimulatedClip:
         clip: The frames.
         config: How they are filmed.
         rule: How windows are found.
+        view: The part of the picture that is filmed; None: the largest of the sensor's shape.
+        bars: Whether black bars around the picture are left out.
+        scene: Recording name of the pairs, where several clips show one scene; None: `name`.
     """
 
     name: str
     clip: Clip
-    config: Settings
+    config: CameraSettings
     rule: WindowRule
+    view: View | None = None
+    bars: bool = False
+    scene: str | None = None
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -218,14 +230,15 @@ class SimulatedClip:
             return None, "empty window"
         image = encode_image(moment.image, self.config.lossless)
         provenance = about | {"frame": moment.index, "shot": moment.shot}
-        return Pair(self.name, moment.time_us, image, events, window, provenance=provenance), ""
+        name = self.scene or self.name
+        return Pair(name, moment.time_us, image, events, window, provenance=provenance), ""
 
     def _framing(self) -> Framing:
         """What the sensor sees of a frame."""
         bars = (0, 0, 0, 0)
-        if not self.config.keep_bars:
-            bars = black_bars(sampled(self.clip, partial(_refuse, config=self.config)))
-        return frame_for(self.clip, bars, self.config.size)
+        if self.bars:
+            bars = black_bars(sampled(self.clip, partial(refuse, config=self.config)))
+        return frame_for(self.clip, bars, self.config.size, self.view)
 
 
 @dataclass
@@ -234,7 +247,7 @@ class _Frames:
 
     clip: Clip
     framing: Framing
-    config: Settings
+    config: CameraSettings
     counts: Counter[str]
     damages: int = 0
 
@@ -261,12 +274,12 @@ class _Frames:
 
     def damaged(self, error: DataError) -> None:
         """Count damage, or refuse it."""
-        _refuse(error, self.config)
+        refuse(error, self.config)
         self.counts[f"damage: {error.what}"] += 1
         self.damages += 1
 
 
-def _refuse(error: DataError, config: Settings) -> None:
+def refuse(error: DataError, config: CameraSettings) -> None:
     """Raise the error unless what is damaged may be left out."""
     if config.on_error == "strict":
         if error.hint is None:
@@ -294,7 +307,9 @@ def sources(config: Settings) -> list[SimulatedClip]:
             clip = open_clip(path, config.fps, config.timestamps, config.frame_time_unit)
             frame_for(clip, (0, 0, 0, 0), config.size)
         except DataError as error:
-            _refuse(error, config)
+            refuse(error, config)
             clip = UnreadableClip.because(path, error)
-        clips.append(SimulatedClip(name, clip, config, window_rule(config)))
+        clips.append(
+            SimulatedClip(name, clip, config, window_rule(config), bars=not config.keep_bars)
+        )
     return clips

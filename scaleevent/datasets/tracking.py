@@ -3,25 +3,30 @@
     [SUBSET/]VIDEO/VIDEO.aedat4      events and frames, beside pictures and boxes that are not read
 
 Frames are taken from the recordings, with the middle of their exposure as their time: the pictures
-beside them have no reliable times. All frames are taken, not only those that have boxes.
+beside them have no reliable times. All frames are taken, not only those that have boxes. Several
+videos of VisEvent were cut from one recording (its issue 1): of such copies the first is taken.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import files_below, only_once
+from scaleevent.datasets.finding import files_below, find_named
 from scaleevent.datasets.recorded_frames import RecordedFrames
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.pairs.pairing import window_rule
+from scaleevent.system.refusals import reading
 from scaleevent.system.reports import counted
 
 ENDING, BOXES = ".aedat4", "groundtruth.txt"
 _SHOWN = 5  # names of videos
+_BLOCKS, _BLOCK = 64, 1 << 16  # number and bytes of those by which files are compared
 
 
 class TrackingSettings(SequencesConfig, WindowSettings, DamageSettings):
@@ -45,34 +50,56 @@ def find_videos(config: TrackingSettings) -> list[Video]:
         DataError: No video, one that is found twice, or a damaged recording.
         MissingPackageError: The package aedat is not installed.
     """
-    config.require_roots()
     hits = [(path.stem, path) for path in files_below(config.roots, f"*{ENDING}")]
-    config.check_sequences({name for name, _ in hits})
     bare = sorted({
         path.parent.name for path in files_below(config.roots, BOXES)
         if not any(path.parent.glob(f"*{ENDING}"))
     })  # fmt: skip
-    if not hits:
-        raise DataError(
-            "no video with its recording in this folder",
-            where=", ".join(map(str, config.roots)),
-            found=f"{len(bare)} folders with boxes alone" if bare else None,
-            expected=f"VIDEO/VIDEO{ENDING}, up to two folders below",
-        )
-    wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
-    files = sorted(only_once(wanted).items())
-    said = _left_out(bare) if not config.sequences else ()
-    return [_video(name, path, config, () if k else said) for k, (name, path) in enumerate(files)]
+    files = find_named(
+        config, hits, "no video with its recording in this folder",
+        expected=f"VIDEO/VIDEO{ENDING}",
+        found=f"{len(bare)} folders with boxes alone" if bare else None,
+    )  # fmt: skip
+    copies = _copies(files)
+    said = _left_out(bare, "without a recording") if not config.sequences else ()
+    said += _left_out(
+        [f"{name} (as {first})" for name, first in copies.items()], "with the recording of another"
+    )
+    kept = [item for item in files.items() if item[0] not in copies]
+    return [_video(name, path, config, () if k else said) for k, (name, path) in enumerate(kept)]
 
 
-def _left_out(bare: list[str]) -> tuple[str, ...]:
-    """A line about videos without a recording."""
-    if not bare:
+def _copies(files: dict[str, Path]) -> dict[str, str]:
+    """Videos whose recording is a copy, or the same file, as that of an earlier one: its name.
+
+    Files of the same length that agree in blocks from all over them are copies: an AEDAT4 file has
+    the times of its packets all over it. Parts of one recording are not found so.
+    """
+    first: dict[tuple[int, bytes], str] = {}
+    lengths = Counter(path.stat().st_size for path in files.values())
+    copies = {}
+    for name, path in files.items():
+        length = path.stat().st_size
+        if lengths[length] == 1:
+            continue
+        with reading(path, "the file cannot be read"), path.open("rb") as file:
+            digest = sha256()
+            for k in range(_BLOCKS):
+                file.seek(k * max(length - _BLOCK, 0) // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK))
+        known = first.setdefault((length, digest.digest()), name)
+        if known != name:
+            copies[name] = known
+    return copies
+
+
+def _left_out(names: list[str], why: str) -> tuple[str, ...]:
+    """A line about videos that are not taken, if there are any."""
+    if not names:
         return ()
-    more = f" and {len(bare) - _SHOWN} more" if len(bare) > _SHOWN else ""
-    names = ", ".join(bare[:_SHOWN])
-    said = counted(len(bare), "other video")
-    return (f"{said} without a recording left out: {names}{more}",)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    said = counted(len(names), "other video")
+    return (f"{said} {why} left out: {', '.join(names[:_SHOWN])}{more}",)
 
 
 def _video(name: str, path: Path, config: TrackingSettings, said: Iterable[str]) -> Video:

@@ -3,7 +3,8 @@
     SUBSET/VIDEO/{vis_imgs/*.bmp, event_imgs/*.bmp, groundtruth.txt, VIDEO.aedat4}
 
 wangxiao5791509/VisEvent_SOT_Benchmark:README.md. The times that come with the pictures are not
-accurate, and several videos share one recording (its issue 1), so that some folders have none.
+accurate, and several videos share one recording (its issue 1): some folders have none, and copies
+in others are left out.
 """
 
 from __future__ import annotations
