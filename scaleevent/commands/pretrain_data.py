@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from scaleevent.benchmarks.leaks import check_pretraining
 from scaleevent.commands.street_store import street_store
 from scaleevent.config.pretrain import PretrainConfig
+from scaleevent.datasets.video_pairs import VideoPairs
 from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.locations import data_source
 from scaleevent.training.run import Run
 
 
@@ -23,7 +23,7 @@ def pretraining_origin(cfg: PretrainConfig, quiet: bool) -> Json:
     Raises:
         ConfigError: A store that does not exist, or test recordings that were not asked for.
     """
-    folders, origin = data_source(cfg.data)
+    folders, origin = cfg.stores
     tests = check_pretraining(folders, cfg.transductive, quiet)
     return {"origin": origin} | ({"transductive": tests} if tests else {})
 
@@ -37,10 +37,10 @@ def pretraining_data(
         ConfigError: A store that does not exist.
         DataError: No pair, none left for training, or pairs without an image that one needs.
     """
-    folders, origin = data_source(cfg.data)
-    found = ", ".join(map(str, folders)) or "street, rendered on first use"
+    folders, origin = cfg.stores
+    found = ", ".join(map(str, [*folders, *cfg.videos])) or "street, rendered on first use"
     run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
-    if not folders:
+    if not folders and not cfg.videos:
         family = cfg.seed_of("world")
         world = {"seed": family} if family else None
         if run.ranks.main:
@@ -48,6 +48,9 @@ def pretraining_data(
         run.ranks.wait()
         folders = [street_store(cfg.size, True, world)]
     stores = [PairStore(folder) for folder in folders]
+    if cfg.videos:
+        stores.append(videos := VideoPairs(cfg.filming, max(cfg.size), cfg.seed_of("draws")))
+        run.say(videos.described)
     if empty := [str(store.folder) for store in stores if not len(store)]:
         run.say(f"without a pair, left out: {', '.join(empty)}")
     stores = [store for store in stores if len(store)]

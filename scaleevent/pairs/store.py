@@ -80,6 +80,8 @@ class PairStore:
         (96, 128)
     """
 
+    simulated = False  # whether a pair is another one each time it is drawn
+
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         check_store(self.folder)
@@ -130,6 +132,10 @@ class PairStore:
         self._open.move_to_end(which)
         first = self._ends[which] - self.shards[which]["pairs"]
         return self._open[which], int(index - first)
+
+    def drawn(self, index: int, draw: int) -> tuple[Shard, int]:
+        """The same, for a draw of the run, counted from 1; 0 stands for all but training."""
+        return self.locate(index)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
