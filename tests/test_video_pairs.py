@@ -27,7 +27,6 @@ from scaleevent.pairs.samples import (
     StepBatches,
     draw_epoch,
     load_batches,
-    numbered,
     split_samples,
 )
 from scaleevent.pairs.shard import Shard, ShardWriter
@@ -162,8 +161,8 @@ def test_a_draw_is_a_function_of_seed_number_and_frame(clips):
 def batches(samples, workers, world=1, first=0, epochs=2):
     """All samples of a run by step, whatever rank made them."""
     everything = np.arange(len(samples))
-    order = numbered(samples, partial(draw_epoch, samples, everything, 8, 0, sampling="released"),
-                     8)  # fmt: skip
+    drawn = partial(draw_epoch, samples, everything, 8, 0, sampling="released")
+    order = samples.numbered(drawn, 8)
     steps = []
     for rank in range(world):
         drawn = StepBatches(order, epochs, 2, 4, first, rank, world)
@@ -203,10 +202,10 @@ def test_stored_pairs_keep_their_indices(tmp_path, clips):
     store = PairStore(tmp_path / "pairs")
     stored = PairSamples([store], SIZE)
     order = partial(draw_epoch, stored, np.arange(len(stored)), 8, 0, sampling="uniform")
-    assert numbered(stored, order, 8) is order and not stored.simulated
+    assert stored.numbered(order, 8) is order and not stored.simulated
     both = PairSamples([store, pairs_of(clips)], SIZE)
     assert len(both) == len(store) + 27
-    drawn = numbered(both, lambda epoch: np.array([2, len(store) + 3]), 2)
+    drawn = both.numbered(lambda epoch: np.array([2, len(store) + 3]), 2)
     first, second = drawn(0).tolist(), drawn(5).tolist()
     assert torch.equal(both[first[0]]["voxel"], both[second[0]]["voxel"])
     assert not torch.equal(both[first[1]]["voxel"], both[second[1]]["voxel"])

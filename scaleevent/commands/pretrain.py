@@ -15,14 +15,7 @@ from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Compared, Objective
-from scaleevent.pairs.samples import (
-    PairSamples,
-    Pool,
-    draw_epoch,
-    evenly_spaced,
-    in_order,
-    numbered,
-)
+from scaleevent.pairs.samples import PairSamples, Pool, draw_epoch, evenly_spaced, in_order
 from scaleevent.system.files import Json, append_json_line, read_json_lines
 from scaleevent.system.reports import Report, counted
 from scaleevent.training.optimizer import build_optimizer
@@ -75,7 +68,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         fingerprint["data"] = [store.fingerprint for store in samples.stores]
         seed = cfg.seed_of("draws")
         order = partial(draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling)
-        drawn = Drawn(samples, numbered(samples, order, cfg.draws), cfg.draws, batch)
+        drawn = Drawn(samples, samples.numbered(order, cfg.draws), cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             this.foretell(objective, drawn, first, len(held_out))
             if first == 0 and this.ranks.main:

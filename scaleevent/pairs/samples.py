@@ -84,6 +84,27 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         """Whether some samples are others each time they are drawn."""
         return any(store.simulated for store in self.stores)
 
+    def numbered(
+        self, order: Callable[[int], np.ndarray], draws: int
+    ) -> Callable[[int], np.ndarray]:
+        """The same order, where samples are simulated each with the number of its draw, from 1 on.
+
+        Sample i in draw n has the index n len(self) + i, so that what a worker makes of it follows
+        from the index alone: whichever worker, rank or resumed run it is.
+
+        Args:
+            order: From an epoch to its (draws,) indices, over all ranks.
+            draws: Samples of an epoch.
+        """
+        if not self.simulated:
+            return order
+
+        def with_numbers(epoch: int) -> np.ndarray:
+            indices = order(epoch)
+            return indices + len(self) * (1 + epoch * draws + np.arange(len(indices)))
+
+        return with_numbers
+
     @property
     def patience(self) -> int:
         """Seconds that a batch may take to load: more where pairs are simulated."""
@@ -190,30 +211,6 @@ def draw_epoch(
         chosen = choose_evenly(recordings[own], recording_draws[here], pair_draws[here])
         drawn[here] = indices[own][chosen]
     return drawn
-
-
-def numbered(
-    samples: PairSamples, order: Callable[[int], np.ndarray], draws: int
-) -> Callable[[int], np.ndarray]:
-    """The same order, where samples are simulated each with the number of its draw, from 1 on.
-
-    Sample i in draw n has the index n len(samples) + i, so that what a worker makes of it follows
-    from the index alone: whichever worker, rank or resumed run it is.
-
-    Args:
-        samples: All samples.
-        order: From an epoch to its (draws,) indices, over all ranks.
-        draws: Samples of an epoch.
-    """
-    if not samples.simulated:
-        return order
-
-    def with_numbers(epoch: int) -> np.ndarray:
-        indices = order(epoch)
-        numbers = 1 + epoch * draws + np.arange(len(indices))
-        return indices + len(samples) * numbers
-
-    return with_numbers
 
 
 def draw_passes(indices: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
