@@ -80,6 +80,7 @@ PLUGINS = {
         "dsec_labels",
         "finding",
         "held_out",
+        "simulated",
         "timed_labels",
         "tracking",
         "mvsec",

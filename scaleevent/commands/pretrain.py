@@ -70,7 +70,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         order = partial(
             draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling, shares=mix.given
         )
-        drawn = Drawn(samples, order, cfg.draws, batch)
+        drawn = Drawn(samples, samples.numbered(order, cfg.draws), cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
             this.foretell(objective, drawn, first, len(held_out))
             if first == 0 and this.ranks.main:

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 from scaleevent.benchmarks.leaks import check_pretraining
 from scaleevent.commands.street_store import street_store
+from scaleevent.config.mix import VIDEOS
 from scaleevent.config.pretrain import PretrainConfig
+from scaleevent.datasets.video_pairs import VideoPairs
 from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.mixing import Mix, among, joined, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
+from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.locations import address_of, data_source
+from scaleevent.system.locations import address_of
 from scaleevent.training.run import Run
 
 
@@ -23,7 +26,7 @@ def pretraining_origin(cfg: PretrainConfig, quiet: bool) -> Json:
     Raises:
         ConfigError: A store that does not exist, or test recordings that were not asked for.
     """
-    folders, origin = data_source(cfg.data)
+    folders, origin = cfg.stores
     tests = check_pretraining(folders, cfg.transductive, quiet)
     return {"origin": origin} | ({"transductive": tests} if tests else {})
 
@@ -38,17 +41,22 @@ def pretraining_data(
         DataError: No pair, none with the tags asked for or left for training, or pairs without an
             image that one needs.
     """
-    folders, origin = data_source(cfg.data)
-    found = ", ".join(address_of(f) or str(f) for f in folders) or "street, rendered on first use"
+    folders, origin = cfg.stores
+    named = [address_of(path) or str(path) for path in [*folders, *cfg.videos]]
+    found = ", ".join(named) or "street, rendered on first use"
     run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
-    if not folders:
+    if not folders and not cfg.videos:
         family = cfg.seed_of("world")
         world = {"seed": family} if family else None
         if run.ranks.main:
             street_store(cfg.size, run.quiet, world)
         run.ranks.wait()
         folders = [street_store(cfg.size, True, world)]
-    sources, kept = keep_tagged(open_sources(folders, run.say), cfg.only)
+    others: dict[str, PairStore] = {}
+    if cfg.videos:
+        others[VIDEOS] = videos = VideoPairs(cfg.filming, max(cfg.size), cfg.seed_of("draws"))
+        run.say(videos.described)
+    sources, kept = keep_tagged(open_sources(folders, others, run.say), cfg.only)
     samples = PairSamples([source.store for source in sources], settings, inputs)
     if "image" in inputs:
         samples.check_images()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +17,8 @@ from scaleevent.config.settings import Settings, described_problems, nearest, re
 from scaleevent.config.tags import WantedTags
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.locations import MANIFEST, address_of, check_store, store_path
+
+VIDEOS = "videos"  # what pairs that are simulated while training are called
 
 
 def _read_weights(value: object) -> object:
@@ -73,8 +75,12 @@ class MixSettings(Settings):
             ) from None  # fmt: skip
 
 
-def store_names(folders: Sequence[Path]) -> list[str]:
+def store_names(folders: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
     """What stores are called: by the last part of their path, or all of it where two share that.
+
+    Args:
+        folders: Pair stores.
+        taken: Names of other pairs in the mix, which a store does not get.
 
     Raises:
         ConfigError: A store is named twice.
@@ -84,19 +90,30 @@ def store_names(folders: Sequence[Path]) -> list[str]:
         twice = sorted({str(path) for path in where if where.count(path) > 1})
         raise ConfigError("a pair store is named twice", where="data", found=", ".join(twice))
     short = [Path(os.path.abspath(path)).name for path in folders]  # of a link, not its target
-    return [
+    names = [
         str(folder) if short.count(name) > 1 else name
         for name, folder in zip(short, folders, strict=True)
     ]
+    return [
+        str(folder.absolute()) if name in taken else name
+        for name, folder in zip(names, folders, strict=True)
+    ]
 
 
-def check_weights(weights: dict[str, float], folders: Sequence[Path]) -> None:
+def check_weights(
+    weights: dict[str, float], folders: Sequence[Path], others: Sequence[str] = ()
+) -> None:
     """Refuse weights that do not belong to the stores, one to each.
+
+    Args:
+        weights: By name.
+        folders: Pair stores.
+        others: Names of further ones.
 
     Raises:
         ConfigError: A weight of no store, or a store without one where others have theirs.
     """
-    names = store_names(folders)
+    names = [*store_names(folders, others), *others]
     for name in weights:
         if name not in names:
             raise ConfigError(

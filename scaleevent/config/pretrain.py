@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.catalog import (
@@ -17,8 +17,8 @@ from scaleevent.config.catalog import (
     OBJECTIVES,
     Part,
 )
-from scaleevent.config.data import Normaliser
-from scaleevent.config.mix import Weights, check_named, check_weights
+from scaleevent.config.data import Normaliser, PrepareConfig
+from scaleevent.config.mix import VIDEOS, Weights, check_named, check_weights
 from scaleevent.config.run import ScheduledSettings
 from scaleevent.config.settings import (
     OneOf,
@@ -59,6 +59,14 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     only: WantedTags = Field(
         [], description="pairs with these tags: real,outdoor, sensor=NAME, size=260x346"
     )
+    videos: list[Path] = Field(
+        [], description="video, or folder of videos and pictures: events are simulated while "
+        "training, and nothing is stored (repeat the flag); with or without pair stores",
+    )  # fmt: skip
+    film: dict[str, str] = Field(
+        {}, description="how --videos are filmed, NAME=VALUE: any such setting of `prepare video`, "
+        "as sensor=davis346 (repeat the flag)",
+    )  # fmt: skip
     out: Path = Field(Path("runs/pretrain"), description="run folder")
     objective: Annotated[str, OneOf(OBJECTIVES)] = Field(
         "scaleevent", description="what the encoder is pretrained for"
@@ -108,6 +116,46 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)  # keys of any objective: the one named checks them
 
+    @field_validator("film", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """`NAME=VALUE` of the command line to a mapping; a value of YAML to the text it was."""
+        if isinstance(value, list):
+            if not all("=" in str(one) for one in value):
+                raise ValueError("expected NAME=VALUE, such as sensor=davis346")
+            return {
+                k.replace("-", "_"): v for k, _, v in (str(one).partition("=") for one in value)
+            }
+        return {k: str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _filmed(self) -> PretrainConfig:
+        """Refuse settings of videos where there are none."""
+        if self.film and not self.videos:
+            raise ValueError("film has no effect without videos")
+        return self
+
+    @property
+    def filming(self) -> PrepareConfig:
+        """How `videos` are filmed: the settings of `prepare video`.
+
+        Raises:
+            ConfigError: Settings that it does not have, or that are not about filming.
+        """
+        model = PrepareConfig.of_part({"name": "video"})
+        known = model.model_fields.keys() - PrepareConfig.model_fields.keys() - {"seed"}
+        for name in self.film.keys() - known:
+            raise ConfigError(
+                f"unknown setting of how videos are filmed{nearest(name, known)}",
+                where="--film", found=name, expected=", ".join(sorted(known)),
+            )  # fmt: skip
+        return load_config(PrepareConfig, {"name": "video", "roots": self.videos, **self.film})
+
+    @property
+    def stores(self) -> tuple[list[Path], str]:
+        """Pair stores to train on, and where they were found: with videos, only those named."""
+        return data_source(self.data) if self.data or not self.videos else ([], "videos")
+
     def seed_of(self, what: str) -> int:
         """As of every run; families of odd numbers are left to the benchmarks."""
         if what == "world" and self.world_seed is None:
@@ -116,7 +164,7 @@ class PretrainConfig(PartSettings, ScheduledSettings):
 
     def describe_seeds(self) -> str:
         """Every seed by name; of the world only where it is rendered for this run."""
-        world = [] if data_source(self.data)[0] else ["world"]
+        world = [] if self.stores[0] or self.videos else ["world"]
         names = (*world, "split", "draws", "init")
         return "seeds: " + ", ".join(f"{name} {self.seed_of(name)}" for name in names)
 
@@ -132,16 +180,18 @@ class PretrainConfig(PartSettings, ScheduledSettings):
         """Also what earlier versions did not have: a split of another seed than 0, and `pad`."""
         split = self.seed_of("split")
         effect = super().with_effect() | ({"split": split} if split else {})
-        unused = {key for key in ("weights", "only", "pad") if not effect[key]}
+        unused = {key for key in ("weights", "only", "pad", "videos", "film") if not effect[key]}
         return {key: value for key, value in effect.items() if key not in unused}
 
     def check(self) -> None:
         """Also the data, and the size where the architecture is known."""
         super().check()
-        folders = data_source(self.data)[0]
+        folders = self.stores[0]
         for folder in folders:
             check_store(folder)
-        check_weights(self.weights, folders)
+        if self.videos:
+            self.filming.require_roots()
+        check_weights(self.weights, folders, [VIDEOS] if self.videos else [])
         if self.arch is not None:
             patch_grid(*self.size, ARCHITECTURES[self.arch].patch)
 
@@ -226,7 +276,7 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
     """
     bare = load_config(PretrainConfig, flags, file)
     check_named(bare.data)
-    name = bare.preset or (None if data_source(bare.data)[0] else "demo")
+    name = bare.preset or (None if bare.stores[0] or bare.videos else "demo")
     if name is None and not _computes_on_gpu(bare.device):
         name = CPU
     if name is not None and name not in PRESETS:

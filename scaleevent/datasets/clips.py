@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 from scaleevent.datasets.custom_files import TIMES, VIDEOS, listed_picture
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import check_count, list_pictures, picture_size, read_bytes
-from scaleevent.datasets.video import sampled_frames, timed_frames, video_facts
+from scaleevent.datasets.video import frames_between, sampled_frames, timed_frames, video_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
 
@@ -52,12 +52,48 @@ class Clip(ABC):
             damaged: Told of every frame that is not; it raises unless the frame may be left out.
         """
 
+    def frame_times(self) -> np.ndarray:
+        """(N,) int64 times of the frames, microseconds, where they are known unread; else empty."""
+        return np.zeros(0, np.int64)
+
+    def stretch(
+        self, first: int, last: int, damaged: Damaged
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """`read` of the frames from `first` to `last` alone, both included, by `frame_times`."""
+        for index, time, image in self.read(damaged):
+            if index > last:
+                return
+            if index >= first:
+                yield index, time, image
+
 
 @dataclass(frozen=True)
 class VideoClip(Clip):
     """A video, by its own times, or by a frame rate."""
 
     fps: float | None
+    shown_us: tuple[int, ...] = ()  # its own times, ascending; empty where it has none
+
+    def frame_times(self) -> np.ndarray:
+        """See `Clip`; a frame's number is its place among the times of the file."""
+        if self.fps:
+            return np.round(1e6 * np.arange(self.frames) / self.fps).astype(np.int64)
+        return np.array(self.shown_us, np.int64)
+
+    def stretch(
+        self, first: int, last: int, damaged: Damaged
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """See `Clip`; decoding begins at the key frame before the first of them."""
+        if not self.shown_us:  # nothing tells where in the file a frame is
+            yield from super().stretch(first, last, damaged)
+            return
+        own, times = np.array(self.shown_us, np.int64), self.frame_times()
+        try:
+            for time, image in frames_between(self.path, int(own[first]), int(own[last])):
+                index = int(np.searchsorted(own, time))
+                yield index, int(times[index]), image
+        except DataError as error:
+            damaged(error)
 
     def read(self, damaged: Damaged) -> Iterator[tuple[int, int, np.ndarray]]:
         """See `Clip`; after damage, a video is not read on."""
@@ -78,6 +114,19 @@ class PictureClip(Clip):
     """Pictures in a folder; `files` are the pictures, then the file of times if there is one."""
 
     times_us: tuple[int, ...]
+
+    def frame_times(self) -> np.ndarray:
+        """See `Clip`."""
+        return np.array(self.times_us, np.int64)
+
+    def stretch(
+        self, first: int, last: int, damaged: Damaged
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """See `Clip`; no other picture is opened."""
+        chosen = slice(first, last + 1)
+        part = replace(self, files=self.files[chosen], times_us=self.times_us[chosen])
+        for index, time, image in part.read(damaged):
+            yield first + index, time, image
 
     def read(self, damaged: Damaged) -> Iterator[tuple[int, int, np.ndarray]]:
         """See `Clip`."""
@@ -187,7 +236,8 @@ def open_clip(path: Path, fps: float | None, timestamps: Path | None, unit: str 
         )
     rate = f"{fps:g} frames/s" if fps else f"{facts.seconds:.2f} s"
     found = f"{facts.codec} video {facts.width}x{facts.height}, {rate}"
-    return VideoClip(path, facts.frames, facts.height, facts.width, found, files, fps)
+    size = facts.height, facts.width
+    return VideoClip(path, facts.frames, *size, found, files, fps, facts.times_us)
 
 
 def _pictures(

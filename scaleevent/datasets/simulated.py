@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -169,52 +169,33 @@ class SimulatedClip:
             counts["damage: unreadable clip"] += 1
             return
         rng = np.random.default_rng([config.seed, zlib.crc32(self.name.encode())])
-        framing = self._framing()
-        camera = SimulatedCamera(
-            config.model, rng, framing.height, framing.width, config.illumination
-        )
-        filming = Filming(
-            config.gamma,
-            config.step_px,
-            round(1000 * config.shutter_ms),
-            partial(by_flow, step_px=config.step_px),
-        )
-        about = {
-            "clip": self.clip.path.name,
-            "simulated": config.sensor,
-            "thresholds": [round(float(m.mean()), 4) for m in (camera.positive, camera.negative)],
-            "box": [round(edge, 2) for edge in framing.box],
-        }
-        asked = counts["images"]
-        frames = _Frames(self.clip, framing, config, counts)
-        held, shot, start_us = Events.empty(framing.height, framing.width), -1, 0
-        for moment in film(frames, camera, filming):
+        take = Take(self, self.framing(), rng)
+        asked, shots = counts["images"], 0
+        frames = self.frames(self.clip, take.framing, counts)
+        for moment, held, start_us in take.moments(frames):
+            shots = moment.shot + 1
             if moment.events is not None:
                 counts["events decoded"] += len(moment.events)
                 counts["events kept"] += len(moment.events)
                 if moment.capped:
                     counts[f"frames with motion beyond {MOST_STEPS} steps"] += 1
-                if moment.shot != shot:
-                    shot, start_us = moment.shot, moment.time_us
-                    held = Events.empty(framing.height, framing.width)
-                held = with_block(held, moment.events, moment.time_us, self.rule)
             if moment.index % config.every:
                 continue
             counts["images"] += 1
-            pair, reason = self._pair(moment, held, start_us, about)
+            pair, reason = self.pair_of(moment, held, start_us, take.about)
             if pair is None:
                 counts[f"images dropped: {reason}"] += 1
                 continue
             counts["pairs"] += 1
             yield pair
-        counts["shots"] += shot + 1
+        counts["shots"] += shots
         missing = self.expected - (counts["images"] - asked)
         if missing > 0:
             counts["images"] += missing
             reason = "damaged" if frames.damages else "in the file, but not shown"
             counts[f"images dropped: {reason}"] += missing
 
-    def _pair(
+    def pair_of(
         self, moment: Moment, held: Events, start_us: int, about: Json
     ) -> tuple[Pair | None, str]:
         """The pair of a frame, or the reason why there is none."""
@@ -233,12 +214,62 @@ class SimulatedClip:
         name = self.scene or self.name
         return Pair(name, moment.time_us, image, events, window, provenance=provenance), ""
 
-    def _framing(self) -> Framing:
+    def frames(self, part: Clip, framing: Framing, counts: Counter[str]) -> _Frames:
+        """Frames of some part of the clip, as the sensor sees them."""
+        return _Frames(part, framing, self.config, counts)
+
+    def framing(self) -> Framing:
         """What the sensor sees of a frame."""
         bars = (0, 0, 0, 0)
         if self.bars:
             bars = black_bars(sampled(self.clip, partial(refuse, config=self.config)))
         return frame_for(self.clip, bars, self.config.size, self.view)
+
+
+class Take:
+    """A clip in front of one copy of a camera, a function of its random numbers.
+
+    Args:
+        clip: How it is filmed.
+        framing: What the sensor sees of a frame.
+        rng: Draws thresholds, levels and noise.
+
+    Attributes:
+        about: What the provenance of pairs says of the camera.
+    """
+
+    def __init__(self, clip: SimulatedClip, framing: Framing, rng: np.random.Generator) -> None:
+        config = clip.config
+        self.clip, self.framing = clip, framing
+        self._camera = SimulatedCamera(
+            config.model, rng, framing.height, framing.width, config.illumination
+        )
+        thresholds = self._camera.positive, self._camera.negative
+        self.about: Json = {
+            "clip": clip.clip.path.name,
+            "simulated": config.sensor,
+            "thresholds": [round(float(one.mean()), 4) for one in thresholds],
+            "box": [round(edge, 2) for edge in framing.box],
+        }
+
+    def moments(
+        self, frames: Iterable[tuple[int, int, np.ndarray]]
+    ) -> Iterator[tuple[Moment, Events, int]]:
+        """Frames, with those events up to each that a window may need, and when its shot began."""
+        config, size = self.clip.config, (self.framing.height, self.framing.width)
+        filming = Filming(
+            config.gamma,
+            config.step_px,
+            round(1000 * config.shutter_ms),
+            partial(by_flow, step_px=config.step_px),
+        )
+        held, shot, start_us = Events.empty(*size), -1, 0
+        for moment in film(frames, self._camera, filming):
+            if moment.events is not None:
+                if moment.shot != shot:
+                    shot, start_us, held = moment.shot, moment.time_us, Events.empty(*size)
+                held = with_block(held, moment.events, moment.time_us, self.clip.rule)
+            yield moment, held, start_us
 
 
 @dataclass

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import islice
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,7 @@ class VideoFacts:
         width: Columns of a picture as it is shown.
         seconds: From the first frame's time to the last one's; 0 where there are no times.
         codec: Its name.
-        timed: Whether every frame has a time.
+        times_us: Times of all frames, microseconds, ascending; empty unless every frame has one.
     """
 
     frames: int
@@ -95,7 +97,12 @@ class VideoFacts:
     width: int
     seconds: float
     codec: str
-    timed: bool
+    times_us: tuple[int, ...]
+
+    @property
+    def timed(self) -> bool:
+        """Whether every frame has a time."""
+        return bool(self.times_us)
 
 
 def video_facts(path: Path) -> VideoFacts:
@@ -110,12 +117,18 @@ def video_facts(path: Path) -> VideoFacts:
         times = [packet.pts for packet in container.demux(stream) if packet.size]
         known = [time for time in times if time is not None]
         span = float((max(known) - min(known)) * stream.time_base) if known else 0.0
+        clock = stream.time_base
     with _opened(path) as container:
         stream = container.streams.video[0]
         frame = next(container.decode(stream), None)
         height, width = (0, 0) if frame is None else _shown(frame, stream).shape[:2]
-        codec, timed = stream.codec_context.name, len(known) == len(times)
-        return VideoFacts(len(times), height, width, span, codec, timed)
+        whole = sorted(known) if len(known) == len(times) else []
+        shown = tuple(_microseconds(time, clock) for time in whole)
+        return VideoFacts(len(times), height, width, span, stream.codec_context.name, shown)
+
+
+def _microseconds(time: int, clock: Fraction) -> int:
+    return round(time * clock * 1_000_000)
 
 
 def _shown(frame: VideoFrame, stream: VideoStream) -> np.ndarray:
@@ -144,7 +157,7 @@ def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
         stream.thread_type = "NONE"  # so that complaints belong to the frame being decoded
         frames = container.decode(stream)
         while (frame := _checked(frames, path, count)) is not None:
-            time = None if frame.pts is None else round(frame.pts * stream.time_base * 1_000_000)
+            time = None if frame.pts is None else _microseconds(frame.pts, stream.time_base)
             yield time, _shown(frame, stream)
             count += 1
         if count < _MOSTLY_THERE * stream.frames:
@@ -152,17 +165,65 @@ def timed_frames(path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
                             expected=f"{stream.frames}, as its head says")  # fmt: skip
 
 
+def frames_between(path: Path, first_us: int, last_us: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of a video with times from `first_us` to `last_us`, both included.
+
+    Decoding begins at the key frame before them. Where it complains after that jump, or the jump
+    led too far, as in streams whose frames refer to those before a key frame, the rest is decoded
+    from the beginning of the file: damage is what is found there too.
+
+    Yields:
+        Microseconds and the (H, W, 3) uint8 picture.
+
+    Raises:
+        MissingPackageError: The package av is absent.
+        DataError: Not a video, or damaged at one of these frames or before.
+    """
+    reached = first_us - 1
+    try:
+        for reached, image in _decoded(path, first_us, last_us, jump=True):
+            yield reached, image
+    except DataError:
+        yield from _decoded(path, reached + 1, last_us, jump=False)
+
+
+def _decoded(
+    path: Path, first_us: int, last_us: int, jump: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """See `frames_between`; a jump that leads too far is a DataError."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"  # so that complaints belong to the frame being decoded
+        if jump:
+            container.seek(floor(first_us / (1_000_000 * stream.time_base)), stream=stream)
+        frames, count, early = container.decode(stream), 0, not jump
+        while (frame := _checked(frames, path, count)) is not None:
+            count += 1
+            if frame.pts is None:
+                raise DataError("a frame without a time", where=path)
+            time = _microseconds(frame.pts, stream.time_base)
+            if time > last_us:
+                return
+            early |= time <= first_us
+            if not early:
+                raise DataError("no key frame where one was announced", where=path)
+            if time >= first_us:
+                yield time, _shown(frame, stream)
+
+
 def _checked(frames: Iterator[VideoFrame], path: Path, count: int) -> VideoFrame | None:
     """The next frame, None at the end; damage that the decoder would conceal is an error."""
     from av import logging
 
-    level = logging.get_level()
+    level, once = logging.get_level(), logging.get_skip_repeated()
     logging.set_level(logging.ERROR)
+    logging.set_skip_repeated(False)  # a second reading complains with the same words
     try:
         with logging.Capture() as told:
             frame = next(frames, None)
     finally:
         logging.set_level(level)
+        logging.set_skip_repeated(once)
     if told or (frame is not None and frame.is_corrupt):
         found = f"near frame {count}" + (f": {told[0][2].strip()}" if told else "")
         raise DataError("a frame of the video is damaged", where=path, found=found)

@@ -43,7 +43,7 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
     verified: Json = {}
     if ready:
         folders = [store_path(name) for name in ready]
-        sources, kept = keep_tagged(open_sources(folders, notes.append), mix.only)
+        sources, kept = keep_tagged(open_sources(folders, warn=notes.append), mix.only)
         verified = {s.name: verify_shards(s.store) for s in sources} if verify else {}
         notes += [
             f"{name}, {title}: {text}"

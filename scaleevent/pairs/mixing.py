@@ -7,11 +7,12 @@ here imports torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from scaleevent.system.files import Json
 from scaleevent.system.reports import Section
 
 SAMPLED = 32  # pairs of a source, evenly spaced, whose activity is measured
+SIMULATED = 8  # the same, where pairs are simulated as they are drawn
 PATCH = 16  # side of the patches whose activity is told, sensor pixels, as the paper's
 COLUMNS = (
     *("source", "tags", "rows x columns", "recordings", "pairs", "share of draws"),
@@ -126,7 +128,8 @@ class Source:
             return None
         if int(self.store.sizes[self.rows].min()) < PATCH:
             return None
-        at = np.linspace(0, len(self.rows) - 1, min(most, len(self.rows))).round().astype(int)
+        most = min(SIMULATED if self.store.simulated else most, len(self.rows))
+        at = np.linspace(0, len(self.rows) - 1, most).round().astype(int)
         measured = [_measure(*self.store.locate(int(row)), tau) for row in self.rows[at]]
         active, events, spans = zip(*measured, strict=True)
         return Activity(len(at), float(np.mean(active)), _mean(events), _mean(spans))
@@ -277,21 +280,31 @@ def lines(facts: Json) -> list[str]:
 
 
 def open_sources(
-    folders: Sequence[Path], warn: Callable[[str], None] = lambda line: None
+    folders: Sequence[Path],
+    others: Mapping[str, PairStore] = MappingProxyType({}),
+    warn: Callable[[str], None] = lambda line: None,
 ) -> list[Source]:
-    """The stores in these folders; those without a pair are left out, and `warn` is told.
+    """The stores in these folders, and others that are open.
+
+    Args:
+        folders: Pair stores.
+        others: By name, which follow.
+        warn: Takes a line for the user about stores without a pair, which are left out.
 
     Raises:
         ConfigError: A store is named twice.
         DataError: A store that cannot be read, or no pair in any.
     """
-    named = zip(store_names(folders), map(PairStore, folders), strict=True)
-    sources = [Source.whole(name, store) for name, store in named]
+    names = store_names(folders, others)
+    stores = {**dict(zip(names, map(PairStore, folders), strict=True)), **others}
+    sources = [Source.whole(name, store) for name, store in stores.items()]
     if empty := [source.store.where for source in sources if not len(source.store)]:
         warn(f"without a pair, left out: {', '.join(empty)}")
     filled = [source for source in sources if len(source.store)]
     if not filled:
-        raise DataError("the pair stores hold no pair", where=", ".join(map(str, folders)))
+        raise DataError(
+            "the pair stores hold no pair", where=", ".join(s.store.where for s in sources)
+        )
     return filled
 
 

@@ -82,6 +82,9 @@ def plan(
     }  # fmt: skip
     notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
     samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
+    if not samples:
+        looked = counted(len(spread(len(sources), SAMPLED)), "source")
+        notes.append(f"size and time are not known: no pair came out of {looked} looked at")
     if samples:
         kept = sum(len(s.made) for s in samples) / max(sum(s.looked_at for s in samples), 1)
         pairs = round(images * min(kept, 1.0))

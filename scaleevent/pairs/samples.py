@@ -74,9 +74,41 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         return store, int(index - self._ends[store] + len(self.stores[store]))
 
     def shard(self, index: int) -> tuple[Shard, int]:
-        """The shard that holds a sample, and the sample's row in it."""
+        """The shard that holds a sample, and the sample's row in it; see `numbered`."""
+        draw, index = divmod(int(index), len(self))
         store, inside = self.locate(index)
-        return self.stores[store].locate(inside)
+        return self.stores[store].drawn(inside, draw)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether some samples are others each time they are drawn."""
+        return any(store.simulated for store in self.stores)
+
+    def numbered(
+        self, order: Callable[[int], np.ndarray], draws: int
+    ) -> Callable[[int], np.ndarray]:
+        """The same order, where samples are simulated each with the number of its draw, from 1 on.
+
+        Sample i in draw n has the index n len(self) + i, so that what a worker makes of it follows
+        from the index alone: whichever worker, rank or resumed run it is.
+
+        Args:
+            order: From an epoch to its (draws,) indices, over all ranks.
+            draws: Samples of an epoch.
+        """
+        if not self.simulated:
+            return order
+
+        def with_numbers(epoch: int) -> np.ndarray:
+            indices = order(epoch)
+            return indices + len(self) * (1 + epoch * draws + np.arange(len(indices)))
+
+        return with_numbers
+
+    @property
+    def patience(self) -> int:
+        """Seconds that a batch may take to load: more where pairs are simulated."""
+        return LOAD_SECONDS * (10 if self.simulated else 1)
 
     def recordings(self, indices: np.ndarray) -> set[str]:
         """The recordings that samples are from."""
@@ -100,7 +132,7 @@ class PairSamples(Dataset[dict[str, Tensor]]):
                 )
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pair = StoredPair(*self.shard(index), self.settings, int(index))
+        pair = StoredPair(*self.shard(index), self.settings, int(index) % len(self))
         return {name: make(pair) for name, make in self.inputs.items()}
 
 
@@ -299,7 +331,7 @@ def load_batches(
         pin_memory=pin,
         timeout=POLL_SECONDS if workers else 0,
     )
-    others = active_children()
+    others, patience = active_children(), getattr(samples, "patience", LOAD_SECONDS)
     try:
         loaded = iter(loader)
     except (EOFError, OSError) as error:  # the server died, or the system refuses another process
@@ -314,10 +346,10 @@ def load_batches(
     for number in count():
         began = time.monotonic()
         while (batch := _next_batch(loaded, processes)) is LATE:
-            if time.monotonic() - began > LOAD_SECONDS:
+            if time.monotonic() - began > patience:
                 samples_of = next(islice(batches, number, None))
                 raise EnvironmentProblem(
-                    f"loading a batch takes more than {LOAD_SECONDS} s",
+                    f"loading a batch takes more than {patience} s",
                     where=f"samples {', '.join(map(str, samples_of))}",
                     hint="a stalled disk, or a process that was stopped "
                     "(a training run goes on with --resume)",

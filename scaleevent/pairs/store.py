@@ -103,9 +103,12 @@ class PairStore:
         (96, 128)
     """
 
+    simulated = False  # whether a pair is another one each time it is drawn
+    remote: RemoteStore | None = None  # where it is, unless on this machine
+
     def __init__(self, folder: Path) -> None:
         address = address_of(folder)
-        self.remote = None if address is None else RemoteStore(address)
+        self.remote = RemoteStore(address) if address is not None else None
         self.folder = Path(folder) if self.remote is None else self.remote.fetch_manifest()
         check_store(self.folder)
         manifest = read_document(self.folder / MANIFEST, Manifest)
@@ -177,6 +180,10 @@ class PairStore:
         """Index of the first pair of every shard."""
         firsts: list[int] = (self._ends - [entry["pairs"] for entry in self.shards]).tolist()
         return firsts
+
+    def drawn(self, index: int, draw: int) -> tuple[Shard, int]:
+        """The same, for a draw of the run, counted from 1; 0 stands for all but training."""
+        return self.locate(index)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}

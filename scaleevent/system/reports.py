@@ -142,8 +142,8 @@ class Ticker:
             self.bar.update(self._task, completed=self.done, detail=shown)
         elif self.lines and time.monotonic() - self._said >= STATUS_SECONDS:
             self._said = time.monotonic()
-            left = (self.total - self.done) / rate if rate else float("inf")
-            say(f"{self.name}: {self.done:,}/{self.total:,}, {shown}, {left:,.0f} s left")
+            left = f", {(self.total - self.done) / rate:,.0f} s left" if rate else ""
+            say(f"{self.name}: {self.done:,}/{self.total:,}, {shown.rstrip()}{left}")
 
 
 @contextmanager
