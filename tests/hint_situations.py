@@ -710,6 +710,12 @@ PREPARING = [
 
 TRAINING = [
     S(
+        ("datasets/video_pairs.py: --film X=",),
+        "pretrain --videos raw.h264 " + SHORT + " --validation 0 -o {out}",
+        ("{same} <--film> fps=25",),
+        3,
+    ),
+    S(
         ("system/locations.py: an interrupted",),
         "pretrain halfpairs2 " + SHORT + " -o {out}",
         (STORE + " -o halfpairs2 <--resume> && {same}",),

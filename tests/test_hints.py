@@ -33,6 +33,7 @@ ROOMS = {
     "deployment": ("export",),
     "pairs/preparing.py": ("prepare", "voxelize"),
     "datasets/recordings.py": ("voxelize",),
+    "datasets/video_pairs.py": ("pretrain",),
     "datasets": ("prepare",),
     "system/owner.py": ("prepare", "voxelize", "pretrain", "probe", "finetune", "eval", "export"),
 }
