@@ -214,7 +214,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "driving in 50 cities; stereo colour video, 2048x1024, 17 frames a second; filmed by a\n"
         "simulated event camera",
         "leftImg8bit_sequence_trainvaltest.zip; also timestamp_sequence_trainvaltest.zip, and\n"
-        "rightImg8bit_sequence_trainvaltest.zip for --camera right",
+        "rightImg8bit_sequence_trainvaltest.zip for the right camera",
         "https://www.cityscapes-dataset.com", "about 324 GB a camera (unverified)",
         "its own: research, not commercial; registration",
         "{left,right}Img8bit_sequence/SPLIT/CITY/CITY_SEQUENCE_FRAME_{left,right}Img8bit.png\n"
@@ -261,7 +261,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "https://github.com/dvlab-research/SDSD", "not stated", "not stated",
         "{indoor,outdoor}_png/{GT,LQ}/pairN/*.png",
         doubts="the frame rate and the names of the pictures are not documented: the rate must be "
-        "stated, --fps",
+        "stated",
         tags={"*": "simulated", "indoor*": "indoor", "outdoor*": "outdoor"},
     ),
     "davis-2017": Description(
