@@ -30,7 +30,7 @@ from scaleevent.pairs.shard import Shard, unpack_mask
 class Mask:
     """What a validity mask hides."""
 
-    hidden: np.ndarray  # flat indices of pixels, int32
+    hidden: np.ndarray  # flat indices of their values in an (H, W, 3) picture, int32
     share: np.ndarray  # (h, w) float64, of the sensor's pixels of each token that the image shows
 
 
@@ -38,7 +38,8 @@ class Mask:
 def _mask(packed: bytes, fit: Fit, patch: int) -> Mask:
     shown = unpack_mask(packed, fit.height, fit.width)
     share = cell_mean(shown[None].astype(np.float32), *fit.cells(patch))
-    return Mask(np.flatnonzero(~shown).astype(np.int32), share)
+    values = 3 * np.flatnonzero(~shown)[:, None] + np.arange(3)
+    return Mask(values.ravel().astype(np.int32), share)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAG
         )
     if pair.mask is not None:
         pixels = pixels.copy()
-        pixels.reshape(-1, 3)[pair.mask.hidden] = 0
+        pixels.reshape(-1)[pair.mask.hidden] = 0
     return torch.from_numpy(image_input(pixels, pair.fit, mean, std))
 
 
