@@ -186,7 +186,7 @@ class RemoteStore:
                         "the connection is lost",
                         where=f"{self.shown}/{name}",
                         found=f"{_told(error)}, {len(WAITS) + 1} times",
-                        hint="the same command again, when it is back: what was fetched is kept",
+                        hint="try again when it is back: what was fetched is kept",
                     ) from error
             time.sleep(wait)
         raise AssertionError
