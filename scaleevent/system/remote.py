@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, MissingPackageError
@@ -29,6 +29,9 @@ from scaleevent.system.documents import MAX_BYTES
 from scaleevent.system.files import atomic_path, check_space, write_bytes, writing
 from scaleevent.system.locations import LIMIT, MANIFEST, address_of, cache_folder
 from scaleevent.system.platform import file_lock, make_folder, remove_file
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 Found = TypeVar("Found")
 WAITS = (1.0, 4.0, 15.0)  # seconds before it is tried again, after a connection was lost
@@ -72,7 +75,7 @@ class RemoteStore:
             EnvironmentProblem: It may not be read, or the connection is lost for good.
         """
 
-        def read(files: Any, place: str) -> bytes:
+        def read(files: AbstractFileSystem, place: str) -> bytes:
             with files.open(f"{place}/{MANIFEST}", "rb") as file:
                 return bytes(file.read(MAX_BYTES + 1))
 
@@ -129,7 +132,7 @@ class RemoteStore:
             yield path
 
     def _fetch(self, name: str, size: int, sha256: str, path: Path) -> None:
-        def read(files: Any, place: str) -> None:
+        def read(files: AbstractFileSystem, place: str) -> None:
             digest, done = hashlib.sha256(), 0
             with atomic_path(path, size) as temporary, open(temporary, "wb") as target:
                 with files.open(f"{place}/{name}", "rb") as source:
@@ -159,7 +162,7 @@ class RemoteStore:
                 hint="copy the store there again, shards first, the manifest last",
             ) from None  # fmt: skip
 
-    def _attempt(self, name: str, read: Callable[[Any, str], Found]) -> Found:
+    def _attempt(self, name: str, read: Callable[[AbstractFileSystem, str], Found]) -> Found:
         """Read a file of the store, again where the connection was lost.
 
         Raises:
@@ -204,7 +207,7 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _opened(address: str) -> tuple[Any, str]:
+def _opened(address: str) -> tuple[AbstractFileSystem, str]:
     """The file system of an address, which fsspec keeps, and the place in it."""
     import fsspec  # takes as long as numpy
 
