@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from clip_files import moving, write_video
 from test_store import Source, content
 
 from scaleevent.datasets import street
@@ -101,7 +102,7 @@ def dask(cluster):
 
 
 def test_commands_on_the_cluster_write_the_same_bytes(cluster, tmp_path, capsys, monkeypatch):
-    """Whole and in shares; and the command line tells what went wrong."""
+    """Whole and in shares, rendered and from files; a flag that contradicts is refused."""
     from test_end_to_end import call  # imports torch, which workers do not need
 
     monkeypatch.setattr(street, "SCENES_PER_SHARD", 2)
@@ -112,6 +113,12 @@ def test_commands_on_the_cluster_write_the_same_bytes(cluster, tmp_path, capsys,
         call(f"{line} -o {tmp_path / 'shares'} --dask {cluster[0]} --shard {share}")
     for name in ("dask", "shares"):
         assert content(tmp_path / name) == content(tmp_path / "plain")
+    for k in range(3):
+        write_video(tmp_path / "clips" / f"{k}.mkv", moving(4, step=1.0 + k))
+    videos = f"prepare video {tmp_path / 'clips'} --sensor gen4"
+    call(f"{videos} -o {tmp_path / 'filmed'}")
+    call(f"{videos} -o {tmp_path / 'afar'} --dask {cluster[0]}")
+    assert content(tmp_path / "afar") == content(tmp_path / "filmed")
     capsys.readouterr()
     call(f"{line} -o {tmp_path / 'both'} --dask {cluster[0]} --jobs 2", 2)
     assert "leave out --jobs" in capsys.readouterr().err

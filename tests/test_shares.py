@@ -261,3 +261,17 @@ def test_commands_in_shares(tmp_path, capsys, monkeypatch):
     assert len(PairStore(out)) == 5
     call(f"{line} -o {out} --shard 1/2 --overwrite", 2)
     assert "other shards" in capsys.readouterr().err
+
+
+def test_videos_in_shares(tmp_path):
+    """A source with files, whose sizes and times are part of what a shard is made from."""
+    from clip_files import moving, write_video
+    from test_end_to_end import call
+
+    for k in range(3):
+        write_video(tmp_path / "clips" / f"{k}.mkv", moving(4, step=1.0 + k))
+    line = f"prepare video {tmp_path / 'clips'} --sensor gen4"
+    call(f"{line} -o {tmp_path / 'whole'} --jobs 2")
+    for share in ("3/3", "1/3", "2/3"):
+        call(f"{line} -o {tmp_path / 'shares'} --shard {share}")
+    assert content(tmp_path / "shares") == content(tmp_path / "whole")

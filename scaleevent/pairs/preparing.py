@@ -98,7 +98,6 @@ def write_store(
     if twice:
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
     with stop_requested() as stop, _run_file(work) as run:
-        tasks: dict[Future[Json], ShardTask] = {}
         planned = [
             ShardTask(source, out / f"{index:05d}-{source.name}.h5", settings, voxels, run, work)
             for index, source in enumerate(sources)
@@ -110,21 +109,8 @@ def write_store(
         if other := sum(task.made_otherwise() for task in own):
             why = "their files or the version have changed"
             warn(f"warning: {other} of {len(own)} shards are made again, not resumed: {why}")
-        try:
-            for task in own:
-                tasks[executor.submit(task)] = task
-            _wait_for(tasks, run, advance, stop)
-        except BaseException:
-            run.end()
-            wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
-            executor.shutdown(cancel_futures=True)
-            clean_leftovers(work)
-            made = [path.name for path in out.iterdir() if path.suffix in (".h5", ".json")]
-            if made == [SETTINGS] and not share:
-                remove_file(out / SETTINGS)  # there is nothing to go on from
-            raise
+        shards = _run(own, executor, run, advance, stop)
     clean_leftovers(work)  # of workers that died; others have done their tasks
-    shards = [future.result() for future in tasks]
     about = (remarks or {}) | {"kind": "voxels" if voxels else "pairs"}
     if share:
         entries = [task.entry() for task in planned]
@@ -136,6 +122,32 @@ def write_store(
     write_json(out / MANIFEST, manifest)
     remove_file(out / SETTINGS)
     return manifest
+
+
+def _run(
+    own: Sequence[ShardTask],
+    executor: Executor,
+    run: RunFile,
+    advance: Callable[[int], None],
+    stop: Callable[[], bool],
+) -> list[Json]:
+    """Run tasks, and give their shards' entries; where one fails, end all and tidy up."""
+    tasks: dict[Future[Json], ShardTask] = {}
+    try:
+        for task in own:
+            tasks[executor.submit(task)] = task
+        _wait_for(tasks, run, advance, stop)
+    except BaseException:
+        run.end()
+        wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
+        executor.shutdown(cancel_futures=True)
+        work = run.path.parent
+        clean_leftovers(work)
+        made = [path.name for path in work.iterdir() if path.suffix in (".h5", ".json")]
+        if made == [SETTINGS]:
+            remove_file(work / SETTINGS)  # there is nothing to go on from
+        raise
+    return [future.result() for future in tasks]
 
 
 def _manifest(about: Json, settings: Json, shards: list[Json]) -> Json:
