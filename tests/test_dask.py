@@ -101,6 +101,7 @@ def dask(cluster):
     return lambda out: DaskExecutor(cluster[0], claims(out))
 
 
+@pytest.mark.slow
 def test_commands_on_the_cluster_write_the_same_bytes(cluster, tmp_path, capsys, monkeypatch):
     """Whole and in shares, rendered and from files; a flag that contradicts is refused."""
     from test_end_to_end import call  # imports torch, which workers do not need
@@ -185,6 +186,7 @@ def test_a_killed_worker_changes_nothing(cluster, dask, tmp_path):
     assert content(tmp_path / "dask") == content(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers_and_one_that_dies(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_workers, "JOIN_SECONDS", 1)
     process, address = scheduler(tmp_path)

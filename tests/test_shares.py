@@ -263,6 +263,7 @@ def test_commands_in_shares(tmp_path, capsys, monkeypatch):
     assert "other shards" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_videos_in_shares(tmp_path):
     """A source with files, whose sizes and times are part of what a shard is made from."""
     from clip_files import moving, write_video
