@@ -219,6 +219,12 @@ def not_ours(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("os.access", lambda path, mode: False)
 
 
+def array_with_gaps(patch: pytest.MonkeyPatch) -> None:
+    """A task of `sbatch --array=1,3,7`."""
+    for name, value in {"ID": 3, "COUNT": 3, "MIN": 1, "MAX": 7, "STEP": 1}.items():
+        patch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+
+
 def failing(place: str, error: Exception) -> Callable[[pytest.MonkeyPatch], None]:
     """A function of the package, or below it, that raises."""
 
@@ -558,6 +564,36 @@ PREPARING = [
         ("{same} <--resume>",),
         75,
         fault=stopped_at_once,
+    ),
+    S(
+        ("config/data.py: counts processes of this", "config/data.py: leave out --jobs"),
+        STORE + " --jobs 2 --dask tcp://127.0.0.1:9 -o {out}",
+        (STORE + " --jobs 2 -o {out}",),
+        2,
+    ),
+    S(
+        ("config/data.py: would delete what other", "config/data.py: before the first shard"),
+        STORE + " --shard 1/1 --overwrite -o {out}",
+        (STORE + " --shard 1/1 <--out> {new}",),
+        2,
+    ),
+    S(
+        ("system/shares.py: is for the tasks", "system/shares.py: elsewhere name a share"),
+        STORE + " --shard slurm -o {out}",
+        (STORE + " <--shard _> -o {out}",),
+        2,
+    ),
+    S(
+        ("system/shares.py: name the share",),
+        STORE + " --shard slurm -o {out}",
+        (STORE + " <--shard> 3/8 -o {out}",),
+        2,
+        fault=array_with_gaps,
+    ),
+    S(
+        ("pairs/preparing.py: missing: --shard", "pairs/preparing.py: the store is not whole"),
+        STORE + " --shard 2/2 -o {out}",
+        (STORE + " <--shard> 1/2 -o {out}", STORE + " <--resume> -o {out}"),
     ),
     S(
         ("pairs/preparing.py: usually a full disk",),
@@ -1131,6 +1167,7 @@ NOT_RUN = {  # file: part of the text: why
     "deployment/model_card.py: Made by": "in a file: run by a test of its own",
     "benchmarks/foreign.py: trains what is missing": "decoders refuse most such files themselves",
     "deployment/artifacts.py: keeps timm's names": "other networks: tests/test_exporting.py",
+    "system/dask_workers.py: --nthreads 1": "a cluster: tests/test_dask.py",
     "training/run.py: leave out --gpus": "several processes of a launcher: tests/test_launchers.py",
     "formats/__init__.py: takes all recordings below": "from Python: run by a test of its own",
 }

@@ -23,7 +23,7 @@ from scaleevent.formats import open_recording
 
 PACKAGE = Path(scaleevent.__file__).parent
 FREE = {"--version", "--help", "--json", "--config", "--list"}
-SYSTEM = {"--bits"}  # flags of other programs
+SYSTEM = {"--bits", "--array", "--nthreads", "--nworkers"}  # flags of other programs
 LABEL = re.compile(r"(X, )?--[\w-]+(, --[\w-]+)*")  # which flag it is about
 # whose messages only some commands print: every one of them must have the flags named
 ROOMS = {

@@ -19,8 +19,9 @@ from scaleevent.errors import ConfigError
 from scaleevent.pairs.preparing import lost
 from scaleevent.pairs.store import PairStore
 
-SHARED = {"--out", "--lossless", "--jobs", "--resume", "--overwrite", "--take-over", "--dry-run",
-          "--picture", "--config", "--json", "--list", "--help"}  # fmt: skip
+SHARED = {"--out", "--lossless", "--jobs", "--dask", "--shard", "--resume", "--overwrite",
+          "--take-over", "--dry-run", "--picture", "--config", "--json", "--list",
+          "--help"}  # fmt: skip
 
 
 @pytest.fixture

@@ -36,6 +36,48 @@ class Samples:
         raise IndexError
 
 
+def test_a_store_named_again_is_held_out_with_all_its_repeats():
+    samples = Samples(["a", "b", "b", "c"], ["a", "a"])
+    samples.stores = [samples.stores[0], samples.stores[1], samples.stores[0]]
+    samples._sizes = [4, 2, 4]
+    for seed in range(4):
+        split = split_samples(samples, 0.2, seed)
+        sides = [
+            {(store % 2, samples.stores[store].recordings[row]) for store, row in located}
+            for located in (map(samples.locate, side) for side in (split.train, split.validation))
+        ]
+        assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 4
+        assert len(split.train) + len(split.validation) == 10
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_split_and_the_draws_are_those_of_a_slow_loop(seed):
+    names = (["b", "a", "c", "a"], ["a", "d", "d"])
+    samples = Samples(*names)
+    seen = list(dict.fromkeys((s, name) for s, own in enumerate(names) for name in own))
+    if seed:
+        rng = np.random.default_rng([seed, 7])
+        seen = [seen[k] for k in rng.permutation(5)]
+    every = [(s, name) for s, own in enumerate(names) for name in own]
+    held = []
+    while sum(one in held for one in every) < 3:
+        held.append(seen.pop())
+    split = split_samples(samples, 0.4, seed)
+    assert split.validation.tolist() == [k for k, one in enumerate(every) if one in held]
+    rng = np.random.default_rng([seed, 2])
+    store_draws = rng.integers(0, 7, 50)
+    which, member = rng.random(50), rng.random(50)
+    expected = []
+    for k, draw in enumerate(store_draws):
+        store = every[draw][0]
+        own = sorted(set(names[store]))
+        name = own[int(which[k] * len(own))]
+        places = [n for n, one in enumerate(every) if one == (store, name)]
+        expected.append(places[int(member[k] * len(places))])
+    drawn = draw_epoch(samples, np.arange(7), 50, seed, 2, "released")
+    assert drawn.tolist() == expected
+
+
 def test_uniform_draws_are_whole_passes():
     samples = Samples(["a"] * 10)
     indices = np.array([1, 3, 5, 7])

@@ -26,6 +26,7 @@ from scaleevent.events import Events
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window
 from scaleevent.pairs import preparing
+from scaleevent.pairs import store as pair_store
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
 from scaleevent.pairs.shard import Shard, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, shard_done, verify_shards
@@ -406,6 +407,19 @@ def test_manifest_counts_and_hashes(finished):
     assert set(content(finished)) == jsons | shards | {MANIFEST}
 
 
+def test_open_shards_are_bounded_over_all_stores(finished, copied, monkeypatch):
+    monkeypatch.setattr(pair_store, "MOST_OPEN", 2)
+    stores = [PairStore(finished), PairStore(copied), PairStore(finished)]
+    for index in (0, 4, 1, 3) * 3:
+        for store in stores:
+            shard, row = store.locate(index)
+            assert shard.image(row) == pair_of(index).image
+        del shard
+        links = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        open_now = [link for link in links if Path(link).parent in (finished, copied)]
+        assert len(open_now) == 2
+
+
 def test_store_survives_pickling_and_processes(finished):
     store = PairStore(finished)
     store.locate(0)
@@ -434,6 +448,22 @@ def test_no_executor_changes_a_byte(finished, tmp_path, executor):
     write_store(SOURCES, tmp_path, {"seed": 1}, executor(), advance=advanced.append)
     assert content(tmp_path) == content(finished)
     assert sum(advanced) == 5
+
+
+def test_who_looks_on_changes_no_byte(tmp_path, monkeypatch):
+    """References that others hold, as a profiler does, must not decide when HDF5 writes what."""
+    straight = write_shard(tmp_path / "a.h5", [pair_of(k) for k in range(4)]).read_bytes()
+    held = []
+    for kind, name in ((h5py.Group, "__getitem__"), (h5py.Group, "create_dataset")):
+        real = getattr(kind, name)
+
+        def holding(*given, real=real, **named):
+            held.append(real(*given, **named))
+            return held[-1]
+
+        monkeypatch.setattr(kind, name, holding)
+    assert write_shard(tmp_path / "b.h5", [pair_of(k) for k in range(4)]).read_bytes() == straight
+    assert held
 
 
 def test_resume_remakes_only_what_is_missing(finished, copied):

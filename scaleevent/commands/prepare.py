@@ -13,16 +13,15 @@ from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.planning import plan
-from scaleevent.pairs.preparing import lost, write_store
+from scaleevent.pairs.preparing import executor_of, lost, unfinished, write_store
 from scaleevent.pairs.source import PairSource, choices
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Report, counted, progress, say
-from scaleevent.system.workers import ProcessExecutor
 
 NOT_CONTENT = {
-    *("out", "jobs", "resume", "overwrite", "take_over", "dry_run", "picture", "transductive"),
-    "tag",
+    *("out", "jobs", "dask", "shard", "resume", "overwrite", "take_over"),
+    *("dry_run", "picture", "transductive", "tag"),
 }
 
 
@@ -33,12 +32,13 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     out: Tests = module.left_out(cfg) if isinstance(cfg, SourceConfig) else {}
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
-    images = sum(source.expected for source in sources)
+    own = cfg.share.of(sources) if cfg.share else sources
+    images = sum(source.expected for source in own)
     chosen = unverified(cfg.name) + choices(sources)
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.dry_run:
-        return plan(cfg.name, cfg.out, cfg.jobs, sources, chosen, cfg.picture)
+        return plan(cfg.name, cfg.out, cfg.jobs, own, chosen, cfg.picture)
     if not quiet:
         for line in chosen:
             say(line)
@@ -46,14 +46,17 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     with (
         cfg.claimed(),
         progress(f"prepare {cfg.name}", images, "images", not quiet) as ticker,
-        ProcessExecutor(cfg.jobs) as executor,
+        executor_of(cfg, own) as executor,
     ):
         manifest = write_store(
-            sources, cfg.out, settings, executor=executor, advance=ticker.advance, warn=say,
-            remarks=({"left_out": out} if isinstance(cfg, SourceConfig) else {})
+            sources, cfg.out, settings, executor=executor, share=cfg.share, advance=ticker.advance,
+            warn=say, remarks=({"left_out": out} if isinstance(cfg, SourceConfig) else {})
             | {"tags": tags_for(cfg)},
         )  # fmt: skip
-    report = _with_shift(store_report("prepare", cfg.out, manifest, chosen), cfg, sources)
+    report = store_report("prepare", cfg.out, manifest, chosen)
+    if unfinished(manifest):
+        return report
+    report = _with_shift(report, cfg, sources)
     if not quiet and not manifest["counts"].get("pairs"):
         say("no pairs came out of this: see the counts for why images were dropped")
     return report
@@ -84,6 +87,8 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
         (
             *lost(manifest["counts"]),
             f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
+            *unfinished(manifest),
         ),
-        {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen},
+        {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen}
+        | {key: manifest[key] for key in ("missing",) if key in manifest},
     )

@@ -11,15 +11,14 @@ from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.pairs.alignment import spread
 from scaleevent.pairs.drawing import frame_of, pair_name
-from scaleevent.pairs.preparing import write_store
+from scaleevent.pairs.preparing import executor_of, unfinished, write_store
 from scaleevent.pairs.source import choices
 from scaleevent.pairs.store import PairStore
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import draw_voxel
 from scaleevent.system.reports import Report, progress, say
-from scaleevent.system.workers import ProcessExecutor
 
-NOT_CONTENT = {"out", "jobs", "resume", "overwrite", "take_over", "root"}
+NOT_CONTENT = {"out", "jobs", "dask", "shard", "resume", "overwrite", "take_over", "root"}
 PREVIEW_ROWS, CHANNELS = 4, 3
 EMPTY_SHARE = 0.2  # of windows without an active cell, above which we warn
 
@@ -38,22 +37,26 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     if not quiet:
         for line in choices(sources):
             say(line)
-    windows = sum(source.expected for source in sources)
+    own = cfg.share.of(sources) if cfg.share else sources
+    windows = sum(source.expected for source in own)
     with (
         cfg.claimed(),
         progress("voxelize", windows, "windows", not quiet) as ticker,
-        ProcessExecutor(cfg.jobs) as executor,
+        executor_of(cfg, own) as executor,
     ):
         manifest = write_store(
             sources,
             cfg.out,
             cfg.model_dump(mode="json", exclude=NOT_CONTENT),
             executor=executor,
+            share=cfg.share,
             voxels=cfg.model_dump(include={"bins", "tau", "patch", "representation"}),
             advance=ticker.advance,
             warn=say,
         )
     report = store_report("voxelize", cfg.out, manifest, choices(sources))
+    if unfinished(manifest):
+        return report
     counts = manifest["counts"]
     notes, facts = list(report.notes), dict(report.facts)
     if not counts.get("pairs"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,7 +24,8 @@ from scaleevent.config.settings import (
 )
 from scaleevent.config.tags import GivenTags
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.system.files import Json
+from scaleevent.system.files import Json, claimed_folder
+from scaleevent.system.shares import Share, check_shares, joined_folder
 
 SHOWN = 30  # names of sequences in a message
 
@@ -125,7 +128,65 @@ class StreamSettings(WindowSettings, RecordingSettings, DamageSettings):
     """How any recording is read and cut into windows; shared by `voxelize` and `prepare`."""
 
 
-class PrepareConfig(PartSettings, OutputSettings):
+class StoreSettings(OutputSettings):
+    """How a command that writes a store shares out its work; nothing here changes a byte of it."""
+
+    jobs: int = Field(1, ge=1, le=1024, description="worker processes")
+    dask: str | None = Field(
+        None, description="Dask scheduler whose workers do the work: tcp://HOST:8786"
+    )
+    shard: str | None = Field(
+        None, description="only this part of the work: 3/8, or slurm for that of an array task"
+    )
+    resume: bool = Field(False, description="keep shards that are finished")
+
+    @field_validator("shard")
+    @classmethod
+    def _share(cls, value: str | None) -> str | None:
+        """A share as text, that of a SLURM array task too."""
+        return str(Share.parse(value)) if value else None
+
+    @property
+    def share(self) -> Share | None:
+        """The share of the work; None for all of it."""
+        return Share.parse(self.shard) if self.shard else None
+
+    def check(self) -> None:
+        """Also what the ways to share out work do not have in common."""
+        if self.dask and self.jobs > 1:
+            raise ConfigError(
+                "--jobs counts processes of this machine, --dask names others",
+                where="jobs", found=self.jobs, hint="leave out --jobs",
+            )  # fmt: skip
+        if self.shard and self.overwrite:
+            raise ConfigError(
+                "--overwrite would delete what other shards have written", where="overwrite",
+                hint="choose another --out, or delete the folder before the first shard",
+            )  # fmt: skip
+        super().check()
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The output folder, owned for a block, or with `shard` joined.
+
+        Raises:
+            EnvironmentProblem: See `claimed_folder` and `joined_folder`.
+        """
+        assert self.out is not None
+        if self.share:
+            with joined_folder(self.out, self.KIND, self.share, take_over=self.take_over):
+                yield
+            return
+        alone = partial(check_shares, self.out, self.take_over)
+        with claimed_folder(self.out, self.KIND, alone, **self._consent):
+            yield
+
+    @property
+    def _consent(self) -> dict[str, bool]:
+        return super()._consent | {"resume": self.resume or bool(self.shard)}
+
+
+class PrepareConfig(PartSettings, StoreSettings):
     """Settings of `scaleevent prepare` that every data set has; each adds its own in its module.
 
     Called with a `name`, this gives the settings of that data set.
@@ -140,8 +201,6 @@ class PrepareConfig(PartSettings, OutputSettings):
     roots: list[Path] = Field([], description="folder(s) or file(s) of the data set")
     out: Path = Field(Path("pairs"), description="pair store to write")
     lossless: bool = Field(False, description="store images as PNG, not JPEG q95")
-    jobs: int = Field(1, ge=1, le=1024, description="worker processes")
-    resume: bool = Field(False, description="keep shards that are finished")
     dry_run: bool = Field(False, description="tell what would be read and written, how long")
     picture: Path | None = Field(
         None, description="with dry_run: a PNG of the first pairs, events over their images"
@@ -232,7 +291,7 @@ class SourceConfig(SequencesConfig):
     )
 
 
-class VoxelizeConfig(StreamSettings, OutputSettings):
+class VoxelizeConfig(StreamSettings, StoreSettings):
     """Settings of `scaleevent voxelize`."""
 
     KIND: ClassVar[str] = "voxels"
@@ -248,8 +307,6 @@ class VoxelizeConfig(StreamSettings, OutputSettings):
     )
     tau: float = Field(64.0, ge=0, description="activity threshold per 16x16 patch")
     patch: int = Field(16, ge=2, le=256, description="patch of the activity statistics")
-    jobs: int = Field(1, ge=1, le=1024, description="worker processes")
-    resume: bool = Field(False, description="keep shards that are finished")
 
 
 class InfoConfig(RecordingSettings):

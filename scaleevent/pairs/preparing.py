@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scaleevent.config.data import StoreSettings
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, StoppedError, starved
 from scaleevent.grids.density import active_mask, patch_density
 from scaleevent.grids.representations import represent
@@ -24,7 +25,8 @@ from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
-from scaleevent.pairs.store import finish_shard, shard_done
+from scaleevent.pairs.store import finish_shard, publish_shard, shard_done, shard_entry
+from scaleevent.system.dask_workers import DaskExecutor
 from scaleevent.system.files import (
     Json,
     clean_leftovers,
@@ -35,8 +37,12 @@ from scaleevent.system.files import (
     writing,
 )
 from scaleevent.system.locations import MANIFEST
+from scaleevent.system.owner import claims
 from scaleevent.system.platform import remove_file
+from scaleevent.system.reports import counted
+from scaleevent.system.shares import Share, at_work, remove_dead_shares
 from scaleevent.system.signals import stop_requested
+from scaleevent.system.workers import ProcessExecutor
 from scaleevent.version import __version__
 
 SETTINGS = "settings.json"  # of a store that is not finished; then its manifest has them
@@ -51,6 +57,7 @@ def write_store(
     settings: Json,
     *,
     executor: Executor,
+    share: Share | None = None,
     voxels: Json | None = None,
     remarks: Json | None = None,
     advance: Callable[[int], None] = lambda count: None,
@@ -58,11 +65,16 @@ def write_store(
 ) -> Json:
     """Write one shard per source, then the manifest.
 
+    With a share, only its shards are written. Whoever finds that all shards of the store are there
+    writes the manifest, which they alone determine: so it does not matter which share ends last,
+    whether one ran twice, or whether two end at once.
+
     Args:
-        sources: The tasks.
+        sources: The tasks, those of other shares too.
         out: Folder of the store, claimed before; all workers of the executor must see it.
         settings: What shapes the bytes; recorded, and part of every task's fingerprint.
         executor: Runs the tasks. It is shut down if one fails; otherwise that is up to the caller.
+        share: Which tasks to run, in a folder of its own that was claimed before; None: all.
         voxels: `representation`, `bins`, `tau` and `patch` to store grids instead of events; None
             stores events. Activity is counted on the voxel grid, whatever is stored.
         remarks: Further facts for the manifest, which shape no bytes of shards.
@@ -70,57 +82,141 @@ def write_store(
         warn: Told before finished shards are made again.
 
     Returns:
-        The manifest.
+        The manifest. Where shards of other shares are missing, it is not written, has this share's
+        shards alone, and says under `missing` which are, see `Missing`.
 
     Raises:
         ConfigError: The folder holds a store, or a part of one, of other settings.
         ScaleEventError: The first task that fails ends the run; finished shards are kept.
         StoppedError: A stop signal came; finished shards are kept.
     """
-    clean_leftovers(out)
-    _keep_settings(out, settings | (voxels or {}))
-    (out / MANIFEST).unlink(missing_ok=True)  # of an earlier run: it does not describe what follows
+    work = share.folder(out) if share else out
+    clean_leftovers(work)
+    _check_settings(out, settings | (voxels or {}))
     names = Counter(source.name for source in sources)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise DataError("recordings of the same name", found=", ".join(twice[:10]))
-    with stop_requested() as stop, _run_file(out) as run:
-        tasks: dict[Future[Json], ShardTask] = {}
+    with stop_requested() as stop, _run_file(work) as run:
         planned = [
-            ShardTask(source, out / f"{index:05d}-{source.name}.h5", settings, voxels, run)
+            ShardTask(source, out / f"{index:05d}-{source.name}.h5", settings, voxels, run, work)
             for index, source in enumerate(sources)
         ]
-        if other := sum(task.made_otherwise() for task in planned):
+        if share is None or any(task.entry() is None for task in planned):
+            write_json(out / SETTINGS, settings | (voxels or {}))
+            remove_file(out / MANIFEST)  # of an earlier run: it does not describe what follows
+        own = share.of(planned) if share else planned
+        if other := sum(task.made_otherwise() for task in own):
             why = "their files or the version have changed"
-            warn(f"warning: {other} of {len(planned)} shards are made again, not resumed: {why}")
-        try:
-            for task in planned:
-                tasks[executor.submit(task)] = task
-            _wait_for(tasks, run, advance, stop)
-        except BaseException:
-            run.end()
-            wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
-            executor.shutdown(cancel_futures=True)
-            clean_leftovers(out)
-            made = [path.name for path in out.iterdir() if path.suffix in (".h5", ".json")]
-            if made == [SETTINGS]:
-                remove_file(out / SETTINGS)  # there is nothing to go on from
-            raise
-    shards = [future.result() for future in tasks]
+            warn(f"warning: {other} of {len(own)} shards are made again, not resumed: {why}")
+        shards = _run(own, executor, run, advance, stop)
+    clean_leftovers(work)  # of workers that died; others have done their tasks
+    about = (remarks or {}) | {"kind": "voxels" if voxels else "pairs"}
+    if share:
+        entries = [task.entry() for task in planned]
+        if missing := missing_shards(out, [t.path for t in planned], entries, share):
+            return _manifest(about, settings, shards) | {"missing": missing}
+        shards = [entry for entry in entries if entry is not None]
+        remove_dead_shares(out)
+    manifest = _manifest(about, settings, shards)
+    write_json(out / MANIFEST, manifest)
+    remove_file(out / SETTINGS)
+    return manifest
+
+
+def _run(
+    own: Sequence[ShardTask],
+    executor: Executor,
+    run: RunFile,
+    advance: Callable[[int], None],
+    stop: Callable[[], bool],
+) -> list[Json]:
+    """Run tasks, and give their shards' entries; where one fails, end all and tidy up."""
+    tasks: dict[Future[Json], ShardTask] = {}
+    try:
+        for task in own:
+            tasks[executor.submit(task)] = task
+        _wait_for(tasks, run, advance, stop)
+    except BaseException:
+        run.end()
+        wait([future for future in tasks if not future.cancel()], GRACE_SECONDS)
+        executor.shutdown(cancel_futures=True)
+        work = run.path.parent
+        clean_leftovers(work)
+        made = [path.name for path in work.iterdir() if path.suffix in (".h5", ".json")]
+        if made == [SETTINGS]:
+            remove_file(work / SETTINGS)  # there is nothing to go on from
+        raise
+    return [future.result() for future in tasks]
+
+
+def _manifest(about: Json, settings: Json, shards: list[Json]) -> Json:
+    """What is told of a store: `about` it, and its shards' entries with the sum of their counts."""
     counts: Counter[str] = Counter()
     for shard in shards:
         counts.update(shard["counts"])
-    manifest = (remarks or {}) | {
+    remarks = {key: value for key, value in about.items() if key != "kind"}
+    return remarks | {
         "format": FORMAT,
-        "kind": "voxels" if voxels else "pairs",
+        "kind": about["kind"],
         "version": __version__,
         "settings": settings,
         "counts": dict(sorted(counts.items())),
         "shards": shards,
     }
-    write_json(out / MANIFEST, manifest)
-    remove_file(out / SETTINGS)
-    return manifest
+
+
+def missing_shards(
+    out: Path, paths: Sequence[Path], entries: Sequence[Json | None], share: Share
+) -> list[Json]:
+    """For every share that is not finished: its name, its shards that are missing, who is at work.
+
+    Args:
+        out: Folder of the store.
+        paths: Of all its shards.
+        entries: Of all its shards; None for a missing one.
+        share: One of the shares.
+    """
+    by_share: dict[int, list[str]] = {}
+    for index, (path, entry) in enumerate(zip(paths, entries, strict=True)):
+        if entry is None:
+            by_share.setdefault(index % share.count + 1, []).append(path.name)
+    return [
+        {"shard": str(one), "files": by_share[number], "state": at_work(out, one)}
+        for number in sorted(by_share)
+        for one in [Share(number, share.count)]
+    ]
+
+
+def unfinished(manifest: Json) -> list[str]:
+    """What is missing of a store that a share has found unfinished, for people."""
+    missing = manifest.get("missing", [])
+    lines = [
+        f"missing: --shard {one['shard']}, {counted(len(one['files']), 'file')}: "
+        f"{', '.join(one['files'][:3])}{', ..' if len(one['files']) > 3 else ''}; {one['state']}"
+        for one in missing
+    ]
+    if missing:
+        lines.append(
+            "the store is not whole; the last shard to end finishes it. For one that was killed: "
+            "the same command with its --shard again, or with --resume and without --shard, which "
+            "makes all that is missing"
+        )
+    return lines
+
+
+def executor_of(cfg: StoreSettings, sources: Sequence[PairSource]) -> Executor:
+    """What runs the tasks: worker processes here, or those of Dask.
+
+    Raises:
+        ScaleEventError: See `DaskExecutor`.
+    """
+    if cfg.dask is None:
+        return ProcessExecutor(cfg.jobs)
+    assert cfg.out is not None
+    work = cfg.share.folder(cfg.out) if cfg.share else cfg.out
+    inputs = [path for source in sources for path in source.inputs]
+    return DaskExecutor(cfg.dask, [*claims(work), *inputs])
 
 
 def lost(counts: Mapping[str, int]) -> list[str]:
@@ -136,8 +232,8 @@ def lost(counts: Mapping[str, int]) -> list[str]:
     return told
 
 
-def _keep_settings(out: Path, settings: Json) -> None:
-    """Write the settings into the folder, before any shard; refuse to mix in those of others."""
+def _check_settings(out: Path, settings: Json) -> None:
+    """Refuse to mix shards of these settings with those of others."""
     path, manifest = out / SETTINGS, out / MANIFEST
     earlier: Json = {}
     with suppress(DataError, ValueError):  # damaged: the shards' own hashes are left
@@ -157,7 +253,6 @@ def _keep_settings(out: Path, settings: Json) -> None:
             hint="a new store: the same command with another --out and without --resume; "
             "in place of this one: with --overwrite instead of --resume",
         )
-    write_json(path, settings)
 
 
 def _same(value: object) -> object:
@@ -234,7 +329,8 @@ class RunFile:
             file.seek(position)
             told = file.read()
         whole = told[: told.rfind(b"\n") + 1]
-        return sum(map(int, whole.split())), position + len(whole)
+        numbers = filter(bytes.isdigit, whole.split())  # network folders may mix up a line
+        return sum(map(int, numbers)), position + len(whole)
 
     def end(self) -> None:
         """Have all tasks leave at their next pair."""
@@ -262,12 +358,17 @@ class ShardTask:
     settings: Json  # see `write_store`
     voxels: Json | None  # see `write_store`
     run: RunFile
+    work: Path  # folder in which the shard is made: its own, or one that a share has to itself
 
     def job(self) -> str:
         """Hash of what the shard is made from."""
         source = self.source
         inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
         return fingerprint([__version__, self.settings, self.voxels, source.name, inputs])
+
+    def entry(self) -> Json | None:
+        """Its entry, if the shard is finished and has its size."""
+        return shard_entry(self.path, self.job())
 
     def made_otherwise(self) -> bool:
         """Whether the shard is there and was made from something else."""
@@ -285,7 +386,8 @@ class ShardTask:
             return entry
         counts: Counter[str] = Counter()
         reported, tags = 0, dict[str, str]()
-        with ShardWriter(self.path) as writer:
+        made = self.work / self.path.name
+        with ShardWriter(made) as writer:
             for pair in source.pairs(counts):
                 processed = counts["images"] + counts["labels"]
                 self.run.advance(processed - reported)
@@ -296,7 +398,10 @@ class ShardTask:
                 if pair.tags:
                     tags[pair.recording] = pair.tags
         self.run.advance(source.expected - reported)
-        return finish_shard(self.path, writer.pairs, dict(sorted(counts.items())), job, tags)
+        entry = finish_shard(made, writer.pairs, dict(sorted(counts.items())), job, tags)
+        if made != self.path:
+            publish_shard(made, self.path)
+        return entry
 
     def _voxel(self, pair: Pair, counts: Counter[str]) -> np.ndarray | None:
         """The grid to store, if any, with its activity counted."""

@@ -11,6 +11,7 @@ from itertools import count, islice
 from multiprocessing import active_children, connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -39,7 +40,7 @@ class PairSamples(Dataset[dict[str, Tensor]]):
     """Samples of one or more stores under a running index.
 
     Args:
-        stores: Pair stores, in order.
+        stores: Pair stores, in order; one may be there several times, to be drawn more often.
         settings: The network's input.
         inputs: What a sample holds, by name; each is made of a `StoredPair`.
 
@@ -53,7 +54,9 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         settings: InputSettings,
         inputs: Mapping[str, Input] = INPUTS,
     ) -> None:
-        self.stores, self.settings, self.inputs = list(stores), settings, inputs
+        self.settings, self.inputs = settings, inputs
+        known: dict[Path, PairStore] = {}  # a store that is named twice is opened once
+        self.stores = [known.setdefault(store.folder.resolve(), store) for store in stores]
         for store in self.stores:
             if store.representation != "zhu":
                 raise DataError(
@@ -168,12 +171,10 @@ def split_samples(
     rng = np.random.default_rng([seed, len(everything)]) if seed else None
     if held == 0:
         return Split(everything, everything[:0], seed=seed)
-    names = np.concatenate(
-        [np.char.add(f"{i}/", s.recordings.astype(str)) for i, s in enumerate(samples.stores)]
-    )[everything]
-    recordings, member = np.unique(names, return_inverse=True)
+    numbers = _recording_numbers(samples.stores)[everything]
+    recordings, begins, member = np.unique(numbers, return_index=True, return_inverse=True)
     if len(recordings) > 1:
-        order = np.argsort([np.flatnonzero(member == r)[0] for r in range(len(recordings))])
+        order = np.argsort(begins)
         order = order if rng is None else rng.permutation(order)
         sizes = np.bincount(member)[order][::-1]
         enough = int(np.searchsorted(np.cumsum(sizes), held)) + 1
@@ -191,6 +192,18 @@ def split_samples(
     if not len(kept):  # every window reaches into the held-out ones
         return Split(train, validation, shared=True, seed=seed)
     return Split(kept, validation, dropped=len(train) - len(kept), seed=seed)
+
+
+def _recording_numbers(stores: Sequence[PairStore]) -> np.ndarray:
+    """(samples,) int64: a number for every recording, the same wherever a store is named again."""
+    numbers: dict[int, np.ndarray] = {}
+    total = 0
+    for store in stores:
+        if id(store) not in numbers:
+            names, member = np.unique(store.recordings, return_inverse=True)
+            numbers[id(store)] = member + total
+            total += len(names)
+    return np.concatenate([numbers[id(store)] for store in stores])
 
 
 def draw_epoch(
@@ -213,11 +226,9 @@ def draw_epoch(
     rng = np.random.default_rng([seed, epoch])
     if sampling == "uniform" and shares is None:
         return draw_passes(indices, draws, rng)
-    located = [samples.locate(int(index)) for index in indices]
-    stores = np.array([store for store, _ in located])
-    recordings = np.array(
-        [f"{store}/{samples.stores[store].recordings[inside]}" for store, inside in located]
-    )
+    sizes = [len(store.recordings) for store in samples.stores]
+    stores = np.repeat(np.arange(len(sizes)), sizes)[indices]
+    recordings = _recording_numbers(samples.stores)[indices]
     if shares is None:
         drawn_stores = stores[rng.integers(0, len(stores), draws)]
     else:

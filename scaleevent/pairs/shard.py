@@ -51,6 +51,9 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         self._recordings: dict[str, int] = {}
+        # Held until the end: HDF5 places a dataset's data when the last reference to it goes, which
+        # would else depend on who looks at these frames: a profiler, such as a Dask worker has.
+        self._datasets: dict[str, h5py.Dataset] = {}
         with ExitStack() as stack:
             temporary = stack.enter_context(staged(self.path))
             with writing(self.path):
@@ -122,6 +125,8 @@ class ShardWriter:
             names = json.dumps(list(self._recordings)).encode()
             self._pool("recordings", np.frombuffer(names, np.uint8))  # attributes have no checksum
             self._file.attrs["pairs"] = self.pairs
+            for dataset in self._datasets.values():
+                dataset.flush()
 
     def _events(self, name: str, window: Window, events: Events) -> None:
         inside = len(events) == len(events.between(window.start_us, window.end_us))
@@ -137,11 +142,11 @@ class ShardWriter:
 
     def _pool(self, name: str, values: np.ndarray, compress: bool = True) -> None:
         """Append values to a flat pool, and the pool's new end to the offsets."""
-        if f"{name}/values" not in self._file:
+        if f"{name}/values" not in self._datasets:
             chunk = CHUNK_BYTES // values.itemsize
             self._create(f"{name}/values", (0,), values.dtype, chunk, compress)
             self._row(f"{name}/offset", 0)
-        pool = self._file[f"{name}/values"]
+        pool = self._datasets[f"{name}/values"]
         _expect(pool.dtype == values.dtype, "values of several types", name, values.dtype)
         first = pool.shape[0]
         pool.resize((first + len(values),))
@@ -151,9 +156,9 @@ class ShardWriter:
     def _row(self, name: str, row: Any, dtype: Any = np.int64, rows: int = 1024) -> None:
         """Append one row to a table that is stored in chunks of `rows` rows."""
         row = np.asarray(row, dtype)
-        if name not in self._file:
+        if name not in self._datasets:
             self._create(name, (0, *row.shape), dtype, rows, compress=True)
-        table = self._file[name]
+        table = self._datasets[name]
         table.resize(table.shape[0] + 1, axis=0)
         table[-1] = row
 
@@ -161,7 +166,7 @@ class ShardWriter:
         self, name: str, shape: tuple[int, ...], dtype: Any, chunk: int, compress: bool
     ) -> None:
         codec = dict(hdf5plugin.Blosc("lz4", 5, hdf5plugin.Blosc.BITSHUFFLE)) if compress else {}
-        self._file.create_dataset(
+        self._datasets[name] = self._file.create_dataset(
             name, shape, dtype, maxshape=(None, *shape[1:]), chunks=(chunk, *shape[1:]),
             fletcher32=True, **codec,
         )  # fmt: skip

@@ -18,15 +18,16 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
 from scaleevent.errors import DataError
 from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.shard import Shard
-from scaleevent.system.files import Json, sha256_file, write_json
+from scaleevent.system.files import Json, move_file, sha256_file, write_json
 from scaleevent.system.locations import MANIFEST, address_of, check_store
-from scaleevent.system.platform import files_allowed
+from scaleevent.system.platform import files_allowed, remove_file
 from scaleevent.system.remote import RemoteStore, shards_folder
 from scaleevent.system.reports import counted
 
@@ -62,23 +63,50 @@ def finish_shard(
     return entry
 
 
+def publish_shard(made: Path, path: Path) -> None:
+    """Move a finished shard and its entry from where they were made to where they belong.
+
+    The entry comes last: a shard without one, or with that of another shard, does not count.
+    """
+    if made.exists():
+        move_file(made, path)
+    else:
+        remove_file(path)  # an earlier one of the same recording, which had pairs
+    move_file(made.with_suffix(".json"), path.with_suffix(".json"))
+
+
 def shard_done(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """The entry of a shard that was finished with this fingerprint and is undamaged, else None."""
+    entry = shard_entry(path, fingerprint)
+    whole = entry is not None and (not entry["pairs"] or sha256_file(path) == entry["sha256"])
+    return entry if whole else None
+
+
+def shard_entry(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The entry of a shard that was finished with this fingerprint and has its size, else None."""
     try:
         entry = read_document(path.with_suffix(".json"), Entry)
     except DataError:  # missing or damaged: the shard is written again
         return None
     if entry.job != fingerprint:
         return None
-    whole = not entry.pairs or (path.exists() and sha256_file(path) == entry.sha256)
+    whole = not entry.pairs or (path.exists() and path.stat().st_size == entry.bytes)
     return entry.model_dump(exclude_unset=True) if whole else None
+
+
+MOST_OPEN = 512  # shards of a process: HDF5 takes some 1.5 MB for each
+_USED: OrderedDict[tuple[int, int], ReferenceType[PairStore]] = OrderedDict()
+"""The open shards of all stores of this process, the least recently used first.
+
+By store (its `id`) and index of the shard in it.
+"""
 
 
 class PairStore:
     """A prepared folder: its manifest, and its pairs under one running index.
 
-    Shards are opened on first use in every process, and the least recently used are closed where
-    more would be open than a quarter of what the system allows.
+    Shards are opened on first use in every process. The least recently used of all its stores are
+    closed where more would be open than `MOST_OPEN`, or a quarter of what the system allows.
 
     Args:
         folder: A folder that `scaleevent prepare` or `voxelize` wrote, or the address of one, such
@@ -124,7 +152,7 @@ class PairStore:
                 hint="the command that wrote it, with --resume, remakes only these",
             )
         self._ends = np.cumsum([entry["pairs"] for entry in self.shards])
-        self._open: OrderedDict[int, Shard] = OrderedDict()  # the least recently used first
+        self._open: dict[int, Shard] = {}
         self._process = os.getpid()
 
     @property
@@ -158,7 +186,7 @@ class PairStore:
         if not 0 <= index < len(self):
             raise IndexError(index)
         if self._process != os.getpid():  # HDF5 handles do not survive a fork
-            self._open, self._process = OrderedDict(), os.getpid()
+            self._open, self._process = {}, os.getpid()
         which = int(np.searchsorted(self._ends, index, "right"))
         if which not in self._open:
             with self.file(self.shards[which]) as path:
@@ -168,10 +196,13 @@ class PairStore:
                     "a shard and the manifest disagree", where=shard.path,
                     found=f"{shard.pairs} pairs", expected=f"{self.shards[which]['pairs']}",
                 )  # fmt: skip
-            while len(self._open) >= _most_open():
-                self._open.popitem(last=False)
+            while len(_USED) >= _most_open():
+                (_, oldest), reference = _USED.popitem(last=False)
+                if (store := reference()) is not None:
+                    store._open.pop(oldest, None)
             self._open[which] = shard
-        self._open.move_to_end(which)
+        _USED[id(self), which] = ref(self)
+        _USED.move_to_end((id(self), which))
         first = self._ends[which] - self.shards[which]["pairs"]
         return self._open[which], int(index - first)
 
@@ -186,7 +217,7 @@ class PairStore:
         return self.locate(index)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {**self.__dict__, "_open": {}}
 
     @cached_property
     def recordings(self) -> np.ndarray:
@@ -227,7 +258,7 @@ class PairStore:
 
 def _most_open() -> int:
     """Number of shards that a process may have open."""
-    return max(1, min((files_allowed() or 4096) // 4, 1024))
+    return max(1, min((files_allowed() or 4 * MOST_OPEN) // 4, MOST_OPEN))
 
 
 def verify_shards(store: PairStore) -> Json:

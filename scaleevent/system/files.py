@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,6 +212,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def move_file(path: Path, target: Path) -> None:
+    """Give a whole file its name in another folder of the same file system."""
+    with writing(target):
+        os.replace(path, target)
+        sync_folder(target.parent)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a JSON document, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
@@ -327,11 +334,19 @@ def _content(folder: Path) -> list[Path]:
 
 @contextmanager
 def claimed_folder(
-    folder: Path, kind: str, *, resume: bool, overwrite: bool, take_over: bool = False
+    folder: Path,
+    kind: str,
+    checked: Callable[[], None] = lambda: None,
+    /,
+    *,
+    resume: bool,
+    overwrite: bool,
+    take_over: bool = False,
 ) -> Iterator[None]:
     """`check_folder`, then make, own and mark the folder, emptied if `overwrite`.
 
-    If the block fails before anything was written, the folder goes again.
+    `checked` is called when it is owned and still as it was. If the block fails before anything was
+    written, the folder goes again.
     """
     folder = Path(folder)
     check_folder(folder, kind, resume=resume, overwrite=overwrite, take_over=take_over)
@@ -340,6 +355,7 @@ def claimed_folder(
             stack.callback(_remove_if_empty, folder)
             claim = stack.enter_context(owned(folder, take_over))
             _check_content(folder, kind, resume or overwrite)  # again: now nobody else writes
+            checked()
             clean_leftovers(folder)
             for path in sorted(folder.rglob("*"), reverse=True) if overwrite else ():
                 if path.is_dir() and not path.is_symlink():

@@ -48,6 +48,10 @@ class Owner:
         pid, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %z")
         return cls(pid, socket.gethostname(), process_space(), process_started(pid) or "", since)
 
+    def described(self) -> str:
+        """Which process, where and since when, for people."""
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
     def alive(self) -> bool | None:
         """Whether the process lives; None if it is of another host or container."""
         here = self.this()
@@ -78,10 +82,16 @@ def check_owner(folder: Path, take_over: bool = False, besides: Path | None = No
             "the output folder belongs to a run on another host or in another container"
             if elsewhere else "another run is writing to the output folder",
             where=folder,
-            found=f"process {owner.pid} on {owner.host}, since {owner.since}",
+            found=owner.described(),
             hint="if that run is dead, --take-over goes on"
             if elsewhere else "wait until it has ended, or choose another --out",
         )  # fmt: skip
+
+
+def claimants(folder: Path) -> list[tuple[Owner, bool | None]]:
+    """Who claims a folder, and whether each lives, as `Owner.alive`."""
+    owners = [owner for path in claims(folder) if (owner := _read(path)) is not None]
+    return [(owner, owner.alive()) for owner in owners]
 
 
 @contextmanager
