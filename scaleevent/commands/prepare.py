@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig, SourceConfig
@@ -12,12 +11,12 @@ from scaleevent.datasets.descriptions import tags_for, unverified
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
+from scaleevent.pairs.describing import store_report
 from scaleevent.pairs.planning import plan
-from scaleevent.pairs.preparing import executor_of, lost, unfinished, write_store
+from scaleevent.pairs.preparing import executor_of, unfinished, write_store
 from scaleevent.pairs.source import PairSource, choices
 from scaleevent.pairs.store import PairStore
-from scaleevent.system.files import Json
-from scaleevent.system.reports import Report, counted, progress, say
+from scaleevent.system.reports import Report, progress, say
 
 NOT_CONTENT = {
     *("out", "jobs", "dask", "shard", "resume", "overwrite", "take_over"),
@@ -74,21 +73,3 @@ def _with_shift(report: Report, cfg: PrepareConfig, sources: Sequence[PairSource
     notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", None)))
     facts = report.facts | {"alignment": measured.facts()}
     return replace(report, notes=report.notes + notes, facts=facts)
-
-
-def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:
-    """The counts of a written store."""
-    size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
-    return Report(
-        command,
-        f"{manifest['kind']} in {out}",
-        ("what", "count"),
-        tuple(manifest["counts"].items()),
-        (
-            *lost(manifest["counts"]),
-            f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
-            *unfinished(manifest),
-        ),
-        {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen}
-        | {key: manifest[key] for key in ("missing",) if key in manifest},
-    )

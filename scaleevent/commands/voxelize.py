@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from scaleevent.commands.prepare import store_report
 from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.pairs.alignment import spread
+from scaleevent.pairs.describing import store_report
 from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.preparing import executor_of, unfinished, write_store
 from scaleevent.pairs.source import choices

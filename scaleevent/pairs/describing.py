@@ -11,11 +11,12 @@ from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.config.settings import Settings
 from scaleevent.errors import DataError
 from scaleevent.pairs.manifest import Entry, read_document
+from scaleevent.pairs.preparing import lost, unfinished
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.remote import RemoteStore, shards_folder
-from scaleevent.system.reports import counted
+from scaleevent.system.reports import Report, counted
 
 SHOWN = 5  # recordings listed by name
 
@@ -135,3 +136,21 @@ def _chosen(kind: str, settings: Json) -> Json:
         if value not in (None, [], plain) or key == "window":
             given[key] = value
     return {key: value for key, value in given.items() if key not in ("name", "root", "roots")}
+
+
+def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:
+    """The counts of a written store."""
+    size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
+    return Report(
+        command,
+        f"{manifest['kind']} in {out}",
+        ("what", "count"),
+        tuple(manifest["counts"].items()),
+        (
+            *lost(manifest["counts"]),
+            f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
+            *unfinished(manifest),
+        ),
+        {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen}
+        | {key: manifest[key] for key in ("missing",) if key in manifest},
+    )
