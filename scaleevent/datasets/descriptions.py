@@ -52,21 +52,19 @@ class Description:
 
 
 _DRIVING = "real, moving, outdoor"
-_DSEC: dict[str, Any] = {
-    "page": "https://dsec.ifi.uzh.ch", "licence": "CC BY-SA 4.0 (unverified)",
-    "tags": {"*": f"{_DRIVING}, sensor=Prophesee Gen3.1"},
-}  # fmt: skip
+_DSEC = {"page": "https://dsec.ifi.uzh.ch", "licence": "CC BY-SA 4.0 (unverified)"}
+_DSEC_TAGS = {"*": f"{_DRIVING}, sensor=Prophesee Gen3.1"}
 _DSEC_EVENTS = (
     "SEQ/events/left/{events.h5, rectify_map.h5}; also one folder a product,\n"
     "and the layouts of E-RAFT and tonic"
 )
-_MVSEC: dict[str, Any] = {
+_MVSEC = {
     "page": "https://daniilidis-group.github.io/mvsec",
     "licence": "CC BY-SA 4.0 (unverified)",
-    "tags": {
-        "*": "real, moving, sensor=DAVIS346", "indoor_*": "indoor", "outdoor_*": "outdoor",
-        "motorcycle*": "outdoor",
-    },
+}
+_MVSEC_TAGS = {
+    "*": "real, moving, sensor=DAVIS346", "indoor_*": "indoor", "outdoor_*": "outdoor",
+    "motorcycle*": "outdoor",
 }  # fmt: skip
 _M3ED = {
     "*": "real, moving, sensor=Prophesee IMX636", "car_*": "outdoor", "*_indoor_*": "indoor",
@@ -89,22 +87,22 @@ DESCRIPTIONS: dict[str, Description] = {
         "train_events, train_images, train_calibration; or DSEC-Det's *_left_images_distorted",
         size="events 125 + 27 GB, images 216 + 43 GB (train + test)",
         layout=f"{_DSEC_EVENTS}\nSEQ/images/left/{{rectified, distorted}}/*.png\n"
-        "SEQ/images/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC,
+        "SEQ/images/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC, tags=_DSEC_TAGS,
     ),
     "dsec-semantic": Description(
         "DSEC with 11 classes", "events, and {train,test}_semantic_segmentation.zip",
         size="88.6 + 28.9 MB of labels", layout=f"{_DSEC_EVENTS}\nSEQ/11classes/*.png\n"
-        "SEQ/SEQ_semantic_timestamps.txt", **_DSEC,
+        "SEQ/SEQ_semantic_timestamps.txt", **_DSEC, tags=_DSEC_TAGS,
     ),
     "dsec-depth": Description(
         "DSEC with disparity", "train_events, train_disparity, train_calibration",
         size="12 GB of disparity", layout=f"{_DSEC_EVENTS}\nSEQ/disparity/event/*.png\n"
-        "SEQ/disparity/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC,
+        "SEQ/disparity/timestamps.txt\nSEQ/calibration/cam_to_cam.yaml", **_DSEC, tags=_DSEC_TAGS,
     ),
     "dsec-flow": Description(
         "DSEC with optical flow", "train_events, train_optical_flow; the test set's .csv",
         size="3.7 GB of flow", layout=f"{_DSEC_EVENTS}\nSEQ/flow/forward/*.png\n"
-        "SEQ/flow/forward_timestamps.txt", **_DSEC,
+        "SEQ/flow/forward_timestamps.txt", **_DSEC, tags=_DSEC_TAGS,
     ),
     "ddd17-seg": Description(
         "driving; DAVIS346, six classes of Ev-SegNet", "ddd17_seg.tar.gz of ESS",
@@ -115,17 +113,18 @@ DESCRIPTIONS: dict[str, Description] = {
     ),
     "mvsec-depth": Description(
         "driving; DAVIS346, LiDAR depth", "SCENE_data.hdf5 and SCENE_gt.hdf5",
-        size="not stated", layout="SCENE_data.hdf5\nSCENE_gt.hdf5", **_MVSEC,
+        size="not stated", layout="SCENE_data.hdf5\nSCENE_gt.hdf5", **_MVSEC, tags=_MVSEC_TAGS,
     ),
     "mvsec-flow": Description(
         "flying indoors and driving; DAVIS346, flow", "SCENE_data.hdf5, SCENE_gt_flow_dist.npz",
         size="not stated", layout="SCENE_data.hdf5\nSCENE_gt_flow_dist.npz or SCENE_gt.hdf5",
-        **_MVSEC,
+        **_MVSEC, tags=_MVSEC_TAGS,
     ),
     "mvsec": Description(
         "flying indoors, driving, motorcycle; two DAVIS346, grey images of the same pixels",
         "SCENE_data.hdf5", size="not stated",
         layout="SCENE_data.hdf5: davis/{left,right}/{events, image_raw, image_raw_ts}", **_MVSEC,
+        tags=_MVSEC_TAGS,
     ),
     "ddd17": Description(
         "driving; DAVIS346, grey images of the same pixels",

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -38,7 +37,7 @@ def finish_shard(
     counts: dict[str, int],
     fingerprint: str,
     tags: dict[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Write a finished shard's entry next to it.
 
     Args:
@@ -75,14 +74,14 @@ def publish_shard(made: Path, path: Path) -> None:
     move_file(made.with_suffix(".json"), path.with_suffix(".json"))
 
 
-def shard_done(path: Path, fingerprint: str) -> dict[str, Any] | None:
+def shard_done(path: Path, fingerprint: str) -> Json | None:
     """The entry of a shard that was finished with this fingerprint and is undamaged, else None."""
     entry = shard_entry(path, fingerprint)
     whole = entry is not None and (not entry["pairs"] or sha256_file(path) == entry["sha256"])
     return entry if whole else None
 
 
-def shard_entry(path: Path, fingerprint: str) -> dict[str, Any] | None:
+def shard_entry(path: Path, fingerprint: str) -> Json | None:
     """The entry of a shard that was finished with this fingerprint and has its size, else None."""
     try:
         entry = read_document(path.with_suffix(".json"), Entry)
@@ -174,7 +173,7 @@ class PairStore:
         """The stored grids' key in `REPRESENTATIONS`; "zhu" for a store of events."""
         return str(self.manifest.get("settings", {}).get("representation", "zhu"))
 
-    def _whole(self, entry: dict[str, Any]) -> bool:
+    def _whole(self, entry: Json) -> bool:
         path, size = Path(self.folder, entry["file"]), int(entry["bytes"])
         return path.is_file() and path.stat().st_size == size
 
@@ -216,7 +215,7 @@ class PairStore:
         """The same, for a draw of the run, counted from 1; 0 stands for all but training."""
         return self.locate(index)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Json:
         return {**self.__dict__, "_open": {}}
 
     @cached_property
