@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "scaleevent").rglob("*.py"))
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LONGEST_FUNCTION = 84
 LINES_OF_A_COMMAND, LINES_OF_ALL_COMMANDS = 120, 1000
-TYPE_IGNORES, ANYS, EXEMPT_FROM_MYPY = 1, 114, 0
+TYPE_IGNORES, ANYS, EXEMPT_FROM_MYPY = 1, 111, 0
 
 
 def functions():
