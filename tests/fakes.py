@@ -318,8 +318,15 @@ def m3ed_files() -> ModuleType:
 def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
     """A `prepare` configuration of every data set, its root written below `folder`."""
 
-    def labelled(name: str, write: Callable[[Path], Path], **settings: bool) -> PrepareConfig:
+    def labelled(name: str, write: Callable[[Path], Path], **settings: object) -> PrepareConfig:
         return PrepareConfig(name=name, roots=[write(folder / name)], **settings)
+
+    def planted(write: Callable[[Path], object]) -> Callable[[Path], Path]:
+        def tree(root: Path) -> Path:
+            write(root)
+            return root
+
+        return tree
 
     return {
         "street": PrepareConfig(name="street", scenes=2, size=(48, 64)),
@@ -340,5 +347,9 @@ def fake_configs(folder: Path) -> dict[str, PrepareConfig]:
         "decd": labelled("decd", write_released),
         "rgbe-seg": labelled("rgbe-seg", write_rgbe_seg),
         "eventscape": labelled("eventscape", write_eventscape),
+        **{
+            name: labelled(name, planted(write), **({"fps": 25.0} if name == "sdsd" else {}))
+            for name, write in import_module("tests.filmed_files").TREES.items()
+        },
         "m3ed": labelled("m3ed", lambda root: m3ed_files().write_m3ed(root)),
     }

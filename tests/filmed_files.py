@@ -152,3 +152,15 @@ def write_segment(path: Path, count: int = 4, cameras: tuple[int, ...] = (3, 1))
         for k, picture in enumerate(pictures(count))
     ]  # fmt: skip
     return write_records(path, messages)
+
+
+# One recording of each
+
+TREES = {
+    "cityscapes": lambda root: write_snippet(root, "train", "aachen", 0, 0),
+    "kitti": write_drive,
+    "waymo": lambda root: write_segment(root / "training" / "segment-1.tfrecord"),
+    "gopro": lambda root: write_gopro(root, "train", "GOPR0372_07_00"),
+    "sdsd": lambda root: write_pair(root, "indoor_png", "GT", 1),
+    "davis-2017": lambda root: write_davis(root, {"train": ["bear"]}),
+}

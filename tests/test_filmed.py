@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from filmed_files import (
     HEIGHT,
+    TREES,
     WIDTH,
     checksum,
     frame_message,
@@ -343,10 +344,10 @@ def test_views_lie_side_by_side_and_are_one_scene(tmp_path):
     whole, middle, three = (
         clips("kitti", tmp_path, views=views, sensor="ideal") for views in (0, 1, 3)
     )
-    framings = {n: c._framing() for d in (whole, middle, three) for n, c in d.items()}
+    framings = {n: c.framing() for d in (whole, middle, three) for n, c in d.items()}
     assert (framings["train_0000_left"].height, framings["train_0000_left"].width) == (24, 32)
-    assert whole["train_0000_left"]._framing().width == WIDTH
-    boxes = [clip._framing().box for clip in three.values()]
+    assert whole["train_0000_left"].framing().width == WIDTH
+    boxes = [clip.framing().box for clip in three.values()]
     assert [box[0] for box in boxes] == [0, 12, 24] and all(b[2] - b[0] == 32 for b in boxes)
     assert {clip.scene for clip in three.values()} == {"train_0000"}
     (joined,) = sources("kitti", tmp_path, views=3, lossless=True, size=(24, 32), sensor="ideal")
@@ -366,16 +367,6 @@ def test_short_sequences_share_a_shard(tmp_path, monkeypatch):
     shards = sources("kitti", tmp_path)
     assert [one.expected for one in shards] == [6, 6, 3]
     assert shards[0].name == "train_0000_left-and-1-more"
-
-
-TREES = {
-    "cityscapes": lambda root: write_snippet(root, "train", "aachen", 0, 0),
-    "kitti": lambda root: write_drive(root),
-    "waymo": lambda root: write_segment(root / "training" / "segment-1.tfrecord"),
-    "gopro": lambda root: write_gopro(root, "train", "GOPR0372_07_00"),
-    "sdsd": lambda root: write_pair(root, "indoor_png", "GT", 1),
-    "davis-2017": lambda root: write_davis(root, {"train": ["bear"]}),
-}
 
 
 @pytest.mark.parametrize("name", FILMED)

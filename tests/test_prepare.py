@@ -20,7 +20,7 @@ from scaleevent.pairs.preparing import lost
 from scaleevent.pairs.store import PairStore
 
 SHARED = {"--out", "--lossless", "--jobs", "--dask", "--shard", "--resume", "--overwrite",
-          "--take-over", "--dry-run", "--picture", "--config", "--json", "--list",
+          "--take-over", "--dry-run", "--picture", "--tag", "--config", "--json", "--list",
           "--help"}  # fmt: skip
 
 
@@ -133,9 +133,18 @@ def test_the_name_may_stand_anywhere(line, tmp_path, capsys):
         ("prepare custom . --scenes 3", "scenes is only for street"),
         ("prepare mvsec-depth . --dt 4", "dt is only for mvsec-flow"),
         ("prepare dsec . --label-skip 1", "label_skip is only for dsec-semantic and dsec-depth"),
-        ("prepare ddd17-seg . --on-error skip", "on_error is only for custom and video and dsec"),
-        ("prepare street --sequences a", "sequences is only for dsec and dsec-semantic and"),
-        ("prepare dsec-flow . --window count", "window is only for street and custom and video"),
+        (
+            "prepare ddd17-seg . --on-error skip",
+            "on_error is for every data set but street, dsec-semantic, ",
+        ),
+        (
+            "prepare street --sequences a",
+            "sequences is for every data set but street, custom, video",
+        ),
+        (
+            "prepare dsec-flow . --window count",
+            "window is for every data set but dsec-flow, mvsec-flow, ",
+        ),
         ("prepare custom . -c FOLDER/street.yaml", "scenes is only for street"),
         ("prepare strete", "did you mean street?"),
         ("prepare --jobs 2 dsec_flow .", "did you mean dsec-flow?"),

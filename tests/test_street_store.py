@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 from conftest import Clock
 
-from scaleevent.commands import prepare, pretrain_data
+from scaleevent.commands import pretrain_data
 from scaleevent.commands import street_store as module
 from scaleevent.commands.street_store import street_store
 from scaleevent.config.pretrain import pretrain_config
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.pairs import preparing
 from scaleevent.pairs.sample_inputs import INPUTS
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import MARKER, sha256_file
@@ -28,7 +29,7 @@ SIZE = (32, 48)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SCALEEVENT_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(prepare, "ProcessExecutor", ThreadPoolExecutor)  # starts at once
+    monkeypatch.setattr(preparing, "ProcessExecutor", ThreadPoolExecutor)  # starts at once
 
 
 def flip_a_bit(path):
@@ -133,7 +134,8 @@ def test_the_seed_of_a_run_is_another_world_and_another_split(tmp_path, monkeypa
     monkeypatch.setattr(pretrain_data, "street_store", rendered)
     ranks = SimpleNamespace(main=True, wait=lambda: None)
     said = []
-    run = SimpleNamespace(ranks=ranks, quiet=True, say=said.append)
+    tell = lambda section, lines: said.extend(lines)  # noqa: E731
+    run = SimpleNamespace(ranks=ranks, quiet=True, say=said.append, tell=tell)
     found = {}
     for seed in (0, 1, 2):
         cfg = pretrain_config({"preset": "demo", "size": SIZE, "seed": seed, "validation": 0.5})

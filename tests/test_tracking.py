@@ -77,7 +77,7 @@ def test_videos_that_were_given_one_recording_are_taken_once(tmp_path):
     changed = bytearray(whole)
     changed[len(whole) // 2] ^= 1  # of the same length
     (tmp_path / "train/c/c.aedat4").write_bytes(changed)
-    assert tracking._copies({n: tmp_path / f"train/{n}/{n}.aedat4" for n in "abc"}) == {}
+    assert tracking.copies({n: tmp_path / f"train/{n}/{n}.aedat4" for n in "abc"}) == {}
 
 
 def test_a_choice_of_streams_names_no_flag_that_is_not_there(tmp_path):

@@ -60,16 +60,16 @@ def find_videos(config: TrackingSettings) -> list[Video]:
         expected=f"VIDEO/VIDEO{ENDING}",
         found=f"{len(bare)} folders with boxes alone" if bare else None,
     )  # fmt: skip
-    copies = _copies(files)
+    copied = copies(files)
     said = _left_out(bare, "without a recording") if not config.sequences else ()
     said += _left_out(
-        [f"{name} (as {first})" for name, first in copies.items()], "with the recording of another"
+        [f"{name} (as {first})" for name, first in copied.items()], "with the recording of another"
     )
-    kept = [item for item in files.items() if item[0] not in copies]
+    kept = [item for item in files.items() if item[0] not in copied]
     return [_video(name, path, config, () if k else said) for k, (name, path) in enumerate(kept)]
 
 
-def _copies(files: dict[str, Path]) -> dict[str, str]:
+def copies(files: dict[str, Path]) -> dict[str, str]:
     """Videos whose recording is a copy, or the same file, as that of an earlier one: its name.
 
     Files of the same length that agree in blocks from all over them are copies: an AEDAT4 file has

@@ -15,7 +15,7 @@ from scaleevent.pairs.preparing import lost, unfinished
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.remote import RemoteStore, shards_folder
+from scaleevent.system.remote import RemoteStore
 from scaleevent.system.reports import Report, counted
 
 SHOWN = 5  # recordings listed by name
@@ -83,7 +83,7 @@ def _cached(shards: list[Json], remote: RemoteStore) -> str:
     """How much of a store elsewhere is on this machine."""
     here = [entry for entry in shards if remote.cached(entry["sha256"]).exists()]
     share, size = f"{len(here)} of {len(shards)}", sum(entry["bytes"] for entry in here)
-    return f"{share} shards, {size:,} bytes, in {shards_folder()}"
+    return f"{share} shards, {size:,} bytes, in {remote.shards}"
 
 
 def _contents(shards: list[Shard]) -> Json:

@@ -27,7 +27,7 @@ from scaleevent.pairs.shard import Shard
 from scaleevent.system.files import Json, move_file, sha256_file, write_json
 from scaleevent.system.locations import MANIFEST, address_of, check_store
 from scaleevent.system.platform import files_allowed, remove_file
-from scaleevent.system.remote import RemoteStore, shards_folder
+from scaleevent.system.remote import RemoteStore
 from scaleevent.system.reports import counted
 
 
@@ -282,7 +282,7 @@ def verify_shards(store: PairStore) -> Json:
             "shards have changed since they were written", where=store.where,
             found=f"{len(bad)} of {len(store.shards)}: {', '.join(bad)}",
             expected="the SHA-256 of each in the manifest",
-            hint=f"remove them from {shards_folder()}: they are fetched again"
+            hint=f"remove them from {store.remote.shards}: they are fetched again"
             if store.remote
             else "the command that wrote it, with --resume, remakes only these",
         )  # fmt: skip

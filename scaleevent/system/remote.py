@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -45,6 +45,8 @@ class RemoteStore:
 
     Args:
         address: Such as s3://bucket/pairs.
+        cache: Folder on this machine; by default ours, as it is when this is made: also for other
+            processes.
 
     Raises:
         ConfigError: A protocol that nobody knows.
@@ -52,6 +54,7 @@ class RemoteStore:
     """
 
     address: str
+    cache: Path = field(default_factory=cache_folder)
 
     def __post_init__(self) -> None:
         _opened(self.address)
@@ -65,7 +68,7 @@ class RemoteStore:
     def folder(self) -> Path:
         """Where its manifest is on this machine."""
         name = hashlib.sha256(self.address.encode()).hexdigest()[:16]
-        return cache_folder() / "stores" / name
+        return self.cache / "stores" / name
 
     def fetch_manifest(self) -> Path:
         """The store's folder on this machine, with its manifest of now.
@@ -98,9 +101,14 @@ class RemoteStore:
             return (self.folder / MANIFEST).read_bytes()
         return None
 
+    @property
+    def shards(self) -> Path:
+        """Where shards of all stores are kept."""
+        return self.cache / "shards"
+
     def cached(self, sha256: str) -> Path:
         """Where the shard with this hash is, or would be, on this machine."""
-        return shards_folder() / f"{sha256}.h5"
+        return self.shards / f"{sha256}.h5"
 
     @contextmanager
     def shard(self, name: str, size: int, sha256: str) -> Iterator[Path]:
@@ -226,11 +234,6 @@ def _opened(address: str) -> tuple[AbstractFileSystem, str]:
         missing.hint = f"pip install {package}"
         raise missing from None
     return files, str(place).rstrip("/")
-
-
-def shards_folder() -> Path:
-    """Where shards of remote stores are kept."""
-    return cache_folder() / "shards"
 
 
 def make_room(path: Path, size: int) -> None:
