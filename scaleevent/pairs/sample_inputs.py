@@ -30,7 +30,8 @@ from scaleevent.pairs.shard import Shard, unpack_mask
 class Mask:
     """What a validity mask hides."""
 
-    hidden: np.ndarray  # flat indices of their values in an (H, W, 3) picture, int32
+    # flat indices of their values in an (H, W, 3) picture, int32; none of a picture hidden whole
+    hidden: np.ndarray
     share: np.ndarray  # (h, w) float64, of the sensor's pixels of each token that the image shows
 
 
@@ -38,7 +39,7 @@ class Mask:
 def _mask(packed: bytes, fit: Fit, patch: int) -> Mask:
     shown = unpack_mask(packed, fit.height, fit.width)
     share = cell_mean(shown[None].astype(np.float32), *fit.cells(patch))
-    values = 3 * np.flatnonzero(~shown)[:, None] + np.arange(3)
+    values = 3 * np.flatnonzero(~shown & shown.any())[:, None] + np.arange(3)
     return Mask(values.ravel().astype(np.int32), share)
 
 
@@ -101,7 +102,8 @@ def voxel(pair: StoredPair) -> Tensor:
 def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Tensor:
     """(3, H, W) float32, the input of an image teacher with this mean and std.
 
-    Pixels that the validity mask hides are black, whatever the picture holds there.
+    Pixels that the validity mask hides are black, whatever the picture holds there. A picture that
+    it hides whole stays as it is: nothing of it counts, and other draws of the pair may show it.
 
     Raises:
         DataError: No image, or one on another grid than the events.
