@@ -396,8 +396,9 @@ def test_what_is_refused_before_anything_is_read(tmp_path):
         ({"seed": "3"}, "unknown setting"),
         ({"threshold": "9-1"}, "expected a range"),
     ):
-        with pytest.raises(ConfigError, match=what):
+        with pytest.raises(ConfigError, match=what) as caught:
             _ = PretrainConfig(videos=[tmp_path], film=film).filming
+        assert caught.value.where == "--film"
     with pytest.raises(DataError, match="no such file"):
         PretrainConfig(videos=[tmp_path / "gone"], out=tmp_path / "run").check()
     with pytest.raises(ValueError, match="no effect without videos"):
