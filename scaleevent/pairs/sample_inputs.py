@@ -91,12 +91,18 @@ Input = Callable[[StoredPair], Tensor]
 def voxel(pair: StoredPair) -> Tensor:
     """(3, H, W) float32, the event encoder's input.
 
-    A picture in place of events is in the range 0 to 1 already: no normaliser is applied to it.
+    A picture in place of events is in the range 0 to 1 already: no normaliser is applied to it. Its
+    most frequent level is that of pixels without events, and what a padded input has around it.
     """
-    fit, settings = pair.fit, pair.settings
+    fit, settings, values = pair.fit, pair.settings, pair.take_voxel()
     if pair.picture is not None:
         settings = replace(settings, normaliser="none")
-    return torch.from_numpy(settings.prepare(pair.take_voxel(), fit))
+        if fit.pads:
+            level = np.bincount(np.rint(255 * values).astype(np.int64).ravel()).argmax() / 255
+            red, green, blue = (mean - level for mean in settings.mean)
+            settings = replace(settings, mean=(red, green, blue))
+            values -= np.float32(level)
+    return torch.from_numpy(settings.prepare(values, fit))
 
 
 def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Tensor:
