@@ -135,20 +135,18 @@ def _times(path: Path) -> dict[int, int]:
     Raises:
         DataError: No such file, or a line that is not a date and a time of day.
     """
-    stamps: dict[int, np.datetime64] = {}
+    ns: dict[int, int] = {}
     for number, line, fields in lines_with_fields(path, "frame times"):
         match = _TIME.fullmatch(" ".join(fields))
         try:
             if match is None:
                 raise ValueError
-            stamps[number - 1] = np.datetime64(f"{match[1]}T{match[2]}", "ns")
+            stamp = np.datetime64(f"{match[1]}T{match[2]}", "ns")
+            ns[number - 1] = int(stamp.astype(np.int64))
         except ValueError:  # also a month 13
             raise DataError(
                 "not a time of a picture", where=f"{path}, line {number}", found=repr(line[:80]),
                 expected="such as 2011-09-26 13:02:25.964389445",
             ) from None  # fmt: skip
-    first = next(iter(stamps.values()), None)
-    return {
-        number: round(int((stamp - first).astype(np.int64)) / 1000)
-        for number, stamp in stamps.items()
-    }
+    first = next(iter(ns.values()), 0)
+    return {number: round((time - first) / 1000) for number, time in ns.items()}
