@@ -106,7 +106,7 @@ class Predictor:
         height, width = settings.height, settings.width
         crop = f"centred crop to the shape of {height} x {width} (rows x columns; no crop"
         if settings.pad:
-            crop = f"pixels without events around it to the shape of {height} x {width} (none"
+            crop = f"centred in pixels without events of the shape of {height} x {width} (none"
         after = " (`after`: as long, and starts then)" if "after" in self.inputs else ""
         return (
             f"events of the half-open window that ends at the requested time{after}; signed voxel "

@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,10 +155,54 @@ def test_kitti_raw_missing_pictures_and_times(tmp_path):
     text = (folder / "timestamps.txt").read_text()
     (folder / "timestamps.txt").write_text("".join(text.splitlines(True)[:5]))
     error = refused("kitti", tmp_path, on_error="strict", sequences=["2011_09_26_drive_0001_left"])
-    assert "no number 2" in error.found
+    assert error.what == "no time for a picture" and "line 6" in error.expected
     (folder / "timestamps.txt").write_text(text.replace("2011-09-26", "2011-13-26"))
     (joined,) = sources("kitti", tmp_path, on_error="skip")
     assert "left out: not a time of a picture" in joined.found
+
+
+def test_kitti_raw_half_a_download_and_times_that_are_not_in_their_lines(tmp_path):
+    folder = write_drive(tmp_path, count=6)
+    text = (folder / "timestamps.txt").read_text()
+    lines = text.splitlines(True)
+    for number in (4, 5):
+        (folder / "data" / f"{number:010d}.png").unlink()
+    error = refused("kitti", tmp_path)
+    assert "no number 4 and 1 more" in error.found and error.expected == "all numbers from 0 to 5"
+    (clip,) = clips("kitti", tmp_path, on_error="skip").values()
+    assert clip.clip.frames == 4 and "2 missing" in clip.found
+    # a line that holds nothing is that of a picture all the same
+    (folder / "timestamps.txt").write_text("".join([*lines[:4], "\n", lines[5]]))
+    (clip,) = clips("kitti", tmp_path, on_error="skip").values()
+    assert times(clip) == [round(k * 103_000_456 / 1000) for k in range(4)]
+    (folder / "timestamps.txt").write_text("".join([*lines[:2], "\n", *lines[3:]]))
+    error = refused("kitti", tmp_path)
+    assert error.what == "no time for a picture" and "line 3" in error.expected
+    (folder / "timestamps.txt").write_text("".join([*lines[:2], lines[3], lines[2], *lines[4:]]))
+    error = refused("kitti", tmp_path)
+    assert error.what == "pictures of a sequence are missing"
+    for k, picture in enumerate(pictures(6)):
+        Image.fromarray(picture).save(folder / "data" / f"{k:010d}.png")
+    error = refused("kitti", tmp_path)  # before anything is filmed, and a drive may be left out
+    assert error.what == "image times are not ascending" and "0000000003.png" in error.found
+    write_drive(tmp_path, "2011_09_26_drive_0003")
+    (joined,) = sources("kitti", tmp_path, on_error="skip")
+    assert "1 left out" in joined.found
+    (folder / "timestamps.txt").write_text("")
+    assert refused("kitti", tmp_path).what == "no time for a picture"
+
+
+def test_a_picture_of_another_size_is_damage(tmp_path):
+    folder = write_drive(tmp_path, count=6)
+    Image.fromarray(pictures(6)[3][:, :40]).save(folder / "data" / f"{3:010d}.png")
+    (joined,) = sources("kitti", tmp_path)
+    with pytest.raises(DataError, match="differ in size") as caught:
+        list(joined.pairs(Counter()))
+    assert "--on-error skip" in caught.value.hint
+    counts = Counter()
+    (joined,) = sources("kitti", tmp_path, on_error="skip")
+    assert len(list(joined.pairs(counts))) == 4 and counts["images"] == 6
+    assert counts["damage: frames differ in size"] == counts["images dropped: damaged"] == 1
 
 
 def test_kitti_tracking_by_its_rate_and_never_with_the_drives_it_was_cut_from(tmp_path):
@@ -206,7 +251,12 @@ def test_davis_2017_by_its_lists(tmp_path):
     assert "JPEGImages/480p/bear" in error.found and error.where.name == "train.txt"
     assert [*clips("davis-2017", tmp_path, splits=["val"])] == ["bike-packing"]
     assert "1 listed" in told("davis-2017", tmp_path, on_error="skip")
-    assert "Full-Resolution" in refused("davis-2017", tmp_path, resolution="Full-Resolution").found
+    for given in ("strict", "skip"):  # nothing is there
+        error = refused("davis-2017", tmp_path, resolution="Full-Resolution", on_error=given)
+        assert "Full-Resolution" in error.found and "--on-error" not in error.hint
+    (tmp_path / "test-dev/DAVIS/JPEGImages").rename(tmp_path / "test-dev/DAVIS/gone")
+    error = refused("davis-2017", tmp_path / "test-dev")
+    assert error.what == "no sequence of the wanted splits" and error.hint is None
 
 
 def test_sdsd_by_light_and_with_a_rate_that_the_user_states(tmp_path):
@@ -245,6 +295,18 @@ def test_waymo_segments_without_tensorflow(tmp_path):
     assert [*both] == ["segment-1_with_camera_labels_front-right"]
     error = refused("waymo", path.parent, camera="front-left")
     assert error.what == "a frame without an image of the camera" and error.found == "camera 2"
+
+
+def test_waymo_knows_the_part_of_the_folder_that_it_is_called_in(tmp_path, monkeypatch):
+    path = write_segment(tmp_path / "testing" / "segment-2.tfrecord")
+    write_segment(tmp_path / "training" / "segment-1.tfrecord")
+    monkeypatch.chdir(path.parent)
+    assert refused("waymo", Path()).what == "no sequence of the wanted splits"
+    assert [*clips("waymo", Path("../testing/../training"))] == ["segment-1_front"]
+    (tmp_path / "files").mkdir()
+    path.rename(tmp_path / "files" / "a")
+    path.symlink_to(tmp_path / "files" / "a")  # the part is that of the link
+    assert [*clips("waymo", Path(), splits=["test"])] == ["segment-2_front"]
 
 
 def test_waymo_time_is_the_middle_of_the_readout(tmp_path):

@@ -208,6 +208,7 @@ def test_a_padded_prediction_is_of_all_of_the_sensor(task, events):
     cropped, padded = task_model(task), task_model(task)
     padded.encoder.input = InputSettings(32, 48, 8, pad=True)
     cropped, padded = Predictor(cropped), Predictor(padded)
+    assert "centred in pixels without events" in padded.preparation
     assert "none if the aspect ratios" in padded.preparation
     window = Window(5_000, 80_000)
     small, whole = (one.predict(events, window).numpy() for one in (cropped, padded))

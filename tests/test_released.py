@@ -135,6 +135,22 @@ def test_tensors_of_a_picture(root, tmp_path):
     assert (samples[0]["valid"] == 1).all()
 
 
+def test_a_padded_picture_has_around_it_what_it_has_where_nothing_happens(root, tmp_path):
+    for path in (root / "back1/voxel").iterdir():
+        voxel = np.full((*SIZE, 3), 120, np.uint8)
+        voxel[:16, :16] = np.random.default_rng(0).integers(0, 256, (16, 16, 3))
+        Image.fromarray(voxel).save(path, quality=95)
+    call(f"prepare scaleevent-release {root} -o {tmp_path / 'pairs'}")
+    sample = PairSamples(
+        [PairStore(tmp_path / "pairs")], InputSettings(64, 64, 16, normaliser="minmax", pad=True)
+    )[2]
+    levels = sample["voxel"].permute(1, 2, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN
+    expected = decode_image((root / "back1/voxel/00001.jpg").read_bytes()) / 255
+    np.testing.assert_allclose(levels[8:56], expected, atol=1e-5)
+    np.testing.assert_allclose(levels[[*range(8), *range(56, 64)]], 120 / 255, atol=1e-5)
+    assert not sample["density"][2:, 2:].any()
+
+
 @pytest.mark.slow
 def test_pretraining_takes_them(root, tmp_path):
     call(f"prepare scaleevent-release {root} -o {tmp_path / 'pairs'}")

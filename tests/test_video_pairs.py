@@ -292,6 +292,16 @@ def test_frames_without_events_give_samples_in_which_nothing_counts(tmp_path):
     assert len(events) and window.start_us >= 6 * 40_000
 
 
+def test_the_teacher_sees_a_frame_whether_or_not_events_lead_up_to_it(tmp_path):
+    """Its tokens are kept by the pair, and another draw may have events."""
+    faint = [(120 + 0.03 * picture).astype(np.uint8) for picture in moving(4)]
+    pairs = pairs_of(write_video(tmp_path / "a.mkv", faint), sensor="ideal")
+    sensitive = pairs_of(tmp_path / "a.mkv", sensor="ideal", threshold="0.01")
+    (blank, shown) = (PairSamples([one], SIZE)[1] for one in (pairs, sensitive))
+    assert not blank["valid"].any() and shown["valid"].all() and shown["density"].any()
+    assert torch.equal(blank["image"], shown["image"])
+
+
 def test_a_repeated_frame_has_the_events_of_the_one_it_repeats(tmp_path):
     a = moving(10)
     pairs = pairs_of(write_video(tmp_path / "a.mkv", [*a[:6], a[5], *a[6:]]), sensor="ideal")
@@ -353,6 +363,23 @@ def test_clips_that_are_too_short_or_unreadable_are_named_or_left_out(clips):
     assert pairs.left_out == ["x", "y"] and len(pairs) == 27 and "left out: x, y" in pairs.described
 
 
+def test_where_no_video_can_be_read_all_are_named(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="none of the videos can be read") as caught:
+        pairs_of(tmp_path, on_error="skip")
+    assert caught.value.found == "x"
+
+
+def test_videos_of_the_folder_of_a_store_are_not_the_store(tmp_path):
+    video = write_video(tmp_path / "a.mkv", moving(5))
+    call(f"prepare video {video} -o {tmp_path / 'pairs'}")
+    video.rename(tmp_path / "pairs" / "a.mkv")
+    stored, videos = PairStore(tmp_path / "pairs"), pairs_of(tmp_path / "pairs")
+    samples = PairSamples([stored, videos, stored], SIZE)
+    assert [one.simulated for one in samples.stores] == [False, True, False]
+    assert samples.stores[0] is samples.stores[2]
+
+
 def test_a_package_that_is_missing_is_named(clips, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingPackageError, match="video"):
@@ -369,8 +396,9 @@ def test_what_is_refused_before_anything_is_read(tmp_path):
         ({"seed": "3"}, "unknown setting"),
         ({"threshold": "9-1"}, "expected a range"),
     ):
-        with pytest.raises(ConfigError, match=what):
+        with pytest.raises(ConfigError, match=what) as caught:
             _ = PretrainConfig(videos=[tmp_path], film=film).filming
+        assert caught.value.where == "--film"
     with pytest.raises(DataError, match="no such file"):
         PretrainConfig(videos=[tmp_path / "gone"], out=tmp_path / "run").check()
     with pytest.raises(ValueError, match="no effect without videos"):

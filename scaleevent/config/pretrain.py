@@ -149,7 +149,11 @@ class PretrainConfig(PartSettings, ScheduledSettings):
                 f"unknown setting of how videos are filmed{nearest(name, known)}",
                 where="--film", found=name, expected=", ".join(sorted(known)),
             )  # fmt: skip
-        return load_config(PrepareConfig, {"name": "video", "roots": self.videos, **self.film})
+        try:
+            return load_config(PrepareConfig, {"name": "video", "roots": self.videos, **self.film})
+        except ConfigError as error:
+            error.where = error.where or "--film"
+            raise
 
     @property
     def stores(self) -> tuple[list[Path], str]:

@@ -78,7 +78,8 @@ def sources(config: Settings) -> list[Joined]:
             "no Cityscapes snippets in this folder", where=", ".join(map(str, config.roots)),
             found="the annotated pictures alone, which are no video" if single else None,
             expected=f"{sides[0]}Img8bit_sequence/PART/CITY/*_{sides[0]}Img8bit.png",
-            hint=f"download {sides[0]}Img8bit_sequence_trainvaltest.zip",
+            hint=f"give the folder that {sides[0]}Img8bit_sequence_trainvaltest.zip was unpacked "
+            "in",
         )  # fmt: skip
     timed = bool(files_below(config.roots, f"{TIMES}_sequence"))
     rate = () if timed else (

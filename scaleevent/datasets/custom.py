@@ -104,7 +104,9 @@ class CustomRecording(FramedRecording):
     def view(self) -> EventView:
         """How frames come onto the event pixels, and what they show of them."""
         view = self._view()
-        return replace(view, valid=read_mask(self.mask, self.size)) if self.mask else view
+        if self.mask is None:
+            return view
+        return replace(view, valid=read_mask(self.mask, self.size, self.recording))
 
     def _view(self) -> EventView:
         if self.pixel_map is not None:

@@ -74,13 +74,13 @@ def sources(config: Settings) -> list[Joined]:
                 found.append(Found(name, part, place))
             elif config.takes(part) and (not config.sequences or name in config.sequences):
                 lacking.append((path, name))
-    if lacking and config.on_error == "strict":
+    if lacking and (config.on_error == "strict" or not found):
         raise DataError(
             "listed sequences are not there", where=lacking[0][0],
             found=f"no folder JPEGImages/{config.resolution}/{lacking[0][1]}"
             + (f" and {len(lacking) - 1} others" if len(lacking) > 1 else ""),
-            hint="download the archive of this resolution and part; to do without them: "
-            "--on-error skip",
+            hint="download the archive of this resolution and part"
+            + ("; to do without them: --on-error skip" if found else ""),
         )  # fmt: skip
     told = (
         f"times of pictures: {config.fps:g} a second, {'as asked' if _asked(config) else 'assumed'}"

@@ -152,7 +152,8 @@ def filmed(
     if not wanted:
         raise DataError(
             "no sequence of the wanted splits", where=", ".join(map(str, config.roots)),
-            found=left, hint=f"--splits {next(iter(others), config.PARTS[0])} takes them",
+            found=left or None,
+            hint=f"--splits {next(iter(others))} takes them" if others else None,
         )  # fmt: skip
     if left and not config.splits:
         told = (*told, f"left out: {left}; --splits takes them")
@@ -217,13 +218,14 @@ def numbered(folder: Path, name: re.Pattern[str]) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def check_whole(numbers: Sequence[int], folder: Path, skips: bool) -> str:
-    """Refuse pictures with a hole, which events would reach across.
+def check_whole(numbers: Sequence[int], folder: Path, skips: bool, last: int | None = None) -> str:
+    """Refuse pictures with a hole, which events would reach across, or without their end.
 
     Args:
         numbers: Of the pictures, ascending.
         folder: Where they lie.
         skips: Whether they are taken all the same.
+        last: Number of the last picture; None where nothing tells it.
 
     Returns:
         What is missing, for people; nothing where nothing is.
@@ -231,15 +233,16 @@ def check_whole(numbers: Sequence[int], folder: Path, skips: bool) -> str:
     Raises:
         DataError: Numbers between the first and the last one that are not there.
     """
-    missing = [k for a, b in pairwise(numbers) for k in range(a + 1, b)]
+    last = numbers[-1] if last is None else last
+    missing = [k for a, b in pairwise((*numbers, last + 1)) for k in range(a + 1, b)]
     if missing and not skips:
         raise DataError(
-            "pictures are missing between others", where=folder,
+            "pictures of a sequence are missing", where=folder,
             found=f"no number {missing[0]}" + (f" and {len(missing) - 1} more are missing"
                                                if len(missing) > 1 else ""),
-            expected=f"all numbers from {numbers[0]} to {numbers[-1]}",
+            expected=f"all numbers from {numbers[0]} to {last}",
             hint="a download or an archive that was not unpacked to its end looks like this; to "
-            "film across the holes: --on-error skip",
+            "film what is there, across any holes: --on-error skip",
         )  # fmt: skip
     return f", {len(missing)} missing" if missing else ""
 
@@ -259,7 +262,16 @@ def picture_clip(
         times_us: Of each picture.
         how: Where the times come from, for people.
         times: Files that they were read from.
+
+    Raises:
+        DataError: The first picture cannot be read, or times step back.
     """
+    for k, (earlier, later) in enumerate(pairwise(times_us), 1):
+        if later < earlier:
+            raise DataError(
+                "image times are not ascending", where=times[min(k, len(times) - 1)],
+                found=f"{later} us after {earlier} us, for {pictures[k]}",
+            )  # fmt: skip
     height, width = picture_size(pictures[0])
     seconds = (times_us[-1] - times_us[0]) / 1e6
     found = f"{len(pictures):,} pictures {width}x{height}, {how}, {seconds:.2f} s"

@@ -308,8 +308,13 @@ def blank_border(files: Sequence[Path]) -> np.ndarray | None:
     return ~blank if blank.any() and not blank.all() else None
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray | None:
+def read_mask(path: Path, size: tuple[int, int], recording: Path) -> np.ndarray | None:
     """(H, W) bool of a picture, False where it is black; None where it is nowhere.
+
+    Args:
+        path: The picture.
+        size: (height, width) of the event camera.
+        recording: What it is for, for messages.
 
     Raises:
         DataError: Not a PNG or JPEG file, of another size, or black all over.
@@ -319,7 +324,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray | None:
         raise DataError(
             "not a mask of the event camera's pixels", where=path,
             found=f"{mask.shape[1]}x{mask.shape[0]}, {mask.mean():.0%} of it not black",
-            expected=f"{size[1]}x{size[0]} (columns x rows), black where images show nothing",
+            expected=f"{size[1]}x{size[0]} (columns x rows), as {recording}; black where images "
+            "show nothing, else white",
         )  # fmt: skip
     return None if mask.all() else mask
 

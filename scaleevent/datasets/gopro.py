@@ -63,7 +63,7 @@ def sources(config: Settings) -> list[Joined]:
             else "no GoPro sequence in this folder",
             where=blurred[0].place if blurred else ", ".join(map(str, config.roots)),
             expected="{train,test}/GOPRxxxx_yy_zz/NNNNNN.png",
-            hint="download GOPRO_Large_all.zip",
+            hint="give the folder that holds train and test of GOPRO_Large_all.zip",
         )  # fmt: skip
     return filmed(config, found, lambda one: _clip(one.place, config.on_error == "skip"))
 

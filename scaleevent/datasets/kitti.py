@@ -117,36 +117,36 @@ def _drive(camera: Path, skips: bool) -> PictureClip:
     """The clip of one camera of a raw drive."""
     if not (camera / "data").is_dir():
         raise DataError("a drive without pictures", where=camera, expected="data/NNNNNNNNNN.png")
-    pictures = numbered(camera / "data", _PICTURE)
-    missing = check_whole([*pictures], camera / "data", skips)
-    times = _times(camera / TIMES)
-    last = max(pictures)
-    if last >= len(times):
+    pictures, times = numbered(camera / "data", _PICTURE), _times(camera / TIMES)
+    if untimed := [number for number in pictures if number not in times]:
         raise DataError(
             "no time for a picture", where=camera / TIMES, found=f"{len(times)} times",
-            expected=f"{last + 1} or more, as {pictures[last]}",
+            expected=f"one in line {untimed[0] + 1}, for {pictures[untimed[0]]}",
         )  # fmt: skip
+    missing = check_whole([*pictures], camera / "data", skips, last=max(times))
     chosen = [times[number] for number in pictures]
     files = [camera / TIMES]
     return picture_clip(camera, [*pictures.values()], chosen, f"{TIMES}{missing}", files)
 
 
-def _times(path: Path) -> list[int]:
-    """Microseconds from the first line on.
+def _times(path: Path) -> dict[int, int]:
+    """Microseconds from the first time on, by the number of the picture.
 
     Raises:
         DataError: No such file, or a line that is not a date and a time of day.
     """
-    stamps: list[np.datetime64] = []
+    ns: dict[int, int] = {}
     for number, line, fields in lines_with_fields(path, "frame times"):
         match = _TIME.fullmatch(" ".join(fields))
         try:
             if match is None:
                 raise ValueError
-            stamps.append(np.datetime64(f"{match[1]}T{match[2]}", "ns"))
+            stamp = np.datetime64(f"{match[1]}T{match[2]}", "ns")
+            ns[number - 1] = int(stamp.astype(np.int64))
         except ValueError:  # also a month 13
             raise DataError(
                 "not a time of a picture", where=f"{path}, line {number}", found=repr(line[:80]),
                 expected="such as 2011-09-26 13:02:25.964389445",
             ) from None  # fmt: skip
-    return [round(int((stamp - stamps[0]).astype(np.int64)) / 1000) for stamp in stamps]
+    first = next(iter(ns.values()), 0)
+    return {number: round((time - first) / 1000) for number, time in ns.items()}

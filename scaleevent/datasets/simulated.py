@@ -286,10 +286,11 @@ class _Frames:
         latest, size = None, (self.clip.height, self.clip.width)
         for index, time, image in self.clip.read(self.damaged):
             if image.shape[:2] != size:
-                raise DataError(
+                self.damaged(DataError(
                     "frames differ in size", where=f"{self.clip.path}, frame {index}",
                     found=f"{image.shape[1]}x{image.shape[0]}", expected=f"{size[1]}x{size[0]}",
-                )  # fmt: skip
+                ))  # fmt: skip
+                continue
             if latest is not None and time <= latest:
                 if time < latest:
                     raise DataError(

@@ -47,7 +47,8 @@ class VideoPairs(PairStore):
 
     Raises:
         ConfigError: No clip, or settings that exclude each other or a clip.
-        DataError: A clip that cannot be read, unless it is to be left out; frames without times.
+        DataError: A clip that cannot be read, unless it is to be left out, or none that can;
+            frames without times.
     """
 
     simulated = True
@@ -59,6 +60,9 @@ class VideoPairs(PairStore):
             found = simulated.sources(config)
         self.clips = [one for one in found if not isinstance(one.clip, UnreadableClip)]
         self.left_out = [one.name for one in found if isinstance(one.clip, UnreadableClip)]
+        if not self.clips:
+            raise DataError("none of the videos can be read", found=", ".join(self.left_out),
+                            where=", ".join(map(str, config.roots)))  # fmt: skip
         self._times = [one.clip.frame_times() for one in self.clips]
         for one, times in zip(self.clips, self._times, strict=True):
             if not len(times):
@@ -136,7 +140,7 @@ class VideoPairs(PairStore):
     @property
     def described(self) -> str:
         """What is simulated, and how, for people."""
-        model = self.clips[0].choices[0] if self.clips else ""
+        model = self.clips[0].choices[0]
         said = f"{counted(len(self.clips), 'clip')}, {len(self):,} frames, each simulated anew"
         left = f"; unreadable, left out: {', '.join(self.left_out)}" if self.left_out else ""
         return f"videos: {said} when it is drawn; {model}{left}"

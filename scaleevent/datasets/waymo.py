@@ -15,6 +15,7 @@ anew.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -152,8 +153,9 @@ def sources(config: Settings) -> list[Joined]:
 
 def _part(path: Path) -> str:
     """The part of the data set, by the folder or the name that the file was downloaded with."""
+    folder = Path(os.path.abspath(path)).parent.name  # of `.` too, and links stay what they are
     for name, part in PART_OF.items():
-        if path.parent.name == name or f"_{name}_segment" in path.name:
+        if folder == name or f"_{name}_segment" in path.name:
             return part
     return "unknown"
 

@@ -30,7 +30,8 @@ from scaleevent.pairs.shard import Shard, unpack_mask
 class Mask:
     """What a validity mask hides."""
 
-    hidden: np.ndarray  # flat indices of their values in an (H, W, 3) picture, int32
+    # flat indices of their values in an (H, W, 3) picture, int32; none of a picture hidden whole
+    hidden: np.ndarray
     share: np.ndarray  # (h, w) float64, of the sensor's pixels of each token that the image shows
 
 
@@ -38,7 +39,7 @@ class Mask:
 def _mask(packed: bytes, fit: Fit, patch: int) -> Mask:
     shown = unpack_mask(packed, fit.height, fit.width)
     share = cell_mean(shown[None].astype(np.float32), *fit.cells(patch))
-    values = 3 * np.flatnonzero(~shown)[:, None] + np.arange(3)
+    values = 3 * np.flatnonzero(~shown & shown.any())[:, None] + np.arange(3)
     return Mask(values.ravel().astype(np.int32), share)
 
 
@@ -90,18 +91,25 @@ Input = Callable[[StoredPair], Tensor]
 def voxel(pair: StoredPair) -> Tensor:
     """(3, H, W) float32, the event encoder's input.
 
-    A picture in place of events is in the range 0 to 1 already: no normaliser is applied to it.
+    A picture in place of events is in the range 0 to 1 already: no normaliser is applied to it. Its
+    most frequent level is that of pixels without events, and what a padded input has around it.
     """
-    fit, settings = pair.fit, pair.settings
+    fit, settings, values = pair.fit, pair.settings, pair.take_voxel()
     if pair.picture is not None:
         settings = replace(settings, normaliser="none")
-    return torch.from_numpy(settings.prepare(pair.take_voxel(), fit))
+        if fit.pads:
+            level = np.bincount(np.rint(255 * values).astype(np.int64).ravel()).argmax() / 255
+            red, green, blue = (mean - level for mean in settings.mean)
+            settings = replace(settings, mean=(red, green, blue))
+            values -= np.float32(level)
+    return torch.from_numpy(settings.prepare(values, fit))
 
 
 def image(pair: StoredPair, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Tensor:
     """(3, H, W) float32, the input of an image teacher with this mean and std.
 
-    Pixels that the validity mask hides are black, whatever the picture holds there.
+    Pixels that the validity mask hides are black, whatever the picture holds there. A picture that
+    it hides whole stays as it is: nothing of it counts, and other draws of the pair may show it.
 
     Raises:
         DataError: No image, or one on another grid than the events.

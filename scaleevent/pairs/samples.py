@@ -55,8 +55,10 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         inputs: Mapping[str, Input] = INPUTS,
     ) -> None:
         self.settings, self.inputs = settings, inputs
-        known: dict[Path, PairStore] = {}  # a store that is named twice is opened once
-        self.stores = [known.setdefault(store.folder.resolve(), store) for store in stores]
+        known: dict[tuple[Path, bool], PairStore] = {}  # a store that is named twice is opened once
+        self.stores = [
+            known.setdefault((store.folder.resolve(), store.simulated), store) for store in stores
+        ]
         for store in self.stores:
             if store.representation != "zhu":
                 raise DataError(
