@@ -131,6 +131,25 @@ def _write_unless_in_use(out: Path, share: str) -> None:
         assert "another run is writing" in str(error)
 
 
+class Tagged(Source):
+    """Its pairs tell a tag."""
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        return (replace(pair, tags="static") for pair in Source.pairs(self, counts))
+
+
+def test_tags_of_recordings_come_out_the_same(tmp_path):
+    """In one go, by shares, and where all shards were there already."""
+    sources = [Tagged("delta", (6, 7)), *SOURCES, Tagged("gamma", ())]
+    write(sources, tmp_path / "straight")
+    straight = content(tmp_path / "straight")
+    assert b'"static"' in straight[MANIFEST]
+    for share in ("2/2", "1/2"):
+        write(sources, tmp_path / "shares", share)
+    write(sources, tmp_path / "straight")
+    assert content(tmp_path / "shares") == content(tmp_path / "straight") == straight
+
+
 def test_resuming_without_a_share_finishes_what_shares_began(straight, tmp_path):
     out = tmp_path / "pairs"
     write(MANY, out, "2/3")
