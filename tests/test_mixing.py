@@ -20,6 +20,7 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.pairs.mix_report import describe_mix
 from scaleevent.pairs.mixing import (
     Mix,
     Source,
@@ -379,6 +380,17 @@ def test_a_file_without_a_mix_is_refused(tmp_path, capsys, text, said):
     capsys.readouterr()
     call(f"info {tmp_path / 'mix.yaml'}", 2)
     assert said in capsys.readouterr().err
+
+
+def test_a_store_of_a_mix_keeps_its_weight_where_its_namesake_is_missing(shelf, tmp_path):
+    (tmp_path / "mix.yaml").write_text(
+        f"data: [{shelf / 'alpha'}, {tmp_path / 'alpha'}]\n"
+        f"weights: {{{shelf / 'alpha'}: 1, {tmp_path / 'alpha'}: 3}}\n"
+    )
+    report = describe_mix(tmp_path / "mix.yaml", ())
+    assert [row[0] for row in report.rows] == [str(shelf / "alpha")]
+    assert report.facts["composition"]["weights"] == {str(shelf / "alpha"): 1}
+    assert [row[:2] for row in report.more[0].rows] == [(str(tmp_path / "alpha"), "75.0%")]
 
 
 def test_info_of_several_stores_is_their_composition(shelf, tmp_path, capsys):

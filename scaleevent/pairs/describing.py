@@ -83,7 +83,8 @@ def _cached(shards: list[Json], remote: RemoteStore) -> str:
     """How much of a store elsewhere is on this machine."""
     here = [entry for entry in shards if remote.cached(entry["sha256"]).exists()]
     share, size = f"{len(here)} of {len(shards)}", sum(entry["bytes"] for entry in here)
-    return f"{share} shards, {size:,} bytes, in {shards_folder()}"
+    told = f"{share} shards, {size:,} bytes, in {shards_folder()}"
+    return told if len(here) == len(shards) else f"{told}; the composition needs all"
 
 
 def _contents(shards: list[Shard]) -> Json:
