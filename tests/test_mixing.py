@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from test_end_to_end import call
 from test_store import write_store
 
+from scaleevent.commands.pretrain_data import pretraining_data
 from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
 from scaleevent.config.mix import check_weights, store_names
 from scaleevent.config.pretrain import PretrainConfig
@@ -419,3 +421,15 @@ def test_pretrain_draws_by_weights_what_has_the_tags(shelf, tmp_path, capsys):
     data = json.loads((tmp_path / "run/report.json").read_text())["data"]
     assert [one["share"] for one in data["mix"]["sources"]] == [0.25, 0.75]
     assert data["mix"]["balance"]["origin"] == {"simulated": 0.75, "real": 0.25}
+
+
+def test_one_rank_measures_the_composition(shelf, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Source, "measure", lambda self: asked.append(self.name))
+    cfg = PretrainConfig(data=[shelf / "alpha", shelf / "beta"], validation=0.2)
+    settings = InputSettings(32, 48, 16)
+    for main in (False, True):
+        run = MagicMock(**{"ranks.main": main})
+        _, split, mix = pretraining_data(cfg, settings, {"index": sample_index}, run)
+        assert len(split.train) and mix.shares.sum() == 1
+        assert run.tell.called == main and asked == ["alpha", "beta"] * main

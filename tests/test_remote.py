@@ -28,7 +28,7 @@ from scaleevent.pairs.shard import FORMAT
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, verify_shards
 from scaleevent.system import remote
 from scaleevent.system.files import write_json
-from scaleevent.system.locations import address_of, data_source
+from scaleevent.system.locations import address_of, data_source, shown
 
 ROOT = Path(__file__).parent.parent
 
@@ -154,6 +154,11 @@ def test_which_paths_are_addresses(tmp_path, monkeypatch):
     Path("s3:/bucket").mkdir(parents=True)
     assert address_of(Path("s3:/bucket")) is None  # a folder of that name is meant
     assert data_source([Path("s3://other/x")]) == ([Path("s3://other/x")], "argument")
+
+
+def test_an_address_is_shown_without_its_password():
+    assert shown(Path("https://me:secret@host/a@b/pairs")) == "https://host/a@b/pairs"
+    assert shown(Path("s3://bucket/pairs")) == "s3://bucket/pairs" and shown(Path("a/b")) == "a/b"
 
 
 def told(place, **options):

@@ -295,3 +295,12 @@ def test_videos_in_shares(tmp_path):
     for share in ("3/3", "1/3", "2/3"):
         call(f"{line} -o {tmp_path / 'shares'} --shard {share}")
     assert content(tmp_path / "shares") == content(tmp_path / "whole")
+
+
+def test_a_dry_run_of_a_share_without_recordings_says_so(tmp_path, capsys):
+    from test_end_to_end import call
+
+    call(f"prepare street --scenes 1 --shard 2/2 --dry-run -o {tmp_path / 'pairs'}")
+    said = capsys.readouterr().out
+    assert "more shares than recordings" in said and "not known" not in said
+    assert not (tmp_path / "pairs").exists()

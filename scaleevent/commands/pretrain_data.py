@@ -15,7 +15,7 @@ from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.locations import address_of
+from scaleevent.system.locations import shown
 from scaleevent.training.run import Run
 
 
@@ -40,8 +40,7 @@ def pretraining_data(
         DataError: No pair, none with the tags asked for, or pairs without an image that one needs.
     """
     folders, origin = cfg.stores
-    named = [address_of(path) or str(path) for path in [*folders, *cfg.videos]]
-    found = ", ".join(named) or "street, rendered on first use"
+    found = ", ".join(map(shown, [*folders, *cfg.videos])) or "street, rendered on first use"
     run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
     if not folders and not cfg.videos:
         family = cfg.seed_of("world")

@@ -16,7 +16,7 @@ from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
 from scaleevent.config.settings import Settings, described_problems, nearest, read_yaml
 from scaleevent.config.tags import WantedTags
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.system.locations import MANIFEST, address_of, check_store, store_path
+from scaleevent.system.locations import MANIFEST, address_of, check_store, shown, store_path
 
 VIDEOS = "videos"  # what pairs that are simulated while training are called
 
@@ -138,8 +138,8 @@ def absent(named: Sequence[Path]) -> list[Path]:
 def way_to(name: Path) -> str:
     """How a store comes about that is not there, or not finished."""
     path, known = store_path(name), name.name
-    if address := address_of(name):
-        return f"fetched by a training, or by `scaleevent info {shlex.quote(address)} --verify`"
+    if address_of(name) is not None:
+        return f"fetched by a training, or by `scaleevent info {shlex.quote(shown(name))} --verify`"
     if path.exists():
         try:
             check_store(path)

@@ -10,7 +10,7 @@ from scaleevent.pairs.describing import verified_rows
 from scaleevent.pairs.mixing import COLUMNS, Mix, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import Json
-from scaleevent.system.locations import address_of, check_store, store_path
+from scaleevent.system.locations import check_store, shown, store_path
 from scaleevent.system.reports import Report, Section, counted
 
 SETTINGS_FILES = (".yaml", ".yml")
@@ -68,7 +68,7 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
         "info", title, COLUMNS, section(composition).rows if composition else (), tuple(notes),
         {
             "kind": "mix", "composition": composition,
-            "missing": {address_of(path) or str(path): way_to(path) for path in missing},
+            "missing": {shown(path): way_to(path) for path in missing},
             **({"verified": verified} if verify else {}),
         },
         (_missing(missing, mix.weights),) if missing else (),
@@ -77,10 +77,7 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
 
 def _missing(paths: Mapping[Path, str], weights: dict[str, float]) -> Section:
     """Stores that are not there, with their names: their part of the mix, and how each is made."""
-    rows = [
-        (address_of(path) or str(path), _part(weights, name), way_to(path))
-        for path, name in paths.items()
-    ]
+    rows = [(shown(path), _part(weights, name), way_to(path)) for path, name in paths.items()]
     return Section("not on this disk", ("store", "share of the mix", "made by"), tuple(rows))
 
 
