@@ -51,7 +51,8 @@ def describe_store(store: PairStore) -> Json:
     """
     manifest = store.manifest
     if store.remote:
-        held: Json = {"in the cache": _cached(store.shards, store.remote)}
+        needed = "" if store.is_here else "; the composition needs all"
+        held: Json = {"in the cache": _cached(store.shards, store.remote) + needed}
     else:
         held = {"recordings": len(set(store.recordings)) if len(store) else 0}
         held |= _contents([store.locate(first)[0] for first in store.firsts])
@@ -83,8 +84,7 @@ def _cached(shards: list[Json], remote: RemoteStore) -> str:
     """How much of a store elsewhere is on this machine."""
     here = [entry for entry in shards if remote.cached(entry["sha256"]).exists()]
     share, size = f"{len(here)} of {len(shards)}", sum(entry["bytes"] for entry in here)
-    told = f"{share} shards, {size:,} bytes, in {shards_folder()}"
-    return told if len(here) == len(shards) else f"{told}; the composition needs all"
+    return f"{share} shards, {size:,} bytes, in {shards_folder()}"
 
 
 def _contents(shards: list[Shard]) -> Json:
