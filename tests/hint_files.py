@@ -332,6 +332,9 @@ def published(name: str) -> Callable[[Path], object]:
 INPUTS: dict[str, str | Callable[[Path], object]] = {
     "pairs": STORE,
     "ownpairs": "prepare custom rig",
+    "far.yaml": lambda path: path.write_text(
+        f"data: [{path.with_name('near').absolute().as_uri()}]\n"
+    ),
     "labelled": f"{STORE} --after --seed 7",
     "run": f"pretrain pairs {SHORT}",
     "depth": f"probe street-depth run {TASK}",

@@ -652,12 +652,19 @@ PREPARING = [
         first=(STORE + " -o {out}",),
     ),
     S(
-        ("pairs/preparing.py: a new store",),
+        ("pairs/preparing.py: a new store: the same",),
         "prepare custom rig --quantile 0.3 -o {out} --resume",
         (
             "prepare custom rig --quantile 0.3 <--out> {new}",
             "prepare custom rig --quantile 0.3 -o {out} <--overwrite>",
         ),
+        2,
+        first=("prepare custom rig -o {out}",),
+    ),
+    S(
+        ("pairs/preparing.py: a new store: every share",),
+        "prepare custom rig --quantile 0.3 --shard 1/1 -o {out}",
+        ("prepare custom rig --quantile 0.3 --shard 1/1 <--out> {new}",),
         2,
         first=("prepare custom rig -o {out}",),
     ),
@@ -805,18 +812,17 @@ TRAINING = [
         "FOLDER=rig",
     ),
     S(
+        ("config/mix.py: fetched by a training, or by",),
+        "info far.yaml",
+        ("{hint} && {same}",),
+        first=("prepare street --scenes 1 -o near",),
+    ),
+    S(
         ("pairs/mixing.py: can be added where",),
         "pretrain ownpairs " + SHORT + " --only outdoor -o {out}",
         ("{hint} && {same}",),
         3,
         "FOLDER=rig STORE=ownpairs",
-    ),
-    S(
-        ("pairs/mixing.py: hold out others with",),
-        "pretrain pairs other " + SHORT + " --validation 0.5 --weight pairs=1 --weight other=1 "
-        "-o {out}",
-        ("{same} <--split-seed> 1",),
-        3,
     ),
     S(
         ("system/locations.py: finish it with the same",),

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from test_end_to_end import call
 from test_store import write_store
 
+from scaleevent.commands.pretrain_data import pretraining_data
 from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
 from scaleevent.config.mix import check_weights, store_names
 from scaleevent.config.pretrain import PretrainConfig
@@ -20,6 +22,7 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.pairs.mix_report import describe_mix
 from scaleevent.pairs.mixing import (
     Mix,
     Source,
@@ -381,6 +384,17 @@ def test_a_file_without_a_mix_is_refused(tmp_path, capsys, text, said):
     assert said in capsys.readouterr().err
 
 
+def test_a_store_of_a_mix_keeps_its_weight_where_its_namesake_is_missing(shelf, tmp_path):
+    (tmp_path / "mix.yaml").write_text(
+        f"data: [{shelf / 'alpha'}, {tmp_path / 'alpha'}]\n"
+        f"weights: {{{shelf / 'alpha'}: 1, {tmp_path / 'alpha'}: 3}}\n"
+    )
+    report = describe_mix(tmp_path / "mix.yaml", ())
+    assert [row[0] for row in report.rows] == [str(shelf / "alpha")]
+    assert report.facts["composition"]["weights"] == {str(shelf / "alpha"): 1}
+    assert [row[:2] for row in report.more[0].rows] == [(str(tmp_path / "alpha"), "75.0%")]
+
+
 def test_info_of_several_stores_is_their_composition(shelf, tmp_path, capsys):
     capsys.readouterr()
     stores = " ".join(str(shelf / name) for name in STORES)
@@ -407,3 +421,15 @@ def test_pretrain_draws_by_weights_what_has_the_tags(shelf, tmp_path, capsys):
     data = json.loads((tmp_path / "run/report.json").read_text())["data"]
     assert [one["share"] for one in data["mix"]["sources"]] == [0.25, 0.75]
     assert data["mix"]["balance"]["origin"] == {"simulated": 0.75, "real": 0.25}
+
+
+def test_one_rank_measures_the_composition(shelf, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Source, "measure", lambda self: asked.append(self.name))
+    cfg = PretrainConfig(data=[shelf / "alpha", shelf / "beta"], validation=0.2)
+    settings = InputSettings(32, 48, 16)
+    for main in (False, True):
+        run = MagicMock(**{"ranks.main": main})
+        _, split, mix = pretraining_data(cfg, settings, {"index": sample_index}, run)
+        assert len(split.train) and mix.shares.sum() == 1
+        assert run.tell.called == main and asked == ["alpha", "beta"] * main

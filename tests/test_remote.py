@@ -20,6 +20,7 @@ from test_store import rich_pairs, write_shard
 
 from scaleevent.commands import info
 from scaleevent.config.data import InfoConfig
+from scaleevent.config.mix import check_weights, store_names
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, MissingPackageError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.samples import PairSamples, load_batches
@@ -27,7 +28,7 @@ from scaleevent.pairs.shard import FORMAT
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, verify_shards
 from scaleevent.system import remote
 from scaleevent.system.files import write_json
-from scaleevent.system.locations import address_of, data_source
+from scaleevent.system.locations import address_of, data_source, shown
 
 ROOT = Path(__file__).parent.parent
 
@@ -155,6 +156,11 @@ def test_which_paths_are_addresses(tmp_path, monkeypatch):
     assert data_source([Path("s3://other/x")]) == ([Path("s3://other/x")], "argument")
 
 
+def test_an_address_is_shown_without_its_password():
+    assert shown(Path("https://me:secret@host/a@b/pairs")) == "https://host/a@b/pairs"
+    assert shown(Path("s3://bucket/pairs")) == "s3://bucket/pairs" and shown(Path("a/b")) == "a/b"
+
+
 def told(place, **options):
     report = info.run(InfoConfig(path=place, **options))
     return dict(report.rows), report
@@ -163,6 +169,7 @@ def told(place, **options):
 def test_commands_take_addresses(memory, capsys):
     rows, report = told("memory://shelf/pairs", verify=True)
     assert rows["pairs"] == 5 and rows["in the cache"].startswith("2 of 2 shards")
+    assert "needs all" not in rows["in the cache"] and report.more
     assert rows["verified"].startswith("2 shards whole, 5 pairs, ")
     assert report.facts["verified"]["pairs"] == 5
     call("info memory://shelf/pairs --verify --json")
@@ -173,6 +180,32 @@ def test_commands_take_addresses(memory, capsys):
         assert "no pair store at this address" in capsys.readouterr().err
     call("probe dsec-depth random --data memory://shelf/pairs -o run", None)
     assert "this store is not of dsec-depth" in capsys.readouterr().err
+
+
+def test_info_fetches_no_shard_that_nobody_asked_for(server, folder, tmp_path, cache):
+    """Neither of one store nor of a mix, which lists what is not here."""
+    rows, report = told(server.address)
+    assert rows["in the cache"].startswith("0 of 2 shards") and "needs all" in rows["in the cache"]
+    (tmp_path / "mix.yaml").write_text(
+        f"data: [{server.address}, {folder}]\nvideos: [clips]\n"
+        f"weights: {{'{Path(server.address).name}': 1, pairs: 2, videos: 5}}\n"
+    )
+    report = info.run(InfoConfig(path=tmp_path / "mix.yaml"))
+    assert [row[0] for row in report.rows] == ["pairs"]
+    assert [row[:2] for row in report.more[0].rows] == [(server.address, "12.5%")]
+    assert any("share of the mix 62.5%" in note for note in report.notes)
+    assert not server.shards() and not cache.exists()
+    told(server.address, verify=True)
+    assert told(server.address)[1].facts["composition"]["sources"][0]["pairs"] == 5
+    report = info.run(InfoConfig(path=tmp_path / "mix.yaml"))
+    assert len(report.rows) == 3 and not report.more
+
+
+def test_stores_elsewhere_that_share_a_name_are_called_by_their_addresses():
+    places = [Path("s3://one/pairs"), Path("s3://two/pairs")]
+    assert store_names(places) == ["s3://one/pairs", "s3://two/pairs"]
+    assert store_names([Path("s3://one/videos")], ["videos"]) == ["s3://one/videos"]
+    check_weights({"s3://one/pairs": 1, "s3://two/pairs": 2}, places)
 
 
 def test_loader_processes_read_from_an_address(server, folder):

@@ -7,13 +7,20 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
 from scaleevent.errors import DataError, EnvironmentProblem
-from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches, split_samples
+from scaleevent.pairs.samples import (
+    PairSamples,
+    StepBatches,
+    draw_epoch,
+    load_batches,
+    split_samples,
+)
 
 
 class Samples:
@@ -37,7 +44,7 @@ class Samples:
 
 
 def test_a_store_named_again_is_held_out_with_all_its_repeats():
-    samples = Samples(["a", "b", "b", "c"], ["a", "a"])
+    samples = Samples(["a", "b", "b", "c"], ["a", "d"])
     samples.stores = [samples.stores[0], samples.stores[1], samples.stores[0]]
     samples._sizes = [4, 2, 4]
     for seed in range(4):
@@ -46,24 +53,39 @@ def test_a_store_named_again_is_held_out_with_all_its_repeats():
             {(store % 2, samples.stores[store].recordings[row]) for store, row in located}
             for located in (map(samples.locate, side) for side in (split.train, split.validation))
         ]
-        assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 4
+        assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 5
         assert len(split.train) + len(split.validation) == 10
 
 
+def by_hand(names, fraction, seed):
+    """Which recordings of stores are held out: one after the other, from who has given least."""
+    queues = {}
+    for s, own in enumerate(names):
+        queues[s] = list(dict.fromkeys(own))
+        if seed:
+            order = np.random.default_rng([seed, len(own)]).permutation(len(queues[s]))
+            queues[s] = [queues[s][k] for k in order]
+    total, held = sum(map(len, names)), []
+
+    def given(s):
+        """The part of a store up to the middle of its next recording."""
+        gone = sum(names[s].count(name) for t, name in held if t == s)
+        return (gone + names[s].count(queues[s][-1]) / 2) / len(names[s])
+
+    while sum(names[s].count(name) for s, name in held) < fraction * total:
+        left = [s for s in queues if len(queues[s]) > 1]
+        if not left:
+            break
+        store = min(left, key=given)
+        held.append((store, queues[store].pop()))
+    return held
+
+
 @pytest.mark.parametrize("seed", [0, 3])
-def test_the_split_and_the_draws_are_those_of_a_slow_loop(seed):
+def test_the_draws_are_those_of_a_slow_loop(seed):
     names = (["b", "a", "c", "a"], ["a", "d", "d"])
     samples = Samples(*names)
-    seen = list(dict.fromkeys((s, name) for s, own in enumerate(names) for name in own))
-    if seed:
-        rng = np.random.default_rng([seed, 7])
-        seen = [seen[k] for k in rng.permutation(5)]
     every = [(s, name) for s, own in enumerate(names) for name in own]
-    held = []
-    while sum(one in held for one in every) < 3:
-        held.append(seen.pop())
-    split = split_samples(samples, 0.4, seed)
-    assert split.validation.tolist() == [k for k, one in enumerate(every) if one in held]
     rng = np.random.default_rng([seed, 2])
     store_draws = rng.integers(0, 7, 50)
     which, member = rng.random(50), rng.random(50)
@@ -116,10 +138,50 @@ def test_ranks_together_see_the_global_batches(world):
     assert len(batches(0)) == 3
 
 
-def test_whole_recordings_are_held_out():
-    split = split_samples(Samples(["a"] * 5 + ["b"] * 3, ["a"] * 4), 0.25)
-    assert split.validation.tolist() == [8, 9, 10, 11]  # the second store's "a" is another one
-    assert split.train.tolist() == list(range(8)) and split.dropped == 0
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.4, 0.7, 0.99])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_whole_recordings_are_held_out_of_every_store_in_proportion(fraction, seed):
+    rng = np.random.default_rng([seed, 7])
+    stores = [(12, 3), (40, 9), (2, 30), (7, 20), (3, 2)]  # recordings, and their longest
+    names = [
+        [f"r{k}" for k in rng.permutation(count) for _ in range(int(rng.integers(1, longest + 1)))]
+        for count, longest in stores
+    ]
+    for chosen in (names, names[::-1], *([one] for one in names)):
+        split = split_samples(Samples(*chosen), fraction, seed)
+        every = [(s, name) for s, own in enumerate(chosen) for name in own]
+        held = by_hand(chosen, fraction, seed)
+        assert split.validation.tolist() == [k for k, one in enumerate(every) if one in held]
+        assert sorted([*split.train, *split.validation]) == list(range(len(every)))
+        assert {every[k][0] for k in split.train} == set(range(len(chosen))) and not split.dropped
+
+
+def test_a_small_store_at_the_end_is_not_all_that_is_held_out():
+    names = [f"r{k // 10}" for k in range(1000)]
+    samples = Samples(names, names[:400], names[:40])
+    for fraction, counts in ((0.05, [60, 20, 0]), (0.2, [200, 80, 10])):
+        held = split_samples(samples, fraction).validation
+        assert np.histogram(held, [0, 1000, 1400, 1440])[0].tolist() == counts
+
+
+def test_a_resumed_run_must_find_the_pairs_again_that_were_chosen():
+    store = SimpleNamespace(fingerprint="f", folder=Path("f"), representation="zhu")
+    one = PairSamples([MagicMock(**vars(store), __len__=lambda _: 4)], None)
+    assert one.fingerprint(np.arange(3), tagged=False) == ["f"]  # as in earlier versions
+    told = [one.fingerprint(np.arange(n), tagged=True) for n in (2, 3, 3)]
+    assert told[0] != told[1] == told[2] and told[1][0] == "f"
+
+
+def test_stores_of_one_recording_give_a_stretch_each():
+    ends = np.arange(1, 21) * 100
+    samples = Samples(["a"] * 20, ["a"] * 20, ["b"], windows=np.stack([ends - 150, ends], 1))
+    samples.stores[2].windows_us = np.array([[0, 100]])
+    split = split_samples(samples, 0.1)
+    assert split.validation.tolist() == [18, 19, 38, 39] and split.dropped == 2
+    assert split.train.tolist() == [*range(17), *range(20, 37), 40]
+    mixed = Samples(["a"] * 20, ["c", "d"] * 10, windows=np.stack([ends - 150, ends], 1))
+    split = split_samples(mixed, 0.1)
+    assert split.validation.tolist() == [18, 19, *range(21, 40, 2)] and split.dropped == 1
 
 
 def test_a_single_recording_is_cut_in_time_with_a_gap():

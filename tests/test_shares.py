@@ -131,6 +131,25 @@ def _write_unless_in_use(out: Path, share: str) -> None:
         assert "another run is writing" in str(error)
 
 
+class Tagged(Source):
+    """Its pairs tell a tag."""
+
+    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
+        return (replace(pair, tags="static") for pair in Source.pairs(self, counts))
+
+
+def test_tags_of_recordings_come_out_the_same(tmp_path):
+    """In one go, by shares, and where all shards were there already."""
+    sources = [Tagged("delta", (6, 7)), *SOURCES, Tagged("gamma", ())]
+    write(sources, tmp_path / "straight")
+    straight = content(tmp_path / "straight")
+    assert b'"static"' in straight[MANIFEST]
+    for share in ("2/2", "1/2"):
+        write(sources, tmp_path / "shares", share)
+    write(sources, tmp_path / "straight")
+    assert content(tmp_path / "shares") == content(tmp_path / "straight") == straight
+
+
 def test_resuming_without_a_share_finishes_what_shares_began(straight, tmp_path):
     out = tmp_path / "pairs"
     write(MANY, out, "2/3")
@@ -276,3 +295,12 @@ def test_videos_in_shares(tmp_path):
     for share in ("3/3", "1/3", "2/3"):
         call(f"{line} -o {tmp_path / 'shares'} --shard {share}")
     assert content(tmp_path / "shares") == content(tmp_path / "whole")
+
+
+def test_a_dry_run_of_a_share_without_recordings_says_so(tmp_path, capsys):
+    from test_end_to_end import call
+
+    call(f"prepare street --scenes 1 --shard 2/2 --dry-run -o {tmp_path / 'pairs'}")
+    said = capsys.readouterr().out
+    assert "more shares than recordings" in said and "not known" not in said
+    assert not (tmp_path / "pairs").exists()

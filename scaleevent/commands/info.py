@@ -97,7 +97,7 @@ def _store(folder: Path, cfg: InfoConfig) -> Report:
     rows = _rows(facts)
     if verified is not None:
         facts["verified"], rows = verified, rows + verified_rows(verified)
-    if not len(store):
+    if not len(store) or not store.is_here:  # tags and activity are in the shards
         return Report("info", store.where, ("fact", "value"), rows, tuple(notes), facts)
     mixed = Mix(open_sources([folder]), {}).facts
     return Report(

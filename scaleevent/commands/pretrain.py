@@ -44,7 +44,8 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         local = this.local_batch(batch)
         samples, split, mix = pretraining_data(cfg, settings, objective.sample_inputs(), this)
         seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
-        origin |= seen_with(encoder.history, samples.recordings(seen)) | {"mix": mix.facts}
+        origin |= seen_with(encoder.history, samples.recordings(seen))
+        origin |= {"mix": mix.facts} if this.ranks.main else {}
         objective.calibrate(Pool(samples, seen, local))
         this.say(
             f"{cfg.describe_preset()}, {objective.source}, "
@@ -65,7 +66,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
             return objective.validate(in_order(samples, held_out, local))
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
-        fingerprint["data"] = [store.fingerprint for store in samples.stores]
+        fingerprint["data"] = samples.fingerprint(seen, tagged=bool(cfg.only))
         seed = cfg.seed_of("draws")
         order = partial(
             draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling, shares=mix.given

@@ -9,14 +9,13 @@ from scaleevent.commands.street_store import street_store
 from scaleevent.config.mix import VIDEOS
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.datasets.video_pairs import VideoPairs
-from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.mixing import Mix, among, joined, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.sample_inputs import Input
 from scaleevent.pairs.samples import PairSamples, Split, split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
-from scaleevent.system.locations import address_of
+from scaleevent.system.locations import shown
 from scaleevent.training.run import Run
 
 
@@ -38,12 +37,10 @@ def pretraining_data(
 
     Raises:
         ConfigError: A store that does not exist.
-        DataError: No pair, none with the tags asked for or left for training, or pairs without an
-            image that one needs.
+        DataError: No pair, none with the tags asked for, or pairs without an image that one needs.
     """
     folders, origin = cfg.stores
-    named = [address_of(path) or str(path) for path in [*folders, *cfg.videos]]
-    found = ", ".join(named) or "street, rendered on first use"
+    found = ", ".join(map(shown, [*folders, *cfg.videos])) or "street, rendered on first use"
     run.say(f"data: {found}" + (f" (from {origin})" if folders else ""))
     if not folders and not cfg.videos:
         family = cfg.seed_of("world")
@@ -62,8 +59,6 @@ def pretraining_data(
         samples.check_images()
     chosen = joined(sources)
     split = split_samples(samples, cfg.validation, cfg.seed_of("split"), chosen)
-    if not len(split.train):
-        raise DataError("no pair is left for training", where="--validation")
     dropped = f", {split.dropped} overlapping dropped" if split.dropped else ""
     run.say(
         f"{len(chosen):,} pairs{kept}, {len(split.train):,} to train, "
@@ -72,5 +67,6 @@ def pretraining_data(
     if split.shared:
         run.say("warning: all training windows overlap held-out ones, so events are on both sides")
     mix = Mix(among(sources, split.train), cfg.weights, cfg.sampling)
-    run.tell(section(mix.facts), lines(mix.facts))
+    if run.ranks.main:  # it reads some pairs of every source
+        run.tell(section(mix.facts), lines(mix.facts))
     return samples, split, mix

@@ -16,7 +16,7 @@ from scaleevent.config.catalog import DATASETS, UNDOCUMENTED
 from scaleevent.config.settings import Settings, described_problems, nearest, read_yaml
 from scaleevent.config.tags import WantedTags
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.system.locations import MANIFEST, address_of, check_store, store_path
+from scaleevent.system.locations import MANIFEST, address_of, check_store, shown, store_path
 
 VIDEOS = "videos"  # what pairs that are simulated while training are called
 
@@ -55,6 +55,7 @@ class MixSettings(Settings):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     data: list[Path] = Field(min_length=1)
+    videos: list[Path] = []
     weights: Weights = {}
     only: WantedTags = []
     sampling: Literal["released", "uniform"] = "released"
@@ -76,7 +77,7 @@ class MixSettings(Settings):
 
 
 def store_names(folders: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
-    """What stores are called: by the last part of their path, or all of it where two share that.
+    """What stores are called: the last part of their path or address, or all where two share it.
 
     Args:
         folders: Pair stores.
@@ -91,11 +92,11 @@ def store_names(folders: Sequence[Path], taken: Collection[str] = ()) -> list[st
         raise ConfigError("a pair store is named twice", where="data", found=", ".join(twice))
     short = [Path(os.path.abspath(path)).name for path in folders]  # of a link, not its target
     names = [
-        str(folder) if short.count(name) > 1 else name
+        address_of(folder) or str(folder) if short.count(name) > 1 else name
         for name, folder in zip(short, folders, strict=True)
     ]
     return [
-        str(folder.absolute()) if name in taken else name
+        address_of(folder) or str(folder.absolute()) if name in taken else name
         for name, folder in zip(names, folders, strict=True)
     ]
 
@@ -137,6 +138,8 @@ def absent(named: Sequence[Path]) -> list[Path]:
 def way_to(name: Path) -> str:
     """How a store comes about that is not there, or not finished."""
     path, known = store_path(name), name.name
+    if address_of(name) is not None:
+        return f"fetched by a training, or by `scaleevent info {shlex.quote(shown(name))} --verify`"
     if path.exists():
         try:
             check_store(path)

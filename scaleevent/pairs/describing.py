@@ -51,7 +51,8 @@ def describe_store(store: PairStore) -> Json:
     """
     manifest = store.manifest
     if store.remote:
-        held: Json = {"in the cache": _cached(store.shards, store.remote)}
+        needed = "" if store.is_here else "; the composition needs all"
+        held: Json = {"in the cache": _cached(store.shards, store.remote) + needed}
     else:
         held = {"recordings": len(set(store.recordings)) if len(store) else 0}
         held |= _contents([store.locate(first)[0] for first in store.firsts])

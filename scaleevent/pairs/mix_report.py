@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scaleevent.config.mix import MixSettings, check_weights, is_ready, way_to
+from scaleevent.config.mix import VIDEOS, MixSettings, check_weights, is_ready, store_names, way_to
 from scaleevent.pairs.describing import verified_rows
 from scaleevent.pairs.mixing import COLUMNS, Mix, keep_tagged, lines, open_sources, section
-from scaleevent.pairs.store import verify_shards
+from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import Json
-from scaleevent.system.locations import check_store, store_path
+from scaleevent.system.locations import check_store, shown, store_path
 from scaleevent.system.reports import Report, Section, counted
 
 SETTINGS_FILES = (".yaml", ".yml")
@@ -32,18 +32,21 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
     """
     alone = path.suffix in SETTINGS_FILES and not more
     mix = MixSettings.of_file(path) if alone else MixSettings(data=[path, *more])
-    check_weights(mix.weights, [store_path(name) for name in mix.data])
+    others = [VIDEOS] if mix.videos else []
+    folders = [store_path(path) for path in mix.data]
+    check_weights(mix.weights, folders, others)
     if not alone:
-        for name in mix.data:
-            check_store(store_path(name))
-    ready = [name for name in mix.data if is_ready(name)]
-    missing = [name for name in mix.data if name not in ready]
+        for folder in folders:
+            check_store(folder)
+    names = dict(zip(mix.data, store_names(folders, others), strict=True))
+    opened = {names[path]: PairStore(store_path(path)) for path in mix.data if is_ready(path)}
+    ready = {name: store for name, store in opened.items() if verify or store.is_here}
+    missing = {path: name for path, name in names.items() if name not in ready}
     notes: list[str] = []
     composition: Json = {}
     verified: Json = {}
     if ready:
-        folders = [store_path(name) for name in ready]
-        sources, kept = keep_tagged(open_sources(folders, warn=notes.append), mix.only)
+        sources, kept = keep_tagged(open_sources((), ready, notes.append), mix.only)
         verified = {s.name: verify_shards(s.store) for s in sources} if verify else {}
         notes += [
             f"{name}, {title}: {text}"
@@ -54,24 +57,30 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
         composition = Mix(sources, weights, mix.sampling).facts
         notes += [f"pairs taken{kept}"] * bool(kept) + lines(composition)
     title = str(path) if alone else counted(len(mix.data), "store")
+    if mix.videos:
+        notes.append(
+            f"videos, simulated while training, are not in the table: share of the mix "
+            f"{_part(mix.weights, VIDEOS)}"
+        )
     if alone:
         notes.append(f"{len(ready)} of {counted(len(mix.data), 'store')} on this disk")
     return Report(
         "info", title, COLUMNS, section(composition).rows if composition else (), tuple(notes),
         {
             "kind": "mix", "composition": composition,
-            "missing": {str(name): way_to(name) for name in missing},
+            "missing": {shown(path): way_to(path) for path in missing},
             **({"verified": verified} if verify else {}),
         },
         (_missing(missing, mix.weights),) if missing else (),
     )  # fmt: skip
 
 
-def _missing(names: Sequence[Path], weights: dict[str, float]) -> Section:
-    """Stores that are not there: their part of the whole mix, and how each is made."""
-    total = sum(weights.values())
-    rows = []
-    for name in names:
-        weight = weights.get(name.name) or weights.get(str(name))
-        rows.append((str(name), f"{weight / total:.1%}" if weight else "-", way_to(name)))
+def _missing(paths: Mapping[Path, str], weights: dict[str, float]) -> Section:
+    """Stores that are not there, with their names: their part of the mix, and how each is made."""
+    rows = [(shown(path), _part(weights, name), way_to(path)) for path, name in paths.items()]
     return Section("not on this disk", ("store", "share of the mix", "made by"), tuple(rows))
+
+
+def _part(weights: dict[str, float], name: str) -> str:
+    """Which part of the whole mix a source is, as far as its weight tells."""
+    return f"{weights[name] / sum(weights.values()):.1%}" if weights else "-"

@@ -181,8 +181,8 @@ class Mix:
         if empty := [name for name in self.weights if name not in filled]:
             raise DataError(
                 "no pair to draw from a store that has a weight", where=", ".join(empty),
-                hint="held out, or not among the tags asked for: leave out the store and its "
-                "weight, or hold out others with --split-seed",
+                hint="it is empty, or none has the tags asked for: leave out the store and its "
+                "weight",
             )  # fmt: skip
         weights = [float(self.weights.get(s.name, len(s.rows))) for s in self.sources]
         return np.array(weights) / max(sum(weights), 1e-300)

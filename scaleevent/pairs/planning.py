@@ -82,7 +82,9 @@ def plan(
     }  # fmt: skip
     notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
     samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
-    if not samples:
+    if not sources:
+        notes.append("nothing to do for this share: there are more shares than recordings")
+    elif not samples:
         looked = counted(len(spread(len(sources), SAMPLED)), "source")
         notes.append(f"size and time are not known: no pair came out of {looked} looked at")
     if samples:

@@ -92,7 +92,7 @@ def write_store(
     """
     work = share.folder(out) if share else out
     clean_leftovers(work)
-    _check_settings(out, settings | (voxels or {}))
+    _check_settings(out, settings | (voxels or {}), share)
     names = Counter(source.name for source in sources)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -232,7 +232,7 @@ def lost(counts: Mapping[str, int]) -> list[str]:
     return told
 
 
-def _check_settings(out: Path, settings: Json) -> None:
+def _check_settings(out: Path, settings: Json, share: Share | None) -> None:
     """Refuse to mix shards of these settings with those of others."""
     path, manifest = out / SETTINGS, out / MANIFEST
     earlier: Json = {}
@@ -251,7 +251,10 @@ def _check_settings(out: Path, settings: Json) -> None:
             found="; ".join(f"{key} {settings[key]}" for key in other),
             expected="; ".join(f"{key} {earlier[key]}" for key in other),
             hint="a new store: the same command with another --out and without --resume; "
-            "in place of this one: with --overwrite instead of --resume",
+            "in place of this one: with --overwrite instead of --resume"
+            if share is None
+            else "a new store: every share with another --out; in place of this one: delete the "
+            "folder before the first share",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -120,6 +121,19 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         names = np.concatenate([store.recordings.astype(str) for store in self.stores])
         return set(names[indices].tolist())
 
+    def fingerprint(self, indices: np.ndarray, tagged: bool) -> list[str]:
+        """What a resumed run must find again: hashes of the stores and of which pairs are taken.
+
+        The latter only where stores and settings do not decide on it: pairs chosen by tags, which
+        can be told anew; and several stores, of which earlier versions held out others.
+
+        Args:
+            indices: Of the samples that are trained on.
+            tagged: Whether they were chosen by tags.
+        """
+        which = [f"{zlib.crc32(indices.tobytes()):08x}"] if tagged or len(self.stores) > 1 else []
+        return [*(store.fingerprint for store in self.stores), *which]
+
     def check_images(self) -> None:
         """Check that every pair has an image, which distillation needs.
 
@@ -155,12 +169,14 @@ class Split:
 def split_samples(
     samples: PairSamples, fraction: float, seed: int = 0, among: np.ndarray | None = None
 ) -> Split:
-    """Hold out whole recordings, or a stretch of the only one.
+    """Hold out whole recordings, of every store as far as recordings go in the same proportion.
 
-    Recordings are held out until they make up `fraction` of the pairs: with seed 0 the last ones in
-    the store's order, else drawn by the seed. In a single recording a stretch of pairs in time is,
-    the last one with seed 0, and training pairs with a window that meets it are dropped, so that no
-    event is on both sides; where that would leave none, all stay and the split says so.
+    Recordings are held out until they make up `fraction` of the pairs: with seed 0 those of a store
+    from its last one on, else drawn by the seed. Among stores that one is next of which the least
+    part would be held out, counted to the middle of its recording. Of a store that is a single
+    recording a stretch of pairs in time is, the last one with seed 0, and training pairs with a
+    window that meets it are dropped, so that no event is on both sides; where that would leave
+    none, all stay and the split says so. A pair of every store is left for training.
 
     Args:
         samples: The pairs.
@@ -169,31 +185,76 @@ def split_samples(
         among: Ascending indices of the samples that there are; default: all.
     """
     everything = np.arange(len(samples)) if among is None else among
-    held = int(np.ceil(fraction * len(everything)))
-    rng = np.random.default_rng([seed, len(everything)]) if seed else None
-    if held == 0:
+    if not fraction:
         return Split(everything, everything[:0], seed=seed)
     numbers = _recording_numbers(samples.stores)[everything]
-    recordings, begins, member = np.unique(numbers, return_index=True, return_inverse=True)
-    if len(recordings) > 1:
+    stores = _store_numbers(samples.stores)[everything]
+    stretches, parts, sizes, recordings = [], [], [], []
+    pooled = 0
+    for store in np.unique(stores):
+        own = stores == store
+        rng = np.random.default_rng([seed, int(own.sum())]) if seed else None
+        names, begins, counts = np.unique(numbers[own], return_index=True, return_counts=True)
+        if len(names) == 1:
+            stretches.append(_hold_out_stretch(samples, everything[own], fraction, rng))
+            continue
         order = np.argsort(begins)
-        order = order if rng is None else rng.permutation(order)
-        sizes = np.bincount(member)[order][::-1]
-        enough = int(np.searchsorted(np.cumsum(sizes), held)) + 1
-        chosen = order[::-1][: min(enough, len(recordings) - 1)]
-        outside = np.isin(member, chosen)
-        return Split(everything[~outside], everything[outside], seed=seed)
+        order = (order if rng is None else rng.permutation(order))[::-1]
+        ends = np.cumsum(counts[order])
+        parts.append(((ends - counts[order] / 2) / ends[-1])[:-1])  # one is left for training
+        sizes.append(counts[order][:-1])
+        recordings.append(names[order][:-1])
+        pooled += int(ends[-1])
+    outside = np.zeros(len(everything), bool)
+    if recordings:
+        order = np.argsort(np.concatenate(parts), kind="stable")
+        taken = np.cumsum(np.concatenate(sizes)[order])
+        enough = int(np.searchsorted(taken, int(np.ceil(fraction * pooled)))) + 1
+        outside = np.isin(numbers, np.concatenate(recordings)[order[:enough]])
+    gone = [index for one in stretches for index in (one.validation, one.overlapping)]
+    inside = ~outside & ~np.isin(everything, np.concatenate([*gone, everything[:0]]))
+    validation = np.concatenate([everything[outside], *(one.validation for one in stretches)])
+    return Split(
+        everything[inside],
+        np.sort(validation),
+        dropped=sum(len(one.overlapping) for one in stretches),
+        shared=any(one.shared for one in stretches),
+        seed=seed,
+    )
+
+
+class _Stretch(NamedTuple):
+    """What is held out of a recording, and what has events in common with it."""
+
+    validation: np.ndarray
+    overlapping: np.ndarray  # which are not trained on
+    shared: bool  # whether all others would be, so that none is dropped
+
+
+def _hold_out_stretch(
+    samples: PairSamples, indices: np.ndarray, fraction: float, rng: np.random.Generator | None
+) -> _Stretch:
+    """Hold out a stretch in time of the samples of one recording: the last one without `rng`."""
+    held = min(int(np.ceil(fraction * len(indices))), len(indices) - 1)
+    if not held:
+        return _Stretch(indices[:0], indices[:0], False)
     windows = np.concatenate([store.windows_us for store in samples.stores])
-    in_time = everything[np.argsort(windows[everything, 1], kind="stable")]
-    free = len(everything) - held
+    in_time = indices[np.argsort(windows[indices, 1], kind="stable")]
+    free = len(indices) - held
     first = free if rng is None else int(rng.integers(free + 1))
     validation = np.sort(in_time[first : first + held])
-    train = np.sort(np.delete(in_time, slice(first, first + held)))
+    train = np.delete(in_time, slice(first, first + held))
     first_us, last_us = windows[validation, 0].min(), windows[validation, 1].max()
-    kept = train[(windows[train, 1] <= first_us) | (windows[train, 0] >= last_us)]
-    if not len(kept):  # every window reaches into the held-out ones
-        return Split(train, validation, shared=True, seed=seed)
-    return Split(kept, validation, dropped=len(train) - len(kept), seed=seed)
+    meets = (windows[train, 1] > first_us) & (windows[train, 0] < last_us)
+    if meets.all():  # every window reaches into the held-out ones
+        return _Stretch(validation, indices[:0], True)
+    return _Stretch(validation, train[meets], False)
+
+
+def _store_numbers(stores: Sequence[PairStore]) -> np.ndarray:
+    """(samples,) int64: a number for every store, the same wherever it is named again."""
+    numbers = {id(store): number for number, store in enumerate(stores)}
+    return np.repeat([numbers[id(s)] for s in stores], [len(s.recordings) for s in stores])
 
 
 def _recording_numbers(stores: Sequence[PairStore]) -> np.ndarray:

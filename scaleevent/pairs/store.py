@@ -53,11 +53,11 @@ def finish_shard(
     entry: Json = {
         "file": path.name, "job": fingerprint, "pairs": pairs, "counts": counts,
     }  # fmt: skip
-    entry |= {"tags": tags} if tags else {}
     if pairs:
         entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     else:
         path.unlink()  # of a recording without any pair only the tally is kept
+    entry |= {"tags": tags} if tags else {}  # last, as where an `Entry` is read again
     write_json(path.with_suffix(".json"), entry)
     return entry
 
@@ -158,6 +158,13 @@ class PairStore:
     def where(self) -> str:
         """Its folder or address, for messages."""
         return self.remote.shown if self.remote else str(self.folder)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all its shards are on this machine."""
+        return self.remote is None or all(
+            self.remote.cached(entry["sha256"]).exists() for entry in self.shards
+        )
 
     @contextmanager
     def file(self, entry: Json) -> Iterator[Path]:

@@ -51,6 +51,12 @@ def address_of(path: Path) -> str | None:
     return f"{parts[1]}://{'/' if parts[1] == 'file' else ''}{parts[2]}"
 
 
+def shown(path: Path) -> str:
+    """A path, or the address that it was written for without a password, for messages."""
+    address = address_of(path)
+    return str(path) if address is None else re.sub(r"//[^/@]*@", "//", address)
+
+
 def check_store(folder: Path) -> None:
     """Refuse a folder or an address that is no finished pair store.
 
