@@ -83,10 +83,11 @@ import torch
 from scaleevent import cli
 from scaleevent.checkpoint import save_encoder
 # imported here: compiled functions look for their cache as Linux has it
-from scaleevent.commands import info, prepare, street_store, voxelize
+from scaleevent.commands import info, street_store, voxelize
 from scaleevent.datasets import street
 from scaleevent.encoders.encoder import build_encoder
 from scaleevent.errors import EnvironmentProblem
+from scaleevent.pairs import preparing
 from scaleevent.system import owner, platform
 from scaleevent.system.files import claimed_folder, write_bytes
 from scaleevent.system.signals import on_stop
@@ -133,7 +134,7 @@ platform.STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 owner.process_space = lambda: ""
 multiprocessing.get_all_start_methods = lambda: ["spawn"]
 ctypes.WinDLL = lambda name: Kernel()
-prepare.ProcessExecutor = ThreadPoolExecutor
+preparing.ProcessExecutor = ThreadPoolExecutor
 
 def run(line):
     sys.argv = ["scaleevent", *line.split()]
