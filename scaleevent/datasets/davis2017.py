@@ -79,8 +79,9 @@ def sources(config: Settings) -> list[Joined]:
             "listed sequences are not there", where=lacking[0][0],
             found=f"no folder JPEGImages/{config.resolution}/{lacking[0][1]}"
             + (f" and {len(lacking) - 1} others" if len(lacking) > 1 else ""),
-            hint="download the archive of this resolution and part"
-            + ("; to do without them: --on-error skip" if found else ""),
+            hint="download the archive of this resolution and part, or --on-error skip"
+            if found
+            else "it takes the archive of this resolution and part",
         )  # fmt: skip
     told = (
         f"times of pictures: {config.fps:g} a second, {'as asked' if _asked(config) else 'assumed'}"
