@@ -54,7 +54,12 @@ def address_of(path: Path) -> str | None:
 def shown(path: Path) -> str:
     """A path, or the address that it was written for without a password, for messages."""
     address = address_of(path)
-    return str(path) if address is None else re.sub(r"//[^/@]*@", "//", address)
+    return str(path) if address is None else without_passwords(address)
+
+
+def without_passwords(text: str) -> str:
+    """A text whose addresses show neither user nor password."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def check_store(folder: Path) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from urllib.parse import urlsplit
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, MissingPackageError
 from scaleevent.system.documents import MAX_BYTES
 from scaleevent.system.files import atomic_path, check_space, write_bytes, writing
-from scaleevent.system.locations import LIMIT, MANIFEST, address_of, cache_folder
+from scaleevent.system.locations import LIMIT, MANIFEST, address_of, cache_folder, without_passwords
 from scaleevent.system.platform import file_lock, make_folder, remove_file
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class RemoteStore:
     @property
     def shown(self) -> str:
         """The address for messages, without a password."""
-        return re.sub(r"//[^/@]*@", "//", self.address)
+        return without_passwords(self.address)
 
     @property
     def folder(self) -> Path:
@@ -211,7 +210,7 @@ def _reason(error: Exception) -> BaseException:
 
 
 def _told(error: BaseException) -> str:
-    text = re.sub(r"//[^/@\s]*@", "//", str(error).strip()).partition("\n")[0]
+    text = without_passwords(str(error).strip()).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
