@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,9 @@ from scaleevent.system.files import claimed_folder
 from scaleevent.system.owner import claims
 from scaleevent.system.workers import ProcessExecutor
 
-pytest.importorskip("distributed", reason="needs Dask: pip install 'scaleevent[dask]'")
+distributed = pytest.importorskip(
+    "distributed", reason="needs Dask: pip install 'scaleevent[dask]'"
+)
 
 HERE = Path(__file__).parent
 SMALL = "--size 16x24 --layout fixed --shutter-ms 0 --window-ms 5"
@@ -163,6 +166,21 @@ def test_nobody_at_the_address_is_told(address, monkeypatch):
     with pytest.raises(EnvironmentProblem, match="no Dask scheduler answers") as caught:
         DaskExecutor(address, [])
     assert f"where: {address}" in str(caught.value) and "dask scheduler" in str(caught.value)
+
+
+def test_what_is_no_scheduler_is_told(cluster, monkeypatch):
+    """A server that says nothing, and a worker; `distributed.Client` waits for ever at both."""
+    monkeypatch.setattr(dask_workers, "CONNECT_SECONDS", 1)
+    told = r"no Dask scheduler answers[\s\S]*found: "
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EnvironmentProblem, match=told + "silence"):
+            DaskExecutor(address, [])
+    with distributed.Client(cluster[0], set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=60)
+        workers = list(client.scheduler_info()["workers"])
+    with pytest.raises(EnvironmentProblem, match=told + "a Dask worker"):
+        DaskExecutor(workers[0], [])
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch):

@@ -6,6 +6,7 @@ A task whose worker died runs again on another one, which the tasks of `prepare`
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -116,15 +117,10 @@ class DaskExecutor(Executor):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it tells is told here
         self._surroundings = Surroundings.here(files)
         self._remote: dict[object, RemoteFuture[Any]] = {}  # by future, the unfinished ones
-        try:
-            self._client: Client = distributed.Client(
-                address, timeout=CONNECT_SECONDS, set_as_default=False
-            )
-        except (OSError, ValueError, TypeError) as error:
-            raise EnvironmentProblem(
-                "no Dask scheduler answers", where=address, found=_first_line(error),
-                expected="the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786",
-            ) from None  # fmt: skip
+        _ask_scheduler(address)
+        self._client: Client = distributed.Client(
+            address, timeout=CONNECT_SECONDS, set_as_default=False
+        )
         try:
             self._check_workers(address)
         except BaseException:
@@ -194,6 +190,36 @@ class DaskExecutor(Executor):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.shutdown(cancel_futures=kind is not None)
+
+
+def _ask_scheduler(address: str) -> None:
+    """Refuse an address at which no scheduler answers, whatever else does.
+
+    `distributed.Client` is not asked first: at a server of something else it waits for ever, and
+    one that failed is finalised when garbage is collected, under a lock that the start of another
+    client may hold.
+    """
+    import distributed
+
+    async def identity() -> Any:
+        arguments = distributed.Security().get_connection_args("client")
+        async with distributed.rpc(
+            address, timeout=CONNECT_SECONDS, connection_args=arguments
+        ) as there:
+            return await there.identity()
+
+    problem = partial(
+        EnvironmentProblem, "no Dask scheduler answers", where=address,
+        expected="the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786",
+    )  # fmt: skip
+    try:
+        found = asyncio.run(asyncio.wait_for(identity(), 2 * CONNECT_SECONDS))
+    except TimeoutError:
+        raise problem(found="silence") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise problem(found=_first_line(error)) from None
+    if found.get("type") != "Scheduler":
+        raise problem(found=f"a Dask {str(found.get('type')).lower()}")
 
 
 def _run(surroundings: Surroundings, task: Callable[[], T]) -> T:
