@@ -1015,6 +1015,15 @@ TRAINING = [
         2,
     ),
     S(
+        ("objectives/distillation.py: pairs with longer windows, a lower",),
+        "pretrain pairs --tau 1e6 " + SHORT + " -o {out}",
+        (
+            "pretrain pairs <--tau> 0 " + SHORT + " -o {out}",
+            "pretrain pairs --tau 1e6 <--mask> none " + SHORT + " -o {out}",
+        ),
+        3,
+    ),
+    S(
         ("objectives/comparison.py: no labelled pair is held out",),
         "pretrain labelled --validation 0 " + SHORT.replace(" --no-probe", "") + " -o {out}",
         (
