@@ -27,6 +27,7 @@ ORDER = [
     "street",
     "panels",
     "pictures",
+    "legends",
     "pairs",
     "datasets",
     "encoders",
