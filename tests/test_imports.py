@@ -40,6 +40,7 @@ ORDER = [
     "predictor",
     "benchmarks",
     "deployment",
+    "reporting",
     "commands",
     "cli",
     "__main__",

@@ -29,6 +29,7 @@ from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import weights_within
 from scaleevent.system.refusals import refusal
 
+ORIGINS = "origins.json"  # beside config.yaml: where each setting comes from
 LARGEST_SIDE = 65_536  # pixels
 _NAMED = 3  # parts that a setting is for, which are named even where fewer others are
 

@@ -248,7 +248,7 @@ def append_json_line(path: Path, value: object) -> None:
         file.write(json.dumps(value).encode() + b"\n")
 
 
-def read_json_lines(path: Path) -> list[Any]:
+def read_json_lines(path: Path) -> list[Json]:
     """All whole lines of a log; an unfinished last line is left out."""
     text = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
