@@ -76,7 +76,7 @@ def depth_key(farthest: float = 100.0, nearest: float = 2.0) -> Image.Image:
     farthest = max(farthest, 2 * nearest)
     span = np.log(farthest / nearest)
     metres = nearest * np.exp(np.linspace(0, span, BAR[0]))
-    inside = [at for at in TICKS_M if nearest < at < farthest / 1.15]
+    inside = [at for at in TICKS_M if nearest < at < farthest]
     ticks = [(np.log(at / nearest) / span, f"{at:g}") for at in inside]
     ends = [(0.0, f"{nearest:g} or less"), *ticks, (1.0, f"{farthest:.3g} m")]
     return _bar("Depth in metres; black: unknown", draw_depth(metres[None], nearest), ends)
@@ -114,17 +114,24 @@ def amount_key(title: str, low: str, high: str, middle: str = "") -> Image.Image
 
 
 def _bar(title: str, colours: np.ndarray, marks: Sequence[tuple[float, str]]) -> Image.Image:
-    """(1, w, 3) colours as a bar, with words below it at fractions of its length."""
+    """(1, w, 3) colours as a bar, with words below it at fractions of its length.
+
+    A word that would run into another one is left out.
+    """
     text = font(TEXT)
     margin = round(max(text.getlength(word) for _, word in marks) / 2) + 2
     width = max(BAR[0] + 2 * margin, NARROWEST)
     key, pen, top = _blank(title, width, BAR[1] + LINE + GAP)
     key.paste(Image.fromarray(np.repeat(colours, BAR[1], 0)), (margin, top))
     pen.rectangle((margin - 1, top - 1, margin + BAR[0], top + BAR[1]), outline=FADED)
-    for at, word in marks:
+    taken: list[tuple[float, float]] = []
+    for at, word in sorted(marks, key=lambda mark: 0 < mark[0] < 1):  # the ends first
         x = margin + round(at * (BAR[0] - 1))
+        left, wide = round(x - text.getlength(word) / 2), text.getlength(word)
+        if any(left < end + GAP and start < left + wide + GAP for start, end in taken):
+            continue
+        taken.append((left, left + wide))
         pen.line((x, top + BAR[1], x, top + BAR[1] + 4), INK)
-        left = round(x - text.getlength(word) / 2)
         write(pen, (left, top + BAR[1] + 4), [word], text, LINE, INK)
     return key
 

@@ -15,7 +15,7 @@ from scaleevent.reporting.comparison import (
     numbers_of,
 )
 from scaleevent.reporting.curves import FIRST, chart_grid, compared_curves, curves
-from scaleevent.reporting.markup import Markup, element
+from scaleevent.reporting.markup import Markup, element, markup
 from scaleevent.reporting.results import result_tables
 from scaleevent.reporting.runs import FINISHED, Picture, RunRecord
 from scaleevent.reporting.settings import meanings
@@ -110,8 +110,8 @@ def _seeds(together: Sequence[Group], numbers: Sequence[str]) -> list[Markup]:
         told = "No two of these runs differ in their seeds alone, so nothing tells how much of a "
         return [element("p", told, "difference is chance.", class_="faded")]
     members = [
-        (group.letter, group.about, len(group.runs), "; ".join(group.seeds),
-         ", ".join(run.name for run in group.runs))
+        (group.letter, group.about, len(group.runs), markup("; ".join(group.seeds)),
+         markup(", ".join(run.name for run in group.runs)))
         for group in together
     ]  # fmt: skip
     columns: list[Column | str] = ["result"]
