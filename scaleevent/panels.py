@@ -8,13 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from scaleevent.system.files import atomic_path
+from scaleevent.system.reports import counted
 
 MARGIN, GAP = 10, 6  # pixels around the sheet, and between its parts
 TITLE, TEXT = 20, 15  # heights of letters in pixels
 NARROWEST = 420  # of a sheet, so that its title can be read
 INK, FADED, NOTHING = (0, 0, 0), (90, 90, 90), (238, 238, 238)
+ABOUT = "Description"  # of what a PNG shows, for those who cannot see it
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -78,6 +81,8 @@ def panel(
         body += tall + GAP
     for key, (left, at) in zip(keys, placed, strict=True):
         sheet.paste(key, (MARGIN + left, at))
+    told = f"{title}. {counted(len(rows), 'row')} of: {', '.join(columns[c] for c in shown)}"
+    sheet.info[ABOUT] = told
     return sheet
 
 
@@ -93,11 +98,14 @@ def _flowed(keys: Sequence[Image.Image], width: int, top: int) -> tuple[list[tup
 
 
 def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:
-    """Write a PNG."""
+    """Write a PNG, with what it shows in words if it is a sheet."""
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture)
+    told = PngInfo()
+    if isinstance(about := picture.info.get(ABOUT), str):
+        told.add_itxt(ABOUT, about)
     with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG")
+        picture.save(temporary, "PNG", pnginfo=told)
 
 
 def _tile(picture: np.ndarray | None, tall: int) -> Image.Image | None:

@@ -6,7 +6,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -130,8 +130,7 @@ def train(
         ranks.wait()
         return _stopped(folder, done, settings.steps)
 
-    opened = open_log(folder, cfg.tensorboard, first_step) if ranks.main else nullcontext()
-    with opened as log, stop_requested() as stop:
+    with _log_of(cfg, first_step, ranks) as log, stop_requested() as stop:
         for step in range(first_step, settings.steps):
             batch = _next(source, stop, ranks, pace)
             if batch is None:
@@ -222,6 +221,13 @@ def _parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world == 1:
         return model
     return DistributedDataParallel(model, [ranks.device.index] if ranks.on_gpu else None)
+
+
+def _log_of(
+    cfg: ScheduledSettings, first: int, ranks: Ranks
+) -> AbstractContextManager[RunLog | None]:
+    """The log on the rank that writes it."""
+    return open_log(cfg.out, cfg.tensorboard, first) if ranks.main else nullcontext()
 
 
 def _log(log: RunLog | None, step: int, record: dict[str, float]) -> None:
