@@ -13,9 +13,9 @@ from report_files import pretraining, probing, write_run
 from scaleevent import cli
 from scaleevent.commands import report as command
 from scaleevent.config.report import ReportConfig
-from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, MissingPackageError
 from scaleevent.reporting.charts import Line, line_chart, thinned, ticks
-from scaleevent.reporting.comparison import Spread, differences, groups, numbers_of
+from scaleevent.reporting.comparison import Spread, differences, groups, numbers_of, varying
 from scaleevent.reporting.markup import Markup, element, markup
 from scaleevent.reporting.page import page
 from scaleevent.reporting.runs import read_run, read_runs
@@ -161,9 +161,10 @@ def test_probes_of_runs_of_the_report_pair_up_by_the_seeds_of_these(tmp_path):
     probes = [run for run in everything if run.command == "probe"]
     first, other = groups(probes, everything)
     assert [run.folder.name for run in first.runs] == ["pa0", "pa1"]
-    assert first.seeds == ("seed 0, from seed 0", "seed 0, from seed 1")
+    assert first.seeds == ("seed 0, from a run of seed 0", "seed 0, from a run of seed 1")
     assert other.about == "checkpoint lr 0.001 (was 0.0001)"
-    (found, *_) = differences(first, other, numbers_of(probes))
+    assert varying(probes) == ("ours, all classes: miou",)
+    (found,) = differences(first, other, varying(probes))
     assert found.number == "ours, all classes: miou" and found.spread.count == 2
     assert found.spread.mean == pytest.approx(9e-4)
     alone = groups(probes, probes)  # without the runs they start from nothing is the same
@@ -338,6 +339,38 @@ def test_only_reports_are_replaced(tmp_path):
         command.run(ReportConfig(runs=[run], out=tmp_path))
     with pytest.raises(ConfigError, match="named twice"):
         command.run(ReportConfig(runs=[run, tmp_path / "run/../run"], out=out))
+
+
+def test_curves_as_pictures_are_those_of_the_page(tmp_path):
+    pytest.importorskip("matplotlib")
+    runs = [pretraining(tmp_path / "a" / "one"), pretraining(tmp_path / "b" / "one", seed=1),
+            probing(tmp_path / "p", "random", log=[{"step": 1, "loss": 1.0}])]  # fmt: skip
+    cfg = ReportConfig(runs=runs, out=tmp_path / "r.html", curves=tmp_path / "curves")
+    told = command.run(cfg).facts["curves"]
+    names = {path.name for path in (tmp_path / "curves").glob("*.png")}
+    assert {"one-loss.png", "one-loss-2.png", "p-loss.png"} <= names and len(names) == len(told)
+    compared = {name for name in names if name.startswith("all-")}
+    assert compared == {
+        f"all-pretrain-{end}.png"
+        for end in ("loss-training", "loss-held-out", "learning-rate-rate",
+                    "parts-of-the-loss-training-l1")
+    }  # fmt: skip
+    before = (tmp_path / "curves/one-loss.png").read_bytes()
+    with pytest.raises(EnvironmentProblem, match="not empty"):
+        command.run(cfg)
+    command.run(cfg.model_copy(update={"overwrite": True}))
+    assert (tmp_path / "curves/one-loss.png").read_bytes() == before
+    with pytest.raises(DataError, match="not a run"):
+        read_run(tmp_path / "curves")
+
+
+def test_curves_without_matplotlib_name_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    cfg = ReportConfig(runs=[pretraining(tmp_path / "r")], out=tmp_path / "r.html",
+                       curves=tmp_path / "curves")  # fmt: skip
+    with pytest.raises(MissingPackageError, match="matplotlib"):
+        command.run(cfg)
+    assert not cfg.out.exists() and not cfg.curves.exists()
 
 
 def test_the_command_line(tmp_path, capfd, monkeypatch):

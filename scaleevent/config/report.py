@@ -16,4 +16,9 @@ class ReportConfig(Settings):
         min_length=1, description="folders of runs, evaluations, exports or stores"
     )
     out: Path = Field(Path("report.html"), description="the page, one file")
-    overwrite: bool = Field(False, description="replace a file that is no report")
+    curves: Path | None = Field(
+        None, description="also a folder of the curves as PNGs; needs matplotlib, extra viz"
+    )
+    overwrite: bool = Field(
+        False, description="replace a file that is no report; empty the folder of curves first"
+    )

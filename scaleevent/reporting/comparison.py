@@ -110,6 +110,12 @@ def numbers_of(runs: Sequence[RunRecord]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for run in runs for name in run.numbers))
 
 
+def varying(runs: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The names of the results that are not the same in all runs: no baseline without events."""
+    values = {name: {run.numbers.get(name) for run in runs} for name in numbers_of(runs)}
+    return tuple(name for name, found in values.items() if len(found) > 1)
+
+
 def differences(first: Group, other: Group, numbers: Sequence[str]) -> list[Difference]:
     """`other` less `first`, for each number, over the seeds that both have."""
     found = []
@@ -138,8 +144,8 @@ def _identity(
     if parent is not None and parent.folder not in above:
         inner, inner_seeds = _identity(parent, everything, (*above, run.folder))
         settings["checkpoint"] = json.loads(inner) | {"command": parent.command}
-        seeds += [f"from {inner_seeds}"] if inner_seeds else []
-    return _plain(settings), ", ".join(seeds)
+        seeds += [f"from a run of {inner_seeds}"] if inner_seeds else []
+    return _plain(settings), ", ".join(seeds) or "no seed"
 
 
 def _parent(run: RunRecord, everything: Sequence[RunRecord]) -> RunRecord | None:

@@ -83,6 +83,10 @@ CHARTS = (
         {"val_gradient_intra": "IS", "val_gradient_cross": "CS"}, "times L1",
     ),
     Chart(
+        "Gradient of L1, held out", "How hard L1 alone pulls: what the multiples above are of.",
+        {"val_gradient_l1": "L1"}, "length",
+    ),
+    Chart(
         "Share of tokens that count",
         "Active: tokens with enough events to be compared. Valid: tokens whose pixels the image "
         "shows. Empty: samples of a batch in which no token counts.",
@@ -131,25 +135,33 @@ def charts_of(runs: Sequence[RunRecord]) -> list[Chart]:
     return found
 
 
-def curves(run: RunRecord) -> list[Markup]:
-    """The charts of one run, all lines of a chart together."""
-    drawn = []
+def lines_of(run: RunRecord) -> Iterator[tuple[str, str, str, list[Line]]]:
+    """Title, explanation, unit and lines of each chart of one run."""
     for chart in charts_of([run]):
         lines = [line for key, name in chart.keys.items() if (line := _line(run, key, name))]
         if lines:
-            drawn.append(line_chart(chart.title, chart.about, lines, chart.unit))
-    return drawn
+            yield chart.title, chart.about, chart.unit, lines
 
 
-def compared_curves(runs: Sequence[RunRecord]) -> list[Markup]:
-    """Charts with a line a run, one for each number that more than one run has logged."""
-    drawn = []
+def compared_lines(runs: Sequence[RunRecord]) -> Iterator[tuple[str, str, str, list[Line]]]:
+    """The same with a line a run, for each number that more than one run has logged."""
     for chart, key, name in _each(runs):
         lines = [line for run in runs if (line := _line(run, key, run.name))]
         if len(lines) > 1:
             title = chart.title if name == chart.title else f"{chart.title}: {name}"
-            drawn.append(line_chart(title, chart.about, lines, chart.unit))
-    return drawn
+            yield title, chart.about, chart.unit, lines
+
+
+def curves(run: RunRecord) -> list[Markup]:
+    """The charts of one run, all lines of a chart together."""
+    return [line_chart(title, about, lines, unit) for title, about, unit, lines in lines_of(run)]
+
+
+def compared_curves(runs: Sequence[RunRecord]) -> list[Markup]:
+    """The charts of several runs."""
+    return [
+        line_chart(title, about, lines, unit) for title, about, unit, lines in compared_lines(runs)
+    ]  # fmt: skip
 
 
 def _each(runs: Sequence[RunRecord]) -> Iterator[tuple[Chart, str, str]]:

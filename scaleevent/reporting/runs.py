@@ -22,6 +22,7 @@ from scaleevent.system.refusals import reading
 
 REPORTS = ("report.json", "export.json")  # what a finished command leaves
 LOG = "log.jsonl"
+CURVES = "curves"  # the kind of a folder of pictures that `report` itself has drawn
 PICTURES, PICTURE_BYTES = 12, 8 << 20  # of a run that are shown, and the size of each
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
@@ -117,7 +118,9 @@ def _is_output(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = ("config.yaml", *REPORTS, MANIFEST)
-    return bool(output_kind(folder)) or any((folder / name).is_file() for name in names)
+    return output_kind(folder) not in ("", CURVES) or any(
+        (folder / name).is_file() for name in names
+    )
 
 
 def _run(folder: Path) -> RunRecord:

@@ -13,16 +13,18 @@ from scaleevent.reporting.comparison import (
     differing,
     groups,
     numbers_of,
+    varying,
 )
 from scaleevent.reporting.curves import FIRST, chart_grid, compared_curves, curves
 from scaleevent.reporting.markup import Markup, element, markup
-from scaleevent.reporting.results import result_tables
+from scaleevent.reporting.results import WORDS, result_tables
 from scaleevent.reporting.runs import FINISHED, Picture, RunRecord
 from scaleevent.reporting.settings import meanings
 from scaleevent.reporting.tables import Column, Shown, table
-from scaleevent.system.reports import cell, counted
+from scaleevent.system.reports import counted
 
 UNRECORDED = "not recorded"
+ORDER = {"flag": 0, "given": 0, "file": 1, "preset": 2}  # of origins, others last
 ORIGIN = "default: nothing else was asked for; preset; file: of settings; flag: on the command line"
 
 
@@ -61,7 +63,9 @@ def run_section(run: RunRecord, number: int, alone: bool) -> Markup:
         parts += [element("p", f"Not shown: {one}.", class_="faded") for one in run.left_out]
     if run.settings:
         shown = settings_table(run)
-        folded = element("details", element("summary", "all settings"), shown, open=alone)
+        folded = element(
+            "details", element("summary", "all settings"), shown, open=alone, class_="settings"
+        )
         parts += [element("h3", "Settings"), folded]
     return element("section", parts, aria_label=f"run {run.name}")
 
@@ -69,13 +73,19 @@ def run_section(run: RunRecord, number: int, alone: bool) -> Markup:
 def settings_table(run: RunRecord) -> Markup:
     """Every setting with where it comes from and what it means."""
     told = meanings(run)
-    rows = [
-        (key, Markup(element("code", cell(value))) if isinstance(value, str) else value,
-         run.origins.get(key, UNRECORDED), told.get(key, ""))
-        for key, value in run.settings.items()
-    ]  # fmt: skip
+    origins = {key: run.origins.get(key, UNRECORDED) for key in run.settings}
+    # what somebody asked for first
+    asked = sorted(run.settings, key=lambda key: ORDER.get(origins[key].partition(" ")[0], 3))
+    rows = [(key, _value(run.settings[key]), origins[key], told.get(key, "")) for key in asked]
     columns = ("setting", "value", Column("origin", ORIGIN), "meaning")
     return table(f"Settings of {run.name}, and where each comes from", columns, rows)
+
+
+def _value(value: object) -> object:
+    """A setting as it is shown: text as typed, an empty list as none."""
+    if isinstance(value, str):
+        return element("code", value)
+    return "none" if value in ([], {}) else value
 
 
 def side_by_side(family: str, runs: Sequence[RunRecord], everything: Sequence[RunRecord]) -> Markup:
@@ -96,12 +106,21 @@ def side_by_side(family: str, runs: Sequence[RunRecord], everything: Sequence[Ru
         parts.append(table("Results by run", ("result", *names), [
             (number, *(run.numbers.get(number) for run in runs)) for number in numbers
         ]))  # fmt: skip
-        together = groups([run for run in runs if run.numbers], everything)
-        parts += _seeds(together, numbers)
-        parts += _differences(together, numbers)
+        if explained := {name: WORDS[name] for name in map(_column, numbers) if name in WORDS}:
+            told = "; ".join(f"{name}: {words}" for name, words in explained.items())
+            parts.append(element("p", told, class_="about"))
+        scored = [run for run in runs if run.numbers]
+        together = groups(scored, everything)
+        parts += _seeds(together, varying(scored))
+        parts += _differences(together, varying(scored))
     if drawn := compared_curves(runs):
         parts += [element("h3", "Curves"), chart_grid(drawn, FIRST)]
     return element("section", parts, aria_label=f"side by side: {family}")
+
+
+def _column(number: str) -> str:
+    """The column of a result table that a number is of."""
+    return number.rpartition(": ")[2]
 
 
 def _seeds(together: Sequence[Group], numbers: Sequence[str]) -> list[Markup]:
@@ -127,7 +146,8 @@ def _seeds(together: Sequence[Group], numbers: Sequence[str]) -> list[Markup]:
         element("h3", "Over seeds"),
         table("Groups: runs whose settings are the same but for the seeds",
               ("group", "settings", "runs", "seeds", "which"), members),
-        table("Mean, sample standard deviation (SD, with n - 1) and number of runs (n)",
+        table("Mean, sample standard deviation (SD, with n - 1) and number of runs (n), of results "
+              "that are not the same in all runs",
               columns, rows),
     ]  # fmt: skip
 

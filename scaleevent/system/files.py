@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY_NAME = re.compile(r"\.(.+)\.\d{1,9}\.[0-9a-f]{8}\.tmp")
-FINAL = ("export", "evaluation")  # kinds of output whose commands cannot go on
+FINAL = ("export", "evaluation", "curves")  # kinds of output whose commands cannot go on
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 1 << 20  # with less than this free, a write that failed without a reason found no room
