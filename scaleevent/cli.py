@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from scaleevent.config import data, downstream, export, pretrain
+from scaleevent.config import data, downstream, export, pretrain, report
 from scaleevent.config.catalog import Part
 from scaleevent.config.settings import (
     OneOf,
@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     "finetune": (downstream.FinetuneConfig, MODEL, "Train a task model on a benchmark."),
     "eval": (downstream.EvalConfig, MODEL, "Score a task model on a benchmark's test set."),
     "export": (export.ExportConfig, ("checkpoint",), "Write a checkpoint as other formats."),
+    "report": (report.ReportConfig, ("runs",), "Show runs as one page for a browser."),
 }
 # commands whose defaults depend on a preset
 LOADERS: dict[str, Callable[[dict[str, Any], Path | None], Settings]] = {

@@ -710,6 +710,19 @@ PREPARING = [
         slow=True,
     ),
     S(("datasets/folders.py: tells more",), "info run", ("{hint}",), slow=True),
+    S(("reporting/runs.py: `scaleevent report",), "report elsewhere -o page.html", ("{hint}",), 3),
+    S(
+        ("reporting/page.py: such as report.html",),
+        "report elsewhere/pairs -o elsewhere",
+        ("report elsewhere/pairs <--out> page.html",),
+        5,
+    ),
+    S(
+        ("reporting/page.py: choose another --out",),
+        "report elsewhere/pairs -o walk.txt",
+        ("report elsewhere/pairs <--out> {out}.html", "{same} <--overwrite>"),
+        5,
+    ),
     S(
         (
             "datasets/folders.py: tells about one",

@@ -31,6 +31,7 @@ ROOMS = {
     "training": ("pretrain", "probe", "finetune"),
     "objectives": ("pretrain",),
     "deployment": ("export",),
+    "reporting": ("report",),
     "pairs/preparing.py": ("prepare", "voxelize"),
     "datasets/recordings.py": ("voxelize",),
     "datasets/video_pairs.py": ("pretrain",),

@@ -20,6 +20,7 @@ from scaleevent.config.downstream import EvalConfig
 from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
+from scaleevent.legends import event_key
 from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.samples import evenly_spaced
 from scaleevent.panels import Row, panel, save_picture
@@ -55,7 +56,8 @@ def draw_rows(
         for name, given, made in zip(names, inputs, outputs, strict=True)
     ]  # fmt: skip
     title = f"{samples.task.name}: {len(rows)} of {len(indices):,} samples"
-    save_picture(path, panel(title, ("image", "events", *drawn), rows))
+    keys = [event_key(), *samples.task.colour_keys(truths)]
+    save_picture(path, panel(title, ("image", "events", *drawn), rows, keys=keys))
 
 
 def result_table(

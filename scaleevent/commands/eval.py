@@ -23,6 +23,7 @@ from scaleevent.benchmarks.report import (
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
+from scaleevent.config.settings import keep_settings
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress
@@ -109,5 +110,6 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
         report = Report("eval", title, columns, rows, tuple(notes), facts)
         if cfg.out is not None:
+            keep_settings(cfg, cfg.out)
             write_json(cfg.out / "report.json", report.to_json())
     return report

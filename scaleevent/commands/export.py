@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scaleevent.config.export import ExportConfig
+from scaleevent.config.settings import keep_settings
 from scaleevent.deployment.artifacts import artifacts, writable, write_checked
 from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Parity
@@ -49,6 +50,7 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
         left = {name: error for name, error in missing.items() if cfg.format == "all"}
         report = _report(cfg, checkpoint.about, entries, left)
         write_bytes(cfg.out / "README.md", model_card(checkpoint, entries).encode())
+        keep_settings(cfg, cfg.out)
         write_json(cfg.out / "export.json", report.to_json())
     return report
 

@@ -16,10 +16,11 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Compared, Objective
 from scaleevent.pairs.samples import PairSamples, Pool, draw_epoch, evenly_spaced, in_order
-from scaleevent.system.files import Json, append_json_line, read_json_lines
+from scaleevent.system.files import Json, read_json_lines
 from scaleevent.system.reports import Report, counted
+from scaleevent.training.log import LOG, log_once
 from scaleevent.training.optimizer import build_optimizer
-from scaleevent.training.run import LOG, Drawn, Run
+from scaleevent.training.run import Drawn, Run
 
 VALIDATION_SAMPLES = 256
 
@@ -27,8 +28,8 @@ VALIDATION_SAMPLES = 256
 def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
     """Pretrain on the machine's devices; the report has held-out numbers before and after.
 
-    The run folder holds config.yaml, log.jsonl, encoder.safetensors, panel.png, report.json and
-    state/.
+    The run folder holds config.yaml, log.jsonl, log.csv, encoder.safetensors, panel.png,
+    report.json and state/.
     """
     origin = pretraining_origin(cfg, quiet)
     with Run.open(cfg, "pretrain", quiet) as this:
@@ -75,13 +76,13 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         with this.started(objective.model, optimizer, fingerprint) as first:
             this.foretell(objective, drawn, first, len(held_out))
             if first == 0 and this.ranks.main:
-                append_json_line(cfg.out / LOG, {"step": 0, "epoch": 0} | validate(0))
+                log_once(cfg, 0, {"epoch": 0} | validate(0))
             this.train(objective, optimizer, drawn, first, fingerprint, validate)
             if not this.ranks.main:
                 return Report("pretrain", "", (), ())
             if not any(line.get("epoch") == cfg.epochs for line in read_json_lines(cfg.out / LOG)):
-                mended = {"step": cfg.epochs * (cfg.draws // batch), "epoch": cfg.epochs}
-                append_json_line(cfg.out / LOG, mended | validate(cfg.epochs))
+                last = cfg.epochs * (cfg.draws // batch)
+                log_once(cfg, last, {"epoch": cfg.epochs} | validate(cfg.epochs))
             before.to(this.ranks.device).eval()
             compared = objective.compare(samples, split, before, local, cfg.out)
             return this.finish(_report(cfg, objective, samples, compared, origin))

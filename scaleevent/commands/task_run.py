@@ -34,8 +34,8 @@ def run_task(
     """Train a decoder, and the encoder unless it is frozen; score it on the test set.
 
     The report has the result beside baselines and published ones. The run folder holds config.yaml,
-    log.jsonl, subset.json, task.safetensors, panel.png, report.json and state/. `record` are the
-    command's own settings, for config.yaml, where they are not `cfg`.
+    log.jsonl, log.csv, subset.json, task.safetensors, panel.png, report.json and state/. `record`
+    are the command's own settings, for config.yaml, where they are not `cfg`.
     """
     with Run.open(cfg, command, quiet, record) as run:
         run.local_batch(cfg.batch)

@@ -34,7 +34,8 @@ class RunSettings(ComputeSettings):
     CONSENT: ClassVar[frozenset[str]] = frozenset({"resume", "overwrite", "take_over"})
     # settings that do not change the result; a resumed run may change them
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        "out gpus device workers log_every save_every offline resume overwrite take_over".split()
+        "out gpus device workers log_every save_every tensorboard offline resume overwrite "
+        "take_over".split()
     )
     KIND: ClassVar[str] = "run"
 
@@ -45,6 +46,7 @@ class RunSettings(ComputeSettings):
     seed: int = Field(0, ge=0, description="random seed of everything that is drawn")
     log_every: int = Field(10, ge=1, description="steps between log lines")
     save_every: int = Field(1000, ge=1, description="steps between saved states")
+    tensorboard: bool = Field(False, description="also log for TensorBoard, in the run folder")
     offline: bool = Field(False, description="never use the network")
     resume: bool = Field(False, description="continue from the last saved state")
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -24,11 +25,12 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
-from scaleevent.system.files import check_folder, claimed_folder
+from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import weights_within
 from scaleevent.system.refusals import refusal
 
+ORIGINS = "origins.json"  # beside config.yaml: where each setting comes from
 LARGEST_SIDE = 65_536  # pixels
 _NAMED = 3  # parts that a setting is for, which are named even where fewer others are
 
@@ -103,6 +105,17 @@ class Settings(BaseModel):
     """Base of all command settings: frozen, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Where each setting comes from: default, preset NAME, file PATH, flag; or given in code.
+
+        `load_config` knows it; of settings that were made otherwise, only which were given.
+        """
+        return {
+            key: "given" if key in self.model_fields_set else "default"
+            for key in type(self).model_fields
+        }
 
     def check(self) -> None:
         """Refuse in milliseconds what the command would refuse after it has imported torch.
@@ -221,9 +234,15 @@ def load_config(
             where = f"{file}, key {key}" if key in read else f"--{key.replace('_', '-')}"
             raise unknown_setting(model, key, where)
     try:
-        return model(**merged)
+        settings = model(**merged)
     except ValidationError as error:
         raise ConfigError("settings cannot be used", found=described_problems(error)) from None
+    origins = dict.fromkeys(type(settings).model_fields, "default")
+    if preset and "preset" in preset:
+        origins |= dict.fromkeys(preset, f"preset {preset['preset']}")
+    origins |= dict.fromkeys(read, f"file {file}") | dict.fromkeys(given, "flag")
+    vars(settings)["origins"] = origins
+    return settings
 
 
 def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
@@ -265,6 +284,15 @@ def _describe(problem: ErrorDetails) -> str:
 def dump_yaml(settings: Settings, exclude: set[str] | None = None) -> str:
     """The settings as YAML, one key a line; `load_config` reads it back."""
     return yaml.safe_dump(settings.model_dump(mode="json", exclude=exclude), sort_keys=False)
+
+
+def keep_settings(settings: Settings, folder: Path, exclude: set[str] | None = None) -> None:
+    """Write config.yaml, and beside it where each setting comes from."""
+    write_bytes(Path(folder) / "config.yaml", dump_yaml(settings, exclude).encode())
+    write_json(
+        Path(folder) / ORIGINS,
+        {key: one for key, one in settings.origins.items() if key not in (exclude or ())},
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from scaleevent.encoders.encoder import Encoder, encode_all
+from scaleevent.legends import event_key, swatches
+from scaleevent.objectives.maps import FEATURES, Shown, busiest, draw_maps, draw_scales
 from scaleevent.objectives.objective import Compared
 from scaleevent.objectives.probe_comparison import PLACE, SCENE, probe_encoders
 from scaleevent.objectives.probe_scenes import ProbeScenes
-from scaleevent.pairs.drawing import pair_name
-from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import PairSamples, Split, evenly_spaced, in_order
 from scaleevent.panels import Row, panel, save_picture
-from scaleevent.pictures import FeatureColours, brightened, draw_voxel
+from scaleevent.pictures import FeatureColours
 from scaleevent.system.files import Json
 
 LOOKED_FOR = 16  # training pairs at most whose labels are looked for where none is held out
@@ -25,6 +25,7 @@ RANDOM, BEFORE, AFTER = "random weights", "student before", "student after"
 TEACHER = "teacher on images"
 DIFFERENCES = ((AFTER, RANDOM), (AFTER, BEFORE), (AFTER, PLACE), (AFTER, SCENE))
 PANEL_ROWS = 4
+SCALE_ROWS = 2
 ENCODERS = ("teacher", "student before", "student after")
 COLUMNS = ("image", "events", *ENCODERS, *(f"{name}, residual" for name in ENCODERS))
 COLOUR_SAMPLES = 16  # that the principal components are those of
@@ -80,11 +81,12 @@ class Comparison:
             torch.manual_seed(seed)
             return Encoder(self.after.spec).to(device).eval()
 
-    def picture(self, path: Path) -> None:
-        """PNG: images, events, and features of teacher and student in the teacher's colours.
+    def pictures(self, out: Path) -> list[Path]:
+        """PNGs in a folder: features, what resembles what, and larger inputs; see `maps`.
 
-        Once as they are, and once less the teacher's mean token of their place, which shows what
-        follows the scene and not the usual layout.
+        Features of teacher and student are in the teacher's colours, once as they are, and once
+        less the teacher's mean token of their place, which shows what follows the scene and not the
+        usual layout.
         """
         pool = self.split.validation if len(self.split.validation) else self.split.train
         indices = evenly_spaced(pool, PANEL_ROWS)
@@ -94,21 +96,33 @@ class Comparison:
         if self.place is not None:
             place = self.place.cpu().numpy()
             colours.append((FeatureColours(known - place), [one - place for one in tokens]))
-        rows = []
-        for i, index in enumerate(indices):
-            shard, row = self.samples.shard(int(index))
-            image, lifted = brightened(decode_image(shard.image(row)))
-            fit = self.samples.settings.fit(*image.shape[:2])
-            events = draw_voxel(fit.crop_array(shard.voxel(row, self.samples.settings.bins)))
-            features = [basis.draw(one[i], self.grid) for basis, ones in colours for one in ones]
-            shown = [fit.crop_picture(image), events, *features]
-            rows.append(Row(pair_name(shard, row) + lifted, shown))
+        shown = [Shown.of(self.samples, int(index)) for index in indices]
+        rows = [
+            Row(one.name, [one.image, one.events] + [
+                basis.draw(each[i], self.grid) for basis, ones in colours for each in ones
+            ])
+            for i, one in enumerate(shown)
+        ]  # fmt: skip
         kind = "held-out" if len(self.split.validation) else "training"
         title = (
             f"Tokens on {kind} pairs, in the colours of the teacher's principal components; "
             "residual: less the teacher's mean token of the place, so it shows what is of the scene"
         )
-        save_picture(path, panel(title, COLUMNS[: len(rows[0].pictures)], rows))
+        columns, keys = COLUMNS[: len(rows[0].pictures)], [event_key(), swatches(FEATURES, [])]
+        save_picture(out / "panel.png", panel(title, columns, rows, keys=keys))
+        draw_maps(shown, tokens, ENCODERS, self._busiest(indices), self.grid, out / "maps.png")
+        drawn = draw_scales(
+            self.samples, indices[:SCALE_ROWS], self.teacher, self.after, out / "scales.png"
+        )
+        files = ("panel.png", "maps.png", *(["scales.png"] if len(drawn) > 1 else []))
+        return [out / name for name in files]
+
+    def _busiest(self, indices: np.ndarray) -> list[int]:
+        """The place of each sample with most events."""
+        batches = in_order(self.samples, indices, self.batch)
+        return [
+            busiest(one.reshape(self.grid).numpy()) for batch in batches for one in batch["density"]
+        ]
 
     def _tokens(self, indices: np.ndarray, *encoders: Encoder) -> list[np.ndarray]:
         """(M, L, D) of samples for each encoder: the teacher sees images, the others events."""

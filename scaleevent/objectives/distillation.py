@@ -282,8 +282,8 @@ class Distillation(Objective):
             samples, split, self.teacher, before, self.encoder, batch, self.place
         )
         found = comparison.probe() if self.probe else Compared()
-        comparison.picture(out / "panel.png")
-        notes = [*found.notes, meters.NOTE, f"picture: {out / 'panel.png'}"]
+        drawn = comparison.pictures(out)
+        notes = [*found.notes, meters.NOTE, *(f"picture: {path}" for path in drawn)]
         return replace(found, notes=notes)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY_NAME = re.compile(r"\.(.+)\.\d{1,9}\.[0-9a-f]{8}\.tmp")
-FINAL = ("export", "evaluation")  # kinds of output whose commands cannot go on
+FINAL = ("export", "evaluation", "curves")  # kinds of output whose commands cannot go on
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 1 << 20  # with less than this free, a write that failed without a reason found no room
@@ -248,7 +248,7 @@ def append_json_line(path: Path, value: object) -> None:
         file.write(json.dumps(value).encode() + b"\n")
 
 
-def read_json_lines(path: Path) -> list[Any]:
+def read_json_lines(path: Path) -> list[Json]:
     """All whole lines of a log; an unfinished last line is left out."""
     text = Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
+from scaleevent.legends import amount_key, depth_key
 from scaleevent.metrics import depth as depth_metrics
 from scaleevent.pictures import draw_amount, draw_depth
 from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
@@ -148,6 +150,16 @@ class Depth(Task):
                 draw_amount(error / WORST_ERROR) for error in errors
             ],
         }
+
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+        """A scale in metres up to the farthest known depth, and one of the error."""
+        known = [t[(t > 0) & (t <= self.max_depth)] for t in truths]
+        farthest = max((float(t.max()) for t in known if t.size), default=self.max_depth)
+        error = amount_key(
+            "Relative error: distance from the true depth as a share of it",
+            "0 %", f"{WORST_ERROR:.0%} or more", f"{WORST_ERROR / 2:.0%}",
+        )  # fmt: skip
+        return [depth_key(farthest), error]
 
     def _middle(self, values: np.ndarray) -> np.ndarray:
         if self.crop is None:

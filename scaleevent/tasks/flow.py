@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
+from scaleevent.legends import amount_key, flow_key
 from scaleevent.metrics import flow as flow_metrics
 from scaleevent.pictures import draw_amount, draw_flow
 from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
@@ -96,9 +98,7 @@ class Flow(Task):
         self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]
     ) -> dict[str, list[np.ndarray]]:
         """Direction as hue, length as saturation; one scale, up to the largest true length."""
-        lengths = [np.hypot(*truth) for truth in truths]
-        known = np.concatenate([length[np.isfinite(length)] for length in lengths])
-        largest = max(float(np.quantile(known, 0.99)), 1.0) if len(known) else 1.0
+        largest = _full_colour(truths)
         errors = [np.hypot(*(p - t)) for p, t in zip(predictions, truths, strict=True)]
         return {
             f"prediction, full colour at {largest:.3g} px": [
@@ -109,3 +109,19 @@ class Flow(Task):
                 draw_amount(error / largest) for error in errors
             ],
         }
+
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+        """A wheel of directions, and a scale of the error in pixels."""
+        largest = _full_colour(truths)
+        error = amount_key(
+            "Error: length of the difference from the true motion",
+            "0", f"{largest:.3g} px or more", f"{largest / 2:.3g}",
+        )  # fmt: skip
+        return [flow_key(largest), error]
+
+
+def _full_colour(truths: Sequence[np.ndarray]) -> float:
+    """The length in pixels that is drawn in full colour: nearly the largest true one."""
+    lengths = [np.hypot(*truth) for truth in truths]
+    known = np.concatenate([np.empty(0), *(length[np.isfinite(length)] for length in lengths)])
+    return max(float(np.quantile(known, 0.99)), 1.0) if len(known) else 1.0

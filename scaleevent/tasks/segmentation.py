@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
+from scaleevent.legends import class_key, swatches
 from scaleevent.metrics import segmentation as segmentation_metrics
 from scaleevent.pictures import draw_classes
 from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
@@ -138,3 +140,8 @@ class Segmentation(Task):
             "ground truth, black does not count": [draw_classes(t, self.palette) for t in truths],
             "errors in red": wrong,
         }
+
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+        """The classes, and what is right and wrong."""
+        classes = class_key(self.classes, self.palette, "does not count")
+        return [classes, swatches("Errors", [("right", RIGHT), ("wrong", WRONG)])]

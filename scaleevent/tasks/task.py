@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scaleevent.errors import ConfigError
 from scaleevent.grids.geometry import Fit
@@ -131,6 +132,10 @@ class Task(ABC):
         self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]
     ) -> dict[str, list[np.ndarray]]:
         """Pictures (h, w, 3) uint8 of predictions, truths, errors; all on one scale; by title."""
+
+    @abstractmethod
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+        """What the colours of `draw` mean; see `scaleevent.legends`."""
 
 
 def nearest(values: np.ndarray, fit: Fit) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -17,9 +18,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from scaleevent.config.run import ScheduledSettings
 from scaleevent.errors import DivergedError, StoppedError
-from scaleevent.system.files import Json, append_json_line
+from scaleevent.system.files import Json
 from scaleevent.system.ranks import Ranks
 from scaleevent.system.signals import Stop, StopSignal, stop_requested
+from scaleevent.training.log import RunLog, open_log
 from scaleevent.training.schedules import Stage, one_cycle_linear, poly, two_stage_poly
 from scaleevent.training.state import save_state
 from scaleevent.training.terms import Metrics, Terms, total
@@ -94,7 +96,7 @@ def train(
     on_step: Callable[[dict[str, float]], None] = lambda record: None,
     on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
 ) -> None:
-    """Run the steps from `first_step` to the end of the settings; writes log.jsonl and state/.
+    """Run the steps from `first_step` to the end of the settings; writes the log and state/.
 
     All that is random in a step depends on seed and step alone: a resumed run draws the same.
 
@@ -128,7 +130,7 @@ def train(
         ranks.wait()
         return _stopped(folder, done, settings.steps)
 
-    with stop_requested() as stop:
+    with _log_of(cfg, first_step, ranks) as log, stop_requested() as stop:
         for step in range(first_step, settings.steps):
             batch = _next(source, stop, ranks, pace)
             if batch is None:
@@ -158,11 +160,11 @@ def train(
                     "grad_norm": float(norm.detach()),
                 }
                 record |= pace.lap(step + 1, count)
-                _log(folder, step + 1, record, ranks)
+                _log(log, step + 1, record)
             on_step(record)
             epoch, rest = divmod(step + 1, settings.steps_per_epoch)
             if not rest:
-                _log(folder, step + 1, {"epoch": epoch} | on_epoch(epoch), ranks)
+                _log(log, step + 1, {"epoch": epoch} | on_epoch(epoch))
             if stopping or not rest or (step + 1) % cfg.save_every == 0:
                 error = saved(step + 1)
                 if stopping:
@@ -221,9 +223,16 @@ def _parallel(model: nn.Module, ranks: Ranks) -> nn.Module:
     return DistributedDataParallel(model, [ranks.device.index] if ranks.on_gpu else None)
 
 
-def _log(folder: Path, step: int, record: dict[str, float], ranks: Ranks) -> None:
-    if ranks.main:
-        append_json_line(Path(folder) / "log.jsonl", {"step": step} | record)
+def _log_of(
+    cfg: ScheduledSettings, first: int, ranks: Ranks
+) -> AbstractContextManager[RunLog | None]:
+    """The log on the rank that writes it."""
+    return open_log(cfg.out, cfg.tensorboard, first) if ranks.main else nullcontext()
+
+
+def _log(log: RunLog | None, step: int, record: dict[str, float]) -> None:
+    if log is not None:
+        log.append(step, record)
 
 
 def _diverged(norm: Tensor, terms: Terms, step: int, folder: Path) -> DivergedError:

@@ -14,19 +14,18 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from scaleevent.config.run import RunSettings, ScheduledSettings
-from scaleevent.config.settings import dump_yaml
+from scaleevent.config.settings import keep_settings
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.samples import StepBatches, load_batches
-from scaleevent.system.files import Json, write_bytes, write_json
+from scaleevent.system.files import Json, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.platform import has_bfloat16
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, Section, progress, say, say_table
 from scaleevent.training.estimate import estimate
+from scaleevent.training.log import LOG, TABLE, check_tensorboard, write_table
 from scaleevent.training.loop import Batch, Trainable, TrainSettings, train
 from scaleevent.training.state import load_state, mend_log, saved_calibration
-
-LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ class Run:
         with ranks(cfg.device) as joined:
             run = cls(cfg, command, joined, quiet or not joined.main, record or cfg)
             cfg.check()
+            if cfg.tensorboard:
+                check_tensorboard()
             yield run
 
     def say(self, line: str) -> None:
@@ -136,10 +137,11 @@ class Run:
                 warn(f"nothing to resume in {cfg.out}: no state was saved, so it begins at step 0")
             if first and self.ranks.main:
                 mend_log(cfg.out / LOG, first, warn)
+                write_table(cfg.out)
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state
-                text = dump_yaml(self.record, exclude=set(self.record.CONSENT))
-                write_bytes(cfg.out / "config.yaml", text.encode())
-                (cfg.out / LOG).unlink(missing_ok=True)
+                keep_settings(self.record, cfg.out, set(self.record.CONSENT))
+                for name in (LOG, TABLE):
+                    (cfg.out / name).unlink(missing_ok=True)
             self.ranks.wait()
             yield first
 

@@ -1,0 +1,193 @@
+"""Sheets of what tokens say of a scene: what resembles a place, what belongs together, scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.cluster.vq import kmeans2
+
+from scaleevent.encoders.encoder import Encoder, encode_all
+from scaleevent.legends import amount_key, event_key, swatches
+from scaleevent.pairs.drawing import pair_name
+from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.samples import PairSamples, in_order
+from scaleevent.panels import Row, panel, save_picture
+from scaleevent.pictures import FeatureColours, brightened, draw_amount, draw_voxel
+
+CLUSTERS = 6
+# of the clusters: Okabe and Ito's, which the colour-blind tell apart
+PALETTE = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+)
+SCALES = (1, 2, 4)  # of the network input, as in figure 4 of the paper
+MOST_TOKENS = 5_000  # of a sample; larger inputs are left out
+FEATURES = (
+    "Features: the teacher's first three principal components as red, green and blue. Like colours "
+    "are like features, in all pictures of a row and below each other"
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pair as it is drawn."""
+
+    name: str
+    image: np.ndarray  # (h, w, 3) uint8, as the network sees it
+    events: np.ndarray  # (h, w, 3) uint8, of the same part of the sensor
+
+    @classmethod
+    def of(cls, samples: PairSamples, index: int) -> Shown:
+        """A sample with its image, brightened if it is dark, and its events."""
+        shard, row = samples.shard(index)
+        image, lifted = brightened(decode_image(shard.image(row)))
+        fit = samples.settings.fit(*image.shape[:2])
+        voxel = shard.voxel(row, samples.settings.bins)
+        events = draw_voxel(fit.crop_array(voxel))
+        return cls(pair_name(shard, row) + lifted, fit.crop_picture(image), events)
+
+
+class Clusters:
+    """k-means of unit tokens, the same clusters for every encoder.
+
+    Args:
+        tokens: (M, L, D) that the clusters are those of.
+    """
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        flat = _unit(tokens.reshape(-1, tokens.shape[-1]).astype(np.float64))
+        centres, _ = kmeans2(flat, CLUSTERS, minit="++", rng=np.random.default_rng(0))
+        self._centres = _unit(centres)
+
+    def of(self, tokens: np.ndarray) -> np.ndarray:
+        """(L,) the cluster to whose centre each of (L, D) tokens has the largest cosine."""
+        nearest: np.ndarray = (_unit(tokens) @ self._centres.T).argmax(-1)
+        return nearest
+
+
+def cosine_map(tokens: np.ndarray, at: int) -> np.ndarray:
+    """(L,) cosines of (L, D) tokens with the one at a place."""
+    unit = _unit(tokens)
+    cosines: np.ndarray = unit @ unit[at]
+    return cosines
+
+
+def busiest(density: np.ndarray) -> int:
+    """The place with most events in the middle half of (h, w), as an index into h x w places."""
+    rows, columns = density.shape
+    middle = np.full(density.shape, -np.inf)
+    inside = slice(rows // 4, rows - rows // 4), slice(columns // 4, columns - columns // 4)
+    middle[inside] = density[inside]
+    return int(middle.argmax())
+
+
+def marked(picture: np.ndarray, place: int, grid: tuple[int, int]) -> np.ndarray:
+    """A copy of (H, W, 3) uint8 with a square around one of h x w places."""
+    drawn = picture.copy()
+    height, width = picture.shape[:2]
+    row, column = divmod(place, grid[1])
+    top, bottom = (round(height * edge / grid[0]) for edge in (row, row + 1))
+    left, right = (round(width * edge / grid[1]) for edge in (column, column + 1))
+    thick = max(1, round(height / 120))
+    for colour, out in (((0, 0, 0), 2 * thick), ((60, 255, 60), thick)):
+        y0, y1 = max(top - out, 0), min(bottom + out, height)
+        x0, x1 = max(left - out, 0), min(right + out, width)
+        kept = drawn[top:bottom, left:right].copy()
+        drawn[y0:y1, x0:x1] = colour
+        drawn[top:bottom, left:right] = kept
+    return drawn
+
+
+def draw_maps(
+    shown: Sequence[Shown],
+    tokens: Sequence[np.ndarray],
+    names: Sequence[str],
+    places: Sequence[int],
+    grid: tuple[int, int],
+    path: Path,
+) -> None:
+    """PNG: for each encoder what resembles a marked place, and what belongs together.
+
+    Args:
+        shown: The pairs.
+        tokens: (M, L, D) of these by each encoder; the clusters are those of the first.
+        names: Of the encoders.
+        places: The marked one of each pair, an index into h x w.
+        grid: Rows and columns of places (h, w).
+        path: Of the file.
+    """
+    clusters, palette = Clusters(tokens[0]), np.array(PALETTE, np.uint8)
+    rows = []
+    for number, (one, place) in enumerate(zip(shown, places, strict=True)):
+        own = [each[number] for each in tokens]
+        alike = [draw_amount(cosine_map(each, place).reshape(grid)) for each in own]
+        grouped = [palette[clusters.of(each)].reshape(*grid, 3) for each in own]
+        pair = [marked(picture, place, grid) for picture in (one.image, one.events)]
+        rows.append(Row(one.name, (*pair, *alike, *grouped)))
+    columns = (
+        "image", "events", *(f"like the square, {name}" for name in names),
+        *(f"clusters, {name}" for name in names),
+    )  # fmt: skip
+    title = (
+        "What resembles what: how alike each token is to the one in the square, and to which of "
+        f"{CLUSTERS} clusters it belongs"
+    )
+    named = [(str(number + 1), colour) for number, colour in enumerate(PALETTE)]
+    keys = [
+        event_key(), amount_key("Cosine with the token in the square", "0 or less", "1", "0.5"),
+        swatches("Clusters of the teacher's tokens (k-means), the same in all pictures", named),
+    ]  # fmt: skip
+    save_picture(path, panel(title, columns, rows, keys=keys))
+
+
+def draw_scales(
+    samples: PairSamples, indices: np.ndarray, teacher: Encoder, student: Encoder, path: Path
+) -> list[int]:
+    """PNG in the layout of the paper's figure 4: features of teacher and student, inputs enlarged.
+
+    Colours are those of the teacher's tokens at the smallest scale.
+
+    Returns:
+        The scales that are drawn; without a file if it is one alone.
+    """
+    settings = samples.settings
+    base = settings.height // settings.patch * (settings.width // settings.patch)
+    scales = [scale for scale in SCALES if base * scale**2 <= MOST_TOKENS]
+    if len(scales) < 2:
+        return scales
+    colours: FeatureColours | None = None
+    columns = ["image", "events"]
+    drawn: list[list[np.ndarray]] = [[] for _ in indices]
+    for scale in scales:
+        size = settings.height * scale, settings.width * scale
+        larger = replace(settings, height=size[0], width=size[1])
+        batches = list(in_order(PairSamples(samples.stores, larger, samples.inputs), indices, 1))
+        grid = teacher.grid(*size)
+        for name, encoder, key in (("teacher", teacher, "image"), ("student", student, "voxel")):
+            tokens = encode_all(encoder, (batch[key] for batch in batches)).numpy()
+            colours = colours or FeatureColours(tokens)
+            columns.append(f"{name}, {size[0]}x{size[1]}")
+            for pictures, one in zip(drawn, tokens, strict=True):
+                pictures.append(colours.draw(one, grid))
+    rows = []
+    for index, pictures in zip(indices, drawn, strict=True):
+        one = Shown.of(samples, int(index))
+        rows.append(Row(one.name, (one.image, one.events, *pictures)))
+    title = (
+        "The same scenes with the network's input enlarged, as in figure 4 of the paper: what "
+        "stays sharp, and what dissolves"
+    )
+    save_picture(path, panel(title, columns, rows, keys=[event_key(), swatches(FEATURES, [])]))
+    return scales
+
+
+def _unit(tokens: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-12)
+    return unit

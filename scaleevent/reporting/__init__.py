@@ -1,0 +1,1 @@
+"""Finished, running and interrupted runs as one page that needs nothing else."""
