@@ -38,6 +38,7 @@ ORDER = [
     "checkpoint",
     "predictor",
     "benchmarks",
+    "prediction",
     "deployment",
     "commands",
     "cli",
