@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from scaleevent.events import Events
@@ -21,9 +22,9 @@ class Feed:
     """Iterates over the windows of a source while it goes on, once.
 
     A thread reads the source and cuts windows, which wait in a bounded queue. The lag of a window
-    is the time from when it could have been cut until the next one is asked for, which is when
-    whatever was made of it is finished. It could have been cut when what completes it had arrived;
-    where a recording plays at its own speed, when the camera's clock showed the window's end.
+    is the time from when it could have been cut until whoever took it calls `finished`. It could
+    have been cut when what completes it had arrived; where a recording plays at its own speed, when
+    the camera's clock showed the window's end.
 
     Args:
         source: Blocks of events, in order of time.
@@ -47,6 +48,7 @@ class Feed:
         self._queue: Latest[tuple[Cut, float]] = Latest(room, when_slow)
         self._timer, self._stop = timer or SystemTimer(), stop
         self._arrived = self._timer.now()  # when the block came that is being cut
+        self._taken: deque[float] = deque()  # when windows could have been cut that are in work
         self.lags = Lags()
         self.stopped = False
 
@@ -71,11 +73,15 @@ class Feed:
                 waiting = self._queue.get(POLL_SECONDS)
                 if waiting is not None:
                     cut, ready = waiting
+                    self._taken.append(ready)
                     yield cut
-                    self.lags.add(self._timer.now() - ready)
         finally:
             self._queue.abandon()
             thread.join(CLOSING_SECONDS)
+
+    def finished(self) -> None:
+        """What was made of the oldest window in work is finished."""
+        self.lags.add(self._timer.now() - self._taken.popleft())
 
     def _read(self) -> None:
         """What the thread does."""

@@ -44,8 +44,8 @@ class Latest(Generic[Item]):
     Example:
         >>> from scaleevent.live.latest import Latest
         >>> queue = Latest(room=1)
-        >>> for number in (1, 2, 3):
-        ...     queue.put(number)
+        >>> [queue.put(number) for number in (1, 2, 3)]
+        [True, True, True]
         >>> queue.close()
         >>> queue.get(0), queue.passed
         (3, Passed(put=3, dropped=2, dropped_weight=2))

@@ -82,7 +82,11 @@ class Order:
         if not len(block):
             return
         labels = np.empty(len(block), np.uint8)
-        _label(block.t, block.x, block.y, self.height, self.width, self._state, labels)
+        if not _label(block.t, block.x, block.y, self.height, self.width, self._state, labels):
+            events = self._events(block)
+            counts.add_events(events, self._segment)
+            yield events
+            return
         found = np.bincount(labels, minlength=_RESET + 1)
         for label, reason in ((_OFF, OFF_SENSOR), (_LATE, LATE), (_WRONG, WRONG)):
             counts.drop(reason, int(found[label]))
@@ -91,7 +95,7 @@ class Order:
             self._segment += number > 0
             kept = part[(labels[part] == _KEEP) | (labels[part] == _RESET)]
             if len(kept):
-                events = self._events(block if len(kept) == len(block) else block.take(kept))
+                events = self._events(block.take(kept))
                 counts.add_events(events, self._segment)
                 yield events
 
@@ -104,18 +108,22 @@ class Order:
 def _label(
     t: np.ndarray, x: np.ndarray, y: np.ndarray, height: int, width: int, state: np.ndarray,
     labels: np.ndarray,
-) -> None:  # fmt: skip
-    """Label (K,) events; the state is carried from call to call."""
+) -> int:  # fmt: skip
+    """Label (K,) events; the state is carried from call to call. Returns how many are not kept."""
+    strange = 0
     clock, row, there = state[_CLOCK], state[_ROW], state[_THERE]
     for k in range(t.size):
         step = t[k] - clock
         if x[k] >= width or y[k] >= height:
             labels[k] = _OFF
+            strange += 1
         elif clock == _NEVER or 0 <= step <= DAY_US:
             labels[k], clock, row = _KEEP, t[k], 0
         elif -JITTER_US <= step < 0:
             labels[k], row = _LATE, 0
+            strange += 1
         else:
+            strange += 1
             if row and -JITTER_US <= t[k] - there <= DAY_US:
                 row, there = row + 1, t[k]
             elif row > STRAY:
@@ -127,3 +135,4 @@ def _label(
             else:
                 labels[k], clock, row = _RESET, t[k], 0
     state[_CLOCK], state[_ROW], state[_THERE] = clock, row, there
+    return strange
