@@ -40,7 +40,7 @@ class Ends(ABC):
     def __init__(self, within: tuple[int, int | None]) -> None:
         self.start_us, self.stop_us = within
 
-    def see(self, events: Events) -> None:
+    def see(self, events: Events) -> None:  # noqa: B027
         """Told of every event, in order, before it is asked for ends."""
 
     @abstractmethod
