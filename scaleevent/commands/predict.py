@@ -1,9 +1,10 @@
-"""`scaleevent predict`: what a model sees in recordings, as pictures, arrays, HDF5 or video."""
+"""`scaleevent predict`: what a model sees, in recordings or live, as pictures, arrays or video."""
 
 from __future__ import annotations
 
 from scaleevent.config.predict import PredictConfig
 from scaleevent.errors import ConfigError
+from scaleevent.live.predicting import PlayedSource, ended_by, event_source, open_inputs, play
 from scaleevent.prediction.models import open_model
 from scaleevent.prediction.recordings import (
     Done,
@@ -13,12 +14,10 @@ from scaleevent.prediction.recordings import (
     given_times,
     learn,
     nothing_predicted,
-    open_recordings,
     predict_source,
     span_of,
 )
 from scaleevent.prediction.report import prediction_report
-from scaleevent.prediction.sources import recorded
 from scaleevent.prediction.streaming import Plan
 from scaleevent.prediction.views import choose_view
 from scaleevent.system.files import write_json
@@ -29,7 +28,7 @@ BASIS = "basis.safetensors"
 
 
 def run(cfg: PredictConfig, quiet: bool = False) -> Report:
-    """Predict along recordings, and write what is predicted to a folder.
+    """Predict along recordings or a live source, and write what is predicted to a folder.
 
     Args:
         cfg: All settings.
@@ -42,9 +41,10 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
         CheckpointError: Not a model.
         DataError: Not a recording, or a damaged one.
         ConfigError: Options that the model does not have.
+        ScaleEventError: What ended a live source; everything is written before.
     """
     cfg.check()
-    recordings = open_recordings(cfg)
+    recordings = open_inputs(cfg)
     sensor = (recordings[0].height, recordings[0].width)
     opened = open_model(
         cfg.checkpoint, sensor, size=cfg.input_size, device=choose_device(cfg.device),
@@ -62,25 +62,32 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
     (rule, rule_line), (schedule, when_line) = choose_rule(cfg, opened), choose_schedule(cfg, times)
     plan = Plan(schedule, rule, span_of(cfg))
     names = folder_names(cfg.recordings)
-    sources = [
-        recorded(one, name, plan.span, rule, frames=cfg.frames)
-        for one, name in zip(recordings, names, strict=True)
-    ]
+    inputs = zip(recordings, names, strict=True)
+    sources = [event_source(one, name, plan, cfg) for one, name in inputs]
     for source in sources:
         view.check(opened.predictor.settings.fit(source.height, source.width))
     choices = dict.fromkeys(choice for one in recordings for choice in one.choices)
     lines = [*opened.notes, rule_line, when_line, *choices]
     for line in () if quiet else lines:
         say(line)
+    learns = view.learns
     with cfg.claimed():
-        expected = learn(view, sources, plan, cfg.out / BASIS)
+        expected = None if cfg.is_live else learn(view, sources, plan, cfg.out / BASIS)
         done: list[Done] = []
         with progress("predict", expected, "windows", not quiet) as ticker:
             for source in sources:
                 folder = cfg.out / source.name if len(sources) > 1 else cfg.out
-                done.append(predict_source(source, view, plan, folder, cfg, ticker.advance))
+                done.append(
+                    play(source, view, plan, folder, cfg, ticker)
+                    if isinstance(source, PlayedSource)
+                    else predict_source(source, view, plan, folder, cfg, ticker.advance)
+                )
                 if not done[-1].tally.windows:
-                    raise nothing_predicted(done[-1], times)
+                    raise ended_by(done[-1]) or nothing_predicted(done[-1], times)
+        if cfg.is_live and learns:
+            view.save(cfg.out / BASIS)
         report = prediction_report(cfg, opened, view, done, lines)
         write_json(cfg.out / "report.json", report.to_json())
+    for error in filter(None, map(ended_by, done)):
+        raise error
     return report

@@ -9,8 +9,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from scaleevent.config.settings import Settings
+from scaleevent.errors import ConfigError
 
 STANDARD_INPUT = "-"
+
+_OF_FILES = (
+    "time_unit", "columns", "topic", "image_topic", "camera", "on_error", "max_bad", "frames",
+)  # fmt: skip
 
 StreamFormat = Literal[
     "EVT2", "EVT2.1", "EVT3", "t64_x16_y16_on8", "t32_x16_y15_on1", "aestream"
@@ -61,3 +66,33 @@ class LiveSettings(Settings):
         if self.follow and self.pace == "real":
             raise ValueError("pace has no effect with follow: the file grows at its own speed")
         return self
+
+    def check_live(self, addresses: list[str]) -> None:
+        """Refuse what a live source cannot have.
+
+        Args:
+            addresses: Of all that is to be predicted; empty for files.
+
+        Raises:
+            ConfigError: Several sources, or settings that only files have.
+        """
+        if len(addresses) > 1:
+            raise ConfigError(
+                "a live source is predicted alone", found=f"{len(addresses)} sources",
+                hint="one command for each, with folders of their own",
+            )  # fmt: skip
+        [address] = addresses
+        if self.follow and address:
+            raise ConfigError("only a file can be followed", where="--follow", found=address)
+        if self.pace == "real":
+            what = "a live source has its own pace"
+            raise ConfigError(what, where="--pace", found=address, expected="a file")
+        unused = [key for key in _OF_FILES if key in self.model_fields_set]
+        if self.when_slow == "wait" and address.startswith("udp"):
+            raise ConfigError(
+                "who sends packets does not wait", where="--when-slow wait", found=address,
+                expected="drop",
+            )  # fmt: skip
+        if unused:
+            flags = ", ".join(f"--{key.replace('_', '-')}" for key in unused)
+            raise ConfigError("only files have this", where=flags, found=address or "--follow")

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from scaleevent.config.data import StreamSettings, WindowSettings
+from scaleevent.config.live import LiveSettings, live_address
 from scaleevent.config.run import DeviceSettings
 from scaleevent.config.settings import Weights, nearest, parse_size
 from scaleevent.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ Kind = Literal["png", "npy", "hdf5", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-class PredictConfig(StreamSettings, DeviceSettings):
+class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
     """Settings of `scaleevent predict`."""
 
     KIND: ClassVar[str] = "predictions"
@@ -25,7 +26,9 @@ class PredictConfig(StreamSettings, DeviceSettings):
     checkpoint: Weights = Field(
         description="task model or encoder: a file, a run folder, embedded, timm:NAME, hf-hub:NAME"
     )
-    recordings: list[Path] = Field([], description="event recording(s)")
+    recordings: list[Path] = Field(
+        [], description="event recording(s); live: - for standard input, or udp://HOST:PORT"
+    )
     out: Path = Field(Path("predictions"), description="folder for what is predicted")
     write: list[Kind] = Field(
         ["png"], description=f"what is written, of {','.join(KINDS)}; commas or repeated"
@@ -105,6 +108,12 @@ class PredictConfig(StreamSettings, DeviceSettings):
             raise ValueError("patch and clusters exclude each other")
         if self.patch is not None and self.basis is not None:
             raise ValueError("basis has no effect with patch")
+        for key in ("format", "idle") if not self.is_live else ():
+            if key in given:
+                raise ValueError(f"{key} has no effect on files that are whole")
+        for key in ("queue", "when_slow") if not self.is_live and self.pace == "fast" else ():
+            if key in given:
+                raise ValueError(f"{key} has no effect without a live source or pace real")
         return self
 
     @property
@@ -118,6 +127,11 @@ class PredictConfig(StreamSettings, DeviceSettings):
         found = {"patch": self.patch, "clusters": self.clusters, "basis": self.basis}
         return tuple(f"--{key}" for key, value in found.items() if value is not None)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether events come while predictions are made."""
+        return self.follow or any(live_address(path) for path in self.recordings)
+
     def check(self) -> None:
         """Also the recordings and the checkpoint."""
         super().check()
@@ -129,6 +143,9 @@ class PredictConfig(StreamSettings, DeviceSettings):
                 "no recording is named", where="recordings",
                 hint="`scaleevent predict CHECKPOINT RECORDING -o FOLDER`",
             )  # fmt: skip
-        for path in (*self.recordings, *([self.at] if self.at else [])):
+        if self.is_live:
+            self.check_live([live_address(path) or "" for path in self.recordings])
+        files = () if self.is_live and not self.follow else self.recordings
+        for path in (*files, *([self.at] if self.at else [])):
             if not path.exists():
                 raise DataError("no such file or folder", where=path)

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from scaleevent.errors import ScaleEventError
 from scaleevent.events import Events
 from scaleevent.live.lag import Lags
 from scaleevent.live.latest import Latest, Passed, WhenSlow
@@ -37,6 +38,7 @@ class Feed:
     Attributes:
         lags: Of the windows that are finished.
         stopped: Whether `stop` ended it.
+        error: What ended the source, if it was an error; the windows before it count all the same.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Feed:
         self._taken: deque[float] = deque()  # when windows could have been cut that are in work
         self.lags = Lags()
         self.stopped = False
+        self.error: ScaleEventError | None = None
 
     @property
     def passed(self) -> Passed:
@@ -58,11 +61,7 @@ class Feed:
         return self._queue.passed
 
     def __iter__(self) -> Iterator[Cut]:
-        """The windows that are not dropped.
-
-        Raises:
-            ScaleEventError: What ended the source, after its last window.
-        """
+        """The windows that are not dropped."""
         thread = threading.Thread(target=self._read, name="live source", daemon=True)
         thread.start()
         try:
@@ -89,7 +88,10 @@ class Feed:
             for cut in self._cut(self._blocks()):
                 if not self._queue.put((cut, self._ready(cut)), len(cut.events)):
                     break
-        except BaseException as error:  # whatever it is, it is told where windows are taken
+        except ScaleEventError as error:
+            self.error = error
+            self._queue.close()
+        except BaseException as error:  # a fault: it is told where windows are taken
             self._queue.close(error)
         else:
             self._queue.close()
@@ -104,7 +106,8 @@ class Feed:
         if not isinstance(self._source, Pace):
             return self._arrived
         last = cut.window if cut.after is None else cut.after[0]
-        return self._source.moment(last.end_us, cut.stretch)
+        # the last windows of a recording are cut when it ends, perhaps earlier than they end
+        return min(self._source.moment(last.end_us, cut.stretch), self._timer.now())
 
     def told(self) -> list[str]:
         """What happened, in sentences for a report."""

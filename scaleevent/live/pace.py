@@ -57,7 +57,7 @@ class Pace:
 
     def __init__(
         self,
-        blocks: Iterable[Events],
+        blocks: Iterable[Events | Quiet],
         timer: Timer,
         stop: Callable[[], bool] = lambda: False,
         step_us: int = STEP_US,
@@ -79,6 +79,8 @@ class Pace:
     def __iter__(self) -> Iterator[Events | Quiet]:
         latest = edge = 0  # up to the edge events come together
         for block in self._blocks:
+            if isinstance(block, Quiet) or not len(block):
+                continue
             if not self._began or block.t[0] < latest:
                 self._began.append((self._timer.now(), int(block.t[0])))
                 edge = int(block.t[0]) + self._step

@@ -29,6 +29,7 @@ class Silence:
         stop: Whether to end now, for another reason.
 
     Attributes:
+        stop: As given; may be set later.
         ended: Whether the silence was too long.
     """
 
@@ -36,7 +37,7 @@ class Silence:
         self, timer: Timer, seconds: float, stop: Callable[[], bool] = lambda: False
     ) -> None:
         self.timer, self.seconds = timer, seconds
-        self._stop = stop
+        self.stop = stop
         self._heard = timer.now()
         self.ended = False
 
@@ -47,7 +48,7 @@ class Silence:
     def over(self) -> bool:
         """Whether to wait no longer."""
         self.ended = self.timer.now() - self._heard > self.seconds
-        return self.ended or self._stop()
+        return self.ended or self.stop()
 
 
 def standard_input() -> int:

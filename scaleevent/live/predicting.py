@@ -1,21 +1,155 @@
-"""Live sources for `predict`: its windows come from a `Feed`, everything else stays as it is."""
+"""What `predict` does otherwise for live sources, and for files that play at their own speed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from scaleevent.config.live import live_address
 from scaleevent.config.predict import PredictConfig
-from scaleevent.errors import ConfigError
-from scaleevent.live.feed import Feed
+from scaleevent.errors import ScaleEventError
+from scaleevent.formats import Recording
+from scaleevent.live.feed import Blocks, Feed
 from scaleevent.live.latest import WhenSlow
 from scaleevent.live.pace import Pace, SystemTimer, Timer
 from scaleevent.live.source import LiveSource, open_live
 from scaleevent.prediction.cutting import Cut, Tally, cut_windows
-from scaleevent.prediction.sources import EventSource
+from scaleevent.prediction.recordings import Done, open_recordings, predict_source
+from scaleevent.prediction.sources import EventSource, recorded
 from scaleevent.prediction.streaming import Plan
+from scaleevent.prediction.timing import WAITING, Stopwatch
 from scaleevent.prediction.views import View
+from scaleevent.system.files import Json
+from scaleevent.system.reports import Ticker
 from scaleevent.system.signals import Stop, on_stop
+
+
+@dataclass(frozen=True, eq=False)
+class PlayedSource(EventSource):
+    """A source whose time passes while predictions are made.
+
+    Args:
+        live: Where its events come from; None: from a recording that plays at its own speed.
+    """
+
+    live: LiveSource | None = None
+
+
+@dataclass(frozen=True)
+class FedPlan(Plan):
+    """A plan whose windows come from a `Feed`.
+
+    Args:
+        begin: Makes the feed, of how it cuts windows.
+    """
+
+    begin: Callable[[Callable[[Blocks], Iterator[Cut]]], Feed] = field(kw_only=True)
+
+    def cut(self, source: EventSource, view: View, tally: Tally | None = None) -> Iterator[Cut]:
+        """The windows of a source that are not dropped for newer ones."""
+        return iter(self.begin(partial(
+            cut_windows, schedule=self.schedule, rule=self.rule,
+            span=self.span, after=view.needs_after, tally=tally,
+        )))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Played(Done):
+    """What was predicted of a `PlayedSource`.
+
+    Args:
+        live: Dropped windows, and lag.
+        error: What ended the source, if it was an error; what was written before it is whole.
+    """
+
+    live: Json = field(default_factory=dict)
+    error: ScaleEventError | None = None
+
+    def facts(self) -> Json:
+        """For reports."""
+        return super().facts() | {"live": self.live}
+
+
+def open_inputs(cfg: PredictConfig) -> Sequence[Recording | LiveSource]:
+    """The recordings that are asked for, or the live source.
+
+    Raises:
+        DataError: As `open_recording` and `open_live`.
+        ConfigError: As `open_live`.
+        EnvironmentProblem: As `open_live`.
+    """
+    if not cfg.is_live:
+        return open_recordings(cfg)
+    [path] = cfg.recordings
+    where = live_address(path) or str(path)
+    return [open_live(where, encoding=cfg.format, size=cfg.size, idle_s=cfg.idle)]
+
+
+def event_source(
+    one: Recording | LiveSource, name: str, plan: Plan, cfg: PredictConfig
+) -> EventSource:
+    """A recording or a live source, as predictions are made of them."""
+    if isinstance(one, LiveSource):
+        return PlayedSource(one.name, one.height, one.width, partial(iter, one), live=one)
+    source = recorded(one, name, plan.span, plan.rule, frames=cfg.frames)
+    return PlayedSource(**vars(source)) if cfg.pace == "real" else source
+
+
+def play(
+    source: PlayedSource,
+    view: View,
+    plan: Plan,
+    folder: Path,
+    cfg: PredictConfig,
+    ticker: Ticker,
+    timer: Timer | None = None,
+) -> Played:
+    """Make predictions while time passes, and write them to a folder.
+
+    A stop signal ends it, as the end of the source does: with everything whole that was written.
+
+    Args:
+        source: The events.
+        view: What is shown, of which model.
+        plan: The windows.
+        folder: Made if need be.
+        cfg: What is written, and what happens where the network is slower than the source.
+        ticker: Told of each window.
+        timer: The clock.
+
+    Raises:
+        MissingPackageError: A video without the package that writes it.
+    """
+    timer, stop = timer or SystemTimer(), Stop()
+    blocks: LiveSource | Pace
+    if source.live is None:
+        blocks = Pace(source.blocks(), timer, stop)
+    else:
+        blocks = source.live
+        blocks.silence.stop = stop
+    feeds: list[Feed] = []
+    when_slow: WhenSlow = cfg.when_slow
+
+    def begin(cut: Callable[[Blocks], Iterator[Cut]]) -> Feed:
+        feeds.append(Feed(blocks, cut, room=cfg.queue, when_slow=when_slow, timer=timer, stop=stop))
+        return feeds[0]
+
+    def advance() -> None:
+        feed = feeds[0]
+        feed.finished()
+        ticker.advance(1, f"{1000 * feed.lags.last:.0f} ms late, {feed.passed.dropped:,} dropped")
+
+    fed = FedPlan(plan.schedule, plan.rule, plan.span, begin=begin)
+    with on_stop(stop.note):
+        done = predict_source(source, view, fed, folder, cfg, advance, Stopwatch(waits=True))
+    feed = feeds[0]
+    done.tally.windows = done.timing["windows"]  # those that were not dropped
+    notes = [*(source.live.told() if source.live else ()), *feed.told(), WAITING, *done.notes]
+    return Played(**vars(replace(done, notes=notes)), live=feed.to_json(), error=feed.error)
+
+
+def ended_by(done: Done) -> ScaleEventError | None:
+    """The error that ended a source, if it was one."""
+    return done.error if isinstance(done, Played) else None

@@ -86,8 +86,7 @@ def newest_at(
             if working is not None:
                 if working[0] > label_us:
                     break
-                free_us, *rest = working
-                finished, working = (rest[0], rest[1]), None
+                free_us, finished, working = working[0], working[1:], None
             # the newest of those that have come by the time at which it is free
             while ahead is not None and (waiting is None or ahead[0] <= free_us):
                 if ahead[0] > label_us:

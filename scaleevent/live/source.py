@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from scaleevent.config.live import STANDARD_INPUT
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.events import Events
 from scaleevent.formats import recording_kind
@@ -18,7 +19,6 @@ from scaleevent.live.pipes import Silence, follow_file, read_pipe, standard_inpu
 from scaleevent.live.udp import PACKET_FORMATS, Packets, listen, parse_address, receive
 from scaleevent.prediction.cutting import Quiet
 
-STANDARD_INPUT = "-"
 IDLE_SECONDS = 30.0
 
 
@@ -52,6 +52,7 @@ class LiveSource:
             DataError: The source sends something else, or ended without an event.
             EnvironmentProblem: It cannot be read any more.
         """
+        self.silence.broken()  # it may have been opened long ago
         for blocks, time_us in self._arrivals():
             for block in blocks:
                 yield from self.order.add(block)
@@ -61,6 +62,13 @@ class LiveSource:
                 yield Quiet(time_us)
         if not self.order.counts.kept and (self.silence.ended or not self.silence.over()):
             raise self._nothing()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What was understood, a line each, for commands."""
+        sensor = f"{self.width}x{self.height} pixels"
+        return (f"{self.name}: {self.encoding}, {sensor}; ends after {self.silence.seconds:g} s "
+                "of silence (--idle), or with Ctrl-C",)  # fmt: skip
 
     def _arrivals(self) -> Iterator[tuple[list[RawBlock], int | None]]:
         """Raw blocks that came together, and a time before which none will come any more."""
@@ -193,7 +201,7 @@ class UdpSource(LiveSource):
         if packets.timeless:
             said.append("the packets hold no times: events have the time at which they arrived")
         if packets.overflowed:
-            said.append(f"{packets.overflowed:,} packets came too fast for this machine")
+            said.append(f"{packets.overflowed:,} packets came faster than this machine took them")
         for reason, count in packets.malformed.items():
             said.append(f"packets left out: {count:,} {reason}")
         return said + super().told()
@@ -205,11 +213,6 @@ def nothing_came(name: str, silence: Silence, hint: str) -> EnvironmentProblem:
         "nothing came", where=name, found=f"silence for {silence.seconds:g} s",
         hint=f"{hint} (--idle waits longer)",
     )  # fmt: skip
-
-
-def is_live(where: str, follow: bool) -> bool:
-    """Whether a command's argument names a live source and no file that is whole."""
-    return follow or where == STANDARD_INPUT or "://" in where
 
 
 def open_live(

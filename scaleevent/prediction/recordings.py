@@ -158,6 +158,7 @@ def predict_source(
     folder: Path,
     cfg: PredictConfig,
     advance: Callable[[], None] = lambda: None,
+    watch: Stopwatch | None = None,
 ) -> Done:
     """Make all predictions of a source and write them to a folder.
 
@@ -168,12 +169,13 @@ def predict_source(
         folder: Made if need be.
         cfg: What is written, and how it is drawn.
         advance: Called after each window.
+        watch: Measures the stages.
 
     Raises:
         DataError: Damage in the events.
         MissingPackageError: A video without the package that writes it.
     """
-    tally, watch = Tally(), Stopwatch()
+    tally, watch = Tally(), watch or Stopwatch()
     rate = plan.schedule.rate if isinstance(plan.schedule, AtRate) else FALLBACK_RATE
     frames = LatestFrame(source)
     painter = Painter(view, frames, source.name, cfg.layout == "beside")

@@ -19,10 +19,21 @@ MEANING = (
 )
 
 
-class Stopwatch:
-    """Seconds of each stage of each window."""
+WAITING = (
+    "waiting: for the next window, whose events are decoded meanwhile; it is no part of the latency"
+)
 
-    def __init__(self) -> None:
+
+class Stopwatch:
+    """Seconds of each stage of each window.
+
+    Args:
+        waits: Whether `reading` is waiting for a window that others read and cut: it is then called
+            so, and is no part of the latency.
+    """
+
+    def __init__(self, waits: bool = False) -> None:
+        self._waits = waits
         self._seconds = {stage: array("f") for stage in STAGES}
         self._now = dict.fromkeys(STAGES, 0.0)
         self._began = time.perf_counter()
@@ -53,8 +64,9 @@ class Stopwatch:
         if not self.windows:
             return {"windows": 0, "seconds": wall, "windows_per_second": 0.0, "milliseconds": {}}
         stages = {name: 1000 * np.array(values) for name, values in self._seconds.items()}
+        waiting = {"waiting": stages.pop("reading")} if self._waits else {}
         total = np.sum(list(stages.values()), axis=0)
-        whole = max(float(total.sum()), 1e-12)
+        whole = max(float(total.sum()) + sum(float(one.sum()) for one in waiting.values()), 1e-12)
         return {
             "windows": self.windows,
             "seconds": wall,
@@ -65,7 +77,7 @@ class Stopwatch:
                     "p99": float(np.percentile(values, 99)),
                     "share": float(values.sum()) / whole,
                 }
-                for name, values in {**stages, "latency": total}.items()
+                for name, values in {**waiting, **stages, "latency": total}.items()
             },
         }
 
