@@ -82,6 +82,11 @@ class Feed:
         """What was made of the oldest window in work is finished."""
         self.lags.add(self._timer.now() - self._taken.popleft())
 
+    def forget(self, number: int) -> None:
+        """Nothing is made of the oldest windows in work, so many."""
+        for _ in range(number):
+            self._taken.popleft()
+
     def _read(self) -> None:
         """What the thread does."""
         try:
@@ -115,8 +120,9 @@ class Feed:
         said = []
         if passed.dropped:
             said.append(
-                f"{passed.dropped:,} of {passed.put:,} windows were dropped for newer ones, with "
-                f"{passed.dropped_weight:,} events: the network is slower than the windows come"
+                f"{passed.dropped:,} of {passed.put:,} windows were dropped for newer ones, as the "
+                "network is slower than they come; they held "
+                f"{passed.dropped_weight:,} events, some of them also in other windows"
             )
         elif passed.put:
             said.append(f"none of {passed.put:,} windows was dropped")
@@ -124,7 +130,8 @@ class Feed:
             median, p99 = lags.percentile(50), lags.percentile(99)
             said.append(
                 f"lag of {lags.number:,} predictions: median {1000 * median:.1f} ms, "
-                f"p99 {1000 * p99:.1f} ms, last {1000 * lags.last:.1f} ms"
+                f"p99 {1000 * p99:.1f} ms, last {1000 * lags.last:.1f} ms; from the moment at "
+                "which a window was whole until all that is made of it was written"
             )
         if self.stopped:
             said.append("stopped on request")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 from scaleevent.config.live import live_address
 from scaleevent.config.predict import PredictConfig
-from scaleevent.errors import ScaleEventError
+from scaleevent.errors import ConfigError, ScaleEventError
 from scaleevent.formats import Recording
 from scaleevent.live.feed import Blocks, Feed
 from scaleevent.live.latest import WhenSlow
@@ -18,12 +19,14 @@ from scaleevent.live.source import LiveSource, open_live
 from scaleevent.prediction.cutting import Cut, Tally, cut_windows
 from scaleevent.prediction.recordings import Done, open_recordings, predict_source
 from scaleevent.prediction.sources import EventSource, recorded
-from scaleevent.prediction.streaming import Plan
+from scaleevent.prediction.streaming import Plan, inputs_of
 from scaleevent.prediction.timing import WAITING, Stopwatch
 from scaleevent.prediction.views import View
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Ticker
 from scaleevent.system.signals import Stop, on_stop
+
+LEARNT = 4  # windows of a live source that choose the colours of the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +44,37 @@ class PlayedSource(EventSource):
 class FedPlan(Plan):
     """A plan whose windows come from a `Feed`.
 
+    A view that has to learn from some windows takes the first that come. Where windows are dropped
+    for newer ones, only a few, of which the last is predicted: the others are old by then.
+
     Args:
         begin: Makes the feed, of how it cuts windows.
+        drops: Whether windows are dropped.
     """
 
     begin: Callable[[Callable[[Blocks], Iterator[Cut]]], Feed] = field(kw_only=True)
+    drops: bool = field(kw_only=True)
 
     def cut(self, source: EventSource, view: View, tally: Tally | None = None) -> Iterator[Cut]:
         """The windows of a source that are not dropped for newer ones."""
-        return iter(self.begin(partial(
+        feed = self.begin(partial(
             cut_windows, schedule=self.schedule, rule=self.rule,
             span=self.span, after=view.needs_after, tally=tally,
-        )))  # fmt: skip
+        ))  # fmt: skip
+        cuts = iter(feed)
+        if view.learns and self.drops:
+            first = list(islice(cuts, LEARNT))
+            if len(first) < LEARNT:
+                return iter(first)
+            fit = view.predictor.settings.fit(source.height, source.width)
+            view.learn([(inputs_of(view.predictor, cut), fit) for cut in first], [source.name])
+            view.learns = False
+            feed.forget(len(first) - 1)
+            view.notes.append(
+                f"the first {LEARNT} windows chose the colours; only the last of them is predicted"
+            )
+            cuts = chain(first[-1:], cuts)
+        return cuts
 
 
 @dataclass(frozen=True)
@@ -141,9 +163,12 @@ def play(
         feed.finished()
         ticker.advance(1, f"{1000 * feed.lags.last:.0f} ms late, {feed.passed.dropped:,} dropped")
 
-    fed = FedPlan(plan.schedule, plan.rule, plan.span, begin=begin)
-    with on_stop(stop.note):
-        done = predict_source(source, view, fed, folder, cfg, advance, Stopwatch(waits=True))
+    fed = FedPlan(plan.schedule, plan.rule, plan.span, begin=begin, drops=when_slow == "drop")
+    try:
+        with on_stop(stop.note):
+            done = predict_source(source, view, fed, folder, cfg, advance, Stopwatch(waits=True))
+    except ConfigError as error:  # such as no window to choose colours from
+        raise (feeds[0].error if feeds else None) or error from error
     feed = feeds[0]
     done.tally.windows = done.timing["windows"]  # those that were not dropped
     notes = [*(source.live.told() if source.live else ()), *feed.told(), WAITING, *done.notes]
