@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from scaleevent.config.predict import PredictConfig
 from scaleevent.errors import ConfigError
 from scaleevent.prediction.models import open_model
@@ -12,7 +14,6 @@ from scaleevent.prediction.recordings import (
     folder_names,
     given_times,
     learn,
-    nothing_predicted,
     open_recordings,
     predict_source,
     span_of,
@@ -45,7 +46,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
     """
     cfg.check()
     recordings = open_recordings(cfg)
-    sensor = (recordings[0].height, recordings[0].width)
+    sensor = max(((one.height, one.width) for one in recordings), key=prod)
     opened = open_model(
         cfg.checkpoint, sensor, size=cfg.input_size, device=choose_device(cfg.device),
         offline=cfg.offline,
@@ -78,9 +79,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
         with progress("predict", expected, "windows", not quiet) as ticker:
             for source in sources:
                 folder = cfg.out / source.name if len(sources) > 1 else cfg.out
-                done.append(predict_source(source, view, plan, folder, cfg, ticker.advance))
-                if not done[-1].tally.windows:
-                    raise nothing_predicted(done[-1], times)
+                done.append(predict_source(source, view, plan, folder, cfg, times, ticker.advance))
         report = prediction_report(cfg, opened, view, done, lines)
         write_json(cfg.out / "report.json", report.to_json())
     return report
