@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from scaleevent.config.predict import PredictConfig
 from scaleevent.errors import ConfigError
-from scaleevent.live.predicting import PlayedSource, ended_by, event_source, open_inputs, play
+from scaleevent.live.predicting import ended_by, event_source, open_inputs, predicted
 from scaleevent.prediction.models import open_model
 from scaleevent.prediction.recordings import (
     Done,
@@ -13,8 +15,6 @@ from scaleevent.prediction.recordings import (
     folder_names,
     given_times,
     learn,
-    nothing_predicted,
-    predict_source,
     span_of,
 )
 from scaleevent.prediction.report import prediction_report
@@ -45,7 +45,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
     """
     cfg.check()
     recordings = open_inputs(cfg)
-    sensor = (recordings[0].height, recordings[0].width)
+    sensor = max(((one.height, one.width) for one in recordings), key=prod)
     opened = open_model(
         cfg.checkpoint, sensor, size=cfg.input_size, device=choose_device(cfg.device),
         offline=cfg.offline,
@@ -77,13 +77,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
         with progress("predict", expected, "windows", not quiet) as ticker:
             for source in sources:
                 folder = cfg.out / source.name if len(sources) > 1 else cfg.out
-                done.append(
-                    play(source, view, plan, folder, cfg, ticker)
-                    if isinstance(source, PlayedSource)
-                    else predict_source(source, view, plan, folder, cfg, ticker.advance)
-                )
-                if not done[-1].tally.windows:
-                    raise ended_by(done[-1]) or nothing_predicted(done[-1], times)
+                done.append(predicted(source, view, plan, folder, cfg, times, ticker))
         if cfg.is_live and learns:
             view.save(cfg.out / BASIS)
         report = prediction_report(cfg, opened, view, done, lines)

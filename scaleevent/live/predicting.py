@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scaleevent.config.live import live_address
 from scaleevent.config.predict import PredictConfig
-from scaleevent.errors import ConfigError, ScaleEventError
+from scaleevent.errors import ConfigError, DataError, ScaleEventError
 from scaleevent.formats import Recording
 from scaleevent.live.feed import Blocks, Feed
 from scaleevent.live.latest import WhenSlow
@@ -20,11 +20,12 @@ from scaleevent.prediction.cutting import Cut, Tally, cut_windows
 from scaleevent.prediction.recordings import Done, open_recordings, predict_source
 from scaleevent.prediction.sources import EventSource, recorded
 from scaleevent.prediction.streaming import Plan, inputs_of
+from scaleevent.prediction.times import GivenTimes
 from scaleevent.prediction.timing import WAITING, Stopwatch
 from scaleevent.prediction.views import View
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Ticker
-from scaleevent.system.signals import Stop, on_stop
+from scaleevent.system.signals import Stop, StopSignal, on_stop
 
 LEARNT = 4  # windows of a live source that choose the colours of the others
 
@@ -119,12 +120,28 @@ def event_source(
     return PlayedSource(**vars(source)) if cfg.pace == "real" else source
 
 
+def predicted(
+    source: EventSource,
+    view: View,
+    plan: Plan,
+    folder: Path,
+    cfg: PredictConfig,
+    times: GivenTimes | None,
+    ticker: Ticker,
+) -> Done:
+    """Make all predictions of a source, see `predict_source` and `play`."""
+    if isinstance(source, PlayedSource):
+        return play(source, view, plan, folder, cfg, times, ticker)
+    return predict_source(source, view, plan, folder, cfg, times, ticker.advance)
+
+
 def play(
     source: PlayedSource,
     view: View,
     plan: Plan,
     folder: Path,
     cfg: PredictConfig,
+    times: GivenTimes | None,
     ticker: Ticker,
     timer: Timer | None = None,
 ) -> Played:
@@ -138,10 +155,14 @@ def play(
         plan: The windows.
         folder: Made if need be.
         cfg: What is written, and what happens where the network is slower than the source.
+        times: The times that were asked for, if any.
         ticker: Told of each window.
         timer: The clock.
 
     Raises:
+        ScaleEventError: What ended the source before its first window.
+        ConfigError: No window was to be predicted.
+        StopSignal: A stop signal came before the first prediction.
         MissingPackageError: A video without the package that writes it.
     """
     timer, stop = timer or SystemTimer(), Stop()
@@ -166,10 +187,13 @@ def play(
     fed = FedPlan(plan.schedule, plan.rule, plan.span, begin=begin, drops=when_slow == "drop")
     try:
         with on_stop(stop.note):
-            done = predict_source(source, view, fed, folder, cfg, advance, Stopwatch(waits=True))
-    except ConfigError as error:  # such as no window to choose colours from
+            watch = Stopwatch(waits=True)
+            done = predict_source(source, view, fed, folder, cfg, times, advance, watch)
+    except (ConfigError, DataError) as error:  # such as not a single window
         raise (feeds[0].error if feeds else None) or error from error
     feed = feeds[0]
+    if not done.timing["windows"]:  # a stop signal before the first prediction
+        raise feed.error or StopSignal(stop.received[0])
     done.tally.windows = done.timing["windows"]  # those that were not dropped
     notes = [*(source.live.told() if source.live else ()), *feed.told(), WAITING, *done.notes]
     return Played(**vars(replace(done, notes=notes)), live=feed.to_json(), error=feed.error)

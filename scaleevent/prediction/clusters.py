@@ -19,10 +19,11 @@ def fit_clusters(tokens: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     least = np.inf
     for start in range(STARTS):
         try:
-            centres, _ = kmeans2(
-                units, clusters, STEPS, minit="++", missing="raise",
-                seed=np.random.default_rng([seed, start]),
-            )  # fmt: skip
+            with np.errstate(invalid="ignore", divide="ignore"):  # of tokens that are all alike
+                centres, _ = kmeans2(
+                    units, clusters, STEPS, minit="++", missing="raise",
+                    seed=np.random.default_rng([seed, start]),
+                )  # fmt: skip
         except (ClusterError, ValueError):  # a cluster lost its last token
             continue
         error = float(_distances(units, centres).min(1).sum())

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scaleevent.config.predict import PredictConfig
@@ -93,15 +93,14 @@ def learn(view: View, sources: Sequence[EventSource], plan: Plan, basis: Path) -
 
     Returns:
         The number of windows of all recordings, where that is known; at least about.
-
-    Raises:
-        ConfigError: No window to learn from.
     """
     if not view.learns:
         counts = [_windows_expected(source, plan) for source in sources]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
     sample, windows = sample_of(sources, view, plan)
+    if not sample:
+        return None
     view.learn(sample, [source.name for source in sources])
     view.learns = False
     view.save(basis)
@@ -157,6 +156,7 @@ def predict_source(
     plan: Plan,
     folder: Path,
     cfg: PredictConfig,
+    times: GivenTimes | None = None,
     advance: Callable[[], None] = lambda: None,
     watch: Stopwatch | None = None,
 ) -> Done:
@@ -168,38 +168,41 @@ def predict_source(
         plan: The windows.
         folder: Made if need be.
         cfg: What is written, and how it is drawn.
+        times: What the schedule is made of, for messages.
         advance: Called after each window.
         watch: Measures the stages.
 
     Raises:
-        DataError: Damage in the events.
+        DataError: Damage in the events; or there are none.
+        ConfigError: No window ends within them. Nothing is written then.
         MissingPackageError: A video without the package that writes it.
     """
     tally, watch = Tally(), watch or Stopwatch()
     rate = plan.schedule.rate if isinstance(plan.schedule, AtRate) else FALLBACK_RATE
-    frames = LatestFrame(source)
-    painter = Painter(view, frames, source.name, cfg.layout == "beside")
     drawn = bool(set(cfg.write) & set(DRAWN))
+    frames = LatestFrame(source if drawn else replace(source, frames=None))
+    painter = Painter(view, frames, source.name, cfg.layout == "beside")
     with ExitStack() as stack:
         out = [
             stack.enter_context(one)
             for one in writers(cfg.write, folder, view, source.name, rate)
         ]  # fmt: skip
-        times = stack.enter_context(TimesWriter(folder))
+        table = stack.enter_context(TimesWriter(folder))
         for prediction in predictions(source, view, plan, tally, watch):
             cut, values = prediction.cut, prediction.values
             with watch.stage("drawing"):
                 picture = painter.draw(cut, values) if drawn else None
-                times.add(cut, [one.write(cut, values, picture) for one in out])
+                table.add(cut, [one.write(cut, values, picture) for one in out])
             watch.lap()
             advance()
+        if not tally.windows:
+            raise _nothing(source.name, tally, times)
     notes = _notes(tally, frames, drawn)
     return Done(source, folder, tally, watch.facts(), notes)
 
 
-def nothing_predicted(done: Done, times: GivenTimes | None) -> DataError | ConfigError:
+def _nothing(name: str, tally: Tally, times: GivenTimes | None) -> DataError | ConfigError:
     """The error for a recording without a single window."""
-    tally, name = done.tally, done.source.name
     if not tally.stretches:
         return DataError("no events", where=name, hint="`scaleevent info FILE` tells more")
     first, last, _ = tally.stretches[0]

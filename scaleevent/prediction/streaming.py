@@ -86,6 +86,8 @@ def predictions(
     if view.learns:
         with watch.stage("reading"):
             first = list(islice(cuts, SAMPLE))
+        if not first:
+            return
         view.learn([(inputs_of(view.predictor, cut), fit) for cut in first], [source.name])
         view.learns = False
         cuts = chain(first, cuts)

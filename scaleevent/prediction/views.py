@@ -73,7 +73,12 @@ class View(ABC):
         """
 
     def learn(self, sample: Sample, sources: Sequence[str]) -> None:  # noqa: B027
-        """Choose what all pictures share; `sources` are the recordings that the sample is of."""
+        """Choose what all pictures share.
+
+        Args:
+            sample: At least one window.
+            sources: The recordings that it is of.
+        """
 
     def save(self, path: Path) -> bool:
         """Write what was learnt, for other runs; False where none can take it."""
@@ -177,8 +182,7 @@ class FlowView(TaskView):
         for inputs, fit in sample:
             flow = self.predictor.map_of(inputs, fit)
             lengths.append(torch.hypot(flow[0], flow[1]).float().cpu().numpy().ravel())
-        if lengths:
-            self.largest = max(float(np.quantile(np.concatenate(lengths), SHOWN_QUANTILE)), 0.1)
+        self.largest = max(float(np.quantile(np.concatenate(lengths), SHOWN_QUANTILE)), 0.1)
 
     def colours(self, values: np.ndarray) -> np.ndarray:
         """Hue by direction, saturation by length."""
@@ -223,12 +227,6 @@ class FeatureView(View):
         for inputs, _ in sample:
             flat = self.tokens(inputs).reshape(-1, self.predictor.encoder.width)
             parts.append(flat[:: max(1, -(-len(flat) // TOKENS))])
-        if not parts:
-            raise ConfigError(
-                "no window with events to choose the colours from",
-                hint="--start and --duration choose another part, or --basis takes the colours of "
-                "another run",
-            )
         return np.concatenate(parts)
 
 
@@ -255,20 +253,30 @@ class _Learnt(FeatureView):
             "encoder": content_hash(encoder.vit.state_dict()),
         }  # fmt: skip
 
-    def check_basis(self, description: Json, path: Path) -> None:
-        """Refuse a basis of another view or width; note one of another encoder.
+    @abstractmethod
+    def take(self, arrays: dict[str, np.ndarray]) -> None:
+        """Use what another run has learnt."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of `tensors`."""
+
+    def load(self, path: Path, tensors: dict[str, Tensor], description: Json) -> None:
+        """Take the basis of another run, and note one of another encoder.
 
         Raises:
-            CheckpointError: What it is of.
+            CheckpointError: It is of another view, or of another number of channels or clusters.
         """
         own = self._described()
-        for key in ("view", "width"):
-            if description.get(key) != own[key]:
-                raise CheckpointError(
-                    "a basis of another kind", where=path,
-                    found=f"{description.get('view')} of {description.get('width')} channels",
-                    expected=f"{own['view']} of {own['width']} channels",
-                )  # fmt: skip
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if description.get("view") != self.name or found != self.shapes:
+            raise CheckpointError(
+                "a basis of another kind", where=path,
+                found=f"{description.get('view')}, {found}", expected=f"{self.name}, {self.shapes}",
+            )  # fmt: skip
+        self.take({name: tensor.double().numpy() for name, tensor in tensors.items()})
+        self.learns = False
         if description.get("encoder") != own["encoder"]:
             self.notes.append(f"the basis {path} was learnt with another encoder")
 
@@ -287,13 +295,13 @@ class ColoursView(_Learnt):
         """Mean, components and limits."""
         return {key: np.ascontiguousarray(value) for key, value in vars(self.basis).items()}
 
-    def load(self, path: Path) -> None:
-        """Take the basis of another run."""
-        tensors, description = load_tensors(path, "basis")
-        self.check_basis(description, path)
-        self.basis, self.learns = FeatureColours(**_arrays(tensors, path, self._shapes())), False
+    def take(self, arrays: dict[str, np.ndarray]) -> None:
+        """The basis."""
+        self.basis = FeatureColours(**arrays)
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of D channels."""
         width = self.predictor.encoder.width
         return {"mean": (width,), "basis": (width, 3), "low": (3,), "high": (3,)}
 
@@ -336,13 +344,14 @@ class ClustersView(_Learnt):
         """The centres."""
         return {"centres": self.centres}
 
-    def load(self, path: Path) -> None:
-        """Take the centres of another run."""
-        tensors, description = load_tensors(path, "basis")
-        self.check_basis(description, path)
-        width = self.predictor.encoder.width
-        self.centres = _arrays(tensors, path, {"centres": (self.count, width)})["centres"]
-        self.learns = False
+    def take(self, arrays: dict[str, np.ndarray]) -> None:
+        """The centres."""
+        self.centres = arrays["centres"]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of K centres."""
+        return {"centres": (self.count, self.predictor.encoder.width)}
 
     def values(self, inputs: Inputs, fit: Fit) -> np.ndarray:
         """On all of the sensor."""
@@ -448,9 +457,13 @@ def choose_view(
         return TASK_VIEWS[opened.task](opened)
     if patch is not None:
         return SimilarityView(opened, patch)
+    if basis is not None:
+        tensors, description = load_tensors(basis, "basis")
+        if clusters is None and description.get("view") == ClustersView.name:
+            clusters = len(tensors.get("centres", ()))
     found = ClustersView(opened, clusters, seed) if clusters else ColoursView(opened)
     if basis is not None:
-        found.load(basis)
+        found.load(basis, tensors, description)
     return found
 
 
@@ -468,14 +481,3 @@ def distinct_colours(count: int) -> np.ndarray:
 def _swatches(names: Sequence[str], palette: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
     colours = [(int(red), int(green), int(blue)) for red, green, blue in palette.tolist()]
     return list(zip(names, colours, strict=True))
-
-
-def _arrays(
-    tensors: dict[str, Tensor], path: Path, shapes: dict[str, tuple[int, ...]]
-) -> dict[str, np.ndarray]:
-    """The tensors of a basis, float64 arrays, if they are the expected ones."""
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != shapes:
-        raise CheckpointError("not the tensors of this basis", where=path, found=found,
-                              expected=shapes)  # fmt: skip
-    return {name: tensor.double().numpy() for name, tensor in tensors.items()}
