@@ -196,15 +196,17 @@ def predict_source(
             watch.lap()
             advance()
         if not tally.windows:
-            raise _nothing(source.name, tally, times)
+            raise _nothing(source.name, tally, plan, times)
     notes = _notes(tally, frames, drawn)
     return Done(source, folder, tally, watch.facts(), notes)
 
 
-def _nothing(name: str, tally: Tally, times: GivenTimes | None) -> DataError | ConfigError:
+def _nothing(
+    name: str, tally: Tally, plan: Plan, times: GivenTimes | None
+) -> DataError | ConfigError:
     """The error for a recording without a single window."""
     if not tally.stretches:
-        return DataError("no events", where=name, hint="`scaleevent info FILE` tells more")
+        return DataError("no events", where=name, expected="a recording with events")
     first, last, _ = tally.stretches[0]
     found = f"events from {first} to {last} us, {(last - first) / 1e6:.6g} s"
     if times is not None and tally.beyond:
@@ -216,11 +218,19 @@ def _nothing(name: str, tally: Tally, times: GivenTimes | None) -> DataError | C
             expected="times after the first event and until the last",
             hint=f"they would with {' or '.join(ways)}" if ways else None,
         )  # fmt: skip
+    if first + plan.span.start_us > last:
+        hint = "an earlier --start"
+    elif tally.unfollowed:
+        hint = "shorter windows, which others can follow: --window-ms"
+    elif isinstance(plan.schedule, EveryEvents):
+        hint = "a smaller --every-events"
+    else:
+        hint = "a higher --rate, or a longer --duration"
     return ConfigError(
         "no window ends within the events", where=name,
         found=f"{found}; {tally.empty:,} windows without events, {tally.unfollowed:,} without the "
         "window after them",
-        hint="a higher --rate, an earlier --start, or a longer --duration",
+        hint=hint,
     )  # fmt: skip
 
 
