@@ -1182,6 +1182,76 @@ TRAINING = [
     ),
 ]
 
+PREDICTING = [
+    S(
+        ("config/predict.py: `scaleevent predict CHECKPOINT",),
+        "predict embedded -o {out}",
+        ("{hint}",),
+        2,
+        fill="CHECKPOINT=embedded RECORDING=plain.npz FOLDER={out}",
+    ),
+    S(
+        ("prediction/models.py: the weights do not store",),
+        "predict embedded plain.npz -o {out}",
+        ("{same} --overwrite <--input-size> 24x32",),
+        stays=True,
+        sees="24x32 as asked",
+    ),
+    S(
+        ("prediction/recordings.py: the default: the checkpoint",),
+        "predict embedded plain.npz -o {out}",
+        ("{same} --overwrite <--window> time",),
+    ),
+    S(
+        ("prediction/recordings.py: an earlier --start",),
+        "predict embedded plain.npz --start 7 -o {out}",
+        ("{same} <--start> 0.1",),
+        2,
+    ),
+    S(
+        ("prediction/recordings.py: a smaller --every-events",),
+        "predict embedded plain.npz --every-events 900000 -o {out}",
+        ("{same} <--every-events> 9000",),
+        2,
+    ),
+    S(
+        ("prediction/recordings.py: a higher --rate",),
+        "predict embedded plain.npz --duration 0.02 -o {out}",
+        ("{same} <--rate> 100", "{same} <--duration> 0.1"),
+        2,
+    ),
+    S(
+        ("prediction/recordings.py: shorter windows",),
+        "predict flow plain.npz --window time --window-ms 150 --start 0.06 -o {out}",
+        ("{same} <--window-ms> 20",),
+        2,
+        slow=True,
+    ),
+    S(
+        ("prediction/times.py: , as usual for them",),
+        "predict embedded plain.npz --at since.txt --at-origin first -o {out}",
+        ("{same} --overwrite <--at-unit> us",),
+    ),
+    S(
+        ("prediction/times.py: say it",),
+        "predict embedded plain.npz --at close.txt --at-origin first -o {out}",
+        ("{same} <--at-unit> ms",),
+        3,
+    ),
+    S(
+        ("prediction/times.py: --at-unit X",),
+        "predict embedded plain.npz --at millis.txt --at-origin first -o {out}",
+        ("{same} <--at-unit> ms",),
+        2,
+    ),
+    S(
+        ("prediction/times.py: --at-origin X",),
+        "predict embedded plain.npz --at since.txt -o {out}",
+        ("{same} <--at-origin> first",),
+        2,
+    ),
+]
+
 KILLED = "a process must be killed: tests/test_kills.py and test_hdf5_damage.py go on as told"
 NOT_RUN = {  # file: part of the text: why
     "commands/launching.py: --arch X": "needs a GPU, and fewer than asked for",
@@ -1199,4 +1269,4 @@ NOT_RUN = {  # file: part of the text: why
     "training/run.py: leave out --gpus": "several processes of a launcher: tests/test_launchers.py",
     "formats/__init__.py: takes all recordings below": "from Python: run by a test of its own",
 }
-SITUATIONS = [*READING, *PREPARING, *(one._replace(slow=True) for one in TRAINING)]
+SITUATIONS = [*READING, *PREPARING, *PREDICTING, *(one._replace(slow=True) for one in TRAINING)]

@@ -70,6 +70,7 @@ class TaskResult:
                 "samples_per_epoch": self.labels.per_epoch,
                 "test_samples": self.evaluation.samples,
             },
+            "window": self.samples.pairs.window,
             "metrics": self.evaluation.result,
             "stamp": self.evaluation.stamp.to_json(),
         }

@@ -20,7 +20,7 @@ _OTHER = "a folder of another kind: `scaleevent info {}` tells"
 _INSTEAD = {  # of a pair store, by the kind of a folder
     "": "recordings become one with `scaleevent prepare custom {} -o PAIRS`",
     **dict.fromkeys(("pairs", "voxels"), _UNFINISHED),
-    **dict.fromkeys(("run", "evaluation", "export"), _OTHER),
+    **dict.fromkeys(("run", "evaluation", "export", "predictions"), _OTHER),
 }
 PACKAGE = Path(__file__).parents[1]
 # Weights in the package: images of `street` taught them, not one recording.
@@ -84,7 +84,7 @@ def check_store(folder: Path) -> None:
 
 
 def output_kind(folder: Path) -> str:
-    """What our marker says a folder holds: pairs, voxels, run, evaluation, export; "" without."""
+    """What our marker says a folder holds, such as pairs or run; "" without one."""
     marker = Path(folder) / MARKER
     return marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
 
