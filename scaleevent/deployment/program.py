@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_model
+from scaleevent.config.labels import checked_facts
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
+from scaleevent.tasks.meaning import task_of
 from scaleevent.tasks.segmentation import Segmentation
+from scaleevent.tasks.task import Task
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
 
@@ -107,9 +110,13 @@ class LoadedCheckpoint:
         if isinstance(predictor.model, Encoder):
             return described
         benchmark = known.get("benchmark")
-        task = BENCHMARKS[benchmark].task if benchmark in BENCHMARKS else None
+        if facts := known.get("labels"):
+            task: Task | None = task_of(checked_facts(facts, self.path))
+        else:  # of an earlier version
+            task = BENCHMARKS[benchmark].task if benchmark in BENCHMARKS else None
         if isinstance(task, Segmentation):
             described["classes"] = list(task.classes)
+            described["colours"] = task.palette.tolist()
         own = {"task": self.deployed.task, "benchmark": benchmark, "decoder": known["decoder"]}
         return described | own
 

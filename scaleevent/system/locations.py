@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from scaleevent.errors import CheckpointError, ConfigError, DataError
-from scaleevent.system.files import MARKER
+from scaleevent.system.files import MARKER, Json, read_json
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
@@ -153,8 +153,26 @@ def check_weights(name: str | None) -> None:
         check_checkpoint(Path(name))
 
 
-def named_store(name: str, needed_by: str) -> Path:
-    """The pair store `name` in the folder $SCALEEVENT_DATA.
+def manifest_of(folder: Path) -> Json:
+    """The manifest of a pair store or of its address, as JSON that nobody has checked.
+
+    Raises:
+        DataError: There is none, or no JSON object.
+        EnvironmentProblem: The address cannot be reached.
+    """
+    check_store(folder)
+    if address_of(folder) is not None:
+        from scaleevent.system.remote import at_hand  # it takes a while to import
+
+        folder = at_hand(folder)
+    value = read_json(Path(folder) / MANIFEST)
+    if not isinstance(value, dict):
+        raise DataError("not the manifest of a pair store", where=Path(folder) / MANIFEST)
+    return value
+
+
+def named_store(name: str, needed_by: str, made_by: str) -> Path:
+    """The pair store `name` in the folder $SCALEEVENT_DATA; `made_by` is the command for it.
 
     Raises:
         ConfigError: It is not there.
@@ -166,8 +184,7 @@ def named_store(name: str, needed_by: str) -> Path:
             f"no data found for {needed_by}",
             where="--data",
             found=f"no pair store {found}" if found else "neither --data nor $SCALEEVENT_DATA",
-            hint=f"make it with `scaleevent prepare {name} FOLDER -o {name}`, "
-            f"then name it: --data {name}",
+            hint=f"make it with `{made_by}`, then name it: --data {name}",
         )
     return found
 

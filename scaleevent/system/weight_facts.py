@@ -9,8 +9,8 @@ from scaleevent.system.files import Json
 from scaleevent.system.sealed import PLACE_PRIOR, read_header
 
 FACTS = (  # keys of a checkpoint's description that are shown
-    "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "teacher",
-    "token_scale", "structure", "metrics", "stamp", "sha256",
+    "version", "step", "task", "labels", "benchmark", "protocol", "decoder", "arch", "input",
+    "teacher", "token_scale", "structure", "metrics", "stamp", "sha256",
 )  # fmt: skip
 
 METRICS = 8  # that are listed
@@ -48,6 +48,12 @@ def weight_rows(facts: Json) -> Json:
     match facts.get("decoder"):
         case {"name": name}:
             shown["decoder"] = name
+    match shown.pop("labels", None):
+        case {"classes": list(classes)}:
+            names = [str(one["name"]) for one in classes if isinstance(one, dict) and "name" in one]
+            shown["classes"] = f"{len(names)}: {', '.join(names)}"
+        case {"max_depth": float(farthest)}:
+            shown["depth"] = f"up to {farthest:g} m"
     match facts.get("arch"):
         case {"name": name, "kwargs": {"embed_dim": width, "depth": depth}}:
             shown["arch"] = f"{name}, {depth} blocks of {width} channels"

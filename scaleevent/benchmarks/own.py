@@ -1,0 +1,80 @@
+"""`custom` as a benchmark: task, classes and split are what its stores say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaleevent.benchmarks.registry import BENCHMARKS, Benchmark
+from scaleevent.config.benchmarks import BENCHMARKS as ENTRIES
+from scaleevent.config.downstream import stores_of
+from scaleevent.config.labels import LabelFacts, checked_facts
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.pairs.store import PairStore
+from scaleevent.tasks.meaning import task_of
+
+STRETCH = 0.05  # difference of aspect ratios up to which the input shows the whole sensor
+LONGER_SIDE = 640  # of the default input, pixels
+STEP = 16  # sides of the default input are multiples of it
+
+
+def benchmark_of(name: str, data: Sequence[Path]) -> Benchmark:
+    """A benchmark by its name; `custom` from its stores.
+
+    Args:
+        name: Key of `config.benchmarks.BENCHMARKS`.
+        data: The pair stores that were named.
+
+    Raises:
+        ConfigError: No data are named where they are needed; stores of different labels.
+        DataError: A store without labels, or one that cannot be read.
+    """
+    if ENTRIES[name].task is not None:
+        return BENCHMARKS[name]
+    stores = [PairStore(folder) for folder in stores_of(name, data)]
+    found = [own_labels(store) for store in stores]
+    for store, facts in zip(stores, found, strict=True):
+        if not facts.same_meaning(found[0]):
+            raise ConfigError(
+                "stores whose labels have different meanings", where=store.where,
+                found=described(facts), expected=f"{described(found[0])}, as {stores[0].where}",
+            )  # fmt: skip
+    parts = {part for facts in found for part in facts.split.values()}
+    return Benchmark(
+        task_of(found[0]), default_size(stores[0]), ("own labels: no published numbers",), STRETCH,
+        "test" if "test" in parts else "validation",
+    )  # fmt: skip
+
+
+def own_labels(store: PairStore) -> LabelFacts:
+    """What the labels of a store mean.
+
+    Raises:
+        DataError: It has none, or no pair.
+    """
+    facts = store.manifest.get("labels")
+    if facts is None:
+        raise DataError(
+            "a store without labels of its own", where=store.where,
+            found=store.manifest["settings"].get("name", store.manifest["kind"]),
+            hint="`scaleevent prepare custom FOLDER --labels LABELS -o STORE` makes one",
+        )  # fmt: skip
+    if not len(store):
+        raise DataError("the pair store holds no pair", where=store.where)
+    return checked_facts(facts, store.where)
+
+
+def default_size(store: PairStore) -> tuple[int, int]:
+    """Rows and columns of the network's input: nearly the sensor's, the longer side at most 640."""
+    shard, row = store.locate(0)
+    height, width = shard.sensor(row)
+    scale = min(1.0, LONGER_SIDE / max(height, width))
+    rows, columns = (max(STEP, round(side * scale / STEP) * STEP) for side in (height, width))
+    return rows, columns
+
+
+def described(facts: LabelFacts) -> str:
+    """Labels in a few words."""
+    if facts.task == "segmentation":
+        return f"segmentation, {', '.join(one.name for one in facts.classes)}"
+    return f"depth up to {facts.max_depth:g} m" if facts.task == "depth" else facts.task
