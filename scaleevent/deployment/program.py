@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_model
-from scaleevent.config.labels import checked_facts
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
-from scaleevent.tasks.meaning import task_of
+from scaleevent.tasks.meaning import described_task
 from scaleevent.tasks.segmentation import Segmentation
-from scaleevent.tasks.task import Task
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
 
@@ -110,10 +108,9 @@ class LoadedCheckpoint:
         if isinstance(predictor.model, Encoder):
             return described
         benchmark = known.get("benchmark")
-        if facts := known.get("labels"):
-            task: Task | None = task_of(checked_facts(facts, self.path))
-        else:  # of an earlier version
-            task = BENCHMARKS[benchmark].task if benchmark in BENCHMARKS else None
+        task = described_task(known, self.path)
+        if task is None and benchmark in BENCHMARKS:  # of an earlier version
+            task = BENCHMARKS[benchmark].task
         if isinstance(task, Segmentation):
             described["classes"] = list(task.classes)
             described["colours"] = task.palette.tolist()

@@ -48,12 +48,14 @@ def weight_rows(facts: Json) -> Json:
     match facts.get("decoder"):
         case {"name": name}:
             shown["decoder"] = name
-    match shown.pop("labels", None):
+    match shown.get("labels"):
         case {"classes": list(classes)}:
             names = [str(one["name"]) for one in classes if isinstance(one, dict) and "name" in one]
-            shown["classes"] = f"{len(names)}: {', '.join(names)}"
+            shown["labels"] = f"{len(names)} classes: {', '.join(names)}"
         case {"max_depth": float(farthest)}:
-            shown["depth"] = f"up to {farthest:g} m"
+            shown["labels"] = f"depth up to {farthest:g} m"
+        case _:
+            shown.pop("labels", None)
     match facts.get("arch"):
         case {"name": name, "kwargs": {"embed_dim": width, "depth": depth}}:
             shown["arch"] = f"{name}, {depth} blocks of {width} channels"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaleevent.config.labels import LabelFacts, NamedClass
+from scaleevent.config.labels import LabelFacts, NamedClass, checked_facts
+from scaleevent.system.files import Json
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
@@ -34,3 +35,13 @@ def facts_of(task: Task) -> LabelFacts:
     if isinstance(task, Depth):
         return LabelFacts(task="depth", max_depth=task.max_depth)
     return LabelFacts(task="flow")
+
+
+def described_task(description: Json, where: object) -> Task | None:
+    """The task of a checkpoint with its classes and colours; None of files that do not tell it.
+
+    Raises:
+        DataError: What is said there cannot be; `where` names the file.
+    """
+    facts = description.get("labels")
+    return None if facts is None else task_of(checked_facts(facts, where))
