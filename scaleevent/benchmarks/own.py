@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scaleevent.benchmarks.registry import BENCHMARKS, Benchmark
 from scaleevent.config.benchmarks import BENCHMARKS as ENTRIES
-from scaleevent.config.downstream import stores_of
+from scaleevent.config.downstream import stores_of, without_labels
 from scaleevent.config.labels import LabelFacts, checked_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.store import PairStore
@@ -54,11 +54,7 @@ def own_labels(store: PairStore) -> LabelFacts:
     """
     facts = store.manifest.get("labels")
     if facts is None:
-        raise DataError(
-            "a store without labels of its own", where=store.where,
-            found=store.manifest["settings"].get("name", store.manifest["kind"]),
-            hint="`scaleevent prepare custom FOLDER --labels LABELS -o STORE` makes one",
-        )  # fmt: skip
+        raise without_labels(store.where)
     if not len(store):
         raise DataError("the pair store holds no pair", where=store.where)
     return checked_facts(facts, store.where)

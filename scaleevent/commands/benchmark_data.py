@@ -48,6 +48,7 @@ def benchmark_samples(
                 where=store.where,
                 found=found,
                 expected=benchmark.data,
-                hint=f"`{benchmark.made_by}` makes one",
+                hint=f"`scaleevent prepare {benchmark.data}"
+                f"{'' if benchmark.embedded else ' FOLDER'} -o {benchmark.data}` makes one",
             )
     return LabelledSamples(stores, task, settings)

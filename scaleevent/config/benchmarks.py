@@ -59,13 +59,6 @@ class BenchmarkEntry:
         """The preset of `finetune` that holds where none is named."""
         return "demo" if self.embedded else "own" if self.task is None else "paper"
 
-    @property
-    def made_by(self) -> str:
-        """The command that prepares its data."""
-        labels = " --labels LABELS" if self.task is None else ""
-        roots = "" if self.embedded else f" FOLDER{labels}"
-        return f"scaleevent prepare {self.data}{roots} -o {self.data}"
-
 
 # zhiwen-xdu/ScaleEvent:scale_event/dataset/data_specs/dsec_seg_{train,test}{,_seqlen}_v2.txt and
 # ddd17_seg_{train{,_seqlen},test{,_seqlen}_v2}.txt at 0fd5605. They hold lengths only: that the

@@ -31,6 +31,11 @@ from scaleevent.system.locations import (
 _LISTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.released_labels]
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
 
+# what to do where a store of own labels is wanted
+LABELLED = (
+    "`scaleevent prepare custom FOLDER --labels LABELS -o STORE` makes one: name it with --data"
+)
+
 Benchmark = Annotated[str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")]
 Stores = Annotated[
     list[Path],
@@ -310,7 +315,16 @@ def stores_of(benchmark: str, named: Sequence[Path]) -> list[Path]:
     entry = BENCHMARKS[benchmark]
     if named or entry.embedded:
         return list(named)
-    return [named_store(entry.data, benchmark, entry.made_by)]
+    try:
+        return [named_store(entry.data, benchmark)]
+    except ConfigError as error:
+        error.hint = LABELLED if entry.task is None else error.hint
+        raise
+
+
+def without_labels(where: object) -> DataError:
+    """The error for a store whose manifest says nothing of labels."""
+    return DataError("a store without labels of its own", where=where, hint=LABELLED)
 
 
 def stored_task(stores: Sequence[Path]) -> str:
@@ -321,10 +335,7 @@ def stored_task(stores: Sequence[Path]) -> str:
     """
     facts = manifest_of(stores[0]).get("labels")
     if facts is None:
-        raise DataError(
-            "a store without labels of its own", where=shown(stores[0]),
-            hint="`scaleevent prepare custom FOLDER --labels LABELS -o STORE` makes one",
-        )  # fmt: skip
+        raise without_labels(shown(stores[0]))
     return checked_facts(facts, shown(stores[0])).task
 
 
@@ -367,8 +378,8 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # minutes on a CPU
     "demo": {"segmentation": _DEMO | {"eomt": "upstream"}, "depth": _DEMO, "flow": _DEMO},
-    # some dozens of own labels: steps enough to learn them, at rates between those of the others
-    "own": {"custom": _DEMO | {"lr": 5e-4, "encoder_lr": 1e-4, "eomt": "upstream", "epochs": 40}},
+    # some dozens of own labels: the demo's rates, and steps enough to learn from so few
+    "own": {"custom": _DEMO | {"eomt": "upstream", "epochs": 40}},
 }  # fmt: skip
 
 

@@ -189,7 +189,7 @@ def read_split(path: Path) -> dict[str, Part]:
     listed = value if isinstance(value, dict) else {}
     names = [name for part in listed.values() if isinstance(part, list) for name in part]
     lists = all(isinstance(part, list) for part in listed.values())
-    if not listed or not lists or not all(isinstance(one, str | int) for one in names):
+    if not names or not lists or not all(isinstance(one, str | int) for one in names):
         raise ConfigError(
             "not a split into parts", where=path,
             expected="train: [NAME, NAME] and test: [NAME], names of recordings",

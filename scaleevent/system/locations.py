@@ -171,8 +171,8 @@ def manifest_of(folder: Path) -> Json:
     return value
 
 
-def named_store(name: str, needed_by: str, made_by: str) -> Path:
-    """The pair store `name` in the folder $SCALEEVENT_DATA; `made_by` is the command for it.
+def named_store(name: str, needed_by: str) -> Path:
+    """The pair store `name` in the folder $SCALEEVENT_DATA.
 
     Raises:
         ConfigError: It is not there.
@@ -184,7 +184,8 @@ def named_store(name: str, needed_by: str, made_by: str) -> Path:
             f"no data found for {needed_by}",
             where="--data",
             found=f"no pair store {found}" if found else "neither --data nor $SCALEEVENT_DATA",
-            hint=f"make it with `{made_by}`, then name it: --data {name}",
+            hint=f"make it with `scaleevent prepare {name} FOLDER -o {name}`, "
+            f"then name it: --data {name}",
         )
     return found
 
