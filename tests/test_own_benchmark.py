@@ -10,12 +10,13 @@ from fakes import HEIGHT, WIDTH, fake_events
 from test_end_to_end import call
 
 from scaleevent import PairStore
-from scaleevent.benchmarks.own import benchmark_of, default_size
+from scaleevent.benchmarks.own import STRETCH, benchmark_of, default_size, size_near
 from scaleevent.checkpoint import load_task, save_encoder
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig, finetune_config
 from scaleevent.config.labels import LabelFacts
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import ConfigError, DataError
+from scaleevent.grids.geometry import Fit
 from scaleevent.pairs.classes import class_counts, count_classes
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
@@ -175,11 +176,14 @@ def test_one_recording_trains_and_tests_apart(place, capsys):
     user = place / "user"
     line = f"prepare custom {user / 'a.npz'} --labels {user / 'labels/a'} --size 48x64"
     classes = f"--classes {user / 'classes.yaml'}"
-    call(f"{line} {classes} --window time --window-ms 20 -o {place / 'one'}")
+    call(f"{line} {classes} --window time --window-ms 40 -o {place / 'one'}")
     store = PairStore(place / "one")
     assert store.manifest["labels"]["split"] == {"a@train": "train", "a@test": "test"}
     ends = [store.locate(k)[0].row("image_us", store.locate(k)[1]) for k in range(len(store))]
-    assert [int(one) for one in ends] == [*TIMES]
+    assert [int(one) for one in ends] == [*TIMES[:2], *TIMES[3:]]
+    counts = store.manifest["counts"]
+    assert counts["labels"] == 5 and counts["pairs"] == 4
+    assert counts["labels dropped: between those that train and those that test"] == 1
     encoder = place / "whole.safetensors"
     save_encoder(encoder, Encoder(ARCHS["tiny"]), {"data": {"recordings": ["a"]}})
     capsys.readouterr()
@@ -268,7 +272,17 @@ def test_meanings_go_to_files_and_back():
         described_task({"labels": {"task": "segmentation", "classes": "many"}}, "file")
 
 
-def test_the_input_is_nearly_the_sensors(place):
+@pytest.mark.parametrize(
+    ("sensor", "size"),
+    [((48, 64), (48, 64)), ((120, 160), (128, 176)), ((260, 346), (256, 352)),
+     ((480, 640), (480, 640)), ((720, 1280), (352, 640)), ((180, 240), (176, 240))],
+)  # fmt: skip
+def test_the_input_shows_the_whole_sensor(sensor, size):
+    assert size_near(*sensor) == size
+    assert Fit(*sensor, *size, STRETCH).crop == (0, 0, *sensor)
+
+
+def test_the_input_is_that_of_the_stores_sensor(place):
     assert default_size(PairStore(place / "store")) == (48, 64)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,12 +63,30 @@ def own_labels(store: PairStore) -> LabelFacts:
 
 
 def default_size(store: PairStore) -> tuple[int, int]:
-    """Rows and columns of the network's input: nearly the sensor's, the longer side at most 640."""
+    """Rows and columns of the network's input, see `size_near`, for the sensor of a store."""
     shard, row = store.locate(0)
-    height, width = shard.sensor(row)
+    return size_near(*shard.sensor(row))
+
+
+def size_near(height: int, width: int) -> tuple[int, int]:
+    """The multiples of 16 nearest in area that show all of a sensor hardly stretched.
+
+    No side is longer than 640 pixels. Where no such size is near, it is the one that
+    stretches least.
+    """
     scale = min(1.0, LONGER_SIDE / max(height, width))
-    rows, columns = (max(STEP, round(side * scale / STEP) * STEP) for side in (height, width))
-    return rows, columns
+
+    def near(side: int) -> list[int]:
+        middle = int(side * scale / STEP)
+        found = {STEP * min(max(1, middle + step), LONGER_SIDE // STEP) for step in (-1, 0, 1, 2)}
+        return sorted(found)
+
+    def rank(size: tuple[int, int]) -> tuple[float, float]:
+        stretch = abs(size[0] * width / (size[1] * height) - 1)
+        area = abs(math.log(size[0] * size[1] / (height * width * scale**2)))
+        return (0.0, area) if stretch <= STRETCH else (stretch, area)
+
+    return min(itertools.product(near(height), near(width)), key=rank)
 
 
 def described(facts: LabelFacts) -> str:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 CLASSES_FILES = ("classes.yaml", "classes.yml")
 NEAR_US = 5_000  # an image belongs to a label that is no further away
+BETWEEN = "between those that train and those that test"
 _SHOWN = 5
 
 
@@ -137,7 +138,7 @@ class LabelledRecording:
     @property
     def expected(self) -> int:
         """Number of labels."""
-        return len(self.labels.files) + self.labels.endless
+        return len(self.labels.files) + sum(count for _, count in self.labels.left_out)
 
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label that has events before it, with the frame that is near in time.
@@ -146,9 +147,9 @@ class LabelledRecording:
             DataError: As `pair_labels` and `complete`; a file that cannot be read.
         """
         view = self.framed.view() if self.framed else None
-        if endless := self.labels.endless:
-            counts["labels"] += endless
-            counts["labels dropped: nothing says where its flow ends"] += endless
+        for reason, count in self.labels.left_out:
+            counts["labels"] += count
+            counts[f"labels dropped: {reason}"] += count
         timed = [
             TimedLabel(start, end, partial(self.load, path, view),
                        {"file": path.name, "split": self.part})
@@ -302,16 +303,19 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
         return [replace(source, part=split.parts[source.name])]
     times = source.labels
     longest = config.longest_us if source.rule else max(np.subtract(times.end_us, times.start_us))
-    cut = cut_in_time(times.start_us, config.test_share, int(longest), source.recording)
-    parts: tuple[Part, ...] = ("train", "test")
-    return [
-        replace(
-            source, name=f"{source.name}-{part}", scene=f"{source.name}@{part}", part=part,
-            labels=replace(times, files=times.files[own], start_us=times.start_us[own],
-                           end_us=times.end_us[own], endless=0),
-        )
-        for part, own in zip(parts, cut, strict=True)
-    ]  # fmt: skip
+    train, test = cut_in_time(times.start_us, config.test_share, int(longest), source.recording)
+    between = len(times.files) - len(times.files[train]) - len(times.files[test])
+    left_out = (*times.left_out, *([(BETWEEN, between)] if between else []))
+
+    def of(part: Part, own: slice, left_out: tuple[tuple[str, int], ...]) -> LabelledRecording:
+        labels = replace(
+            times, files=times.files[own], start_us=times.start_us[own],
+            end_us=times.end_us[own], left_out=left_out,
+        )  # fmt: skip
+        name, scene = f"{source.name}-{part}", f"{source.name}@{part}"
+        return replace(source, name=name, scene=scene, part=part, labels=labels)
+
+    return [of("train", train, left_out), of("test", test, ())]
 
 
 def label_folder(name: str, recording: Recording, labels: Path, of: int) -> Path:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _WITHIN = 0.5  # share of time stamps in names that must lie in the time of the events
 _SHOWN = 5  # names in a message
+ENDLESS = "nothing says where its flow ends"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class LabelTimes:
         start_us: Their times; of flow, where it begins.
         end_us: The same; of flow, where it ends.
         rule: How they were found, for people.
-        endless: Number of flow labels left out because nothing says where they end.
+        left_out: Number of labels that are not among them, by reason.
         read: Files that tell the times.
         choices: What was guessed.
     """
@@ -52,7 +53,7 @@ class LabelTimes:
     start_us: tuple[int, ...]
     end_us: tuple[int, ...]
     rule: str
-    endless: int = 0
+    left_out: tuple[tuple[str, int], ...] = ()
     read: tuple[Path, ...] = ()
     choices: tuple[str, ...] = ()
 
@@ -110,9 +111,10 @@ def label_times(
         both = f"{ordered[one].name} and {ordered[one + 1].name}"
         raise DataError("two labels at one time", where=folder, found=f"{both}, {start[one]} us")
     ended = np.flatnonzero(ends >= start)
+    endless = len(start) - len(ended)
     return LabelTimes(
         tuple(ordered[place] for place in ended), tuple(start[ended].tolist()),
-        tuple(ends[ended].tolist()), rule, len(start) - len(ended),
+        tuple(ends[ended].tolist()), rule, ((ENDLESS, endless),) if endless else (),
         (times,) if times else (), choices,
     )  # fmt: skip
 
