@@ -90,7 +90,8 @@ class Predictor:
         """Load an encoder or task checkpoint.
 
         Args:
-            path: A .safetensors file written by ScaleEvent.
+            path: A .safetensors file written by ScaleEvent, or another name that
+                `scaleevent.checkpoint.load_model` takes, such as ``hf-hub:ORG/NAME``.
             device: Where the model runs.
             size: Rows and columns of the network input; None uses the checkpoint's.
 

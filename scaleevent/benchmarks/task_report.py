@@ -63,7 +63,11 @@ class TaskResult:
             "protocol": self.protocol,
             "config": self.cfg.recorded(),
             "pretraining": pretraining.get("data") or self.start.decoder.encoder.history,
-            "encoder": {"source": self.cfg.checkpoint, "sha256": pretraining.get("sha256")},
+            "encoder": {
+                "source": self.cfg.checkpoint,
+                "sha256": pretraining.get("sha256"),
+                "student_init": (pretraining.get("config") or {}).get("student_init"),
+            },
             "teacher": pretraining.get("teacher"),
             "data": {
                 "stores": [store.fingerprint for store in self.samples.pairs.stores],

@@ -17,6 +17,7 @@ from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSetting
 from scaleevent.config.settings import Checkpoint, OneOf, Weights, load_config, parse_size
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json
+from scaleevent.system.hub_folders import names_hub
 from scaleevent.system.locations import (
     check_checkpoint,
     check_store,
@@ -79,7 +80,8 @@ class ScoredSettings(ComputeSettings):
             ConfigError: The two have changed places, or no benchmark is named.
         """
         first, second = (str(values.get(key, "")) for key in ("benchmark", "checkpoint"))
-        if first in BENCHMARKS or not (is_reserved(first) or is_weight_file(first)):
+        named = is_reserved(first) or is_weight_file(first) or names_hub(first)
+        if first in BENCHMARKS or not named:
             return values
         if second and second not in BENCHMARKS:
             return values
@@ -124,8 +126,8 @@ class TaskSettings(ScoredSettings, RunSettings):
         0, ge=0, description="random seed of start, draws and --subset random; data and test stay"
     )
     checkpoint: Weights = Field(
-        description="encoder: a file, a run folder, timm:NAME, hf-hub:NAME, embedded, or random "
-        "(baseline)"
+        description="encoder: a file, a run folder, timm:NAME, hf-hub:ORG/NAME, "
+        "local-dir:FOLDER, embedded, or random (baseline)"
     )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
         None, description="size of a random encoder"
@@ -231,8 +233,10 @@ class EvalConfig(ScoredSettings):
     KIND: ClassVar[str] = "evaluation"
 
     checkpoint: Checkpoint = Field(
-        description="task checkpoint of probe or finetune, its run, or a published model's file"
+        description="task checkpoint of probe or finetune, its run, hf-hub:ORG/NAME, "
+        "local-dir:FOLDER, or a published model's file"
     )
+    offline: bool = Field(False, description="never use the network")
     size: tuple[int, int] | None = Field(
         None, description="published file: network input; default: the benchmark's"
     )

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from scaleevent.errors import CheckpointError, ConfigError, DataError
 from scaleevent.system.files import MARKER, Json, read_json
+from scaleevent.system.hub_folders import find_weights, named_folder, names_hub
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
@@ -110,11 +111,16 @@ def weights_within(path: NamedWeights) -> NamedWeights:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that is no file.
+    """Refuse a checkpoint that is no file; those on the hub are looked up when they are used.
 
     Raises:
-        CheckpointError: Nothing is there, or a folder.
+        CheckpointError: Nothing is there, or a folder that is not in the hub's layout.
     """
+    folder = named_folder(str(path))
+    if folder is not None:
+        find_weights(folder)
+    if folder is not None or names_hub(str(path)):
+        return
     with readable(path):
         path.stat()
 
@@ -138,9 +144,10 @@ def is_reserved(name: str) -> bool:
 
 def is_weight_file(name: str) -> bool:
     """Whether weights are named by a file, not as ours, timm's or a hub repository's."""
-    if is_reserved(name) or name.startswith("hf-hub:"):
+    if is_reserved(name) or names_hub(name):
         return False
-    return os.path.exists(name) or "/" in name or name.endswith(WEIGHT_FILES)
+    local = named_folder(name) is not None or os.path.exists(name)
+    return local or "/" in name or name.endswith(WEIGHT_FILES)
 
 
 def check_weights(name: str | None) -> None:
