@@ -22,6 +22,7 @@ from scaleevent.prediction.report import prediction_report
 from scaleevent.prediction.sources import recorded
 from scaleevent.prediction.streaming import Plan
 from scaleevent.prediction.views import choose_view
+from scaleevent.prediction.writers import check_packages
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import choose_device
 from scaleevent.system.reports import Report, progress, say
@@ -45,6 +46,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
         ConfigError: Options that the model does not have.
     """
     cfg.check()
+    check_packages(cfg.write)
     recordings = open_recordings(cfg)
     sensor = max(((one.height, one.width) for one in recordings), key=prod)
     opened = open_model(
