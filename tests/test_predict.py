@@ -249,6 +249,10 @@ def test_features_are_spread_over_the_cells_of_their_tokens(folder):
             assert one.values[y, x] == pytest.approx(units[i, j] @ units[row, column], abs=1e-5)
         assert one.values[20, 30] == pytest.approx(1, abs=1e-5)
         assert np.isnan(one.values[0]).all()
+        picture = np.full((HEIGHT, WIDTH, 3), 99, np.uint8)
+        view.mark(picture)
+        assert (picture[20, 30] == 255).all() and (picture[20, 33] == 255).all()
+        assert (picture[20, 34] == 0).all() and (picture[20, 35] == 99).all()
 
 
 def test_clusters_find_planted_directions():

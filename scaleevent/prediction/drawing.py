@@ -38,6 +38,7 @@ class Painter:
         frame, lifted = (None, "") if found is None else brightened(_coloured(found.image))
         seen = self.view.seen(values)
         picture = _shaded(self.view.colours(values), cut, frame)
+        self.view.mark(picture)
         factor = max(1, -(-WIDE // picture.shape[1]))
         picture = _enlarged(picture, factor)
         if self.beside:
