@@ -162,6 +162,15 @@ def test_an_array_that_is_no_depth_is_refused(tmp_path, values):
         LabelReader("depth").read(path, None)
 
 
+def test_ids_of_fewer_bits_are_refused_not_stretched(tmp_path):
+    """Pillow reads 4 bits of grey as 0, 17 .. 255: id 15 would silently be no class."""
+    path = label_files.write_ids4(tmp_path / "1.png", np.full(SIZE, 15, np.uint8))
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
+    with pytest.raises(DataError, match="no picture of class ids") as refused:
+        LabelReader("segmentation", known, path).read(path, SIZE)
+    assert "4 bits" in refused.value.found
+
+
 def test_pictures_in_colours_are_no_ids(tmp_path):
     path = label_files.write_ids(tmp_path / "1.png", np.full((*SIZE, 3), (1, 2, 3), np.uint8))
     known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
