@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from scaleevent.benchmarks.meaning import task_of
 from scaleevent.benchmarks.registry import BENCHMARKS, Benchmark
 from scaleevent.config.benchmarks import BENCHMARKS as ENTRIES
 from scaleevent.config.downstream import stores_of, without_labels
 from scaleevent.config.labels import LabelFacts, checked_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.store import PairStore
-from scaleevent.tasks.meaning import task_of
 
 STRETCH = 0.05  # difference of aspect ratios up to which the input shows the whole sensor
 LONGER_SIDE = 640  # of the default input, pixels
@@ -69,7 +69,7 @@ def default_size(store: PairStore) -> tuple[int, int]:
 
 
 def size_near(height: int, width: int) -> tuple[int, int]:
-    """The multiples of 16 nearest in area that show all of a sensor hardly stretched.
+    """Multiples of 16, near in area, that show all of a sensor hardly stretched.
 
     No side is longer than 640 pixels. Where no such size is near, it is the one that
     stretches least.
@@ -84,7 +84,7 @@ def size_near(height: int, width: int) -> tuple[int, int]:
     def rank(size: tuple[int, int]) -> tuple[float, float]:
         stretch = abs(size[0] * width / (size[1] * height) - 1)
         area = abs(math.log(size[0] * size[1] / (height * width * scale**2)))
-        return (0.0, area) if stretch <= STRETCH else (stretch, area)
+        return (0.0, area + stretch) if stretch <= STRETCH else (stretch, area)
 
     return min(itertools.product(near(height), near(width)), key=rank)
 

@@ -84,7 +84,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         others = beside(found, samples, split.test, evaluation, cfg.at_input_size)
         notes += others.notes
         protocol = description.get("protocol", "full")
-        columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
+        table = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
         notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         notes += list_notes(cfg.lists, len(split.train) + len(split.test))
@@ -109,9 +109,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             mean, spread = mean_and_spread(evaluation.redrawn)
             facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
-        report = Report(
-            "eval", title, columns, rows, tuple(notes), facts, class_tables(task, evaluation)
-        )
+        report = Report("eval", title, *table, tuple(notes), facts, class_tables(task, evaluation))
         if cfg.out is not None:
             keep_settings(cfg, cfg.out)
             write_json(cfg.out / "report.json", report.to_json())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -115,7 +115,7 @@ class LabelledRecording:
     name: str
     recording: Path
     size: tuple[int, int]
-    options: dict[str, Any]
+    options: Json
     labels: LabelTimes
     reader: LabelReader
     framed: CustomRecording | None
@@ -134,6 +134,11 @@ class LabelledRecording:
         own = (*recording_files(self.recording), *self.labels.files, *self.labels.read, *self.read)
         framed = self.framed.inputs if self.framed else ()
         return tuple(dict.fromkeys((*own, *framed)))
+
+    @property
+    def chosen_by_others(self) -> list[str]:
+        """Its part, which changes with the recordings beside it: the shard is made again then."""
+        return [self.scene, self.part]
 
     @property
     def expected(self) -> int:
@@ -276,7 +281,8 @@ def labelled_sources(
             {**config.reading, "max_bad": config.tolerated, "segment": recording.segment},
             times, reader, framed, mapped, rule, name, "train", {}, (*read, *split.read),
             f"{recording.format} {recording.width}x{recording.height}; {task}: {len(own)} labels "
-            f"in {own[0].parent}, times {times.rule}; {framed.found if framed else 'no frames'}",
+            f"in {own[0].parent}, times {times.rule}; "
+            f"{framed.found.partition('; ')[2] if framed else 'no frames'}",
             (*recording.choices, *times.choices, *told, f"split: {split.told}", *why_not),
         )  # fmt: skip
         source.load(own[0], framed.view() if framed else None)
