@@ -19,6 +19,7 @@ from scaleevent.system.files import Json, read_json
 from scaleevent.system.locations import MANIFEST, output_kind
 from scaleevent.system.owner import claimants
 from scaleevent.system.refusals import reading
+from scaleevent.system.reports import counted
 
 REPORTS = ("report.json", "export.json")  # what a finished command leaves
 LOG = "log.jsonl"
@@ -159,7 +160,7 @@ def _store(folder: Path) -> RunRecord:
     state, told = _state(folder, True)
     rows = [{"": name, "number": number} for name, number in counts.items()]
     report: Json = {
-        "title": f"a store of {kind}, {len(shards):,} shards, "
+        "title": f"a store of {kind}, {counted(len(shards), 'shard')}, "
         f"{sum(shard.get('bytes', 0) for shard in shards) / 1e6:,.1f} MB",
         "rows": rows, "notes": [], "version": manifest.get("version"), "shards": shards,
     }  # fmt: skip
