@@ -9,8 +9,9 @@ lossless copy of the first frames, at their size. What is compared:
                         defaults), windows, JPEG, a shard written
     ours, events alone  the camera model on these pictures, made beforehand
     v2e, same pictures  v2e's emulator with its default noise on these pictures, made beforehand;
-                        its own are made by SuperSloMo, whose weights are a separate download:
                         decoding, interpolating and writing are not counted
+    v2e, interpolation  the networks of its SuperSloMo alone, for as many pictures as ours; their
+                        weights are a separate download, so these are random, at the same cost
     v2e, frames         the same emulator on the frames alone, decoded by OpenCV: nothing between
     eventify            video_to_event_stream, nothing between frames
     eventify, same      the same with as many pictures between as ours, blended linearly
@@ -126,6 +127,29 @@ def v2e(pictures: Callable[[], list[tuple[float, np.ndarray]]]) -> Run:
     return run
 
 
+def v2e_interpolation(height: int, width: int, steps: float) -> float:
+    """CPU seconds a frame of v2e's SuperSloMo: flow once, then each picture between."""
+    import torch
+    from v2ecore.model import UNet, backWarp
+
+    torch.set_num_threads(1)
+    height, width = 32 * (height // 32), 32 * (width // 32)  # as it does
+    flow_net, picture_net = UNet(2, 4).eval(), UNet(12, 5).eval()
+    warp = backWarp(width, height, "cpu")
+    first, second = torch.rand(2, 1, 1, height, width)
+    with torch.no_grad():
+        start = time.process_time()
+        there, back = flow_net(torch.cat([first, second], 1)).split(2, 1)
+        flow = (there + back) / 2
+        middle = time.process_time()
+        seen = [first, second, there, back, flow, flow, warp(first, flow), warp(second, flow)]
+        found = picture_net(torch.cat(seen, 1))
+        warp(first, found[:, :2])
+        warp(second, found[:, 2:4])
+        end = time.process_time()
+    return (middle - start) + (steps - 1) * (end - middle)
+
+
 def levels(light: np.ndarray) -> np.ndarray:
     return np.searchsorted(TO_LIGHT["srgb"][:-1], light).astype(np.float32)
 
@@ -197,6 +221,9 @@ def main() -> None:
             rate, thousands = events / spent / 1e6, events / (len(frames) - 1) / 1e3
             print(f"{peer:22} {each:8.1f} ms a frame {thousands:8.1f} k events a frame "
                   f"{rate:6.2f} M events/s")  # fmt: skip
+        if "v2e, same pictures" in runs:
+            spent = [v2e_interpolation(height, width, steps) for _ in range(arguments.rounds)]
+            print(f"{'v2e, interpolation':22} {1e3 * float(np.median(spent)):8.1f} ms a frame")
 
 
 if __name__ == "__main__":

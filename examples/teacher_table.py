@@ -133,7 +133,7 @@ def constant(scenes: Scenes) -> Scores:
 def draw(scenes: Scenes, tokens: Tensor, name: str, out: Path) -> None:
     """Features beside images and classes."""
     held = tokens[scenes.fitted :].numpy()
-    colours = FeatureColours(held)
+    colours = FeatureColours.fitted(held)
     rows = []
     for i in np.linspace(0, len(held) - 1, SHOWN).astype(int):
         number = scenes.fitted + i

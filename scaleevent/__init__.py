@@ -10,10 +10,12 @@ from scaleevent.version import __version__
 if TYPE_CHECKING:
     from scaleevent.checkpoint import load_encoder, load_task
     from scaleevent.commands.finetune import run as finetune
+    from scaleevent.commands.predict import run as predict
     from scaleevent.commands.prepare import run as prepare
     from scaleevent.commands.pretrain import run as pretrain
     from scaleevent.config.data import PrepareConfig
     from scaleevent.config.downstream import FinetuneConfig
+    from scaleevent.config.predict import PredictConfig
     from scaleevent.config.pretrain import PretrainConfig
     from scaleevent.encoders.encoder import Encoder, build_encoder
     from scaleevent.errors import ScaleEventError
@@ -32,6 +34,7 @@ _HOME = {
     "Events": "events",
     "FinetuneConfig": "config.downstream",
     "PairStore": "pairs.store",
+    "PredictConfig": "config.predict",
     "Predictor": "predictor",
     "PrepareConfig": "config.data",
     "PretrainConfig": "config.pretrain",
@@ -49,13 +52,14 @@ _HOME = {
     "read_events": "formats",
     "voxelize": "grids.voxels",
 }
-_COMMANDS = {"finetune", "prepare", "pretrain"}
+_COMMANDS = {"finetune", "predict", "prepare", "pretrain"}
 
 __all__ = [
     "Encoder",
     "Events",
     "FinetuneConfig",
     "PairStore",
+    "PredictConfig",
     "Predictor",
     "PrepareConfig",
     "PretrainConfig",
@@ -72,6 +76,7 @@ __all__ = [
     "load_task",
     "open_recording",
     "patch_density",
+    "predict",
     "prepare",
     "pretrain",
     "read_events",

@@ -20,6 +20,7 @@ from scaleevent.config.catalog import DECODERS
 from scaleevent.decoders import decoder_name
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder, described_encoder
+from scaleevent.encoders.hub import weight_file
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json
 from scaleevent.system.sealed import PLACE_PRIOR
@@ -51,20 +52,30 @@ def save_task(path: Path, decoder: Decoder, description: Json) -> None:
 def load_task(path: Path | str) -> tuple[Decoder, Json]:
     """Load a task checkpoint: the model in evaluation mode, and its description.
 
+    Args:
+        path: As for `load_model`.
+
     Raises:
         CheckpointError: See `load_tensors`; or keys that do not fit.
+        EnvironmentProblem: See `weight_file`.
     """
-    tensors, description = load_tensors(Path(path), "task")
+    path = weight_file(path, task=True)
+    tensors, description = load_tensors(path, "task")
     return _task(tensors, description, path), description
 
 
 def load_encoder(path: Path | str) -> Encoder:
     """Load an encoder checkpoint, in evaluation mode, with the settings of its input.
 
+    Args:
+        path: As for `load_model`; of a task model on the hub, its encoder.
+
     Raises:
         CheckpointError: See `load_tensors`; or keys that do not fit.
+        EnvironmentProblem: See `weight_file`.
     """
-    tensors, description = load_tensors(Path(path), "encoder")
+    path = weight_file(path)
+    tensors, description = load_tensors(path, "encoder")
     return described_encoder(tensors, description, path).eval()
 
 
@@ -74,13 +85,16 @@ def load_model(
     """Load an encoder or task checkpoint, whichever it is, and its description.
 
     Args:
-        path: A .safetensors file written by ScaleEvent.
+        path: A .safetensors file written by ScaleEvent, ``embedded``, ``local-dir:FOLDER`` as
+            `scaleevent export --format hub` writes it, or ``hf-hub:ORG/NAME[@REVISION]``.
         size: Rows and columns of the network input; None keeps the checkpoint's.
 
     Raises:
         CheckpointError: As `load_encoder` and `load_task`.
+        EnvironmentProblem: See `weight_file`.
     """
-    tensors, description = load_tensors(Path(path), "encoder", "task")
+    path = weight_file(path, task=True)
+    tensors, description = load_tensors(path, "encoder", "task")
     if description["kind"] == "task":
         model: Encoder | Decoder = _task(tensors, description, path)
     else:

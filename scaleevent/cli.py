@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from scaleevent.config import data, downstream, export, pretrain, report
+from scaleevent.config import data, downstream, export, predict, pretrain, report
 from scaleevent.config.catalog import Part
 from scaleevent.config.settings import (
     OneOf,
@@ -39,6 +39,11 @@ COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     "probe": (downstream.ProbeConfig, MODEL, "Train a linear head on a frozen encoder."),
     "finetune": (downstream.FinetuneConfig, MODEL, "Train a task model on a benchmark."),
     "eval": (downstream.EvalConfig, MODEL, "Score a task model on a benchmark's test set."),
+    "predict": (
+        predict.PredictConfig,
+        ("checkpoint", "recordings"),
+        "Show what a model sees in recordings.",
+    ),
     "export": (export.ExportConfig, ("checkpoint",), "Write a checkpoint as other formats."),
     "report": (report.ReportConfig, ("runs",), "Show runs as one page for a browser."),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,10 @@ def draw_events(events: Events) -> np.ndarray:
     """(H, W, 3) uint8: white, with red where most events are brighter and blue where darker."""
     balance = np.zeros((events.height, events.width), np.int32)
     np.add.at(balance, (events.y, events.x), events.p.astype(np.int32) * 2 - 1)
-    return _red_blue(balance, np.abs(balance))
+    steps = np.arange(-2, 3)  # beyond, colours are full
+    colours = _red_blue(steps, np.abs(steps))
+    drawn: np.ndarray = colours[np.clip(balance, -2, 2) + 2]
+    return drawn
 
 
 def draw_recording(recording: Recording, facts: dict[str, Any]) -> np.ndarray:
@@ -91,29 +94,48 @@ def overlay_events(image: np.ndarray, events: Events) -> np.ndarray:
     return picture
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureColours:
     """The first three principal components of tokens as red, green, blue.
 
-    Fitted once, on the teacher's tokens, so that pictures of different encoders are comparable.
+    Fitted once, so that pictures of different encoders or recordings are comparable.
 
     Args:
-        tokens: (M, L, D) float, the tokens that the basis is fitted to.
+        mean: (D,) float64 of the tokens.
+        basis: (D, 3) float64, the components.
+        low: (3,) float64, what is drawn darkest.
+        high: (3,) float64, what is drawn brightest.
     """
 
-    def __init__(self, tokens: np.ndarray) -> None:
+    mean: np.ndarray
+    basis: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def fitted(cls, tokens: np.ndarray) -> FeatureColours:
+        """The basis of (..., D) tokens; 2 % of them are darker, and brighter, than is drawn."""
         flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
-        self._mean = flat.mean(0)
-        _, vectors = np.linalg.eigh(np.cov((flat - self._mean).T))
-        self._basis = vectors[:, ::-1][:, :3]
-        shown = (flat - self._mean) @ self._basis
-        self._low, self._high = np.percentile(shown, (2, 98), axis=0)
+        mean = flat.mean(0)
+        _, vectors = np.linalg.eigh(np.cov((flat - mean).T))
+        basis = vectors[:, ::-1][:, :3]
+        low, high = np.percentile((flat - mean) @ basis, (2, 98), axis=0)
+        return cls(mean, basis, low, high)
+
+    def components(self, tokens: np.ndarray) -> np.ndarray:
+        """(..., 3) float64 of (..., D) tokens."""
+        shown: np.ndarray = (tokens - self.mean) @ self.basis
+        return shown
+
+    def colours(self, components: np.ndarray) -> np.ndarray:
+        """(..., 3) uint8 of (..., 3) components; NaN is black."""
+        scaled = (components - self.low) / np.maximum(self.high - self.low, 1e-12)
+        colours: np.ndarray = np.clip(np.nan_to_num(scaled), 0, 1) * 255
+        return colours.astype(np.uint8)
 
     def draw(self, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         """(h, w, 3) uint8 picture of one sample's (L, D) tokens."""
-        shown = (tokens - self._mean) @ self._basis
-        scaled = (shown - self._low) / np.maximum(self._high - self._low, 1e-12)
-        colours: np.ndarray = np.clip(scaled, 0, 1) * 255
-        return colours.astype(np.uint8).reshape(*grid, 3)
+        return self.colours(self.components(tokens)).reshape(*grid, 3)
 
 
 def draw_classes(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ words, and `scaleevent export` writes that description into its files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -89,7 +90,8 @@ class Predictor:
         """Load an encoder or task checkpoint.
 
         Args:
-            path: A .safetensors file written by ScaleEvent.
+            path: A .safetensors file written by ScaleEvent, or another name that
+                `scaleevent.checkpoint.load_model` takes, such as ``hf-hub:ORG/NAME``.
             device: Where the model runs.
             size: Rows and columns of the network input; None uses the checkpoint's.
 
@@ -127,9 +129,8 @@ class Predictor:
         Raises:
             DataError: The recording is damaged, or its clock was reset within the window.
         """
-        (voxel, *_), _ = self._prepare(stream, at, rule, ("voxel",))
-        tokens: Tensor = self.encoder.tokens(voxel)
-        return tokens[0].reshape(*self.grid, -1)
+        inputs, _ = self._prepare(stream, at, rule, ("voxel",))
+        return self.features_of(inputs[0])
 
     @torch.no_grad()
     def predict(self, stream: Stream, at: int | Window, rule: WindowRule | None = None) -> Tensor:
@@ -147,20 +148,43 @@ class Predictor:
             ConfigError: The model is an encoder without a task.
             DataError: As `features`.
         """
+        self._task()
+        inputs, fit = self._prepare(stream, at, rule, self.inputs)
+        rows, columns = fit.on_sensor
+        return self.map_of(inputs, fit)[..., rows, columns]
+
+    @torch.no_grad()
+    def features_of(self, voxel: Tensor) -> Tensor:
+        """`features` of a network input (3, H, W), as `network_input` makes it."""
+        tokens: Tensor = self.encoder.tokens(self._batch(voxel))
+        return tokens[0].reshape(*self.grid, -1)
+
+    @torch.no_grad()
+    def map_of(self, inputs: Sequence[Tensor], fit: Fit) -> Tensor:
+        """`predict` of network inputs (3, H, W), one for each of `inputs`, on the box of a fit.
+
+        Raises:
+            ConfigError: The model is an encoder without a task.
+        """
+        model = self._task()
+        return model.predict(model(*map(self._batch, inputs)), fit.crop[2:])[0]
+
+    def _batch(self, voxel: Tensor) -> Tensor:
+        return voxel[None].to(next(self.model.parameters()).device)
+
+    def _task(self) -> Decoder:
         if isinstance(self.model, Encoder):
             raise ConfigError(
                 "an encoder predicts no task",
                 expected="a task checkpoint, such as probe and finetune write",
                 hint="`features` gives the features of an encoder",
             )
-        inputs, fit = self._prepare(stream, at, rule, self.inputs)
-        rows, columns = fit.on_sensor
-        return self.model.predict(self.model(*inputs), fit.crop[2:])[0][..., rows, columns]
+        return self.model
 
     def _prepare(
         self, stream: Stream, at: int | Window, rule: WindowRule | None, names: tuple[str, ...]
     ) -> tuple[list[Tensor], Fit]:
-        """Network inputs (1, 3, H, W), and how the sensor fits them."""
+        """Network inputs (3, H, W), and how the sensor fits them."""
         if isinstance(stream, str | Path):
             stream = open_recording(stream)
         rule = rule or WindowRule()
@@ -171,9 +195,7 @@ class Predictor:
             after = Window(window.end_us, 2 * window.end_us - window.start_us)
             events = _between(stream, after.start_us, after.end_us)
             inputs.append(network_input(events, after, self.settings))
-        device = next(self.model.parameters()).device
-        fit = self.settings.fit(stream.height, stream.width)
-        return [each[None].to(device) for each in inputs], fit
+        return inputs, self.settings.fit(stream.height, stream.width)
 
 
 def _triple(values: tuple[float, ...]) -> str:

@@ -436,6 +436,68 @@ PREPARING = [
         3,
     ),
     S(
+        ("datasets/custom_labels.py: has no effect without --labels",),
+        "prepare custom rig --split-seed 3 -o {out}",
+        ("prepare custom mylabels <--labels> labels --split-seed 3 --size 48x64 -o {out}",),
+        2,
+    ),
+    S(
+        ("datasets/custom_labels.py: name another file: --classes",),
+        "prepare custom unclassed --labels labels --size 48x64 -o {out}",
+        ("{same} <--classes> mylabels/classes.yaml",),
+        2,
+    ),
+    S(
+        ("datasets/custom_labels.py: prepare a store for each",),
+        "prepare custom mixedlabels --labels labels --size 48x64 -o {out}",
+        ("prepare custom mixedlabels <--labels> ids --size 48x64 -o {out}",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels.py: never resized silently",),
+        "prepare custom twiceaslarge --labels labels --size 48x64 --split twiceaslarge/split.yaml "
+        "-o {out}",
+        ("{same} <--homography> two.txt",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels.py: never resized silently",),
+        "prepare custom othercamera --labels labels --size 48x64 --split othercamera/split.yaml "
+        "-o {out}",
+        ("{same} <--calibration> cam_to_cam.yaml",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_split.py: give several recordings",),
+        "prepare custom lonelabel --labels labels --size 48x64 -o {out}",
+        ("{same} <--split> lonelabel/tests.yaml",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_times.py: --label-times",),
+        "prepare custom untimed --labels labels --size 48x64 -o {out}",
+        ("{same} <--label-times> stamps.log",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_times.py: --label-times",),
+        "prepare custom millilabels --labels labels --size 48x64 -o {out}",
+        ("{same} <--frame-time-unit> ms",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_files.py: state it: --depth-scale",),
+        "prepare custom deep --labels labels --size 48x64 -o {out}",
+        ("{same} <--depth-scale _>",),
+        2,
+    ),
+    S(
+        ("datasets/custom_labels_files.py: --depth-scale is words",),
+        "prepare custom deep --labels labels --size 48x64 --depth-scale 0.001 -o {out}",
+        ("prepare custom deep --labels labels --size 48x64 <--depth-scale> 1000 -o {out}",),
+        2,
+    ),
+    S(
         ("datasets/held_out.py: --transductive takes them",),
         "prepare dsec dsectest --sequences zurich_city_13_a -o {out}",
         ("{same} <--transductive>",),
@@ -804,6 +866,24 @@ TRAINING = [
         "FOLDER=semantic",
     ),
     S(
+        ("config/downstream.py: makes one: name it",),
+        "probe custom run --data ownpairs --size 48x64 --epochs 1 --pictures 0 --device cpu "
+        "-o {out}",
+        (
+            "{hint} --size 48x64 && probe custom run <--data> {new} --size 48x64 --epochs 1 "
+            "--pictures 0 --device cpu -o {out}",
+        ),
+        3,
+        "FOLDER=mylabels LABELS=labels STORE={new}",
+    ),
+    S(
+        ("config/downstream.py: makes one: name it",),
+        "probe custom run --size 48x64 --epochs 1 --pictures 0 --device cpu -o {out}",
+        ("{hint} --size 48x64 && {same} <--data> {new}",),
+        2,
+        "FOLDER=mylabels LABELS=labels STORE={new}",
+    ),
+    S(
         ("config/mix.py: makes one of recordings",),
         "pretrain nowhere " + SHORT + " -o {out}",
         ("{hint} && {same}",),
@@ -1028,6 +1108,15 @@ TRAINING = [
         2,
     ),
     S(
+        ("objectives/distillation.py: pairs with longer windows, a lower",),
+        "pretrain pairs --tau 1e6 " + SHORT + " -o {out}",
+        (
+            "pretrain pairs <--tau> 0 " + SHORT + " -o {out}",
+            "pretrain pairs --tau 1e6 <--mask> none " + SHORT + " -o {out}",
+        ),
+        3,
+    ),
+    S(
         ("objectives/comparison.py: no labelled pair is held out",),
         "pretrain labelled --validation 0 " + SHORT.replace(" --no-probe", "") + " -o {out}",
         (
@@ -1173,6 +1262,76 @@ TRAINING = [
     ),
 ]
 
+PREDICTING = [
+    S(
+        ("config/predict.py: `scaleevent predict CHECKPOINT",),
+        "predict embedded -o {out}",
+        ("{hint}",),
+        2,
+        fill="CHECKPOINT=embedded RECORDING=plain.npz FOLDER={out}",
+    ),
+    S(
+        ("prediction/models.py: the weights do not store",),
+        "predict embedded plain.npz -o {out}",
+        ("{same} --overwrite <--input-size> 24x32",),
+        stays=True,
+        sees="24x32 as asked",
+    ),
+    S(
+        ("prediction/recordings.py: the default: the checkpoint",),
+        "predict embedded plain.npz -o {out}",
+        ("{same} --overwrite <--window> time",),
+    ),
+    S(
+        ("prediction/recordings.py: an earlier --start",),
+        "predict embedded plain.npz --start 7 -o {out}",
+        ("{same} <--start> 0.1",),
+        2,
+    ),
+    S(
+        ("prediction/recordings.py: a smaller --every-events",),
+        "predict embedded plain.npz --every-events 900000 -o {out}",
+        ("{same} <--every-events> 9000",),
+        2,
+    ),
+    S(
+        ("prediction/recordings.py: a higher --rate",),
+        "predict embedded plain.npz --duration 0.02 -o {out}",
+        ("{same} <--rate> 100", "{same} <--duration> 0.1"),
+        2,
+    ),
+    S(
+        ("prediction/recordings.py: shorter windows",),
+        "predict flow plain.npz --window time --window-ms 150 --start 0.06 -o {out}",
+        ("{same} <--window-ms> 20",),
+        2,
+        slow=True,
+    ),
+    S(
+        ("prediction/times.py: , as usual for them",),
+        "predict embedded plain.npz --at since.txt --at-origin first -o {out}",
+        ("{same} --overwrite <--at-unit> us",),
+    ),
+    S(
+        ("prediction/times.py: say it",),
+        "predict embedded plain.npz --at close.txt --at-origin first -o {out}",
+        ("{same} <--at-unit> ms",),
+        3,
+    ),
+    S(
+        ("prediction/times.py: --at-unit X",),
+        "predict embedded plain.npz --at millis.txt --at-origin first -o {out}",
+        ("{same} <--at-unit> ms",),
+        2,
+    ),
+    S(
+        ("prediction/times.py: --at-origin X",),
+        "predict embedded plain.npz --at since.txt -o {out}",
+        ("{same} <--at-origin> first",),
+        2,
+    ),
+]
+
 KILLED = "a process must be killed: tests/test_kills.py and test_hdf5_damage.py go on as told"
 NOT_RUN = {  # file: part of the text: why
     "commands/launching.py: --arch X": "needs a GPU, and fewer than asked for",
@@ -1190,4 +1349,4 @@ NOT_RUN = {  # file: part of the text: why
     "training/run.py: leave out --gpus": "several processes of a launcher: tests/test_launchers.py",
     "formats/__init__.py: takes all recordings below": "from Python: run by a test of its own",
 }
-SITUATIONS = [*READING, *PREPARING, *(one._replace(slow=True) for one in TRAINING)]
+SITUATIONS = [*READING, *PREPARING, *PREDICTING, *(one._replace(slow=True) for one in TRAINING)]

@@ -20,9 +20,11 @@ from scaleevent.decoders.linear import Linear
 from scaleevent.decoders.sea_raft import SeaRaft
 from scaleevent.decoders.waft import Waft
 from scaleevent.deployment import artifacts as exporting
-from scaleevent.deployment.artifacts import EXTRA_FILE, artifacts, meta_tensors, trace, writable
+from scaleevent.deployment.artifacts import artifacts, writable
 from scaleevent.deployment.parity import INPUTS, Parity, parity_inputs
 from scaleevent.deployment.program import LoadedCheckpoint
+from scaleevent.deployment.programs import EXTRA_FILE, trace
+from scaleevent.deployment.weight_files import meta_tensors
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.encoders.weights import read_weights
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem, MissingPackageError

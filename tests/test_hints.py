@@ -30,13 +30,23 @@ ROOMS = {
     "training/run.py": ("pretrain", "finetune"),
     "training": ("pretrain", "probe", "finetune"),
     "objectives": ("pretrain",),
+    "prediction": ("predict",),
     "deployment": ("export",),
     "reporting": ("report",),
     "pairs/preparing.py": ("prepare", "voxelize"),
     "datasets/recordings.py": ("voxelize",),
     "datasets/video_pairs.py": ("pretrain",),
     "datasets": ("prepare",),
-    "system/owner.py": ("prepare", "voxelize", "pretrain", "probe", "finetune", "eval", "export"),
+    "system/owner.py": (
+        "prepare",
+        "voxelize",
+        "pretrain",
+        "probe",
+        "finetune",
+        "eval",
+        "predict",
+        "export",
+    ),
 }
 
 

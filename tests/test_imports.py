@@ -39,6 +39,7 @@ ORDER = [
     "checkpoint",
     "predictor",
     "benchmarks",
+    "prediction",
     "deployment",
     "reporting",
     "commands",

@@ -1,4 +1,4 @@
-"""Memory of `info`, `voxelize` and `prepare` does not grow with the recording."""
+"""Memory of `info`, `voxelize`, `prepare` and `predict` does not grow with the recording."""
 
 import subprocess
 import sys
@@ -81,4 +81,15 @@ def test_memory_of_a_recording_four_times_as_long(recordings, tmp_path, command)
     short, long = run(26), run(104)
     print(f"{command}: {short:.0f} MiB for 26 million events, {long:.0f} for 104 million")
     assert long < 400
+    assert long <= 1.1 * short
+
+
+def test_memory_of_predictions(recordings, tmp_path):
+    def run(millions: int) -> float:
+        out = tmp_path / str(millions)
+        options = "--rate 4 --write npy,hdf5 --device cpu".split()
+        return peak_mib("predict", "embedded", recordings[millions] / "a.raw", "-o", out, *options)
+
+    short, long = run(26), run(104)
+    print(f"predict: {short:.0f} MiB for 26 million events, {long:.0f} for 104 million")
     assert long <= 1.1 * short

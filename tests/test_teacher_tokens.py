@@ -7,6 +7,7 @@ import torch
 from test_balance import Samples, distillation
 
 from scaleevent.encoders.encoder import ARCHS, Encoder, as_teacher
+from scaleevent.errors import DataError
 from scaleevent.objectives import distillation as module
 from scaleevent.objectives.teacher_tokens import TeacherTokens
 
@@ -94,3 +95,15 @@ def test_tokens_are_kept_where_all_fit(monkeypatch):
     objective = distillation(cache=False)
     objective.calibrate(Samples())
     assert not objective.targets.keeps and "index" not in objective.sample_inputs()
+
+
+@pytest.mark.parametrize(("mask", "tau"), [("hard", 1e9), ("hard", 64.0), ("none", 1e9)])
+def test_training_on_nothing_is_refused(mask, tau):
+    """Of a hard mask whose threshold no token reaches; a lower one, or no mask, is trained on."""
+    objective = distillation(scale=1.0, mask=mask, tau=tau)
+    samples = Samples()
+    if (mask, tau) == ("hard", 1e9):
+        with pytest.raises(DataError, match="no token of the training pairs counts"):
+            objective.calibrate(samples)
+    else:
+        objective.calibrate(samples)

@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.checkpoint import load_task
 from scaleevent.config.downstream import EvalConfig
 from scaleevent.config.settings import Settings
@@ -27,6 +27,7 @@ from scaleevent.decoders.eomt_weights import published_encoder, sort_published
 from scaleevent.decoders.sea_raft import SIZES, SeaRaft
 from scaleevent.encoders.dinov2 import dinov2_encoder
 from scaleevent.encoders.encoder import ARCHS, Encoder, encoder_of
+from scaleevent.encoders.hub import weight_file
 from scaleevent.encoders.provenance import AUTHORS, UNKNOWN
 from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.errors import CheckpointError, ConfigError
@@ -67,16 +68,18 @@ def model_to_score(cfg: EvalConfig) -> tuple[Decoder, Json]:
         CheckpointError: Not a task model that is known, or not a complete one.
         ConfigError: Settings that the file does not leave open; or a size that does not fit.
     """
-    if read_description(cfg.checkpoint, "task") is None:
+    named, file = cfg.checkpoint, weight_file(cfg.checkpoint, task=True, offline=cfg.offline)
+    cfg = cfg.model_copy(update={"checkpoint": file})
+    if read_description(file, "task") is None:
         return _published(cfg)
     given = [name for name in OURS_SAY if getattr(cfg, name)]
     if given:
         flags = (f"--{name.removesuffix('s').replace('_', '-')}" for name in given)
         raise ConfigError(
             "only for files of other origins: this checkpoint says it itself",
-            where=", ".join(flags), found=cfg.checkpoint,
+            where=", ".join(flags), found=named,
         )  # fmt: skip
-    return load_task(cfg.checkpoint)
+    return load_task(file)
 
 
 def foreign_notes(description: Json) -> list[str]:
@@ -94,7 +97,7 @@ def foreign_notes(description: Json) -> list[str]:
 def _published(cfg: EvalConfig) -> tuple[Decoder, Json]:
     tensors, _ = read_tensors(cfg.checkpoint)
     options = _options(cfg)
-    size = cfg.size or BENCHMARKS[cfg.benchmark].size
+    size = cfg.size or benchmark_of(cfg.benchmark, cfg.data).size
     model = _reader(tensors, cfg)(tensors, cfg, options, size)
     unused = set(cfg.decoder_options) - set(model.used)
     if cfg.encoder_weights is not None and not isinstance(model.decoder, EoMT):
@@ -109,7 +112,7 @@ def _published(cfg: EvalConfig) -> tuple[Decoder, Json]:
     encoder.grid(*size)
     normaliser = cfg.normaliser or ("minmax8" if model.authors else "minmax")
     mean, std = encoder.colours.mean, encoder.colours.std
-    stretch = BENCHMARKS[cfg.benchmark].stretch
+    stretch = benchmark_of(cfg.benchmark, cfg.data).stretch
     encoder.input = InputSettings(*size, encoder.patch, 3, normaliser, stretch, mean, std)
     unverified = (
         f"input: the benchmark's voxel at {size[0]}x{size[1]}, {normaliser}, channels "

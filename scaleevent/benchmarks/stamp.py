@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -67,6 +68,8 @@ def choice_text(settings: Json) -> str:
     given = {key: settings.get(key) for key in _CHOICE_FLAGS}
     usual = "ess" if settings.get("name") == "dsec-semantic" else "all"
     rule = given.pop("labels") or usual
+    if settings.get("name") == "custom":  # whose setting of this name is a folder
+        rule = usual
     if (given["label_skip"], given["label_stride"]) == (0, 1):
         rule, given["label_skip"], given["label_stride"] = "all", None, None
     flags = [
@@ -88,6 +91,26 @@ def window_text(settings: Json) -> str:
         quantile, cell = settings.get("quantile"), settings.get("cell")
         return f"adaptive, quantile {quantile:g}, cell {cell}, at most {longest or 200:g} ms"
     return "the span of the label"
+
+
+def window_of_text(text: str | None) -> Json | None:
+    """The settings that `window_text` tells; None of any other text, or of several rules."""
+    found = re.fullmatch(
+        r"(?P<time>time), (?P<ms>[0-9.e+-]+) ms|(?P<count>count), (?P<events>[0-9.e+-]+) events a "
+        r"pixel|(?P<adaptive>adaptive), quantile (?P<quantile>[0-9.e+-]+), cell (?P<cell>[0-9]+), "
+        r"at most (?P<longest>[0-9.e+-]+) ms",
+        text or "",
+    )
+    if found is None:
+        return None
+    if found["time"]:
+        return {"window": "time", "window_ms": float(found["ms"])}
+    if found["count"]:
+        return {"window": "count", "window_events": float(found["events"])}
+    return {
+        "window": "adaptive", "window_ms": float(found["longest"]),
+        "quantile": float(found["quantile"]), "cell": int(found["cell"]),
+    }  # fmt: skip
 
 
 def counts_text(labels: Mapping[str, int]) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.config import benchmarks
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE, DEFAULT_NORMALISER
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.decoders import build_decoder, decoder_name
 from scaleevent.decoders.decoder import Decoder, Loaded
-from scaleevent.encoders.encoder import ARCHS, Encoder, build_encoder
+from scaleevent.encoders.encoder import ARCHS, TIMM_ON_HUB, Encoder, build_encoder
+from scaleevent.encoders.hub import weight_file
 from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.system.locations import embedded_file
+from scaleevent.system.hub_folders import names_hub
+from scaleevent.system.locations import is_reserved, is_weight_file
 from scaleevent.system.sealed import read_description
 
 
@@ -57,7 +58,7 @@ def task_model(cfg: FinetuneConfig) -> Start:
     """
     torch.manual_seed(cfg.seed)
     encoder, pretraining = _encoder(cfg)
-    benchmark = BENCHMARKS[cfg.benchmark]
+    benchmark = benchmark_of(cfg.benchmark, cfg.data)
     size = cfg.size or benchmark.size
     encoder.grid(*size)
     known = pretraining.get("input") or {}
@@ -83,6 +84,9 @@ def _encoder(cfg: FinetuneConfig) -> tuple[Encoder, dict[str, Any]]:
         small = benchmarks.BENCHMARKS[cfg.benchmark].embedded
         arch = cfg.arch or ("tiny" if small else DEFAULT_ARCHITECTURE)
         return Encoder(ARCHS[arch]), {}
-    path = embedded_file(cfg.checkpoint) or Path(cfg.checkpoint)
-    description = read_description(path, "encoder") if path.exists() else None
+    name, description = cfg.checkpoint, None
+    on_hub = names_hub(name) and not name.startswith(TIMM_ON_HUB)
+    if on_hub or is_reserved(name) or is_weight_file(name):
+        path = weight_file(name, offline=cfg.offline)
+        description = read_description(path, "encoder") if path.exists() else None
     return build_encoder(cfg.arch, cfg.checkpoint, offline=cfg.offline), description or {}

@@ -104,6 +104,7 @@ def _report(
         "config": cfg.recorded(),
         **objective.description(),
         "data": {**origin, "stores": [store.fingerprint for store in samples.stores]},
+        "window": samples.window,
         "step": last["step"],
         "metrics": {title: [before, after] for title, before, after in rows},
     }

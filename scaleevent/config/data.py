@@ -68,6 +68,16 @@ class WindowSettings(Settings):
         return round(1000 * (self.window_ms or (50.0 if self.window == "time" else 200.0)))
 
 
+def window_in(settings: Json) -> Json | None:
+    """The rule for windows among the settings of a store; None where it has none of ours.
+
+    Windows of some data sets are the spans of their labels.
+    """
+    if settings.get("window") not in ("adaptive", "time", "count"):
+        return None
+    return {key: settings[key] for key in WindowSettings.model_fields if key in settings}
+
+
 class DamageSettings(Settings):
     """What happens with damaged recordings."""
 

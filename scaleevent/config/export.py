@@ -16,14 +16,20 @@ class ExportConfig(OutputSettings):
 
     KIND: ClassVar[str] = "export"
 
-    checkpoint: Checkpoint = Field(description="encoder or task checkpoint, or a run folder")
+    checkpoint: Checkpoint = Field(
+        description="encoder or task checkpoint, a run folder, hf-hub:ORG/NAME, local-dir:FOLDER"
+    )
     out: Path = Field(Path("export"), description="folder for the files")
-    format: Literal["all", "safetensors", "meta", "exported", "onnx"] = Field(
-        "all", description="timm or Meta key names, torch.export .pt2, ONNX"
+    format: Literal["all", "safetensors", "meta", "exported", "onnx", "hub"] = Field(
+        "all",
+        description="timm or Meta key names, torch.export .pt2, ONNX; hub: a folder for the "
+        "Hugging Face hub",
     )
     size: tuple[int, int] | None = Field(
         None, description="input rows x columns; default: the checkpoint's"
     )
+
+    offline: bool = Field(False, description="never use the network")
 
     _size = field_validator("size", mode="before")(parse_size)
 

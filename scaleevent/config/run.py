@@ -12,13 +12,10 @@ from scaleevent.config.settings import OutputSettings
 from scaleevent.system.files import Json
 
 
-class ComputeSettings(OutputSettings):
-    """Where a model is trained or evaluated."""
+class DeviceSettings(OutputSettings):
+    """Where a model computes."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
-    workers: int | None = Field(
-        None, ge=0, le=256, description="loader processes a rank; default by cores"
-    )
 
     @field_validator("device")
     @classmethod
@@ -26,6 +23,14 @@ class ComputeSettings(OutputSettings):
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
             raise ValueError("expected one that is served: auto, cpu, cuda or cuda:N")
         return name
+
+
+class ComputeSettings(DeviceSettings):
+    """Where a model is trained or evaluated."""
+
+    workers: int | None = Field(
+        None, ge=0, le=256, description="loader processes a rank; default by cores"
+    )
 
 
 class RunSettings(ComputeSettings):

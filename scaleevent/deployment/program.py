@@ -13,8 +13,11 @@ from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.hub import weight_file
+from scaleevent.grids.windows import WindowRule
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
+from scaleevent.tasks.meaning import described_task
 from scaleevent.tasks.segmentation import Segmentation
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
@@ -66,11 +69,13 @@ class LoadedCheckpoint:
     """An encoder or task checkpoint to export.
 
     Args:
-        path: A .safetensors file written by ScaleEvent.
+        path: A .safetensors file written by ScaleEvent, or another name that `load_model` takes.
         size: Rows and columns of the input; None uses the checkpoint's.
+        offline: Never use the network.
 
     Attributes:
-        path: As given.
+        name: What the user calls it.
+        path: The file.
         predictor: Its model, with the input size to export.
         description: The metadata of the checkpoint.
         deployed: The whole model.
@@ -80,11 +85,16 @@ class LoadedCheckpoint:
         CheckpointError: Not a checkpoint of ScaleEvent, or damaged.
         ConfigError: The checkpoint does not store how its input is made, or the size does not
             divide into patches.
+        EnvironmentProblem: A checkpoint on the hub cannot be fetched.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
-        model, self.description = load_model(path, size)
-        self.path, self.predictor = path, Predictor(model)
+    def __init__(
+        self, path: Path, size: tuple[int, int] | None = None, offline: bool = False
+    ) -> None:
+        self.name = str(path)
+        self.path = weight_file(path, task=True, offline=offline)
+        model, self.description = load_model(self.path, size)
+        self.predictor = Predictor(model)
         settings, encoder = self.predictor.settings, self.predictor.encoder
         self.deployed = Deployed(model, (settings.height, settings.width))
         same = model is encoder
@@ -100,6 +110,7 @@ class LoadedCheckpoint:
             "arch": dict(predictor.encoder.spec),
             "input": asdict(predictor.settings),
             "preparation": predictor.preparation,
+            "window": asdict(WindowRule()),
             "inputs": {name: ["N", 3, height, width] for name in self.deployed.inputs},
             "outputs": {self.deployed.output: _output(predictor)},
             "source": {"sha256": known["sha256"], "file_sha256": sha256_file(self.path)},
@@ -107,9 +118,12 @@ class LoadedCheckpoint:
         if isinstance(predictor.model, Encoder):
             return described
         benchmark = known.get("benchmark")
-        task = BENCHMARKS[benchmark].task if benchmark in BENCHMARKS else None
+        task = described_task(known, self.path)
+        if task is None and benchmark in BENCHMARKS:  # of an earlier version
+            task = BENCHMARKS[benchmark].task
         if isinstance(task, Segmentation):
             described["classes"] = list(task.classes)
+            described["colours"] = task.palette.tolist()
         own = {"task": self.deployed.task, "benchmark": benchmark, "decoder": known["decoder"]}
         return described | own
 

@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 from scaleevent.config.catalog import ARCHITECTURES
 from scaleevent.config.settings import patch_grid
-from scaleevent.encoders.colours import BESIDE, Colours, colours_of_file, colours_of_timm
-from scaleevent.encoders.hub import fetch_weights
+from scaleevent.encoders.colours import Colours, colours_of_file, colours_of_timm
+from scaleevent.encoders.hub import fetch_weights, weight_file
 from scaleevent.encoders.provenance import history_in, history_of
 from scaleevent.encoders.tensor_files import read_every_tensor
 from scaleevent.encoders.weights import ViTShape, ViTWeights, check_keys, convert_weights
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import Json
+from scaleevent.system.hub_folders import names_hub
 from scaleevent.system.locations import embedded_file, embedded_name, is_weight_file
 from scaleevent.system.sealed import check_kind, read_header
 
@@ -225,8 +226,9 @@ def build_encoder(
     Args:
         arch: A key of `ARCHS`; None uses the architecture of the weights.
         weights: A weight file of any layout that `read_weights` knows, ``timm:NAME`` or a plain
-            timm model name, ``hf-hub:ORG/NAME``, "embedded" for those in the package, or None or
-            "random" for random initialisation.
+            timm model name, ``hf-hub:ORG/NAME[@REVISION]``, ``local-dir:FOLDER`` in the hub's
+            layout, "embedded" for those in the package, or None or "random" for random
+            initialisation.
         offline: Use only weights that are already on this machine.
         keep_periods: Use the rotary periods stored in the file. Meta's files are reported to hold
             them rounded to bfloat16 (huggingface/pytorch-image-models:timm/layers/
@@ -261,13 +263,9 @@ def build_encoder(
         return encoder
     if source.startswith(TIMM_ON_HUB) and "@" not in source:
         source = f"timm:{source.removeprefix(TIMM_ON_HUB)}"
-    if source.startswith("hf-hub:"):
-        file = fetch_weights(source.removeprefix("hf-hub:"), offline, beside=BESIDE)
-    elif is_weight_file(source):
-        file = Path(weights)
-    else:
+    if not is_weight_file(source) and not names_hub(source):
         return _from_timm(arch, source.removeprefix("timm:"), offline)
-    return _from_file(arch, file, source, keep_periods)
+    return _from_file(arch, weight_file(source, offline=offline), source, keep_periods)
 
 
 def described_encoder(tensors: Mapping[str, Tensor], description: Json, where: object) -> Encoder:

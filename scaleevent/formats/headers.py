@@ -44,3 +44,13 @@ def key_values(lines: list[str]) -> dict[str, str]:
     """Map the first word of each line to the rest of the line."""
     parts = (line.strip().partition(" ") for line in lines)
     return {key: value for key, _, value in parts}
+
+
+def is_whole(head: bytes, mark: bytes) -> bool:
+    """Whether more bytes after `head` would change nothing about what `header_lines` finds."""
+    lines, at = header_lines(head, mark)
+    rest = head[at:]
+    if (lines and lines[-1].strip().lower() in _ENDS) or len(head) >= MAX_HEADER_BYTES:
+        return True
+    begins = rest[: len(mark)] == mark[: len(rest)]  # perhaps another line, perhaps half a mark
+    return not begins or bool(_CONTROL.search(rest))

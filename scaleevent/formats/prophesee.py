@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,25 @@ def matches(head: bytes, path: Path) -> bool:
     return named and bool(lines) and not lines[0].startswith("Data file")  # a renamed DAT file
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the header of a RAW file or stream says.
+
+    Args:
+        encoding: EVT2, EVT2.1 or EVT3.
+        machine: The decoder of the words.
+        size: (height, width) of the sensor, if stated.
+        header: Its lines, first word to the rest.
+        start: Position of the first word in bytes.
+    """
+
+    encoding: str
+    machine: Machine
+    size: tuple[int, int] | None
+    header: dict[str, str]
+    start: int
+
+
 def open_source(path: Path, options: ReadOptions) -> WordSource:
     """The decoder of a RAW file; `options` is ignored, since the format defines the rest.
 
@@ -56,37 +75,49 @@ def open_source(path: Path, options: ReadOptions) -> WordSource:
         DataError: An unsupported encoding, or a broken header.
     """
     with path.open("rb") as file:
-        lines, start = header_lines(file.read(MAX_HEADER_BYTES), MARK)
+        found = read_layout(file.read(MAX_HEADER_BYTES), path)
+    return WordSource(path, found.encoding, found.size, found.header, found.start, found.machine)
+
+
+def read_layout(head: bytes, where: object) -> Layout:
+    """What the header says at the beginning of `head`; `where` it stands is for messages.
+
+    Raises:
+        DataError: An unsupported encoding, or a broken header.
+    """
+    lines, start = header_lines(head, MARK)
     header = key_values(lines)
     details = dict(
         part.split("=", 1) for part in header.get("format", "").split(";") if "=" in part
     )
-    encoding = _encoding(header, path)
+    encoding = _encoding(header, where)
     machine = ENCODINGS[encoding]
     if encoding == "EVT2.1":
         order = header.get("endianness", details.get("endianness", "little")).strip().lower()
         if order not in ("little", "legacy"):
-            where, expected = f"{path}, header", "little or legacy"
-            raise DataError("unknown endianness", where=where, found=order, expected=expected)
+            place, expected = f"{where}, header", "little or legacy"
+            raise DataError("unknown endianness", where=place, found=order, expected=expected)
         machine = HALVES_SWAPPED if order == "legacy" else machine
-    return WordSource(path, encoding, _size(header, details, path), header, start, machine)
+    return Layout(encoding, machine, _size(header, details, where), header, start)
 
 
-def _encoding(header: dict[str, str], path: Path) -> str:
+def _encoding(header: dict[str, str], source: object) -> str:
     """EVT2, EVT2.1 or EVT3, by the keys format and evt; older headers without both mean EVT2."""
     named = header.get("format", "").split(";")[0].strip().upper().replace("EVT21", "EVT2.1")
     named = named or {"2.0": "EVT2", "2.1": "EVT2.1", "3.0": "EVT3"}.get(
         header.get("evt", "2.0").strip(), f"evt {header.get('evt')}"
     )
     if named not in ENCODINGS:
-        where, expected = f"{path}, header", " or ".join(ENCODINGS)
+        where, expected = f"{source}, header", " or ".join(ENCODINGS)
         raise DataError(
             "RAW encoding is not supported", where=where, found=named, expected=expected
         )
     return named
 
 
-def _size(header: dict[str, str], details: dict[str, str], path: Path) -> tuple[int, int] | None:
+def _size(
+    header: dict[str, str], details: dict[str, str], source: object
+) -> tuple[int, int] | None:
     """(height, width) in the header, or that of the sensor generation named there."""
     if "width" in details and "height" in details:
         stated = [details["height"], details["width"]]
@@ -97,6 +128,6 @@ def _size(header: dict[str, str], details: dict[str, str], path: Path) -> tuple[
         return next((size for pattern, size in GENERATIONS if pattern.search(text)), None)
     if len(stated) != 2 or not all(re.fullmatch(r"[1-9][0-9]{0,4}", part) for part in stated):
         raise DataError(
-            "the header's sensor size is broken", where=f"{path}, header", found="x".join(stated)
+            "the header's sensor size is broken", where=f"{source}, header", found="x".join(stated)
         )
     return int(stated[0]), int(stated[1])

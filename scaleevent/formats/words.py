@@ -8,7 +8,7 @@ any position whose state is known: every pass records some, as a time index for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numba as nb
 import numpy as np
@@ -106,26 +106,46 @@ class WordSource(FileSource):
     def _decode(
         self, words: np.ndarray, state: np.ndarray, first: int, byte: int
     ) -> tuple[int, RawBlock]:
-        """Decode some words: the number of words used, and their events."""
-        machine = self.machine
-        t, x, y, p = empty_columns(BLOCK + machine.max_events)
-        tally = np.zeros(TALLY, np.int64)
-        tally[FIRST_UNKNOWN] = -1
-        used, n = machine.decode(words, state, tally, t, x, y, p)
-        flaws: tuple[Flaw, ...] = ()
-        if tally[UNKNOWN]:
-            at, size = int(tally[FIRST_UNKNOWN]), machine.word.itemsize
-            where, found = f"byte {byte + at * size}", f"{int(words[at]):#0{2 * size + 2}x}"
-            expected, hint = f"{self.format} words", "the file is damaged or of a newer format"
-            count = int(tally[UNKNOWN])
-            flaws = (Flaw("unknown words", where, found, expected, hint, count),)
-        t, x, y, p = t[:n], x[:n], y[:n], p[:n]
-        if self.size is not None:
-            y = _mirror(y, self.size[0]) if self.upside_down else y
-            x = _mirror(x, self.size[1]) if self.mirrored else x
-        dropped = {machine.dropped: int(tally[DROPPED])}
-        ignored = {machine.triggers: int(tally[TRIGGERS]), machine.others: int(tally[OTHER])}
-        return used, RawBlock(first, t, x, y, p, dropped, ignored, flaws)
+        """Decode some words: the number of words used, and their events on the sensor."""
+        used, block = decode_words(self.machine, self.format, words, state, first, byte)
+        if self.size is not None and self.upside_down:
+            block = replace(block, y=_mirror(block.y, self.size[0]))
+        if self.size is not None and self.mirrored:
+            block = replace(block, x=_mirror(block.x, self.size[1]))
+        return used, block
+
+
+def decode_words(
+    machine: Machine, encoding: str, words: np.ndarray, state: np.ndarray, first: int, byte: int
+) -> tuple[int, RawBlock]:
+    """Decode words as far as one block has room for their events.
+
+    Args:
+        machine: The decoder.
+        encoding: Name of the format, for messages.
+        words: (N,) words of the type `machine.word`.
+        state: (S,) int64, the decoder's state after the words before; updated in place.
+        first: Index in the recording of the first event.
+        byte: Position of the first word in bytes, for messages.
+
+    Returns:
+        The number of words used, and their events. A decoder that uses none needs more words.
+    """
+    room = min(BLOCK, len(words) * machine.max_events) + machine.max_events
+    t, x, y, p = empty_columns(room)
+    tally = np.zeros(TALLY, np.int64)
+    tally[FIRST_UNKNOWN] = -1
+    used, n = machine.decode(words, state, tally, t, x, y, p)
+    flaws: tuple[Flaw, ...] = ()
+    if tally[UNKNOWN]:
+        at, size = int(tally[FIRST_UNKNOWN]), machine.word.itemsize
+        where, found = f"byte {byte + at * size}", f"{int(words[at]):#0{2 * size + 2}x}"
+        expected, hint = f"{encoding} words", "the file is damaged or of a newer format"
+        count = int(tally[UNKNOWN])
+        flaws = (Flaw("unknown words", where, found, expected, hint, count),)
+    dropped = {machine.dropped: int(tally[DROPPED])}
+    ignored = {machine.triggers: int(tally[TRIGGERS]), machine.others: int(tally[OTHER])}
+    return used, RawBlock(first, t[:n], x[:n], y[:n], p[:n], dropped, ignored, flaws)
 
 
 @nb.njit(nogil=True, cache=True, inline="always")

@@ -120,6 +120,23 @@ def choose_window(events: Events, end_us: int, rule: WindowRule) -> Window:
     return Window(int(events.t[first]), end_us, STOPS[stop])
 
 
+def needless(events: Events, end_us: int, rule: WindowRule) -> int:
+    """How many of the oldest events no window can hold that ends at `end_us` or later.
+
+    One older event than that is left: it shows that the recording did not start within the window.
+
+    Args:
+        events: All before `end_us`; more of that time may follow.
+        end_us: Earliest end of any window to come.
+        rule: How windows are found.
+    """
+    if rule.kind == "count":
+        needed = max(round(rule.events_per_pixel * events.height * events.width), 1)
+        oldest = events.t[max(len(events) - needed, 0)] if len(events) else 0
+        return int(np.searchsorted(events.t, oldest, "left"))  # ties belong to the window
+    return max(int(np.searchsorted(events.t, end_us - rule.duration_us, "left")) - 1, 0)
+
+
 @nb.njit(nogil=True, cache=True)
 def _walk_back(
     x: np.ndarray, y: np.ndarray, past: int, earliest: int, height: int, width: int, cell: int,

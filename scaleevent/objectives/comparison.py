@@ -92,10 +92,10 @@ class Comparison:
         indices = evenly_spaced(pool, PANEL_ROWS)
         tokens = self._tokens(indices, self.teacher, self.before, self.after)
         (known,) = self._tokens(evenly_spaced(pool, COLOUR_SAMPLES), self.teacher)
-        colours = [(FeatureColours(known), tokens)]
+        colours = [(FeatureColours.fitted(known), tokens)]
         if self.place is not None:
             place = self.place.cpu().numpy()
-            colours.append((FeatureColours(known - place), [one - place for one in tokens]))
+            colours.append((FeatureColours.fitted(known - place), [one - place for one in tokens]))
         shown = [Shown.of(self.samples, int(index)) for index in indices]
         rows = [
             Row(one.name, [one.image, one.events] + [

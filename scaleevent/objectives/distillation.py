@@ -199,6 +199,9 @@ class Distillation(Objective):
 
         The scale is found unless it is given or the teacher is DINOv3, the balance where one is
         asked for; what the run was calibrated to before stays.
+
+        Raises:
+            DataError: No token of the samples that are looked at counts.
         """
         settings = training.samples.settings
         rows, columns = self.teacher.grid(settings.height, settings.width)
@@ -211,11 +214,22 @@ class Distillation(Objective):
         if self.target is not None:
             self.weights = self._balanced(training, self.target)
         device = next(self.teacher.parameters()).device
-        mean = PlaceMean()
+        mean, counting = PlaceMean(), 0
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):  # kept for the steps
             for batch in training.spread(self._looks):
                 here = to_device(batch, device)
                 mean.add(self.targets(here), shown_tokens(here["valid"]))
+                counting += int((self.token_weights(here) > 0).sum())
+        if not counting:
+            raise DataError(
+                "no token of the training pairs counts: there is nothing to learn from",
+                found=f"of {min(self._looks, len(training))} pairs all tokens are hidden"
+                + (
+                    f" or have fewer events than tau = {self.tau:g} asks for"
+                    * (self.mask == "hard")
+                ),
+                hint="pairs with longer windows, a lower --tau, or --mask none",
+            )
         self.place = mean.mean()
 
     @torch.no_grad()

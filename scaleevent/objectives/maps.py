@@ -172,7 +172,7 @@ def draw_scales(
         grid = teacher.grid(*size)
         for name, encoder, key in (("teacher", teacher, "image"), ("student", student, "voxel")):
             tokens = encode_all(encoder, (batch[key] for batch in batches)).numpy()
-            colours = colours or FeatureColours(tokens)
+            colours = colours or FeatureColours.fitted(tokens)
             columns.append(f"{name}, {size[0]}x{size[1]}")
             for pictures, one in zip(drawn, tokens, strict=True):
                 pictures.append(colours.draw(one, grid))

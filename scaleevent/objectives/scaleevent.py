@@ -23,7 +23,8 @@ class Settings(PretrainConfig):
 
     teacher: Weights | None = Field(
         None,
-        description="weight file, timm name, hf-hub:NAME or embedded; default: DINOv3 of --arch",
+        description="weight file, timm name, hf-hub:ORG/NAME, local-dir:FOLDER or embedded; "
+        "default: DINOv3 of --arch",
     )
     teacher_mean: tuple[float, float, float] | None = Field(
         None, description="mean of the teacher's colours, such as 0.5,0.5,0.5; default: its own"

@@ -13,7 +13,7 @@ from scaleevent.config.data import WindowSettings
 from scaleevent.errors import DataError
 from scaleevent.events import Events
 from scaleevent.formats import Recording
-from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.grids.windows import Window, WindowRule, choose_window, needless
 from scaleevent.pairs.pair import Pair
 
 
@@ -170,11 +170,5 @@ def with_block(held: Events, block: Events, end_us: int, rule: WindowRule) -> Ev
         end_us: Earliest end of any window to come.
         rule: How windows are found.
     """
-    size = (block.height, block.width)
-    if rule.kind == "count":
-        needed = max(round(rule.events_per_pixel * size[0] * size[1]), 1)
-        oldest = held.t[max(len(held) - needed, 0)] if len(held) else 0
-        spare = int(np.searchsorted(held.t, oldest, "left"))  # ties belong to the window
-    else:  # keep one older event: it shows that the recording did not start inside the window
-        spare = int(np.searchsorted(held.t, end_us - rule.duration_us, "left")) - 1
-    return Events.concatenate([held[max(spare, 0) :], block], *size)
+    spare = needless(held, end_us, rule)
+    return Events.concatenate([held[spare:], block], block.height, block.width)

@@ -20,12 +20,14 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from scaleevent.config.data import window_in
 from scaleevent.errors import DataError, EnvironmentProblem, ScaleEventError, starved
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.sample_inputs import INPUTS, Input, StoredPair
 from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.allocator import keep_freed_memory
+from scaleevent.system.files import Json
 from scaleevent.system.platform import loader_start
 from scaleevent.system.workers import describe, end_with_parent, kill
 
@@ -133,6 +135,12 @@ class PairSamples(Dataset[dict[str, Tensor]]):
         """
         which = [f"{zlib.crc32(indices.tobytes()):08x}"] if tagged or len(self.stores) > 1 else []
         return [*(store.fingerprint for store in self.stores), *which]
+
+    @property
+    def window(self) -> Json | None:
+        """The settings of the rule that all windows were chosen by; None of several, or of none."""
+        rules = [window_in(store.manifest.get("settings", {})) for store in self.stores]
+        return rules[0] if all(rule == rules[0] for rule in rules) else None
 
     def check_images(self) -> None:
         """Check that every pair has an image, which distillation needs.

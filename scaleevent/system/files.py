@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]  # a JSON object: descriptions, settings, facts
 TEMPORARY_NAME = re.compile(r"\.(.+)\.\d{1,9}\.[0-9a-f]{8}\.tmp")
-FINAL = ("export", "evaluation", "curves")  # kinds of output whose commands cannot go on
+# kinds of output whose commands cannot go on
+FINAL = ("export", "evaluation", "predictions", "curves")
 MARKER = ".scaleevent"  # in every output folder: what kind of output it holds
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 1 << 20  # with less than this free, a write that failed without a reason found no room
 _REFUSALS = {  # what the system says: what the user can do
-    "ENOSPC EDQUOT": "free some space; then --resume goes on (export and eval: --overwrite)",
+    "ENOSPC EDQUOT": "free some space; then --resume goes on (export, eval, predict: --overwrite)",
     "EFBIG": "the file system, or a limit such as `ulimit -f`, takes no file of this size",
     "EACCES EPERM EROFS": "choose a folder you may write to with --out",
     "ENOTDIR EEXIST EISDIR ENAMETOOLONG ELOOP": "choose another --out",

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from scaleevent.errors import CheckpointError, ConfigError, DataError
-from scaleevent.system.files import MARKER
+from scaleevent.system.files import MARKER, Json, read_json
+from scaleevent.system.hub_folders import find_weights, named_folder, names_hub
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
@@ -20,7 +21,7 @@ _OTHER = "a folder of another kind: `scaleevent info {}` tells"
 _INSTEAD = {  # of a pair store, by the kind of a folder
     "": "recordings become one with `scaleevent prepare custom {} -o PAIRS`",
     **dict.fromkeys(("pairs", "voxels"), _UNFINISHED),
-    **dict.fromkeys(("run", "evaluation", "export"), _OTHER),
+    **dict.fromkeys(("run", "evaluation", "export", "predictions"), _OTHER),
 }
 PACKAGE = Path(__file__).parents[1]
 # Weights in the package: images of `street` taught them, not one recording.
@@ -84,7 +85,7 @@ def check_store(folder: Path) -> None:
 
 
 def output_kind(folder: Path) -> str:
-    """What our marker says a folder holds: pairs, voxels, run, evaluation, export; "" without."""
+    """What our marker says a folder holds, such as pairs or run; "" without one."""
     marker = Path(folder) / MARKER
     return marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else ""
 
@@ -110,11 +111,16 @@ def weights_within(path: NamedWeights) -> NamedWeights:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that is no file.
+    """Refuse a checkpoint that is no file; those on the hub are looked up when they are used.
 
     Raises:
-        CheckpointError: Nothing is there, or a folder.
+        CheckpointError: Nothing is there, or a folder that is not in the hub's layout.
     """
+    folder = named_folder(str(path))
+    if folder is not None:
+        find_weights(folder)
+    if folder is not None or names_hub(str(path)):
+        return
     with readable(path):
         path.stat()
 
@@ -138,9 +144,10 @@ def is_reserved(name: str) -> bool:
 
 def is_weight_file(name: str) -> bool:
     """Whether weights are named by a file, not as ours, timm's or a hub repository's."""
-    if is_reserved(name) or name.startswith("hf-hub:"):
+    if is_reserved(name) or names_hub(name):
         return False
-    return os.path.exists(name) or "/" in name or name.endswith(WEIGHT_FILES)
+    local = named_folder(name) is not None or os.path.exists(name)
+    return local or "/" in name or name.endswith(WEIGHT_FILES)
 
 
 def check_weights(name: str | None) -> None:
@@ -151,6 +158,24 @@ def check_weights(name: str | None) -> None:
     """
     if name is not None and is_weight_file(name):
         check_checkpoint(Path(name))
+
+
+def manifest_of(folder: Path) -> Json:
+    """The manifest of a pair store or of its address, as JSON that nobody has checked.
+
+    Raises:
+        DataError: There is none, or no JSON object.
+        EnvironmentProblem: The address cannot be reached.
+    """
+    check_store(folder)
+    if address_of(folder) is not None:
+        from scaleevent.system.remote import at_hand  # it takes a while to import
+
+        folder = at_hand(folder)
+    value = read_json(Path(folder) / MANIFEST)
+    if not isinstance(value, dict):
+        raise DataError("not the manifest of a pair store", where=Path(folder) / MANIFEST)
+    return value
 
 
 def named_store(name: str, needed_by: str) -> Path:

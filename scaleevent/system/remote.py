@@ -28,6 +28,7 @@ from scaleevent.system.documents import MAX_BYTES
 from scaleevent.system.files import atomic_path, check_space, write_bytes, writing
 from scaleevent.system.locations import LIMIT, MANIFEST, address_of, cache_folder, without_passwords
 from scaleevent.system.platform import file_lock, make_folder, remove_file
+from scaleevent.system.reports import say
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -133,6 +134,7 @@ class RemoteStore:
                     for left in path.parent.glob(f".{path.name[:50]}.*.tmp"):  # of a dead process
                         remove_file(left)
                 make_room(path, size)
+                say(f"fetching {size / 1e6:,.1f} MB: {self.shown}/{name}")
                 self._fetch(name, size, sha256, path)
             with suppress(OSError):
                 os.utime(path)  # the least recently used go first

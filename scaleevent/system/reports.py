@@ -120,7 +120,7 @@ class Ticker:
     """Progress of one task: a bar with rate and ETA on a terminal, a line every 30 s elsewhere."""
 
     def __init__(
-        self, name: str, total: int, unit: str, bar: bars.Progress | None, lines: bool
+        self, name: str, total: int | None, unit: str, bar: bars.Progress | None, lines: bool
     ) -> None:
         self.name, self.total, self.unit, self.bar, self.lines = name, total, unit, bar, lines
         self.done = 0
@@ -142,13 +142,16 @@ class Ticker:
             self.bar.update(self._task, completed=self.done, detail=shown)
         elif self.lines and time.monotonic() - self._said >= STATUS_SECONDS:
             self._said = time.monotonic()
-            left = f", {(self.total - self.done) / rate:,.0f} s left" if rate else ""
-            say(f"{self.name}: {self.done:,}/{self.total:,}, {shown.rstrip()}{left}")
+            left, of = "", f" {self.unit}"
+            if self.total is not None:
+                left = f", {(self.total - self.done) / rate:,.0f} s left" if rate else ""
+                of = f"/{self.total:,}"
+            say(f"{self.name}: {self.done:,}{of}, {shown.rstrip()}{left}")
 
 
 @contextmanager
-def progress(name: str, total: int, unit: str, show: bool = True) -> Iterator[Ticker]:
-    """A `Ticker` for a block of work, silent unless `show`."""
+def progress(name: str, total: int | None, unit: str, show: bool = True) -> Iterator[Ticker]:
+    """A `Ticker` for a block of work, silent unless `show`; None: of unknown length."""
     if not (show and sys.stderr.isatty()):
         yield Ticker(name, total, unit, None, lines=show)
         return

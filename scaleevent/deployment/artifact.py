@@ -1,0 +1,69 @@
+"""Files of an export: each written, loaded as its users do, and compared before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from scaleevent.deployment.parity import Parity, Run
+from scaleevent.deployment.program import Deployed
+from scaleevent.errors import CheckpointError
+from scaleevent.system.files import staged, writing
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file to write, and how to load and run it.
+
+    Attributes:
+        name: File name.
+        format: One of `FORMATS`.
+        reference: The model whose outputs the file must reproduce.
+        write: Writes the file.
+        reload: Loads the file as its users do.
+        any_batch: Whether it takes any number of samples, or exactly one.
+    """
+
+    name: str
+    format: str
+    reference: Deployed
+    write: Callable[[Path], None]
+    reload: Callable[[Path], Run]
+    any_batch: bool = True
+
+
+def write_checked(
+    files: Sequence[Artifact], folder: Path, parity: Parity, advance: Callable[[], None]
+) -> dict[str, float]:
+    """Write, reload and compare all files; they are renamed into place only if all of them pass.
+
+    Args:
+        files: From `artifacts`.
+        folder: Where they are written.
+        parity: Compares their outputs with those of the checkpoint.
+        advance: Called after each file.
+
+    Returns:
+        By file name, the largest difference as a fraction of the checkpoint's largest value.
+
+    Raises:
+        CheckpointError: A file computes something else; the message gives the difference.
+        EnvironmentProblem: The folder cannot be written.
+    """
+    differences = {}
+    with ExitStack() as files_to_be:
+        for file in files:
+            path = files_to_be.enter_context(staged(folder / file.name))
+            with writing(folder / file.name):
+                file.write(path)
+            try:
+                differences[file.name] = parity.difference(
+                    file.reference, file.reload(path), any_batch=file.any_batch
+                )
+            except CheckpointError as problem:
+                problem.what, problem.where = f"not exported: {problem.what}", file.name
+                raise
+            advance()
+    return differences

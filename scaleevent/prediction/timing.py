@@ -1,0 +1,90 @@
+"""How long each part of a prediction takes."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from scaleevent.system.files import Json
+
+STAGES = ("reading", "voxelising", "network", "drawing")
+MEANING = (
+    "reading: decoding the events and choosing the window; voxelising: to the network's input; "
+    "network: to a map on the sensor's pixels; drawing: pictures and files; latency: all four of "
+    "one window; p99: 99 % of the windows take at most that long"
+)
+
+
+WAITING = (
+    "waiting: for the next window, whose events are decoded meanwhile; it is no part of the latency"
+)
+
+
+class Stopwatch:
+    """Seconds of each stage of each window.
+
+    Args:
+        waits: Whether `reading` is waiting for a window that others read and cut: it is then called
+            so, and is no part of the latency.
+    """
+
+    def __init__(self, waits: bool = False) -> None:
+        self._waits = waits
+        self._seconds = {stage: array("f") for stage in STAGES}
+        self._now = dict.fromkeys(STAGES, 0.0)
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage of the present window."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._now[name] += time.perf_counter() - began
+
+    def lap(self) -> None:
+        """The present window is done."""
+        for stage, seconds in self._now.items():
+            self._seconds[stage].append(seconds)
+        self._now = dict.fromkeys(STAGES, 0.0)
+
+    @property
+    def windows(self) -> int:
+        """Number of windows."""
+        return len(self._seconds[STAGES[0]])
+
+    def facts(self) -> Json:
+        """Windows a second and, in milliseconds, the median and p99 of every stage and of all."""
+        wall = time.perf_counter() - self._began
+        if not self.windows:
+            return {"windows": 0, "seconds": wall, "windows_per_second": 0.0, "milliseconds": {}}
+        stages = {name: 1000 * np.array(values) for name, values in self._seconds.items()}
+        waiting = {"waiting": stages.pop("reading")} if self._waits else {}
+        total = np.sum(list(stages.values()), axis=0)
+        whole = max(float(total.sum()) + sum(float(one.sum()) for one in waiting.values()), 1e-12)
+        return {
+            "windows": self.windows,
+            "seconds": wall,
+            "windows_per_second": self.windows / max(wall, 1e-9),
+            "milliseconds": {
+                name: {
+                    "median": float(np.median(values)),
+                    "p99": float(np.percentile(values, 99)),
+                    "share": float(values.sum()) / whole,
+                }
+                for name, values in {**waiting, **stages, "latency": total}.items()
+            },
+        }
+
+
+def timing_rows(facts: Json) -> tuple[tuple[object, ...], ...]:
+    """Rows of a table: stage, median ms, p99 ms, share of the time in percent."""
+    return tuple(
+        (name, one["median"], one["p99"], 100 * one["share"])
+        for name, one in facts["milliseconds"].items()
+    )
