@@ -232,8 +232,13 @@ def test_stores_and_exports(tmp_path):
     assert told.table("Settings")["scenes"]["meaning"]
     rows = [{"file": "encoder.onnx", "format": "onnx", "samples at once": "any", "MB": 1.5,
              "difference": 1e-7}]  # fmt: skip
-    export = write_run(tmp_path / "ex", "export", kind="export", rows=rows, title="files")
+    facts = {"settings": {"format": "onnx"}, "origins": {"format": "flag"}}
+    export = write_run(tmp_path / "ex", "export", kind="export", rows=rows, title="files",
+                       facts=facts)  # fmt: skip
     (export / "report.json").rename(export / "export.json")
+    (export / "config.yaml").unlink()
+    told = read(export).table("Settings")["format"]
+    assert told["value"] == "onnx" and told["origin"] == "flag" and "ONNX" in told["meaning"]
     assert read(export).table("files")["encoder.onnx"]["difference"] == 1e-7
 
 

@@ -140,7 +140,7 @@ def _run(folder: Path) -> RunRecord:
         told = f"{far}; {told}"
     pictures, left_out = _pictures(folder)
     return RunRecord(
-        folder, str(folder), command, state, told, settings, _origins(folder / ORIGINS), log,
+        folder, str(folder), command, state, told, settings, _origins(folder, report), log,
         report, pictures, left_out,
     )  # fmt: skip
 
@@ -214,10 +214,10 @@ def _settings_of(report: Json) -> Json:
     return {"checkpoint": report["checkpoint"]} if isinstance(report.get("checkpoint"), str) else {}
 
 
-def _origins(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    found = read_json(path)
+def _origins(folder: Path, report: Json) -> dict[str, str]:
+    """Where settings come from: beside those of a run, or in the report itself."""
+    path = folder / ORIGINS
+    found = read_json(path) if path.is_file() else report.get("origins", {})
     if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
         raise DataError("not a record of where settings come from", where=path)
     return found
