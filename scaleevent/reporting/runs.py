@@ -25,6 +25,7 @@ REPORTS = ("report.json", "export.json")  # what a finished command leaves
 LOG = "log.jsonl"
 CURVES = "curves"  # the kind of a folder of pictures that `report` itself has drawn
 PICTURES, PICTURE_BYTES = 12, 8 << 20  # of a run that are shown, and the size of each
+SERIES = 3  # pictures of a series that are shown
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
 
@@ -252,8 +253,13 @@ def _log(path: Path) -> tuple[Mapping[str, float], ...]:
 
 def _pictures(folder: Path) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     """The PNGs of a folder that can be shown, and what is said of the others."""
-    found, left_out = [], []
+    found: list[Picture] = []
+    left_out: list[str] = []
     paths = sorted(folder.glob("*.png"), key=lambda path: (path.name != "panel.png", path.name))
+    series = sorted([*folder.glob("pictures/*.png"), *folder.glob("*/pictures/*.png")])
+    if series:  # of a prediction
+        paths += {series[k * (len(series) - 1) // (SERIES - 1)]: None for k in range(SERIES)}
+        left_out.append(f"{counted(len(series), 'picture')} of a series, of which some are shown")
     for path in paths[:PICTURES]:
         data = read_bounded(path, PICTURE_BYTES) if path.is_file() else b""
         if len(data) > PICTURE_BYTES:
@@ -266,9 +272,8 @@ def _pictures(folder: Path) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             left_out.append(f"{path.name}: damaged")
             continue
-        found.append(
-            Picture(path.name, about or f"the picture {path.name} of this run", data, size)
-        )
+        name = path.relative_to(folder).as_posix()
+        found.append(Picture(name, about or f"the picture {name} of this run", data, size))
     if len(paths) > PICTURES:
         left_out.append(f"{len(paths) - PICTURES} more pictures in the folder")
     return tuple(found), tuple(left_out)

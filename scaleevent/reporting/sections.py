@@ -61,7 +61,7 @@ def run_section(run: RunRecord, number: int, alone: bool) -> Markup:
         parts += [element("h3", "Curves"), chart_grid(drawn)]
     if run.pictures or run.left_out:
         parts += [element("h3", "Pictures"), [_picture(run, one) for one in run.pictures]]
-        parts += [element("p", f"Not shown: {one}.", class_="faded") for one in run.left_out]
+        parts += [element("p", f"Not all is shown: {one}.", class_="faded") for one in run.left_out]
     if run.settings:
         shown = settings_table(run)
         folded = element(
