@@ -1,4 +1,4 @@
-"""Sheets of pictures, legends and captions; the one place that draws text."""
+"""Sheets of pictures with a title, column titles and row names, and how text is drawn."""
 
 from __future__ import annotations
 
@@ -95,81 +95,6 @@ def _flowed(keys: Sequence[Image.Image], width: int, top: int) -> tuple[list[tup
         placed.append((left, top))
         left, below = left + key.width + 2 * MARGIN, max(below, top + key.height)
     return placed, below
-
-
-class Legend(NamedTuple):
-    """What the colours of a picture mean."""
-
-    title: str
-    swatches: Sequence[tuple[str, tuple[int, int, int]]] = ()  # names and their colours
-    ramp: np.ndarray | None = None  # (h, n, 3) uint8, left to right
-    ticks: Sequence[tuple[float, str]] = ()  # along the ramp, 0 to 1
-    wheel: np.ndarray | None = None  # (h, w, 3) uint8, drawn as it is, beside the title
-
-
-def legend_strip(legend: Legend, width: int) -> Image.Image:
-    """A legend on white, of this width in pixels, to be put below a picture."""
-    size = _letters(width)
-    text, line = font(size), size + 4
-    beside = 0 if legend.wheel is None else legend.wheel.shape[1] + GAP
-    titles = wrapped(legend.title, max(width - 2 * GAP - beside, 1), text)
-    places, rows = [], 0
-    x = GAP
-    for name, _ in legend.swatches:
-        wide = size + 4 + round(text.getlength(name)) + 2 * GAP
-        if x > GAP and x + wide > width:
-            x, rows = GAP, rows + 1
-        places.append((x, rows))
-        x += wide
-    body = GAP + line * len(titles)
-    below = line * (rows + 1) if places else 0
-    below += size + line + GAP if legend.ramp is not None else 0
-    height = max(body + below, 0 if legend.wheel is None else legend.wheel.shape[0] + GAP) + GAP
-    strip = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(strip)
-    if legend.wheel is not None:
-        strip.paste(Image.fromarray(legend.wheel), (GAP, GAP))
-    write(pen, (GAP + beside, GAP), titles, text, line, INK)
-    for (x, row), (name, colour) in zip(places, legend.swatches, strict=True):
-        top = body + row * line
-        pen.rectangle((x, top + 2, x + size - 1, top + size + 1), colour, FADED)
-        pen.text((x + size + 4, top), name, fill=INK, font=text)
-    if legend.ramp is not None:
-        wide = width - 2 * GAP
-        ramp = Image.fromarray(legend.ramp).resize((wide, size), Image.Resampling.BILINEAR)
-        strip.paste(ramp, (GAP, body))
-        free = 0.0
-        for at, name in sorted(legend.ticks):
-            centre, long = GAP + at * (wide - 1), text.getlength(name)
-            left = min(max(centre - long / 2, GAP), width - GAP - long)
-            if left < free:
-                continue  # no room for this one
-            free = left + long + GAP
-            pen.line((centre, body + size, centre, body + size + 3), fill=INK)
-            pen.text((left, body + size + 3), name, fill=INK, font=text)
-    return strip
-
-
-def captioned(picture: np.ndarray, caption: str, below: Image.Image) -> np.ndarray:
-    """(h, w, 3) uint8: a picture between a caption and a legend of its width.
-
-    The caption has one line; what does not fit is cut off, so that all pictures of a video have
-    one size.
-    """
-    rows, columns = picture.shape[:2]
-    size = _letters(columns)
-    top = size + 4 + GAP
-    sheet = Image.new("RGB", (columns, top + rows + below.height), "white")
-    pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, GAP // 2), caption, fill=INK, font=font(size))
-    sheet.paste(Image.fromarray(picture), (0, top))
-    sheet.paste(below, (0, top + rows))
-    return np.asarray(sheet)
-
-
-def _letters(width: int) -> int:
-    """Height of letters beside a picture of this width, so that they stay legible when shrunk."""
-    return min(max(TEXT, width // 80), 3 * TEXT)
 
 
 def save_picture(path: Path, picture: Image.Image | np.ndarray) -> None:

@@ -172,3 +172,14 @@ def draw_amount(amount: np.ndarray) -> np.ndarray:
     colours: np.ndarray = np.rint(np.stack(channels, -1)).astype(np.uint8)
     colours[~known] = 0
     return colours
+
+
+def distinct_colours(count: int) -> np.ndarray:
+    """(count, 3) uint8 colours that are easy to tell apart; the first are always the same."""
+    hue = (0.58 + 0.618_034 * np.arange(count)) % 1.0  # steps of the golden section
+    level = np.array([0.95, 0.7, 0.82])[np.arange(count) % 3]
+    fade = np.array([0.6, 0.85, 0.5, 0.75])[np.arange(count) % 4]
+    part = (hue[:, None] * 6 + np.array([5, 3, 1])) % 6
+    share = np.clip(np.minimum(part, 4 - part), 0, 1)
+    colours: np.ndarray = np.rint(255 * level[:, None] * (1 - fade[:, None] * share))
+    return colours.astype(np.uint8)

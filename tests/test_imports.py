@@ -40,6 +40,7 @@ ORDER = [
     "predictor",
     "benchmarks",
     "prediction",
+    "live",
     "deployment",
     "reporting",
     "commands",

@@ -5,13 +5,22 @@ import pytest
 from PIL import Image
 
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.legends import amount_key, class_key, depth_key, event_key, flow_key, swatches
+from scaleevent.legends import (
+    Legend,
+    amount_legend,
+    class_legend,
+    depth_legend,
+    drawn_keys,
+    event_legend,
+    flow_legend,
+    legend_strip,
+)
 from scaleevent.panels import Row, panel
 from scaleevent.pictures import BLUE, RED, draw_amount, draw_classes, draw_depth, draw_flow
 
 
-def pixels(key):
-    return np.asarray(key)
+def pixels(legend, width=420):
+    return np.asarray(legend_strip(legend, width) if isinstance(legend, Legend) else legend)
 
 
 def has(key, colour) -> bool:
@@ -29,7 +38,7 @@ def scale_of(key) -> np.ndarray:
 def test_every_class_has_its_square_and_black_is_told():
     for name in ("dsec-semantic", "ddd17-seg", "street-semantic"):
         task = BENCHMARKS[name].task
-        key = class_key(task.classes, task.palette, "does not count")
+        key = class_legend(task.classes, task.palette, "does not count")
         for colour in draw_classes(np.arange(len(task.classes))[None], task.palette)[0]:
             block = (pixels(key) == colour).all(-1)
             assert block.sum() >= 13 * 13
@@ -37,20 +46,20 @@ def test_every_class_has_its_square_and_black_is_told():
 
 
 def test_a_scale_of_metres_runs_as_depths_are_drawn():
-    drawn = scale_of(depth_key(80.0))
+    drawn = scale_of(depth_legend(80.0))
     metres = 2 * (80 / 2) ** np.linspace(0, 1, len(drawn))
     assert np.abs(drawn.astype(int) - draw_depth(metres[None])[0]).max() <= 4
     assert (drawn[0] == draw_depth(np.array([[0.5]]))[0, 0]).all()  # "or less"
 
 
 def test_a_scale_of_amounts_runs_as_amounts_are_drawn():
-    drawn = scale_of(amount_key("Error", "0", "3 px"))
+    drawn = scale_of(amount_legend("Error", "0", "3 px"))
     assert np.abs(drawn.astype(int) - draw_amount(np.linspace(0, 1, len(drawn))[None])[0]).max() < 5
 
 
 @pytest.mark.parametrize("right, down", [(1, 0), (0, 1), (-1, 0), (0, -1), (0.5, 0.5)])
 def test_the_wheel_has_each_direction_where_it_points(right, down):
-    key = pixels(flow_key(8.0)).astype(int)
+    key = pixels(flow_legend(8.0)).astype(int)
     vivid = np.ptp(key, axis=-1) > 40
     y, x = np.nonzero(vivid)
     top, left, side = y.min(), x.min(), np.ptp(x) + 1
@@ -61,12 +70,27 @@ def test_the_wheel_has_each_direction_where_it_points(right, down):
 
 
 def test_events_are_red_and_blue():
-    assert has(event_key(), RED) and has(event_key(), BLUE)
+    assert has(event_legend(), RED) and has(event_legend(), BLUE)
 
 
 def test_long_names_are_wrapped_and_stay_inside():
-    key = swatches("Names " * 40, [("a_class_of_one_word" * 8, (1, 2, 3)), ("b", (4, 5, 6))], 300)
-    assert key.width == 300 and (pixels(key)[:, -1] == 255).all() and has(key, (4, 5, 6))
+    entries = [("a_class_of_one_word" * 8, (1, 2, 3)), ("b", (4, 5, 6))]
+    key = pixels(Legend("Names " * 40, entries), 300)
+    assert key.shape[1] == 300 and has(key, (4, 5, 6)) and key.shape[0] > 150
+
+
+@pytest.mark.parametrize("width", [420, 640, 1920])
+def test_legends_are_as_wide_as_asked_and_their_words_do_not_meet(width):
+    legends = (class_legend(["road"] * 40, np.full((40, 3), 99, np.uint8)), depth_legend(75.8),
+               flow_legend(3.0), amount_legend("Error", "0", "1 px"))  # fmt: skip
+    for legend in legends:
+        strip = pixels(legend, width)
+        assert strip.shape[1] == width and (strip[:, -2:] == 255).all()
+    ticked = depth_legend(75.8)._replace(title="")
+    below = pixels(ticked, width)[-14:]  # the words alone
+    dark = (below < 120).all(-1).any(0)
+    gaps = np.diff(np.flatnonzero(np.diff(dark.astype(int)) != 0))[1::2]
+    assert sum(gaps > 8) >= 4  # ends and some between
 
 
 def test_keys_lie_below_the_pictures_and_beside_each_other_where_they_fit():
@@ -86,5 +110,5 @@ def test_every_task_explains_its_colours(name):
     task = BENCHMARKS[name].task
     truth = {"segmentation": np.zeros((4, 5), np.uint8), "depth": np.full((4, 5), 30.0)}
     keys = task.colour_keys([truth.get(task.name, np.ones((2, 4, 5)))])
-    assert len(keys) == 2 and all(key.width <= 420 for key in keys)
+    assert len(keys) == 2 and all(key.width == 420 for key in drawn_keys(*keys))
     assert task.colour_keys([])  # nothing drawn

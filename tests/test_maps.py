@@ -4,29 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaleevent.objectives.maps import (
-    CLUSTERS,
-    PALETTE,
-    Clusters,
-    Shown,
-    busiest,
-    cosine_map,
-    draw_maps,
-    marked,
-)
+from scaleevent.encoders.clusters import fit_clusters, nearest_cluster
+from scaleevent.objectives.maps import CLUSTERS, Shown, busiest, cosine_map, draw_maps, marked
 from scaleevent.panels import Row, panel, save_picture
-from scaleevent.pictures import draw_amount
+from scaleevent.pictures import distinct_colours, draw_amount
 
 GRID = (3, 4)
-
-
-def planted(seed=0, per=20, width=16):
-    """(M, width) tokens around as many directions as there are clusters, with which it is."""
-    rng = np.random.default_rng(seed)
-    directions = np.linalg.qr(rng.normal(size=(width, width)))[0][:CLUSTERS]
-    which = rng.integers(0, CLUSTERS, per * CLUSTERS)
-    lengths = rng.uniform(0.1, 30, (len(which), 1))  # which do not count
-    return lengths * (directions[which] + 0.02 * rng.normal(size=(len(which), width))), which
 
 
 def test_cosines_by_a_slow_loop():
@@ -35,13 +18,6 @@ def test_cosines_by_a_slow_loop():
                for a, b in ((one, tokens[7]) for one in tokens)]  # fmt: skip
     assert np.allclose(cosine_map(tokens, 7), by_hand) and cosine_map(tokens, 7)[7] == 1
     assert (cosine_map(np.zeros((3, 5)), 0) == 0).all()
-
-
-def test_planted_clusters_are_found_whatever_the_length_of_tokens():
-    tokens, which = planted()
-    found = Clusters(tokens[None]).of(tokens)
-    assert len({*zip(which.tolist(), found.tolist(), strict=True)}) == CLUSTERS
-    assert np.array_equal(found, Clusters(tokens[None]).of(5 * tokens))  # and again
 
 
 def test_the_busiest_place_of_the_middle():
@@ -79,7 +55,9 @@ def test_the_sheet_shows_cosines_and_clusters(tmp_path):
         for sample, place in zip(one, (0, 5), strict=True):
             for colour in draw_amount(cosine_map(sample, place)[None])[0]:
                 assert (pixels == colour).all(-1).sum() >= 40 * 40
-    drawn = {tuple(PALETTE[k]) for one in tokens for s in one for k in Clusters(tokens[0]).of(s)}
+    centres = fit_clusters(tokens[0].reshape(-1, 8), CLUSTERS, seed=0)
+    found = {int(k) for one in tokens for k in nearest_cluster(one, centres).ravel()}
+    drawn = distinct_colours(CLUSTERS)[sorted(found)]
     assert all((pixels == colour).all(-1).sum() >= 40 * 40 for colour in drawn)
 
 

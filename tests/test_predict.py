@@ -19,6 +19,7 @@ from scaleevent.config.predict import PredictConfig
 from scaleevent.config.settings import load_config
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.linear import Linear
+from scaleevent.encoders.clusters import fit_clusters, nearest_cluster
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import (
     CheckpointError,
@@ -33,14 +34,13 @@ from scaleevent.formats.hdf5 import Hdf5Source
 from scaleevent.formats.source import Frame
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule, choose_window
-from scaleevent.pictures import draw_depth
-from scaleevent.prediction.clusters import fit_clusters, nearest_cluster
+from scaleevent.pictures import distinct_colours, draw_depth
 from scaleevent.prediction.models import OpenedModel, open_model, stored_rule
 from scaleevent.prediction.schedules import AtRate, EveryEvents, Span
 from scaleevent.prediction.sources import EventSource, LatestFrame, recorded
 from scaleevent.prediction.streaming import Plan, predictions
 from scaleevent.prediction.timing import STAGES
-from scaleevent.prediction.views import DepthView, choose_view, distinct_colours
+from scaleevent.prediction.views import DepthView, choose_view
 from scaleevent.predictor import Predictor
 from tests.event_files import some_events, write_aedat4, write_dsec, write_text
 

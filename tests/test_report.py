@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
@@ -232,8 +233,13 @@ def test_stores_and_exports(tmp_path):
     assert told.table("Settings")["scenes"]["meaning"]
     rows = [{"file": "encoder.onnx", "format": "onnx", "samples at once": "any", "MB": 1.5,
              "difference": 1e-7}]  # fmt: skip
-    export = write_run(tmp_path / "ex", "export", kind="export", rows=rows, title="files")
+    facts = {"settings": {"format": "onnx"}, "origins": {"format": "flag"}}
+    export = write_run(tmp_path / "ex", "export", kind="export", rows=rows, title="files",
+                       facts=facts)  # fmt: skip
     (export / "report.json").rename(export / "export.json")
+    (export / "config.yaml").unlink()
+    told = read(export).table("Settings")["format"]
+    assert told["value"] == "onnx" and told["origin"] == "flag" and "ONNX" in told["meaning"]
     assert read(export).table("files")["encoder.onnx"]["difference"] == 1e-7
 
 
@@ -323,7 +329,19 @@ def test_damaged_and_huge_pictures_are_said(tmp_path):
     found = read_run(run)
     assert [one.name for one in found.pictures] == ["b.png"]
     assert found.left_out == ("panel.png: damaged", "c.png: more than 8 MB")
-    assert "Not shown: panel.png: damaged." in read(run).words
+    assert "Not all is shown: panel.png: damaged." in read(run).words
+
+
+def test_some_pictures_of_a_series_are_shown(tmp_path):
+    run = write_run(tmp_path / "run", "predict", kind="predictions", pictures=["panel.png"])
+    (run / "pictures").mkdir()
+    for number in range(9):
+        shutil.copy(run / "panel.png", run / f"pictures/{number:06d}.png")
+    found = read_run(run)
+    assert [one.name for one in found.pictures] == [
+        "panel.png", *(f"pictures/{number:06d}.png" for number in (0, 4, 8))
+    ]  # fmt: skip
+    assert found.left_out == ("9 pictures of a series, of which some are shown",)
 
 
 def test_only_reports_are_replaced(tmp_path):

@@ -20,7 +20,7 @@ from scaleevent.config.downstream import EvalConfig
 from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
-from scaleevent.legends import event_key
+from scaleevent.legends import drawn_keys, event_legend
 from scaleevent.pairs.classes import MOST_LABELS, count_classes
 from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.samples import evenly_spaced
@@ -59,7 +59,7 @@ def draw_rows(
         for name, given, made in zip(names, inputs, outputs, strict=True)
     ]  # fmt: skip
     title = f"{samples.task.name}: {len(rows)} of {len(indices):,} samples"
-    keys = [event_key(), *samples.task.colour_keys(truths)]
+    keys = drawn_keys(event_legend(), *samples.task.colour_keys(truths))
     save_picture(path, panel(title, ("image", "events", *drawn), rows, keys=keys))
 
 

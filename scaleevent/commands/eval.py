@@ -24,7 +24,6 @@ from scaleevent.benchmarks.report import (
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
-from scaleevent.config.settings import keep_settings
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress
@@ -99,7 +98,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             "foreign": description.get("foreign"),
             "trained": {key: description.get(key) for key in ("benchmark", "protocol", "config")},
             "data": [store.fingerprint for store in samples.pairs.stores],
-            "settings": cfg.model_dump(mode="json"),
+            **cfg.with_origins(),
             "input": description["input"],
             "metrics": evaluation.result,
             "stamp": evaluation.stamp.to_json(),
@@ -111,6 +110,5 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
         report = Report("eval", title, *table, tuple(notes), facts, class_tables(task, evaluation))
         if cfg.out is not None:
-            keep_settings(cfg, cfg.out)
             write_json(cfg.out / "report.json", report.to_json())
     return report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from scaleevent.config.export import ExportConfig
-from scaleevent.config.settings import keep_settings
 from scaleevent.deployment.artifact import write_checked
 from scaleevent.deployment.artifacts import artifacts, writable
 from scaleevent.deployment.parity import Parity
@@ -37,6 +36,5 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
         with progress("export", len(files), "files", not quiet) as ticker:
             parity = Parity(checkpoint.predictor.settings)
             differences = write_checked(files, cfg.out, parity, ticker.advance)
-        keep_settings(cfg, cfg.out)
         left = missing if cfg.format == "all" else {}
-        return write_results(checkpoint, files, differences, cfg.out, left)
+        return write_results(checkpoint, files, differences, cfg.out, left, cfg.with_origins())

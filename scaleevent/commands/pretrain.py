@@ -28,8 +28,7 @@ VALIDATION_SAMPLES = 256
 def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
     """Pretrain on the machine's devices; the report has held-out numbers before and after.
 
-    The run folder holds config.yaml, log.jsonl, log.csv, encoder.safetensors, panel.png,
-    report.json and state/.
+    The run folder holds config.yaml, the log, encoder.safetensors, pictures, report.json, state/.
     """
     origin = pretraining_origin(cfg, quiet)
     with Run.open(cfg, "pretrain", quiet) as this:

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
-from scaleevent.system.files import check_folder, claimed_folder, write_bytes, write_json
+from scaleevent.system.files import Json, check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import weights_within
 from scaleevent.system.refusals import refusal
@@ -116,6 +116,10 @@ class Settings(BaseModel):
             key: "given" if key in self.model_fields_set else "default"
             for key in type(self).model_fields
         }
+
+    def with_origins(self) -> Json:
+        """The settings, and where each comes from, for a report; JSON-able."""
+        return {"settings": self.model_dump(mode="json"), "origins": self.origins}
 
     def check(self) -> None:
         """Refuse in milliseconds what the command would refuse after it has imported torch.

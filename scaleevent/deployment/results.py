@@ -22,6 +22,7 @@ def write_results(
     differences: dict[str, float],
     folder: Path,
     left: dict[str, MissingPackageError],
+    settings: Json,
 ) -> Report:
     """Write export.json, README.md and, for the hub, config.json beside checked files.
 
@@ -31,6 +32,7 @@ def write_results(
         differences: By file name, from `write_checked`.
         folder: Where.
         left: Formats that were left out, and why.
+        settings: Of the command, for the record.
 
     Returns:
         The files with the measured differences, and how they are used.
@@ -46,7 +48,7 @@ def write_results(
         for file in files
     }
     hub = any(file.format == "hub" for file in files)
-    report = _report(checkpoint, entries, folder, left, hub)
+    report = _report(checkpoint, entries, folder, left, hub, settings)
     if hub:
         write_json(folder / CONFIG, hub_config(checkpoint))
     write_bytes(folder / "README.md", model_card(checkpoint, entries, hub).encode())
@@ -60,6 +62,7 @@ def _report(
     folder: Path,
     left: dict[str, MissingPackageError],
     hub: bool,
+    settings: Json,
 ) -> Report:
     rows = tuple(
         (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
@@ -73,6 +76,6 @@ def _report(
         *(f"left out: {error.what}; {error.hint}" for error in left.values()),
     )
     facts = {"checkpoint": checkpoint.name, "model": checkpoint.about, "files": entries}
-    facts["left_out"] = sorted(left)
+    facts |= {"left_out": sorted(left), **settings}
     columns = ("file", "format", "samples at once", "MB", "difference")
     return Report("export", f"export of {checkpoint.name}", columns, rows, notes, facts)

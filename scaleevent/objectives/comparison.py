@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scaleevent.encoders.encoder import Encoder, encode_all
-from scaleevent.legends import event_key, swatches
+from scaleevent.legends import Legend, drawn_keys, event_legend
 from scaleevent.objectives.maps import FEATURES, Shown, busiest, draw_maps, draw_scales
 from scaleevent.objectives.objective import Compared
 from scaleevent.objectives.probe_comparison import PLACE, SCENE, probe_encoders
@@ -108,7 +108,10 @@ class Comparison:
             f"Tokens on {kind} pairs, in the colours of the teacher's principal components; "
             "residual: less the teacher's mean token of the place, so it shows what is of the scene"
         )
-        columns, keys = COLUMNS[: len(rows[0].pictures)], [event_key(), swatches(FEATURES, [])]
+        columns, keys = (
+            COLUMNS[: len(rows[0].pictures)],
+            drawn_keys(event_legend(), Legend(FEATURES)),
+        )
         save_picture(out / "panel.png", panel(title, columns, rows, keys=keys))
         draw_maps(shown, tokens, ENCODERS, self._busiest(indices), self.grid, out / "maps.png")
         drawn = draw_scales(

@@ -7,26 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
 
+from scaleevent.encoders.clusters import fit_clusters, nearest_cluster
 from scaleevent.encoders.encoder import Encoder, encode_all
-from scaleevent.legends import amount_key, event_key, swatches
+from scaleevent.legends import Legend, amount_legend, class_legend, drawn_keys, event_legend
 from scaleevent.pairs.drawing import pair_name
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.samples import PairSamples, in_order
 from scaleevent.panels import Row, panel, save_picture
-from scaleevent.pictures import FeatureColours, brightened, draw_amount, draw_voxel
+from scaleevent.pictures import (
+    FeatureColours,
+    brightened,
+    distinct_colours,
+    draw_amount,
+    draw_voxel,
+)
 
 CLUSTERS = 6
-# of the clusters: Okabe and Ito's, which the colour-blind tell apart
-PALETTE = (
-    (0, 114, 178),
-    (230, 159, 0),
-    (0, 158, 115),
-    (204, 121, 167),
-    (86, 180, 233),
-    (213, 94, 0),
-)
 SCALES = (1, 2, 4)  # of the network input, as in figure 4 of the paper
 MOST_TOKENS = 5_000  # of a sample; larger inputs are left out
 FEATURES = (
@@ -52,24 +49,6 @@ class Shown:
         voxel = shard.voxel(row, samples.settings.bins)
         events = draw_voxel(fit.crop_array(voxel))
         return cls(pair_name(shard, row) + lifted, fit.crop_picture(image), events)
-
-
-class Clusters:
-    """k-means of unit tokens, the same clusters for every encoder.
-
-    Args:
-        tokens: (M, L, D) that the clusters are those of.
-    """
-
-    def __init__(self, tokens: np.ndarray) -> None:
-        flat = _unit(tokens.reshape(-1, tokens.shape[-1]).astype(np.float64))
-        centres, _ = kmeans2(flat, CLUSTERS, minit="++", rng=np.random.default_rng(0))
-        self._centres = _unit(centres)
-
-    def of(self, tokens: np.ndarray) -> np.ndarray:
-        """(L,) the cluster to whose centre each of (L, D) tokens has the largest cosine."""
-        nearest: np.ndarray = (_unit(tokens) @ self._centres.T).argmax(-1)
-        return nearest
 
 
 def cosine_map(tokens: np.ndarray, at: int) -> np.ndarray:
@@ -123,12 +102,13 @@ def draw_maps(
         grid: Rows and columns of places (h, w).
         path: Of the file.
     """
-    clusters, palette = Clusters(tokens[0]), np.array(PALETTE, np.uint8)
+    centres = fit_clusters(tokens[0].reshape(-1, tokens[0].shape[-1]), CLUSTERS, seed=0)
+    palette = distinct_colours(CLUSTERS)
     rows = []
     for number, (one, place) in enumerate(zip(shown, places, strict=True)):
         own = [each[number] for each in tokens]
         alike = [draw_amount(cosine_map(each, place).reshape(grid)) for each in own]
-        grouped = [palette[clusters.of(each)].reshape(*grid, 3) for each in own]
+        grouped = [palette[nearest_cluster(each, centres)].reshape(*grid, 3) for each in own]
         pair = [marked(picture, place, grid) for picture in (one.image, one.events)]
         rows.append(Row(one.name, (*pair, *alike, *grouped)))
     columns = (
@@ -139,11 +119,10 @@ def draw_maps(
         "What resembles what: how alike each token is to the one in the square, and to which of "
         f"{CLUSTERS} clusters it belongs"
     )
-    named = [(str(number + 1), colour) for number, colour in enumerate(PALETTE)]
-    keys = [
-        event_key(), amount_key("Cosine with the token in the square", "0 or less", "1", "0.5"),
-        swatches("Clusters of the teacher's tokens (k-means), the same in all pictures", named),
-    ]  # fmt: skip
+    names_of = [str(number + 1) for number in range(CLUSTERS)]
+    told = "Clusters of the teacher's tokens (k-means), the same in all pictures"
+    alike_to = amount_legend("Cosine with the token in the square", "0 or less", "1", "0.5")
+    keys = drawn_keys(event_legend(), alike_to, class_legend(names_of, palette, title=told))
     save_picture(path, panel(title, columns, rows, keys=keys))
 
 
@@ -184,7 +163,9 @@ def draw_scales(
         "The same scenes with the network's input enlarged, as in figure 4 of the paper: what "
         "stays sharp, and what dissolves"
     )
-    save_picture(path, panel(title, columns, rows, keys=[event_key(), swatches(FEATURES, [])]))
+    save_picture(
+        path, panel(title, columns, rows, keys=drawn_keys(event_legend(), Legend(FEATURES)))
+    )
     return scales
 
 

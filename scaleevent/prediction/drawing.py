@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from scaleevent.panels import captioned, legend_strip
+from scaleevent.legends import captioned, legend_strip
 from scaleevent.pictures import brightened, draw_events, overlay_events
 from scaleevent.prediction.cutting import Cut
 from scaleevent.prediction.sources import LatestFrame

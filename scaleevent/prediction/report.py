@@ -45,7 +45,7 @@ def prediction_report(
     facts = {
         "checkpoint": {"name": opened.name, "sha256": opened.description.get("sha256")},
         "view": {"name": view.name, "unit": view.unit},
-        "settings": cfg.model_dump(mode="json"),
+        **cfg.with_origins(),
         "input": asdict(settings),
         "choices": lines,
         "device": str(next(opened.predictor.model.parameters()).device),

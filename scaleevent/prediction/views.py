@@ -16,11 +16,18 @@ import torch
 from torch import Tensor
 
 from scaleevent.config.benchmarks import IGNORE
+from scaleevent.encoders.clusters import fit_clusters, nearest_cluster
 from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.geometry import Fit
-from scaleevent.panels import Legend
-from scaleevent.pictures import FeatureColours, draw_amount, draw_classes, draw_depth, draw_flow
-from scaleevent.prediction.clusters import fit_clusters, nearest_cluster
+from scaleevent.legends import Legend, amount_legend, class_legend, depth_legend, flow_legend
+from scaleevent.pictures import (
+    FeatureColours,
+    distinct_colours,
+    draw_amount,
+    draw_classes,
+    draw_depth,
+    draw_flow,
+)
 from scaleevent.prediction.models import OpenedModel
 from scaleevent.system.files import Json
 from scaleevent.tasks.segmentation import Segmentation
@@ -29,9 +36,7 @@ from scaleevent.training.tensors import content_hash, load_tensors, save_tensors
 SAMPLE = 16  # windows that a view learns from
 TOKENS = 2_000  # of each of them
 NEAREST, FARTHEST = 2.0, 80.0  # metres: drawn brightest, and the last tick of the legend
-METRES = (2, 3, 5, 10, 20, 40, 80, 160, 320)
 SHOWN_QUANTILE = 0.99  # of flow lengths: full colour
-WHEEL = 72  # pixels
 Inputs = Sequence[Tensor]  # network inputs (3, H, W) of one window
 Sample = Sequence[tuple[Inputs, Fit]]  # of some windows, with how the sensor fits them
 
@@ -144,7 +149,7 @@ class ClassesView(TaskView):
 
     def legend(self) -> Legend:
         """Names and colours."""
-        return Legend("predicted class", _swatches(self.classes, self.palette))
+        return class_legend(self.classes, self.palette, title="predicted class")
 
 
 class DepthView(TaskView):
@@ -161,14 +166,8 @@ class DepthView(TaskView):
         return draw_depth(values, NEAREST)
 
     def legend(self) -> Legend:
-        """A scale in metres, the nearest on the right."""
-        low = float(np.sqrt(NEAREST / max(self.farthest, NEAREST + 1)))
-        ramp = draw_amount(np.linspace(low, 1, 256)[None])
-        ticks = [
-            ((np.sqrt(NEAREST / metres) - low) / (1 - low), f"{metres:g} m")
-            for metres in METRES if metres <= self.farthest
-        ]  # fmt: skip
-        return Legend("predicted depth, metres", ramp=ramp, ticks=ticks)
+        """A scale in metres."""
+        return depth_legend(self.farthest, NEAREST, "predicted depth in metres")
 
 
 class FlowView(TaskView):
@@ -193,15 +192,8 @@ class FlowView(TaskView):
 
     def legend(self) -> Legend:
         """A colour wheel."""
-        y, x = (np.mgrid[:WHEEL, :WHEEL] + 0.5) * (2 / WHEEL) - 1
-        wheel = draw_flow(np.stack([x, y]) * self.largest, self.largest)
-        wheel[np.hypot(x, y) > 1] = 255
-        title = (
-            "predicted motion from the end of this window to the end of the next one; the wheel "
-            f"shows the direction, white is no motion, full colour is {self.largest:.3g} pixels or "
-            "more"
-        )
-        return Legend(title, wheel=wheel)
+        title = "predicted motion from the end of this window to the end of the next one"
+        return flow_legend(self.largest, title)
 
 
 class FeatureView(View):
@@ -368,7 +360,7 @@ class ClustersView(_Learnt):
         """Numbers and colours."""
         names = [str(number) for number in range(self.count)]
         title = f"features of the encoder in {self.count} clusters, which have no names"
-        return Legend(title, _swatches(names, distinct_colours(self.count)))
+        return class_legend(names, distinct_colours(self.count), title=title)
 
 
 class SimilarityView(FeatureView):
@@ -427,9 +419,8 @@ class SimilarityView(FeatureView):
 
     def legend(self) -> Legend:
         """A scale."""
-        ticks = [(at, f"{at:g}" if at else "0 or less") for at in (0.0, 0.25, 0.5, 0.75, 1.0)]
         title = "cosine similarity of the features to those at the white cross"
-        return Legend(title, ramp=draw_amount(np.linspace(0, 1, 256)[None]), ticks=ticks)
+        return amount_legend(title, "0 or less", "1", "0.5")
 
 
 TASK_VIEWS: dict[str, type[ClassesView | DepthView | FlowView]] = {
@@ -470,19 +461,3 @@ def choose_view(
     if basis is not None:
         found.load(basis, tensors, description)
     return found
-
-
-def distinct_colours(count: int) -> np.ndarray:
-    """(count, 3) uint8 colours that are easy to tell apart; the first are always the same."""
-    hue = (0.58 + 0.618_034 * np.arange(count)) % 1.0  # steps of the golden section
-    level = np.array([0.95, 0.7, 0.82])[np.arange(count) % 3]
-    fade = np.array([0.6, 0.85, 0.5, 0.75])[np.arange(count) % 4]
-    part = (hue[:, None] * 6 + np.array([5, 3, 1])) % 6
-    share = np.clip(np.minimum(part, 4 - part), 0, 1)
-    colours: np.ndarray = np.rint(255 * level[:, None] * (1 - fade[:, None] * share))
-    return colours.astype(np.uint8)
-
-
-def _swatches(names: Sequence[str], palette: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
-    colours = [(int(red), int(green), int(blue)) for red, green, blue in palette.tolist()]
-    return list(zip(names, colours, strict=True))

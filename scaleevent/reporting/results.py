@@ -8,7 +8,7 @@ from scaleevent.reporting.markup import Markup, element
 from scaleevent.reporting.runs import RunRecord
 from scaleevent.reporting.tables import Column, Shown, table
 from scaleevent.system.files import Json
-from scaleevent.system.reports import cell
+from scaleevent.system.reports import cell, counted
 
 WORDS = {  # names of columns of result tables: what they are, with units
     "miou": "mean IoU of all classes, %", "acc": "% of pixels that are right",
@@ -153,7 +153,7 @@ def _shards(shards: object) -> list[Markup]:
         for shard in shards
     ]
     shown = table("Files of the store", ("file", "pairs", "MB", "SHA-256"), rows)
-    return [element("details", element("summary", f"{len(rows):,} files"), shown)]
+    return [element("details", element("summary", counted(len(rows), "file")), shown)]
 
 
 def _entry(entry: object, signed: bool) -> object:

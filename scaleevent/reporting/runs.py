@@ -19,11 +19,13 @@ from scaleevent.system.files import Json, read_json
 from scaleevent.system.locations import MANIFEST, output_kind
 from scaleevent.system.owner import claimants
 from scaleevent.system.refusals import reading
+from scaleevent.system.reports import counted
 
 REPORTS = ("report.json", "export.json")  # what a finished command leaves
 LOG = "log.jsonl"
 CURVES = "curves"  # the kind of a folder of pictures that `report` itself has drawn
 PICTURES, PICTURE_BYTES = 12, 8 << 20  # of a run that are shown, and the size of each
+SERIES = 3  # pictures of a series that are shown
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
 
@@ -139,7 +141,7 @@ def _run(folder: Path) -> RunRecord:
         told = f"{far}; {told}"
     pictures, left_out = _pictures(folder)
     return RunRecord(
-        folder, str(folder), command, state, told, settings, _origins(folder / ORIGINS), log,
+        folder, str(folder), command, state, told, settings, _origins(folder, report), log,
         report, pictures, left_out,
     )  # fmt: skip
 
@@ -159,7 +161,7 @@ def _store(folder: Path) -> RunRecord:
     state, told = _state(folder, True)
     rows = [{"": name, "number": number} for name, number in counts.items()]
     report: Json = {
-        "title": f"a store of {kind}, {len(shards):,} shards, "
+        "title": f"a store of {kind}, {counted(len(shards), 'shard')}, "
         f"{sum(shard.get('bytes', 0) for shard in shards) / 1e6:,.1f} MB",
         "rows": rows, "notes": [], "version": manifest.get("version"), "shards": shards,
     }  # fmt: skip
@@ -213,10 +215,10 @@ def _settings_of(report: Json) -> Json:
     return {"checkpoint": report["checkpoint"]} if isinstance(report.get("checkpoint"), str) else {}
 
 
-def _origins(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    found = read_json(path)
+def _origins(folder: Path, report: Json) -> dict[str, str]:
+    """Where settings come from: beside those of a run, or in the report itself."""
+    path = folder / ORIGINS
+    found = read_json(path) if path.is_file() else report.get("origins", {})
     if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
         raise DataError("not a record of where settings come from", where=path)
     return found
@@ -251,8 +253,13 @@ def _log(path: Path) -> tuple[Mapping[str, float], ...]:
 
 def _pictures(folder: Path) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     """The PNGs of a folder that can be shown, and what is said of the others."""
-    found, left_out = [], []
+    found: list[Picture] = []
+    left_out: list[str] = []
     paths = sorted(folder.glob("*.png"), key=lambda path: (path.name != "panel.png", path.name))
+    series = sorted([*folder.glob("pictures/*.png"), *folder.glob("*/pictures/*.png")])
+    if series:  # of a prediction
+        paths += {series[k * (len(series) - 1) // (SERIES - 1)]: None for k in range(SERIES)}
+        left_out.append(f"{counted(len(series), 'picture')} of a series, of which some are shown")
     for path in paths[:PICTURES]:
         data = read_bounded(path, PICTURE_BYTES) if path.is_file() else b""
         if len(data) > PICTURE_BYTES:
@@ -265,9 +272,8 @@ def _pictures(folder: Path) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             left_out.append(f"{path.name}: damaged")
             continue
-        found.append(
-            Picture(path.name, about or f"the picture {path.name} of this run", data, size)
-        )
+        name = path.relative_to(folder).as_posix()
+        found.append(Picture(name, about or f"the picture {name} of this run", data, size))
     if len(paths) > PICTURES:
         left_out.append(f"{len(paths) - PICTURES} more pictures in the folder")
     return tuple(found), tuple(left_out)

@@ -51,7 +51,8 @@ def run_section(run: RunRecord, number: int, alone: bool) -> Markup:
     if run.state != FINISHED:
         parts.append(element("p", f"This run is not finished: {run.told}."))
     if run.report:
-        parts += [element("p", str(run.report.get("title", "")), class_="faded")]
+        if not run.report["rows"]:
+            parts.append(element("p", str(run.report["title"]), class_="faded"))
         parts += [element("h3", "Results"), result_tables(run)]
     notes = [element("li", note) for note in run.report.get("notes", ())]
     if notes:
@@ -60,7 +61,7 @@ def run_section(run: RunRecord, number: int, alone: bool) -> Markup:
         parts += [element("h3", "Curves"), chart_grid(drawn)]
     if run.pictures or run.left_out:
         parts += [element("h3", "Pictures"), [_picture(run, one) for one in run.pictures]]
-        parts += [element("p", f"Not shown: {one}.", class_="faded") for one in run.left_out]
+        parts += [element("p", f"Not all is shown: {one}.", class_="faded") for one in run.left_out]
     if run.settings:
         shown = settings_table(run)
         folded = element(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig, ProbeConfig
 from scaleevent.config.export import ExportConfig
+from scaleevent.config.predict import PredictConfig
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import PartSettings, Settings
 from scaleevent.errors import ScaleEventError
@@ -19,6 +20,7 @@ MODELS: dict[str, type[Settings]] = {
     "probe": ProbeConfig,
     "finetune": FinetuneConfig,
     "eval": EvalConfig,
+    "predict": PredictConfig,
     "export": ExportConfig,
 }
 

@@ -44,7 +44,7 @@ def table(
         name = element("th", _content(first), scope="row")
         body.append(element("tr", name, [_cell(value) for value in others]))
     top = element("tr", [
-        element("th", head.name or "\N{NO-BREAK SPACE}", scope="col", title=head.about or None)
+        element("th", head.name or "name", scope="col", title=head.about or None)
         for head in heads
     ])  # fmt: skip
     whole = element(

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
-from scaleevent.legends import amount_key, depth_key
+from scaleevent.legends import Legend, amount_legend, depth_legend
 from scaleevent.metrics import depth as depth_metrics
 from scaleevent.pictures import draw_amount, draw_depth
 from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
@@ -151,15 +150,15 @@ class Depth(Task):
             ],
         }
 
-    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Legend]:
         """A scale in metres up to the farthest known depth, and one of the error."""
         known = [t[(t > 0) & (t <= self.max_depth)] for t in truths]
         farthest = max((float(t.max()) for t in known if t.size), default=self.max_depth)
-        error = amount_key(
+        error = amount_legend(
             "Relative error: distance from the true depth as a share of it",
             "0 %", f"{WORST_ERROR:.0%} or more", f"{WORST_ERROR / 2:.0%}",
         )  # fmt: skip
-        return [depth_key(farthest), error]
+        return [depth_legend(farthest), error]
 
     def _middle(self, values: np.ndarray) -> np.ndarray:
         if self.crop is None:

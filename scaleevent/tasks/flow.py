@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
-from scaleevent.legends import amount_key, flow_key
+from scaleevent.legends import Legend, amount_legend, flow_legend
 from scaleevent.metrics import flow as flow_metrics
 from scaleevent.pictures import draw_amount, draw_flow
 from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
@@ -110,14 +109,14 @@ class Flow(Task):
             ],
         }
 
-    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Legend]:
         """A wheel of directions, and a scale of the error in pixels."""
         largest = _full_colour(truths)
-        error = amount_key(
+        error = amount_legend(
             "Error: length of the difference from the true motion",
             "0", f"{largest:.3g} px or more", f"{largest / 2:.3g}",
         )  # fmt: skip
-        return [flow_key(largest), error]
+        return [flow_legend(largest), error]
 
 
 def _full_colour(truths: Sequence[np.ndarray]) -> float:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import Fit
-from scaleevent.legends import class_key, swatches
+from scaleevent.legends import Legend, class_legend
 from scaleevent.metrics import segmentation as segmentation_metrics
 from scaleevent.pictures import draw_classes
 from scaleevent.tasks.task import GroundTruth, Result, State, Task, nearest
@@ -141,7 +140,7 @@ class Segmentation(Task):
             "errors in red": wrong,
         }
 
-    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Legend]:
         """The classes, and what is right and wrong."""
-        classes = class_key(self.classes, self.palette, "does not count")
-        return [classes, swatches("Errors", [("right", RIGHT), ("wrong", WRONG)])]
+        classes = class_legend(self.classes, self.palette, "does not count")
+        return [classes, Legend("Errors", [("right", RIGHT), ("wrong", WRONG)])]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scaleevent.errors import ConfigError
 from scaleevent.grids.geometry import Fit
+from scaleevent.legends import Legend
 
 State = Any  # what one sample adds to a metric; JSON-able parts, made and read by the task alone
 Result = dict[str, Any]  # metric names to numbers or lists of them
@@ -134,7 +134,7 @@ class Task(ABC):
         """Pictures (h, w, 3) uint8 of predictions, truths, errors; all on one scale; by title."""
 
     @abstractmethod
-    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Image.Image]:
+    def colour_keys(self, truths: Sequence[np.ndarray]) -> list[Legend]:
         """What the colours of `draw` mean; see `scaleevent.legends`."""
 
 
