@@ -39,6 +39,7 @@ ORDER = [
     "predictor",
     "benchmarks",
     "prediction",
+    "live",
     "deployment",
     "commands",
     "cli",

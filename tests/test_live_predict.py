@@ -127,9 +127,7 @@ def test_a_growing_file_gives_what_the_finished_one_does(folder, tmp_path):
 
     thread = threading.Thread(target=grow)
     thread.start()
-    report = predict(
-        folder, "depth", path, tmp_path / "out", follow=True, idle=1, when_slow="wait"
-    )
+    report = predict(folder, "depth", path, tmp_path / "out", follow=True, idle=1, when_slow="wait")
     thread.join()
     assert_same(tmp_path / "out", folder / "whole-depth")
     assert "ended because nothing came for 1 s" in report.notes
