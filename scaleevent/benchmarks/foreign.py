@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.checkpoint import load_task
 from scaleevent.config.downstream import EvalConfig
 from scaleevent.config.settings import Settings
@@ -94,7 +94,7 @@ def foreign_notes(description: Json) -> list[str]:
 def _published(cfg: EvalConfig) -> tuple[Decoder, Json]:
     tensors, _ = read_tensors(cfg.checkpoint)
     options = _options(cfg)
-    size = cfg.size or BENCHMARKS[cfg.benchmark].size
+    size = cfg.size or benchmark_of(cfg.benchmark, cfg.data).size
     model = _reader(tensors, cfg)(tensors, cfg, options, size)
     unused = set(cfg.decoder_options) - set(model.used)
     if cfg.encoder_weights is not None and not isinstance(model.decoder, EoMT):
@@ -109,7 +109,7 @@ def _published(cfg: EvalConfig) -> tuple[Decoder, Json]:
     encoder.grid(*size)
     normaliser = cfg.normaliser or ("minmax8" if model.authors else "minmax")
     mean, std = encoder.colours.mean, encoder.colours.std
-    stretch = BENCHMARKS[cfg.benchmark].stretch
+    stretch = benchmark_of(cfg.benchmark, cfg.data).stretch
     encoder.input = InputSettings(*size, encoder.patch, 3, normaliser, stretch, mean, std)
     unverified = (
         f"input: the benchmark's voxel at {size[0]}x{size[1]}, {normaliser}, channels "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from scaleevent.datasets.held_out import Tests, listed, scored_recordings
+from scaleevent.datasets.held_out import SCORED, Tests, listed, scored_recordings
 from scaleevent.encoders.provenance import AUTHORS, AUTHORS_RECORDINGS, UNKNOWN
 from scaleevent.errors import ConfigError
 from scaleevent.pairs.store import PairStore
@@ -42,8 +42,9 @@ def check_pretraining(folders: Sequence[Path], allowed: bool, quiet: bool = Fals
                 f"warning: {store.where}: named like test recordings of benchmarks, which will "
                 f"refuse the encoder: {listed(held)}"
             )
-        if held and not own:
-            found |= held
+        mine = own_tests(store.manifest) if own else held
+        if mine:
+            found |= mine
             holders.append(store.where)
     if found and not allowed:
         raise ConfigError(
@@ -54,6 +55,12 @@ def check_pretraining(folders: Sequence[Path], allowed: bool, quiet: bool = Fals
             "leaves them out; --transductive trains on them all the same, which is recorded",
         )
     return found
+
+
+def own_tests(manifest: Json) -> Tests:
+    """The recordings of a store of users' own labels that its split holds out."""
+    split = (manifest.get("labels") or {}).get("split", {})
+    return {name: [OWN_NAMES] for name, part in sorted(split.items()) if part in SCORED}
 
 
 def leak_notes(data: Json) -> list[str]:

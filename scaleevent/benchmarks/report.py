@@ -20,11 +20,14 @@ from scaleevent.config.downstream import EvalConfig
 from scaleevent.datasets.flow_png import encode_flow
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
+from scaleevent.pairs.classes import MOST_LABELS, count_classes
 from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.samples import evenly_spaced
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import draw_voxel
 from scaleevent.system.files import write_bytes
+from scaleevent.system.reports import Section
+from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import Result, Task
 
 
@@ -95,6 +98,30 @@ def _protocols(benchmark: str, setting: str, stamp: Stamp) -> dict[str, str]:
     """How the published rows of a table were made otherwise, by the letter that marks them."""
     found = dict.fromkeys(stamp.against(row.stamp) for row in comparable(benchmark, setting))
     return dict(zip(ascii_lowercase, filter(None, found), strict=False))
+
+
+def class_tables(task: Task, evaluation: Evaluation) -> tuple[Section, ...]:
+    """A row a class: its overlap and its share of the scored pixels; nothing for other tasks."""
+    if not isinstance(task, Segmentation) or not evaluation.samples:
+        return ()
+    confusion = np.sum([task.headline_parts(state) for state in evaluation.states], axis=0)
+    shares = 100 * confusion.sum(1) / max(confusion.sum(), 1)
+    shown = np.sum([task.headline_parts(state).any(1) for state in evaluation.states], axis=0)
+    rows = tuple(
+        (name, round(evaluation.result[f"iou {name}"], 2), round(float(share), 3), int(count))
+        for name, share, count in zip(task.classes, shares, shown, strict=True)
+    )
+    return (Section("by class", ("class", "iou", "% of scored pixels", "labels with it"), rows),)
+
+
+def training_classes(samples: LabelledSamples, train: np.ndarray) -> list[str]:
+    """What training labels hold of each class, then a warning where one is absent; else nothing."""
+    task = samples.task
+    if not isinstance(task, Segmentation):
+        return []
+    labels = (samples.label(int(index)) for index in evenly_spaced(train, MOST_LABELS))
+    counts = count_classes((one for one in labels if one is not None), task.classes, len(train))
+    return [line for line in (counts.describe(), counts.warning()) if line]
 
 
 def stamp_notes(benchmark: str, setting: str, stamp: Stamp) -> list[str]:

@@ -68,6 +68,8 @@ def choice_text(settings: Json) -> str:
     given = {key: settings.get(key) for key in _CHOICE_FLAGS}
     usual = "ess" if settings.get("name") == "dsec-semantic" else "all"
     rule = given.pop("labels") or usual
+    if settings.get("name") == "custom":  # whose setting of this name is a folder
+        rule = usual
     if (given["label_skip"], given["label_stride"]) == (0, 1):
         rule, given["label_skip"], given["label_stride"] = "all", None, None
     flags = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.config import benchmarks
 from scaleevent.config.catalog import DEFAULT_ARCHITECTURE, DEFAULT_NORMALISER
 from scaleevent.config.downstream import FinetuneConfig
@@ -57,7 +57,7 @@ def task_model(cfg: FinetuneConfig) -> Start:
     """
     torch.manual_seed(cfg.seed)
     encoder, pretraining = _encoder(cfg)
-    benchmark = BENCHMARKS[cfg.benchmark]
+    benchmark = benchmark_of(cfg.benchmark, cfg.data)
     size = cfg.size or benchmark.size
     encoder.grid(*size)
     known = pretraining.get("input") or {}

@@ -12,9 +12,10 @@ from scaleevent.benchmarks.baselines import Baseline
 from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import Evaluation
 from scaleevent.benchmarks.intervals import beside
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.benchmarks.published import FRACTIONS
-from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import (
+    class_tables,
     counting_notes,
     draw_rows,
     list_notes,
@@ -26,6 +27,7 @@ from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.system.reports import Report
+from scaleevent.tasks.meaning import facts_of
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,15 @@ class TaskResult:
                 "test_samples": self.evaluation.samples,
             },
             "window": self.samples.pairs.window,
+            "labels": facts_of(self.samples.task).to_json(),
             "metrics": self.evaluation.result,
             "stamp": self.evaluation.stamp.to_json(),
         }
 
     def write(self, out: Path, notes: list[str]) -> Report:
         """Write task.safetensors and panel.png; give the table beside published numbers."""
-        cfg, benchmark, scored = self.cfg, BENCHMARKS[self.cfg.benchmark], self.evaluation.samples
+        cfg, scored = self.cfg, self.evaluation.samples
+        benchmark = benchmark_of(cfg.benchmark, cfg.data)
         description = self.description()
         save_task(out / "task.safetensors", self.start.decoder, description)
         notes = [*notes, f"task model: {out / 'task.safetensors'}"]
@@ -97,5 +101,6 @@ class TaskResult:
         notes += others.notes
         notes += stamp_notes(cfg.benchmark, self.protocol, self.evaluation.stamp)
         notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
+        tables = class_tables(self.samples.task, self.evaluation)
         facts = description | {"input": asdict(self.samples.settings)} | others.facts
-        return Report(self.command, title, columns, rows, tuple(notes), facts)
+        return Report(self.command, title, columns, rows, tuple(notes), facts, tables)

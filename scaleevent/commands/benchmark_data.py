@@ -7,10 +7,10 @@ from pathlib import Path
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.commands.street_store import street_store
 from scaleevent.config.benchmarks import BENCHMARKS
+from scaleevent.config.downstream import stores_of
 from scaleevent.errors import DataError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.store import PairStore
-from scaleevent.system.locations import named_store
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Task
 
@@ -39,7 +39,7 @@ def benchmark_samples(
             street_store(size, quiet, rendered)
         ranks.wait()
         data = [street_store(size, True, rendered)]
-    stores = [PairStore(folder) for folder in data or [named_store(benchmark.data, name)]]
+    stores = [PairStore(folder) for folder in data or stores_of(name, data)]
     for store in stores:
         found = store.manifest["settings"].get("name", store.manifest["kind"])
         if found != benchmark.data:

@@ -10,9 +10,10 @@ from scaleevent.benchmarks.evaluation import check_fits, evaluate, refuse_leaks
 from scaleevent.benchmarks.foreign import foreign_notes, model_to_score
 from scaleevent.benchmarks.intervals import beside
 from scaleevent.benchmarks.leaks import provenance_notes, task_history
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.benchmarks.report import (
     Submission,
+    class_tables,
     counting_notes,
     draw_rows,
     list_notes,
@@ -44,12 +45,12 @@ def run(cfg: EvalConfig, quiet: bool = False) -> Report:
 
 
 def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
-    benchmark = BENCHMARKS[cfg.benchmark]
+    benchmark = benchmark_of(cfg.benchmark, cfg.data)
     task = benchmark.task
     if cfg.alignment != "none":
         task = task.aligned(cfg.alignment)
     decoder, description = model_to_score(cfg)
-    settings = check_fits(decoder, task, cfg.checkpoint)
+    settings = check_fits(decoder, task, cfg.checkpoint, description)
     if cfg.windows is not None:
         decoder.encoder.grid(cfg.windows, cfg.windows)
     decoder.to(ranks.device)
@@ -107,7 +108,9 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             mean, spread = mean_and_spread(evaluation.redrawn)
             facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
-        report = Report("eval", title, columns, rows, tuple(notes), facts)
+        report = Report(
+            "eval", title, columns, rows, tuple(notes), facts, class_tables(task, evaluation)
+        )
         if cfg.out is not None:
             write_json(cfg.out / "report.json", report.to_json())
     return report

@@ -10,6 +10,7 @@ from scaleevent.datasets.custom_files import found_beside
 from scaleevent.datasets.folders import folder_facts
 from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
+from scaleevent.pairs.classes import describe_labels
 from scaleevent.pairs.describing import describe_shard, describe_store, is_shard, verified_rows
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.mix_report import SETTINGS_FILES, describe_mix
@@ -93,14 +94,15 @@ def _store(folder: Path, cfg: InfoConfig) -> Report:
         save_picture(cfg.picture, picture)
         notes.append(f"picture: {cfg.picture}")
     verified = verify_shards(store) if cfg.verify else None
-    facts = describe_store(store)
-    rows = _rows(facts)
+    told, tables, warnings = describe_labels(store)
+    facts, notes = describe_store(store) | told, notes + warnings
+    rows = _rows({key: value for key, value in facts.items() if key != "class counts"})
     if verified is not None:
         facts["verified"], rows = verified, rows + verified_rows(verified)
     if not len(store) or not store.is_here:  # tags and activity are in the shards
-        return Report("info", store.where, ("fact", "value"), rows, tuple(notes), facts)
+        return Report("info", store.where, ("fact", "value"), rows, tuple(notes), facts, tables)
     mixed = Mix(open_sources([folder]), {}).facts
     return Report(
         "info", store.where, ("fact", "value"), rows, (*notes, *lines(mixed)),
-        facts | {"composition": mixed}, (section(mixed),),
+        facts | {"composition": mixed}, (*tables, section(mixed)),
     )  # fmt: skip

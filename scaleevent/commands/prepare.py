@@ -14,7 +14,7 @@ from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.describing import store_report
 from scaleevent.pairs.planning import plan
 from scaleevent.pairs.preparing import executor_of, unfinished, write_store
-from scaleevent.pairs.source import PairSource, choices
+from scaleevent.pairs.source import PairSource, choices, label_facts
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.reports import Report, progress, say
 
@@ -50,7 +50,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
         manifest = write_store(
             sources, cfg.out, settings, executor=executor, share=cfg.share, advance=ticker.advance,
             warn=say, remarks=({"left_out": out} if isinstance(cfg, SourceConfig) else {})
-            | {"tags": tags_for(cfg)},
+            | {"tags": tags_for(cfg)} | label_facts(sources),
         )  # fmt: skip
     report = store_report("prepare", cfg.out, manifest, chosen)
     if unfinished(manifest):

@@ -11,7 +11,8 @@ from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import evaluate, refuse_leaks
 from scaleevent.benchmarks.features import CachedFeatures
 from scaleevent.benchmarks.leaks import provenance_notes
-from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.own import benchmark_of
+from scaleevent.benchmarks.report import training_classes
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.benchmarks.scene_baseline import scene_baselines
 from scaleevent.benchmarks.task_model import Start, task_model
@@ -39,7 +40,7 @@ def run_task(
     """
     with Run.open(cfg, command, quiet, record) as run:
         run.local_batch(cfg.batch)
-        benchmark = BENCHMARKS[cfg.benchmark]
+        benchmark = benchmark_of(cfg.benchmark, cfg.data)
         start = task_model(cfg)
         decoder, encoder = start.decoder, start.decoder.encoder
         samples = benchmark_samples(
@@ -50,8 +51,8 @@ def run_task(
         train, test = labels.kept, split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
         notes = refuse_leaks(seen, samples, test, cfg.transductive, cfg.checkpoint)
-        notes += provenance_notes(encoder.history, samples.recordings(test))
-        constant = constant_baseline(samples, train)
+        constant, classes = constant_baseline(samples, train), training_classes(samples, train)
+        notes += provenance_notes(encoder.history, samples.recordings(test)) + classes[1:]
         fingerprint = cfg.with_effect() | {
             "data": [store.fingerprint for store in samples.pairs.stores],
             "encoder weights": content_hash(encoder.vit.state_dict()),
@@ -62,7 +63,7 @@ def run_task(
             layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
             never=decoder.dead_parameters(),
         )  # fmt: skip
-        _say_plan(cfg, start, run, labels, len(test))
+        _say_plan(cfg, start, run, labels, len(test), classes)
         with run.started(decoder, optimizer, fingerprint) as first, ExitStack() as after_training:
             if first == 0 and run.ranks.main:
                 chosen = [samples.identity(int(index)) for index in train]
@@ -99,7 +100,7 @@ def run_task(
 
 
 def _say_plan(
-    cfg: FinetuneConfig, start: Start, run: Run, labels: TrainingLabels, test: int
+    cfg: FinetuneConfig, start: Start, run: Run, labels: TrainingLabels, test: int, also: list[str]
 ) -> None:
     of_task = {"task", "classes", "max_depth"}
     own = ", ".join(f"{k} {v}" for k, v in start.decoder.settings.items() if k not in of_task)
@@ -115,5 +116,5 @@ def _say_plan(
         f"encoder {rate}, {cfg.schedule}, "
         f"on {run.machine}"
     )
-    for line in start.describe():
+    for line in [*start.describe(), *also]:
         run.say(line)

@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
 class BenchmarkEntry:
     """One benchmark."""
 
-    task: str  # key of `DEFAULT_DECODERS`
+    task: str | None  # key of `DEFAULT_DECODERS`; None: its stores say, see `config.labels`
     data: str  # the data set that `prepare` makes for it
     recipe: Recipe | None = None  # the paper's, where there is one
     # whether the labels of its test set are not public, so that predictions are handed in
@@ -53,6 +53,11 @@ class BenchmarkEntry:
     def embedded(self) -> bool:
         """Whether its data are rendered and its networks small, for a CPU."""
         return bool(self.rendered)
+
+    @property
+    def preset(self) -> str:
+        """The preset of `finetune` that holds where none is named."""
+        return "demo" if self.embedded else "own" if self.task is None else "paper"
 
 
 # zhiwen-xdu/ScaleEvent:scale_event/dataset/data_specs/dsec_seg_{train,test}{,_seqlen}_v2.txt and
@@ -88,4 +93,5 @@ BENCHMARKS: dict[str, BenchmarkEntry] = {
     "street-flow": BenchmarkEntry(
         "flow", "street", rendered=_SCENES | {"after": True, "speed": 2.0}
     ),
+    "custom": BenchmarkEntry(None, "custom"),  # labels of users' own
 }

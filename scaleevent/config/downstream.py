@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -12,9 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.catalog import ARCHITECTURES, DECODERS, DEFAULT_DECODERS
 from scaleevent.config.data import Normaliser
+from scaleevent.config.labels import checked_facts
 from scaleevent.config.run import ComputeSettings, RunSettings, ScheduledSettings
 from scaleevent.config.settings import Checkpoint, OneOf, Weights, load_config, parse_size
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json
 from scaleevent.system.locations import (
     check_checkpoint,
@@ -22,11 +23,18 @@ from scaleevent.system.locations import (
     check_weights,
     is_reserved,
     is_weight_file,
+    manifest_of,
     named_store,
+    shown,
 )
 
 _LISTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.released_labels]
 _SUBMITTED = [name for name, benchmark in BENCHMARKS.items() if benchmark.submission]
+
+# what to do where a store of own labels is wanted
+LABELLED = (
+    "`scaleevent prepare custom FOLDER --labels LABELS -o STORE` makes one: name it with --data"
+)
 
 Benchmark = Annotated[str, OneOf(BENCHMARKS), Field(description=f"one of {', '.join(BENCHMARKS)}")]
 Stores = Annotated[
@@ -90,6 +98,16 @@ class ScoredSettings(ComputeSettings):
         return self
 
     @property
+    def task(self) -> str:
+        """What is predicted: `segmentation`, `depth` or `flow`; of own labels as the store says.
+
+        Raises:
+            ConfigError: No store of own labels is named.
+            DataError: It has no labels, or cannot be read.
+        """
+        return BENCHMARKS[self.benchmark].task or stored_task(stores_of(self.benchmark, self.data))
+
+    @property
     def lists(self) -> Mapping[str, int] | None:
         """How many of its first labels each sequence has, where not every one is taken."""
         return BENCHMARKS[self.benchmark].released_labels if self.labels == "released" else None
@@ -145,7 +163,7 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
     COMMAND: ClassVar[str] = "finetune"
 
     out: Path = Field(Path("runs/finetune"), description="run folder")
-    preset: str | None = Field(None, description="paper, released, origin, demo")
+    preset: str | None = Field(None, description="paper, released, origin, demo, own")
     decoder: Annotated[str, OneOf(DECODERS)] | None = Field(
         None, description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"
     )
@@ -182,7 +200,7 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
     @property
     def options(self) -> dict[str, str]:
         """The options of the decoder, where it is EoMT with `eomt` and `empty_masks`."""
-        name = self.decoder or DEFAULT_DECODERS[BENCHMARKS[self.benchmark].task]
+        name = self.decoder or DEFAULT_DECODERS[self.task]
         own = {"mode": self.eomt, **({"empty_masks": "true"} if self.empty_masks else {})}
         return (own if name == "eomt" else {}) | self.decoder_options
 
@@ -254,13 +272,13 @@ class EvalConfig(ScoredSettings):
     @model_validator(mode="after")
     def _fit_benchmark(self) -> Self:
         """Refuse settings that another task or benchmark has."""
-        task = BENCHMARKS[self.benchmark].task
         only = {
             "alignment": "depth",
             **dict.fromkeys(("at_input_size", "windows", "draw"), "segmentation"),
         }
         for key, owner in only.items():
-            if task != owner and getattr(self, key) != type(self).model_fields[key].default:
+            given = getattr(self, key) != type(self).model_fields[key].default
+            if given and self.task != owner:
                 raise ValueError(f"--{key.replace('_', '-')} is only for {owner}")
         if self.submission is not None and self.benchmark not in _SUBMITTED:
             raise ValueError(f"only {', '.join(_SUBMITTED)} takes submissions")
@@ -284,11 +302,41 @@ def check_data(benchmark: str, named: list[Path]) -> None:
         ConfigError: None are named, and there is no place where they are by default.
         DataError: Not a pair store.
     """
-    entry = BENCHMARKS[benchmark]
-    if not named and not entry.embedded:
-        named = [named_store(entry.data, benchmark)]
-    for folder in named:
+    for folder in stores_of(benchmark, named):
         check_store(folder)
+
+
+def stores_of(benchmark: str, named: Sequence[Path]) -> list[Path]:
+    """The stores of a benchmark: those named, else the one in $SCALEEVENT_DATA; none if rendered.
+
+    Raises:
+        ConfigError: None are named, and there is no place where they are by default.
+    """
+    entry = BENCHMARKS[benchmark]
+    if named or entry.embedded:
+        return list(named)
+    try:
+        return [named_store(entry.data, benchmark)]
+    except ConfigError as error:
+        error.hint = LABELLED if entry.task is None else error.hint
+        raise
+
+
+def without_labels(where: object) -> DataError:
+    """The error for a store whose manifest says nothing of labels."""
+    return DataError("a store without labels of its own", where=where, hint=LABELLED)
+
+
+def stored_task(stores: Sequence[Path]) -> str:
+    """The task of a store's own labels, as its manifest says; stores are compared later.
+
+    Raises:
+        DataError: It has none, or cannot be read.
+    """
+    facts = manifest_of(stores[0]).get("labels")
+    if facts is None:
+        raise without_labels(shown(stores[0]))
+    return checked_facts(facts, shown(stores[0])).task
 
 
 _RELEASED = {
@@ -330,6 +378,8 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # minutes on a CPU
     "demo": {"segmentation": _DEMO | {"eomt": "upstream"}, "depth": _DEMO, "flow": _DEMO},
+    # some dozens of own labels: the demo's rates, and steps enough to learn from so few
+    "own": {"custom": _DEMO | {"eomt": "upstream", "epochs": 40}},
 }  # fmt: skip
 
 
@@ -341,11 +391,11 @@ def finetune_config(flags: dict[str, Any], file: Path | None = None) -> Finetune
     """
     bare = load_config(FinetuneConfig, flags, file)
     benchmark = BENCHMARKS[bare.benchmark]
-    name = bare.preset or ("demo" if benchmark.embedded else "paper")
+    name = bare.preset or benchmark.preset
     found = FINETUNE_PRESETS.get(name, {})
-    preset = found.get(bare.benchmark, found.get(benchmark.task))
+    preset = found.get(bare.benchmark, found.get(bare.task))
     if preset is None:
-        keys = {bare.benchmark, benchmark.task}
+        keys = {bare.benchmark, bare.task}
         has = [one for one, settings in FINETUNE_PRESETS.items() if keys & settings.keys()]
         raise ConfigError(
             f"no such preset for {bare.benchmark}", where="--preset", found=name,

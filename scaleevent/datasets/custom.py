@@ -21,12 +21,14 @@ from pydantic import Field
 from scaleevent.config.data import PrepareConfig, StreamSettings
 from scaleevent.datasets.calibration import read_homography, read_rig
 from scaleevent.datasets.custom_files import (
+    find_all_recordings,
     find_frames,
     find_recordings,
     find_times,
     folder_of,
     listed_picture,
 )
+from scaleevent.datasets.custom_labels import LabelledRecording, LabelSettings, labelled_sources
 from scaleevent.datasets.frame_times import check_fit, moment, read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
@@ -48,7 +50,7 @@ WAYS = "another camera: --homography or --calibration; wrong sensor size: --size
 _LONGEST_NAME = 150  # file systems allow 255 bytes, with the number of a shard and what is added
 
 
-class Settings(PrepareConfig, StreamSettings):
+class Settings(PrepareConfig, StreamSettings, LabelSettings):
     """What `custom` adds to the settings of `prepare`."""
 
     frames: Path | None = Field(None, description="folder or video of the frame camera")
@@ -57,9 +59,9 @@ class Settings(PrepareConfig, StreamSettings):
         None, ge=1, description="which segment between clock resets (1, 2, ..; see info)"
     )
     frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of the frame times"
+        None, description="unit of the times of frames and labels"
     )
-    offset_us: int = Field(0, description="added to frame times, us")
+    offset_us: int = Field(0, description="added to times of frames and labels, us")
     exposure_point: Literal["start", "middle", "end"] = Field(
         "middle", description="moment of the exposure that is the image time"
     )
@@ -121,8 +123,8 @@ class CustomRecording(FramedRecording):
         return EventView(*self.size, self.lossless, rig.frame_map(), frame_size)
 
 
-def sources(config: Settings) -> list[CustomRecording]:
-    """The recordings found under the roots.
+def sources(config: Settings) -> list[CustomRecording] | list[LabelledRecording]:
+    """The recordings found under the roots, with their frames or, where asked for, their labels.
 
     Raises:
         ConfigError: No root, or options that exclude each other.
@@ -136,12 +138,17 @@ def sources(config: Settings) -> list[CustomRecording]:
     def opened(path: Path) -> Recording:
         return open_recording(path, size=config.size, segment=segment, **read_options(config))
 
-    others = {path.name for path in (config.timestamps, config.homography) if path}
-    recordings = [found for root in config.roots for found in find_recordings(root, opened, others)]
+    beside = (config.timestamps, config.homography, config.label_times)
+    others = {path.name for path in beside if path}
+    find = partial(find_all_recordings, labels=config.labels) if config.labels else find_recordings
+    recordings = [found for root in config.roots for found in find(root, opened, others)]
     paths = [recording.path.resolve() for _, recording in recordings]
     if len(set(paths)) < len(paths):
         raise ConfigError("a recording is given twice", found=", ".join(map(str, paths)))
     names = unique_names([name for name, _ in recordings])
+    if config.labels is not None:
+        named = [(name, one) for name, (_, one) in zip(names, recordings, strict=True)]
+        return labelled_sources(named, config, with_frames)
     found = [
         with_frames(name, recording, config)
         for name, (_, recording) in zip(names, recordings, strict=True)

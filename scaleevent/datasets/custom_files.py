@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from scaleevent.datasets.frames import list_pictures
@@ -69,6 +70,69 @@ def find_recordings(
         return [(root.resolve().name, opened(root))]
     if not root.is_dir():
         raise DataError("no such file or folder", where=root)
+    found = _opened_in(root, opened, others)
+    if len(found) > 1 and any(recording.format != "AEDAT4" for recording in found):
+        raise DataError(
+            "several recordings in one folder",
+            where=root,
+            found=", ".join(recording.path.name for recording in found),
+            expected="one, or AEDAT4 files with their frames inside",
+            hint="name the file instead of the folder",
+        )
+    return _named(root, found)
+
+
+def find_all_recordings(
+    root: Path, opened: Callable[[Path], Recording], others: Collection[str], labels: Path
+) -> list[tuple[str, Recording]]:
+    """Proposed name and recording of everything in a root whose recordings have labels.
+
+    Args:
+        root: A recording, a folder of recordings, or a folder of such folders.
+        opened: As for `find_recordings`.
+        others: The same.
+        labels: Folder of labels, in which no recordings are looked for.
+
+    Raises:
+        DataError: No recording.
+    """
+    if root.is_file() or is_bag_folder(root) or not root.is_dir():
+        return find_recordings(root, opened, others)
+    below = [
+        path for path in sorted(root.iterdir())
+        if path.is_dir() and path.name[0] != "." and path.name not in (*FRAME_FOLDERS, labels.name)
+    ]  # fmt: skip
+    try:
+        return _named(root, _opened_in(root, opened, others))
+    except DataError as error:
+        found: list[tuple[str, Recording]] = []
+        for folder in below:
+            with suppress(_NothingHere):
+                found += _named(folder, _opened_in(folder, opened, others))
+        if not found or not isinstance(error, _NothingHere):
+            raise
+        return found
+
+
+class _NothingHere(DataError):
+    """A folder without a recording."""
+
+
+def _named(folder: Path, found: list[Recording]) -> list[tuple[str, Recording]]:
+    """A recording that is alone is called as its folder, others as their files."""
+    if len(found) == 1:
+        return [(folder.resolve().name, found[0])]
+    return [(recording.path.stem, recording) for recording in found]
+
+
+def _opened_in(
+    root: Path, opened: Callable[[Path], Recording], others: Collection[str]
+) -> list[Recording]:
+    """All recordings of a folder; text counts where there are no others.
+
+    Raises:
+        DataError: There is none.
+    """
     files = [path for path in visible_files(root) if path.name not in {*TIMES, *others}]
     bags = [path for path in sorted(root.iterdir()) if is_bag_folder(path)]
     binary, texts = (
@@ -84,7 +148,7 @@ def find_recordings(
             except NotEventsError as error:
                 refused.append(f"{path.name}: {error.what}")
     if not found:
-        raise DataError(
+        raise _NothingHere(
             "no event recording in this folder",
             where=root,
             found="; ".join(refused[:5])
@@ -93,17 +157,7 @@ def find_recordings(
             expected="a file such as " + ", ".join((*RECORDINGS, *TEXT_RECORDINGS)),
             hint="recordings in folders of their own are given one by one",
         )
-    if len(found) > 1 and any(recording.format != "AEDAT4" for recording in found):
-        raise DataError(
-            "several recordings in one folder",
-            where=root,
-            found=", ".join(recording.path.name for recording in found),
-            expected="one, or AEDAT4 files with their frames inside",
-            hint="name the file instead of the folder",
-        )
-    if len(found) == 1:
-        return [(root.resolve().name, found[0])]
-    return [(recording.path.stem, recording) for recording in found]
+    return found
 
 
 def find_frames(folder: Path, given: Path | None) -> Path:

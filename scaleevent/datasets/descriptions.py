@@ -80,7 +80,10 @@ DESCRIPTIONS: dict[str, Description] = {
     "custom": Description(
         "your own recordings, with frames", "nothing", "-", "-", "yours",
         "a recording, with frames inside it or in images, frames, rgb or a video beside it,\n"
-        "and their times in timestamps.txt", "real files of most formats", tags={"*": ""},
+        "and their times in timestamps.txt; files of `labels`, DIR, in DIR/RECORDING or\n"
+        "RECORDING/DIR and classes.yaml: PNG ids, 16-bit PNG or NPY depth, 16-bit PNG or FLO\n"
+        "flow, timed by a file of times, frames of the same names, stamps in names, or one a frame",
+        "real files of most formats", tags={"*": ""},
     ),
     "dsec": Description(
         "driving; Prophesee Gen3.1, 640x480, and a colour camera, 1440x1080",

@@ -346,15 +346,18 @@ def check_count(count: int, what: str, frames: Path, stamps: int, times: Path) -
         )
 
 
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts by name, numbers in order of their value."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
 def list_pictures(folder: Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted by name with numbers in order of their value."""
-
-    def natural(path: Path) -> list[tuple[int, str]]:
-        parts = re.split(r"([0-9]+)", path.name)
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
     files = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    return sorted((path for path in files if path.name[0] != "." and path.is_file()), key=natural)
+    return sorted(
+        (path for path in files if path.name[0] != "." and path.is_file()), key=natural_order
+    )
 
 
 def span_of_events(recording: Recording) -> str:

@@ -266,6 +266,32 @@ def check_size(values: np.ndarray, size: tuple[int, int], path: Path, what: str 
         )
 
 
+def read_id_picture(path: Path, size: tuple[int, int] | None, grey: bool = False) -> np.ndarray:
+    """(H, W) uint8 ids, whatever they mean, of a PNG as for `read_ids`.
+
+    Args:
+        path: The file.
+        size: (height, width) it must have; None for any.
+        grey: Take ids stored as shades of grey in three channels, too.
+
+    Raises:
+        DataError: Not such a file, or another size.
+    """
+    with open_image(path, path, ("PNG",)) as image:
+        form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
+        fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
+        ids = np.asarray(image) if fits else None
+    if ids is not None and ids.ndim == 3:
+        ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None
+    if ids is None:
+        raise DataError(
+            "no picture of class ids", where=path, found=form, expected="one channel of 8 bits"
+        )
+    if size is not None:
+        check_size(ids, size, path)
+    return ids
+
+
 def read_ids(
     path: Path, size: tuple[int, int], classes: int, hint: str | None = None, grey: bool = False
 ) -> np.ndarray:
@@ -281,17 +307,7 @@ def read_ids(
     Raises:
         DataError: Not such a file, another size, or an id that is no class.
     """
-    with open_image(path, path, ("PNG",)) as image:
-        form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
-        fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
-        ids = np.asarray(image) if fits else None
-    if ids is not None and ids.ndim == 3:
-        ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None
-    if ids is None:
-        raise DataError(
-            "no picture of class ids", where=path, found=form, expected="one channel of 8 bits"
-        )
-    check_size(ids, size, path)
+    ids = read_id_picture(path, size, grey)
     wrong = np.argwhere((ids >= classes) & (ids != IGNORE))
     if len(wrong):
         row, column = wrong[0]

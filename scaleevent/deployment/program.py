@@ -15,6 +15,7 @@ from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
+from scaleevent.tasks.meaning import described_task
 from scaleevent.tasks.segmentation import Segmentation
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
@@ -107,9 +108,12 @@ class LoadedCheckpoint:
         if isinstance(predictor.model, Encoder):
             return described
         benchmark = known.get("benchmark")
-        task = BENCHMARKS[benchmark].task if benchmark in BENCHMARKS else None
+        task = described_task(known, self.path)
+        if task is None and benchmark in BENCHMARKS:  # of an earlier version
+            task = BENCHMARKS[benchmark].task
         if isinstance(task, Segmentation):
             described["classes"] = list(task.classes)
+            described["colours"] = task.palette.tolist()
         own = {"task": self.deployed.task, "benchmark": benchmark, "decoder": known["decoder"]}
         return described | own
 

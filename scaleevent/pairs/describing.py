@@ -10,6 +10,7 @@ import numpy as np
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.config.settings import Settings
 from scaleevent.errors import DataError
+from scaleevent.pairs.classes import describe_labels
 from scaleevent.pairs.manifest import Entry, read_document
 from scaleevent.pairs.preparing import lost, unfinished
 from scaleevent.pairs.shard import Shard
@@ -140,7 +141,9 @@ def _chosen(kind: str, settings: Json) -> Json:
 
 
 def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:
-    """The counts of a written store."""
+    """The counts of a written store; of one with labels of its own also its classes."""
+    whole = "missing" not in manifest and manifest.get("labels") is not None
+    told, tables, warnings = describe_labels(PairStore(out)) if whole else ({}, (), [])
     size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
     return Report(
         command,
@@ -151,7 +154,10 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
             *lost(manifest["counts"]),
             f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
             *unfinished(manifest),
+            *warnings,
         ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen}
-        | {key: manifest[key] for key in ("missing",) if key in manifest},
+        | {key: manifest[key] for key in ("missing",) if key in manifest}
+        | told,
+        tables,
     )

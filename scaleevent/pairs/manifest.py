@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from scaleevent.config.labels import LabelFacts
 from scaleevent.config.settings import described_problems
 from scaleevent.errors import DataError
 from scaleevent.pairs.shard import FORMAT
@@ -54,6 +55,7 @@ class Manifest(_Document):
     settings: Json = {}
     counts: Counts = {}
     tags: dict[str, str] = {}  # by pattern of the recordings' names; later ones prevail
+    labels: LabelFacts | None = None  # what labels of users' own mean
     shards: list[Entry]
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from scaleevent.pairs.pair import Pair
+from scaleevent.system.files import Json
 
 
 class PairSource(Protocol):
@@ -43,6 +44,12 @@ class Clocked(Protocol):
 
     def clocks(self) -> tuple[Span, Span] | None:
         """Of the images and of the events; None where they are not known."""
+
+
+def label_facts(sources: Sequence[PairSource]) -> Json:
+    """What a store's manifest says of its labels (`config.labels`); nothing of most data sets."""
+    found = next((facts for one in sources if (facts := getattr(one, "facts", None))), None)
+    return {"labels": found} if found else {}
 
 
 def choices(sources: Sequence[PairSource]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from scaleevent.errors import CheckpointError, ConfigError, DataError
-from scaleevent.system.files import MARKER
+from scaleevent.system.files import MARKER, Json, read_json
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
@@ -151,6 +151,24 @@ def check_weights(name: str | None) -> None:
     """
     if name is not None and is_weight_file(name):
         check_checkpoint(Path(name))
+
+
+def manifest_of(folder: Path) -> Json:
+    """The manifest of a pair store or of its address, as JSON that nobody has checked.
+
+    Raises:
+        DataError: There is none, or no JSON object.
+        EnvironmentProblem: The address cannot be reached.
+    """
+    check_store(folder)
+    if address_of(folder) is not None:
+        from scaleevent.system.remote import at_hand  # it takes a while to import
+
+        folder = at_hand(folder)
+    value = read_json(Path(folder) / MANIFEST)
+    if not isinstance(value, dict):
+        raise DataError("not the manifest of a pair store", where=Path(folder) / MANIFEST)
+    return value
 
 
 def named_store(name: str, needed_by: str) -> Path:

@@ -9,8 +9,8 @@ from scaleevent.system.files import Json
 from scaleevent.system.sealed import PLACE_PRIOR, read_header
 
 FACTS = (  # keys of a checkpoint's description that are shown
-    "version", "step", "task", "benchmark", "protocol", "decoder", "arch", "input", "teacher",
-    "token_scale", "structure", "window", "metrics", "stamp", "sha256",
+    "version", "step", "task", "labels", "benchmark", "protocol", "decoder", "arch", "input",
+    "teacher", "token_scale", "structure", "window", "metrics", "stamp", "sha256",
 )  # fmt: skip
 
 METRICS = 8  # that are listed
@@ -48,6 +48,14 @@ def weight_rows(facts: Json) -> Json:
     match facts.get("decoder"):
         case {"name": name}:
             shown["decoder"] = name
+    match shown.get("labels"):
+        case {"classes": list(classes)}:
+            names = [str(one["name"]) for one in classes if isinstance(one, dict) and "name" in one]
+            shown["labels"] = f"{len(names)} classes: {', '.join(names)}"
+        case {"max_depth": float(farthest)}:
+            shown["labels"] = f"depth up to {farthest:g} m"
+        case _:
+            shown.pop("labels", None)
     match facts.get("arch"):
         case {"name": name, "kwargs": {"embed_dim": width, "depth": depth}}:
             shown["arch"] = f"{name}, {depth} blocks of {width} channels"

@@ -1,0 +1,236 @@
+"""Label files of users' own: class ids, depth in metres, optical flow; each to the stored values.
+
+| task         | files                                             | unknown                     |
+|--------------|---------------------------------------------------|-----------------------------|
+| segmentation | PNG of 8 bits, grey or palette: the id of a class | ids that are ignored        |
+| depth        | PNG of 16 bits, grey: words / scale               | 0                           |
+|              | NPY (H, W): metres                                | NaN, infinite, 0 or below   |
+| flow         | PNG of 16 bits, RGB: (word - 2^15) / scale        | third channel 0             |
+|              | FLO (Middlebury): pixels right, pixels down       | above 1e9 in absolute value |
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scaleevent.config.benchmarks import IGNORE
+from scaleevent.config.labels import ClassesFile
+from scaleevent.datasets.flow_png import KITTI_SCALE, SIGNATURE, decode_flow, read_png16
+from scaleevent.datasets.frames import read_bytes
+from scaleevent.datasets.timed_labels import check_size, read_id_picture
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.images import check_pixels
+
+SUFFIXES = (".png", ".npy", ".flo")
+NAMES = {"segmentation": "semantics", "depth": "depth", "flow": "flow"}  # task: label in a pair
+CONTENT = {"segmentation": "a class", "depth": "a depth", "flow": "a known flow"}
+SCALES = {256.0: "KITTI's", 1000.0: "millimetres"}  # words a metre that are usual
+PLAUSIBLE_M = (0.05, 2000.0)  # what the median of a label's depths can be, metres
+_FLO_MAGIC = b"PIEH"  # the float 202021.25, little-endian
+_FLO_UNKNOWN = 1e9  # pixels
+_NPY_MAGIC = b"\x93NUMPY"
+_LOOKED_AT = 5  # files from which a scale is judged
+
+
+@dataclass(frozen=True, eq=False)
+class LabelReader:
+    """Reads the files of one task.
+
+    Args:
+        task: `segmentation`, `depth` or `flow`.
+        classes: What ids mean, and the file that says so; of segmentation.
+        classes_file: Where that stands, for messages.
+        depth_scale: Words a metre of 16-bit PNG files.
+        flow_scale: Words a pixel of 16-bit PNG files.
+    """
+
+    task: str
+    classes: ClassesFile | None = None
+    classes_file: Path | None = None
+    depth_scale: float | None = None
+    flow_scale: float = KITTI_SCALE
+
+    def read(self, path: Path, size: tuple[int, int] | None) -> np.ndarray:
+        """A file's values as `pairs.pair.Label` has them.
+
+        Args:
+            path: The file.
+            size: Rows and columns it must have; None for any.
+
+        Raises:
+            DataError: Not a file of this task, another size, or ids that are no class.
+        """
+        if self.task == "segmentation":
+            values = self._ids(path, size)
+        elif self.task == "depth":
+            values = self._depth(path)
+        else:
+            values = read_flo(path) if path.suffix.lower() == ".flo" else self._flow(path)
+        if size is not None:
+            check_size(values, size, path)
+        return values
+
+    def _ids(self, path: Path, size: tuple[int, int] | None) -> np.ndarray:
+        assert self.classes is not None
+        raw = read_id_picture(path, size, grey=True)
+        table, by_id = np.full(256, IGNORE, np.uint8), self.classes.by_id
+        table[list(by_id)] = list(by_id.values())
+        ids, counts = np.unique(raw, return_counts=True)
+        unknown = {int(k): int(n) for k, n in zip(ids, counts, strict=True) if k not in by_id}
+        if unknown:
+            told = ", ".join(f"{key} ({count:,} pixels)" for key, count in unknown.items())
+            raise DataError(
+                f"class ids that {self.classes_file} does not know",
+                where=path,
+                found=told,
+                expected=f"ids {_ranges(sorted(by_id))}",
+                hint=f"add them there: as classes, under `ignore: [{IGNORE}, {min(unknown)}]` where"
+                f" they do not count, or under `mapping: {{{min(unknown)}: NAME}}` as ids of a "
+                "class that is there",
+            )
+        classes: np.ndarray = table[raw]
+        return classes
+
+    def _depth(self, path: Path) -> np.ndarray:
+        if path.suffix.lower() == ".npy":
+            metres = read_npy(path)
+        else:
+            assert self.depth_scale is not None
+            metres = depth_words(path) / np.float32(self.depth_scale)
+        known = np.isfinite(metres) & (metres > 0)
+        return np.where(known, metres, np.nan).astype(np.float32)
+
+    def _flow(self, path: Path) -> np.ndarray:
+        flow, known = decode_flow(read_bytes(path), self.flow_scale, where=path)
+        return np.where(known, flow, np.float32(np.nan))
+
+
+def task_of_file(path: Path) -> str:
+    """The task that a label file is for, by its kind.
+
+    Raises:
+        DataError: Not a file of labels.
+    """
+    head = read_bytes(path)[:64]
+    if path.suffix.lower() == ".flo":
+        return "flow"
+    if path.suffix.lower() == ".npy" or not head.startswith(SIGNATURE):
+        return "depth" if head.startswith(_NPY_MAGIC) else "segmentation"  # read, and refused there
+    bits, colour = struct.unpack(">BB", head[24:26].ljust(2, b"\0"))
+    if bits != 16:
+        return "segmentation"
+    return "depth" if colour == 0 else "flow"
+
+
+def depth_words(path: Path) -> np.ndarray:
+    """(H, W) float32 words of a 16-bit grey PNG, NaN where the word is 0.
+
+    Raises:
+        DataError: Not such a file.
+    """
+    words = read_png16(read_bytes(path), where=path)
+    if words.shape[2] != 1:
+        raise DataError("not a map of depths", where=path, found=f"{words.shape[2]} channels",
+                        expected="16 bits, one channel")  # fmt: skip
+    return np.where(words[..., 0] > 0, words[..., 0], np.nan).astype(np.float32)
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """(H, W) float of a NumPy file; objects, which would be unpickled, are refused.
+
+    Raises:
+        DataError: Not a whole file of two axes of numbers.
+    """
+    read_bytes(path)  # refuses what cannot be read
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError("not a NumPy file of numbers", where=path, found=error) from None
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size:
+        raise DataError("not a map of depths", where=path,
+                        found=f"{values.dtype} of shape {values.shape}",
+                        expected="(rows, columns) of metres")  # fmt: skip
+    check_pixels(values.shape[0], values.shape[1], path)
+    return np.asarray(values, np.float64)
+
+
+def read_flo(path: Path) -> np.ndarray:
+    """(2, H, W) float32 of a Middlebury file, NaN where it is unknown.
+
+    Raises:
+        DataError: Not such a file, or not whole.
+    """
+    data = read_bytes(path)
+    if len(data) < 12 or data[:4] != _FLO_MAGIC:
+        raise DataError("not a .flo file", where=path, found=data[:4],
+                        expected="the letters PIEH first")  # fmt: skip
+    width, height = struct.unpack("<ii", data[4:12])
+    if width <= 0 or height <= 0 or len(data) != 12 + 8 * width * height:
+        raise DataError("a .flo file of another length than its header promises", where=path,
+                        found=f"{len(data)} bytes for {width}x{height}",
+                        expected=f"{12 + 8 * width * height} bytes")  # fmt: skip
+    flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
+    known = (np.abs(flow) <= _FLO_UNKNOWN).all(-1)  # NaN compares as False
+    return np.ascontiguousarray(np.where(known, flow.transpose(2, 0, 1), np.float32(np.nan)))
+
+
+def check_scale(files: Sequence[Path], scale: float | None) -> str | None:
+    """Refuse depths that no scene has, and 16-bit files without a scale; else what they imply.
+
+    Args:
+        files: Label files; some of them are looked at.
+        scale: Words a metre that were stated.
+
+    Returns:
+        The median depth, for people; None where no pixel is known.
+
+    Raises:
+        ConfigError: No scale for 16-bit files, with what the usual ones would mean; or one with
+            which the median depth is not plausible.
+        DataError: As the readers.
+    """
+    places = np.linspace(0, len(files) - 1, min(len(files), _LOOKED_AT)).round().astype(int)
+    chosen = [files[place] for place in places]
+    words = [path.suffix.lower() != ".npy" for path in chosen]
+    found = [
+        depth_words(path) if coded else read_npy(path)
+        for path, coded in zip(chosen, words, strict=True)
+    ]
+    known = np.concatenate([one[np.isfinite(one) & (one > 0)] for one in found])
+    middle = float(np.median(known)) if len(known) else None
+    if all(words) and scale is None:
+        means = [f"{one:g} ({name}): median {middle / one:.4g} m" for one, name in SCALES.items()
+                 if middle]  # fmt: skip
+        raise ConfigError(
+            "depth in 16-bit files needs its scale", where=chosen[0],
+            found="; ".join(means) or "no pixel with a depth in the first files",
+            expected="words a metre", hint="state it: --depth-scale 256 or --depth-scale 1000",
+        )  # fmt: skip
+    if middle is None:
+        return None
+    metres = middle / scale if all(words) and scale is not None else middle
+    if not PLAUSIBLE_M[0] <= metres <= PLAUSIBLE_M[1]:
+        flag = "--depth-scale is words a metre: 1000 for millimetres, 256 as KITTI"
+        raise ConfigError(
+            "depths that no scene has", where=chosen[0],
+            found=f"a median of {metres:.4g} m",
+            expected=f"{PLAUSIBLE_M[0]:g} to {PLAUSIBLE_M[1]:g} m",
+            hint=flag if all(words) else "NPY files hold metres: convert them",
+        )  # fmt: skip
+    return f"median depth {metres:.4g} m in {len(chosen)} of {len(files):,} files"
+
+
+def _ranges(ids: Sequence[int]) -> str:
+    """Ascending numbers as text: `0 to 3, 7, 255`."""
+    runs: list[list[int]] = []
+    for one in ids:
+        if runs and one == runs[-1][1] + 1:
+            runs[-1][1] = one
+        else:
+            runs.append([one, one])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)

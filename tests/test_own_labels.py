@@ -1,0 +1,542 @@
+"""Labels of users' own: formats read back exactly, times by rule, splits, and what is wrong."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import fakes
+import label_files
+import numpy as np
+import pytest
+from fakes import HEIGHT, IMAGES_US, SPAN_US, START_US, WIDTH, fake_events, write_pictures
+
+from scaleevent import PairStore, PrepareConfig, prepare
+from scaleevent.config.labels import LabelFacts, read_classes, read_split
+from scaleevent.datasets import custom
+from scaleevent.datasets.custom_labels import seen_on
+from scaleevent.datasets.custom_labels_files import LabelReader, check_scale
+from scaleevent.datasets.custom_labels_split import cut_in_time, split_recordings
+from scaleevent.errors import ConfigError, DataError
+from scaleevent.formats import open_recording
+
+SIZE = (HEIGHT, WIDTH)
+RNG = np.random.default_rng(0)
+END_US = START_US + SPAN_US
+
+
+def ids(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Random ids of three classes, some pixels ignored."""
+    rng = np.random.default_rng(seed)
+    return rng.choice(np.array([0, 1, 2, 255], np.uint8), size)
+
+
+def write_recording(path: Path, seed: int = 0) -> Path:
+    """Random events from `START_US` for `SPAN_US`."""
+    events = fake_events(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{name: getattr(events, name) for name in "txyp"})
+    return path
+
+
+def write_labelled(root: Path, names=("a", "b"), times=(1_060_000, 1_120_000)) -> Path:
+    """Recordings in a folder, labels named by their times, and a classes.yaml."""
+    for seed, name in enumerate(names):
+        write_recording(root / f"{name}.npz", seed)
+        for number, time in enumerate(times):
+            where = root / "labels" / name / f"{time:09d}.png"
+            label_files.write_ids(where, ids(10 * seed + number))
+    label_files.write_classes(root / "classes.yaml")
+    return root
+
+
+def settings(root: Path, **more) -> PrepareConfig:
+    given = {"labels": Path("labels"), "size": SIZE} | more
+    return PrepareConfig(name="custom", roots=[root], **given)
+
+
+def stored(root: Path, out: Path, **more) -> PairStore:
+    prepare(settings(root, out=out, **more), quiet=True)
+    return PairStore(out)
+
+
+def labels_of(store: PairStore, task: str = "semantics") -> list:
+    return [shard.label(task, row) for shard, row in map(store.locate, range(len(store)))]
+
+
+# Formats
+
+
+@pytest.mark.parametrize("palette", [False, True])
+def test_ids_are_those_of_the_file(tmp_path, palette):
+    planted = ids()
+    path = label_files.write_ids(tmp_path / "1.png", planted, palette)
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
+    reader = LabelReader("segmentation", known, tmp_path / "classes.yaml")
+    assert np.array_equal(reader.read(path, SIZE), planted)
+
+
+def test_ids_are_mapped_one_by_one(tmp_path):
+    text = "classes: [road, car]\nmapping: {7: road, 26: car, 27: car, 3: ignore}\nignore: [255, 0]"
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml", text))
+    raw = np.random.default_rng(0).choice(np.array([0, 3, 7, 26, 27, 255], np.uint8), SIZE)
+    path = label_files.write_ids(tmp_path / "1.png", raw)
+    meant = {7: 0, 26: 1, 27: 1, 3: 255, 0: 255, 255: 255}
+    found = LabelReader("segmentation", known, Path("c")).read(path, SIZE)
+    assert found.dtype == np.uint8
+    for row in range(HEIGHT):
+        for column in range(WIDTH):
+            assert found[row, column] == meant[int(raw[row, column])]
+
+
+def test_unknown_ids_are_named_with_the_file_and_what_to_do(tmp_path):
+    planted = ids()
+    planted[0, :5], planted[1, 0] = 37, 9
+    path = label_files.write_ids(tmp_path / "1.png", planted)
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
+    with pytest.raises(DataError) as refused:
+        LabelReader("segmentation", known, tmp_path / "classes.yaml").read(path, SIZE)
+    error = refused.value
+    assert "classes.yaml does not know" in error.what and error.where == path
+    assert error.found == "9 (1 pixels), 37 (5 pixels)" and error.expected == "ids 0 to 2, 255"
+    assert "ignore: [255, 9]" in error.hint and "mapping: {9: NAME}" in error.hint
+
+
+@pytest.mark.parametrize("scale", [256.0, 1000.0, 100.0])
+def test_depth_of_16_bits_is_words_by_the_scale(tmp_path, scale):
+    words = np.random.default_rng(1).integers(0, 2**16, SIZE).astype(np.uint16)
+    words[0, :9] = 0
+    path = label_files.write_depth16(tmp_path / "1.png", words)
+    found = LabelReader("depth", depth_scale=scale).read(path, SIZE)
+    assert found.dtype == np.float32 and np.isnan(found[0, :9]).all()
+    assert np.array_equal(np.isnan(found), words == 0)
+    expected = words[words > 0].astype(np.float64) / scale
+    assert np.allclose(found[words > 0], expected, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_depth_of_npy_is_metres(tmp_path, dtype):
+    metres = np.random.default_rng(2).uniform(1, 50, SIZE).astype(dtype)
+    unknown = [0, -1] if np.dtype(dtype).kind == "i" else [0, -1, np.nan, np.inf]
+    metres[0, : len(unknown)] = unknown
+    path = label_files.write_npy(tmp_path / "1.npy", metres)
+    found = LabelReader("depth").read(path, SIZE)
+    assert np.isnan(found[0, : len(unknown)]).all()
+    assert np.array_equal(found.ravel()[4:], metres.astype(np.float32).ravel()[4:])
+
+
+@pytest.mark.parametrize("scale", [64.0, 128.0])
+def test_flow_of_16_bits(tmp_path, scale):
+    words = np.random.default_rng(3).integers(0, 2**16, (*SIZE, 3)).astype(np.uint16)
+    words[..., 2] %= 2
+    path = label_files.write_flow16(tmp_path / "1.png", words)
+    found = LabelReader("flow", flow_scale=scale).read(path, SIZE)
+    known = words[..., 2] == 1
+    assert np.isnan(found[:, ~known]).all()
+    for axis in (0, 1):
+        assert np.array_equal(found[axis][known], (words[..., axis][known] - 2.0**15) / scale)
+
+
+def test_flow_of_middlebury(tmp_path):
+    flow = np.random.default_rng(4).normal(0, 9, (2, *SIZE)).astype(np.float32)
+    flow[0, 0, 0], flow[1, 0, 1], flow[:, 0, 2] = 1.7e9, -2e9, np.nan
+    found = LabelReader("flow").read(label_files.write_flo(tmp_path / "1.flo", flow), SIZE)
+    assert np.isnan(found[:, 0, :3]).all()
+    assert np.array_equal(found.reshape(2, -1)[:, 3:], flow.reshape(2, -1)[:, 3:])
+
+
+@pytest.mark.parametrize("cut", [3, 11, 100])
+def test_a_flo_file_cut_short_is_refused(tmp_path, cut):
+    path = label_files.write_flo(tmp_path / "1.flo", np.zeros((2, *SIZE), np.float32))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError):
+        LabelReader("flow").read(path, SIZE)
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((2, 3, 4)), np.array([[None]]), np.zeros((4, 4), complex), np.zeros((0, 4))]
+)
+def test_an_array_that_is_no_depth_is_refused(tmp_path, values):
+    """Also objects, which would run code when they are unpickled."""
+    path = label_files.write_npy(tmp_path / "1.npy", values)
+    with pytest.raises(DataError):
+        LabelReader("depth").read(path, None)
+
+
+def test_pictures_in_colours_are_no_ids(tmp_path):
+    path = label_files.write_ids(tmp_path / "1.png", np.full((*SIZE, 3), (1, 2, 3), np.uint8))
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
+    with pytest.raises(DataError, match="no picture of class ids"):
+        LabelReader("segmentation", known, path).read(path, SIZE)
+
+
+# The scale of depth
+
+
+def test_a_missing_scale_shows_what_the_usual_ones_would_mean(tmp_path):
+    path = label_files.write_depth16(tmp_path / "1.png", np.full(SIZE, 2560, np.uint16))
+    with pytest.raises(ConfigError) as refused:
+        check_scale([path], None)
+    assert refused.value.found == "256 (KITTI's): median 10 m; 1000 (millimetres): median 2.56 m"
+
+
+@pytest.mark.parametrize(("scale", "fits"), [(256, True), (1000, True), (0.001, False)])
+def test_a_scale_must_give_plausible_depths(tmp_path, scale, fits):
+    path = label_files.write_depth16(tmp_path / "1.png", np.full(SIZE, 2560, np.uint16))
+    if fits:
+        assert f"{2560 / scale:.4g} m" in check_scale([path], scale)
+        return
+    with pytest.raises(ConfigError, match="no scene has"):
+        check_scale([path], scale)
+
+
+def test_millimetres_in_an_npy_are_found_out(tmp_path):
+    path = label_files.write_npy(tmp_path / "1.npy", np.full(SIZE, 8000.0))
+    with pytest.raises(ConfigError, match="no scene has"):
+        check_scale([path], None)
+
+
+# classes.yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("classes: [road]", "classes"),
+        ("classes: [road, road]", "same name: road"),
+        ("classes: [road, {name: car, colour: [1, 2]}]", "colour"),
+        ("classes: [road, {name: car, colour: '#12'}]", "rrggbb"),
+        ("classes: [road, {name: car, colour: [1, 2, 256]}]", "256"),
+        ("classes: [road, car]\nmapping: {7: cat}", "did you mean car?"),
+        ("classes: [road, car]\nmapping: {300: car}", "255"),
+        ("classes: [road, car]\nignore: 1", "both|class and ignored: 1"),
+        ("classes: [road, car]\ncolours: 1", "colours"),
+        ("clases: [road, car]", "classes is not given"),
+        ("[road, car]", "instance|dictionary"),
+        ("classes: [road, car", "YAML"),
+    ],
+)
+def test_a_wrong_file_of_classes_is_told(tmp_path, text, told):
+    path = label_files.write_classes(tmp_path / "classes.yaml", text)
+    with pytest.raises(ConfigError) as refused:
+        read_classes(path)
+    assert re.search(told, str(refused.value)) and str(path) in str(refused.value)
+
+
+def test_classes_without_a_colour_get_one_of_their_own(tmp_path):
+    text = f"classes: [{', '.join(f'c{k}' for k in range(40))}]"
+    named = read_classes(label_files.write_classes(tmp_path / "c.yaml", text)).named
+    assert len({tuple(one.colour) for one in named}) == 40
+
+
+# Times
+
+
+def timed(root: Path, **more) -> list[int]:
+    found = [source.labels.start_us for source in custom.sources(settings(root, **more))]
+    return sorted(time for times in found for time in times)
+
+
+def one_recording(root: Path, names: list[str]) -> Path:
+    write_recording(root / "events.npz")
+    label_files.write_classes(root / "classes.yaml")
+    for number, name in enumerate(names):
+        label_files.write_ids(root / "labels" / name, ids(number))
+    return root
+
+
+TIMES = (1_020_000, 1_060_000, 1_100_000, 1_140_000, 1_190_000)
+
+
+def test_times_in_names(tmp_path):
+    names = [f"left_{time:010d}.png" for time in TIMES]
+    root = one_recording(tmp_path / "rig", names)
+    assert timed(root, window="time", window_ms=5.0) == [*TIMES]
+    assert timed(root, window="time", window_ms=60.0) == [*TIMES[:2], *TIMES[3:]]  # a gap
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_file_of_times(tmp_path, named):
+    names = [f"{k}.png" for k in range(5)]
+    root = one_recording(tmp_path / "rig", names)
+    lines = [f"{t} {n}" if named else t for t, n in zip(TIMES, names, strict=True)]
+    fakes.write_times(root / "labels/timestamps.txt", reversed(lines) if named else lines)
+    assert timed(root, window="time", window_ms=5.0) == [*TIMES]
+    sources = custom.sources(settings(root, window="time", window_ms=5.0, offset_us=-7))
+    assert sources[0].labels.start_us[0] == TIMES[0] - 7
+    assert sources[0].labels.files[0].name == "0.png"
+
+
+def test_a_file_of_times_that_names_not_every_label(tmp_path):
+    root = one_recording(tmp_path / "rig", ["0.png", "1.png"])
+    fakes.write_times(root / "labels/timestamps.txt", [f"{TIMES[0]} 0.png"])
+    with pytest.raises(DataError, match="does not name"):
+        timed(root)
+
+
+def test_more_labels_than_times(tmp_path):
+    root = one_recording(tmp_path / "rig", ["0.png", "1.png"])
+    fakes.write_times(root / "labels/timestamps.txt", TIMES)
+    with pytest.raises(DataError, match="differ in number"):
+        timed(root)
+
+
+def framed(root: Path, names: list[str], pictures: int = len(IMAGES_US)) -> Path:
+    one_recording(root, names)
+    write_pictures(root / "images", fakes.sensor_pictures(pictures))
+    fakes.write_times(root / "timestamps.txt", IMAGES_US[:pictures])
+    return root
+
+
+def test_frames_of_the_same_names_give_the_times(tmp_path):
+    root = framed(tmp_path / "rig", ["000002.png", "000000.png"])
+    assert timed(root, window="time", window_ms=5.0) == [IMAGES_US[0], IMAGES_US[2]]
+
+
+def test_as_many_labels_as_frames_go_by_number(tmp_path):
+    root = framed(tmp_path / "rig", ["x7.png", "x8.png", "x10.png"])
+    found = timed(root, window="time", window_ms=5.0)
+    assert found == [IMAGES_US[0], IMAGES_US[1], IMAGES_US[2]]
+
+
+def test_labels_without_times_are_refused(tmp_path):
+    root = framed(tmp_path / "rig", ["x7.png", "x8.png"])
+    with pytest.raises(DataError) as refused:
+        timed(root)
+    assert "nothing tells when" in refused.value.what and "3 frames" in refused.value.found
+
+
+def test_two_labels_at_one_time(tmp_path):
+    root = one_recording(tmp_path / "rig", ["0.png", "1.png"])
+    fakes.write_times(root / "labels/timestamps.txt", [TIMES[0], TIMES[0]])
+    with pytest.raises(DataError, match="two labels at one time"):
+        timed(root)
+
+
+# Splits
+
+
+def test_a_split_depends_on_seed_and_names_alone():
+    names = [f"r{k}" for k in range(10)]
+    first = split_recordings(names, None, 0.3, 0)
+    assert first.parts == split_recordings(names[::-1], None, 0.3, 0).parts
+    assert Counter(first.parts.values()) == {"train": 7, "test": 3}
+    assert any(split_recordings(names, None, 0.3, k).parts != first.parts for k in range(1, 4))
+    assert Counter(split_recordings(["a", "b"], None, 0.9, 0).parts.values())["train"] == 1
+
+
+def test_a_list_is_followed(tmp_path):
+    path = tmp_path / "split.yaml"
+    path.write_text("train: [a, c]\ntest: [b]\nvalidation: []\n")
+    split = split_recordings(["a", "b", "c", "d"], path, 0.3, 0)
+    assert split.parts == {"a": "train", "c": "train", "b": "test"}
+    assert "left out: d" in split.told and split.read == (path,)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train: [a]\ntest: [b, x]", "not here"),
+        ("train: []", "not a split"),
+        ("train: [a]\ntests: [b]", "did you mean test?"),
+        ("train: [a]\ntest: [a]", "two places"),
+        ("train: a", "not a split"),
+        ("- a", "not a split"),
+    ],
+)
+def test_a_wrong_list_is_told(tmp_path, text, told):
+    path = tmp_path / "split.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        split_recordings(["a", "b"], path, 0.3, 0)
+
+
+def test_numbers_are_names_too(tmp_path):
+    path = tmp_path / "split.yaml"
+    path.write_text("train: [1, 2]\ntest: [3]")
+    assert read_split(path) == {"1": "train", "2": "train", "3": "test"}
+
+
+def test_one_recording_is_cut_with_a_gap():
+    times = list(range(0, 1001, 10))
+    train, test = cut_in_time(times, 0.3, 200, Path("r"))
+    assert times[train] == list(range(0, 501, 10)) and times[test] == list(range(700, 1001, 10))
+    with pytest.raises(DataError, match="too short"):
+        cut_in_time(times, 0.3, 800, Path("r"))
+
+
+# Stores
+
+
+def test_labels_of_a_store_are_those_of_the_files(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    store = stored(root, tmp_path / "out")
+    facts = LabelFacts.model_validate(store.manifest["labels"])
+    assert [one.name for one in facts.classes] == ["road", "car", "tree"]
+    assert facts.classes[0].colour == [128, 64, 128] and facts.classes[1].colour == [0, 0, 0x8E]
+    assert sorted(facts.split.values()) == ["test", "train"] and set(facts.split) == {"a", "b"}
+    found = labels_of(store)
+    for number, label in enumerate(found):
+        seed, time = divmod(number, 2)
+        assert np.array_equal(label.values, ids(10 * seed + time))
+        assert label.start_us == label.end_us == (1_060_000, 1_120_000)[time]
+    shard, row = store.locate(0)
+    events, window = shard.events(row)
+    assert window.end_us == 1_060_000
+    own = fake_events(0)
+    inside = (own.t >= window.start_us) & (own.t < 1_060_000)
+    assert len(events) == inside.sum() and np.array_equal(events.x, own.x[inside])
+    assert shard.provenance(row)["split"] == facts.split["a"]
+
+
+def test_workers_change_no_byte(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    one, two = stored(root, tmp_path / "1"), stored(root, tmp_path / "2", jobs=2)
+    assert one.fingerprint == two.fingerprint and one.manifest["labels"] == two.manifest["labels"]
+
+
+def test_folders_of_recordings_are_found(tmp_path):
+    for name in ("first", "second"):
+        folder = tmp_path / "root" / name
+        write_recording(folder / "events.npz")
+        label_files.write_ids(folder / "labels/1060000.png", ids())
+    label_files.write_classes(tmp_path / "root/classes.yaml")
+    found = custom.sources(settings(tmp_path / "root"))
+    assert [source.name for source in found] == ["first", "second"]
+
+
+def test_a_recording_without_labels_is_named(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    write_recording(root / "c.npz")
+    with pytest.raises(DataError, match="no labels for this recording") as refused:
+        custom.sources(settings(root))
+    assert refused.value.where == root / "c.npz"
+
+
+def test_labels_without_classes_are_refused(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    (root / "classes.yaml").unlink()
+    with pytest.raises(ConfigError, match="nothing says what the ids"):
+        custom.sources(settings(root))
+
+
+def test_labels_of_another_size_are_refused_before_anything_is_written(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    label_files.write_ids(root / "labels/a/001060000.png", ids(0, (HEIGHT * 2, WIDTH * 2)))
+    with pytest.raises(DataError, match="differ in size") as refused:
+        custom.sources(settings(root))
+    assert f"{2 * WIDTH}x{2 * HEIGHT}" in refused.value.found and "resized" in refused.value.hint
+
+
+def test_labels_beyond_the_recording_are_dropped_and_counted(tmp_path):
+    times = (START_US - 5_000, 1_060_000, 1_120_000, END_US + 30_000)
+    root = write_labelled(tmp_path / "root", times=times)
+    counts = stored(root, tmp_path / "out").manifest["counts"]
+    assert counts["labels"] == 8 and counts["pairs"] == 4
+    assert counts["labels dropped: before the first event"] == 2
+    assert counts["labels dropped: after the last event"] == 2
+
+
+def test_labels_without_a_class_are_dropped_and_counted(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    label_files.write_ids(root / "labels/b/001060000.png", np.full(SIZE, 255, np.uint8))
+    counts = stored(root, tmp_path / "out").manifest["counts"]
+    assert counts["labels dropped: no pixel with a class"] == 1 and counts["pairs"] == 3
+
+
+def test_several_tasks_are_refused(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    for path in (root / "labels/b").iterdir():
+        label_files.write_depth16(path, np.full(SIZE, 2560, np.uint16))
+    with pytest.raises(DataError, match="several tasks"):
+        custom.sources(settings(root))
+
+
+def test_the_image_nearest_in_time_goes_with_a_label(tmp_path):
+    root = framed(tmp_path / "rig", ["x1080900.png", "x1110000.png", "x1180000.png"])
+    store = stored(root, tmp_path / "out", window="time", window_ms=5.0)
+    found = [
+        (shard.label("semantics", row).start_us, shard.image(row))
+        for shard, row in map(store.locate, range(len(store)))
+    ]  # fmt: skip
+    by_time = dict(found)
+    pictures = [path.read_bytes() for path in sorted((root / "images").iterdir())]
+    assert by_time[1_080_900] == pictures[0] and by_time[1_180_000] == pictures[2]
+    assert by_time.get(1_110_000, b"") == b""
+
+
+def test_labels_on_the_frames_pixels_follow_the_homography(tmp_path):
+    root = framed(tmp_path / "rig", ["000000.png", "000001.png", "000002.png"])
+    larger = [np.kron(ids(k), np.ones((2, 2), np.uint8)) for k in range(3)]
+    for number, values in enumerate(larger):
+        label_files.write_ids(root / f"labels/{number:06d}.png", values)
+    write_pictures(root / "images", larger)
+    (root / "h.txt").write_text("2 0 0.5\n0 2 0.5\n0 0 1\n")
+    more = {"window": "time", "window_ms": 5.0, "homography": root / "h.txt"}
+    store = stored(root, tmp_path / "out", **more)
+    times = dict(zip(IMAGES_US, range(3), strict=True))
+    for label in labels_of(store):
+        assert np.array_equal(label.values, ids(times[label.start_us]))
+
+
+def test_beyond_the_frame_nothing_is_known():
+    source = np.stack(np.meshgrid(np.arange(4.0) - 1, np.arange(3.0)), -1)
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = seen_on(values, source)
+    assert np.isnan(found[:, 0]).all() and np.isnan(found[2]).all()
+    assert np.array_equal(found[:2, 1:], values)
+
+
+def test_depth_and_its_range(tmp_path):
+    root = tmp_path / "root"
+    for seed, name in enumerate("ab"):
+        write_recording(root / f"{name}.npz", seed)
+        label_files.write_npy(root / f"labels/{name}/1060000.npy", np.full(SIZE, 5.0 + seed))
+    store = stored(root, tmp_path / "out", max_depth=20.0)
+    assert store.manifest["labels"]["max_depth"] == 20.0
+    assert [float(label.values[0, 0]) for label in labels_of(store, "depth")] == [5.0, 6.0]
+
+
+def write_flows(root: Path, times=(1_060_000, 1_110_000, 1_150_000)) -> Path:
+    for seed, name in enumerate("ab"):
+        write_recording(root / f"{name}.npz", seed)
+        for number, time in enumerate(times):
+            flow = np.full((2, *SIZE), float(number), np.float32)
+            label_files.write_flo(root / f"labels/{name}/{time}.flo", flow)
+    return root
+
+
+def test_flow_reaches_to_the_next_label_or_so_far_as_is_said(tmp_path):
+    root = write_flows(tmp_path / "root")
+    store = stored(root, tmp_path / "to next")
+    spans = [(one.start_us, one.end_us) for one in labels_of(store, "flow")]
+    assert spans == [(1_060_000, 1_110_000), (1_110_000, 1_150_000)] * 2
+    counts = store.manifest["counts"]
+    assert counts["labels"] == 6 and counts["pairs"] == 4
+    assert counts["labels dropped: nothing says where its flow ends"] == 2
+    stated = stored(root, tmp_path / "stated", flow_ms=20.0)
+    spans = [(one.start_us, one.end_us) for one in labels_of(stated, "flow")]
+    assert spans[:3] == [(t, t + 20_000) for t in (1_060_000, 1_110_000, 1_150_000)]
+    shard, row = stated.locate(0)
+    events, window = shard.after(row)
+    assert (window.start_us, window.end_us) == (1_060_000, 1_080_000) and len(events)
+
+
+def test_flow_between_times_that_a_file_states(tmp_path):
+    root = write_flows(tmp_path / "root")
+    for name in "ab":
+        lines = ["1060000 1080000", "1110000 1130000", "1150000 1170000"]
+        fakes.write_times(root / f"labels/{name}/timestamps.txt", lines)
+    spans = [(one.start_us, one.end_us) for one in labels_of(stored(root, tmp_path / "o"), "flow")]
+    assert spans[:3] == [tuple(map(int, line.split())) for line in lines]
+
+
+def test_settings_of_labels_need_labels(tmp_path):
+    with pytest.raises(Exception, match="no effect without --labels"):
+        PrepareConfig(name="custom", roots=[tmp_path], split_seed=3)
+
+
+def test_a_recording_reads_as_before(tmp_path):
+    """The file of events is the ground truth of this file's helpers."""
+    events = fake_events(0)
+    recording = open_recording(write_recording(tmp_path / "a.npz"), size=SIZE)
+    assert sum(map(len, recording.blocks())) == len(events)
