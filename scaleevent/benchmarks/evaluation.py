@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scaleevent.benchmarks.draws import redraw
+from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
 from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, size_text, window_text
 from scaleevent.config.labels import checked_facts
@@ -21,7 +22,6 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.samples import load_batches
 from scaleevent.system.files import Json
 from scaleevent.system.ranks import Ranks
-from scaleevent.tasks.meaning import facts_of
 from scaleevent.tasks.task import Result, State, Task
 
 MOST = 5  # recordings that are listed

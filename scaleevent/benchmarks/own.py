@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from scaleevent.benchmarks.meaning import task_of
 from scaleevent.benchmarks.registry import BENCHMARKS, Benchmark
 from scaleevent.config.benchmarks import BENCHMARKS as ENTRIES
 from scaleevent.config.downstream import stores_of, without_labels
 from scaleevent.config.labels import LabelFacts, checked_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.store import PairStore
-from scaleevent.tasks.meaning import task_of
 
 STRETCH = 0.05  # difference of aspect ratios up to which the input shows the whole sensor
 LONGER_SIDE = 640  # of the default input, pixels

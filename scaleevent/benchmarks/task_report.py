@@ -12,6 +12,7 @@ from scaleevent.benchmarks.baselines import Baseline
 from scaleevent.benchmarks.draws import TrainingLabels
 from scaleevent.benchmarks.evaluation import Evaluation
 from scaleevent.benchmarks.intervals import beside
+from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.benchmarks.published import FRACTIONS
 from scaleevent.benchmarks.report import (
@@ -27,7 +28,6 @@ from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.system.reports import Report
-from scaleevent.tasks.meaning import facts_of
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         others = beside(found, samples, split.test, evaluation, cfg.at_input_size)
         notes += others.notes
         protocol = description.get("protocol", "full")
-        columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
+        table = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
         notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         notes += list_notes(cfg.lists, len(split.train) + len(split.test))
@@ -108,12 +108,10 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         if evaluation.redrawn:
             mean, spread = mean_and_spread(evaluation.redrawn)
             facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
-        more = class_tables(task, evaluation)
-        if cfg.pace == "real":
-            section, said, numbers = in_time(decoder, task, samples.pairs.stores, scored, cfg.rate)
-            notes, facts, more = [*notes, *said], facts | numbers, (*more, section)
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
-        report = Report("eval", title, columns, rows, tuple(notes), facts, more)
+        report = Report("eval", title, *table, tuple(notes), facts, class_tables(task, evaluation))
+        if cfg.pace == "real":
+            report = in_time(report, decoder, task, samples.pairs.stores, scored, cfg.rate)
         if cfg.out is not None:
             write_json(cfg.out / "report.json", report.to_json())
     return report

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -45,6 +45,7 @@ from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.source import TimeUnit
 from scaleevent.grids.geometry import homography_map, pixel_grid
 from scaleevent.pairs.pairing import TimedImage, window_rule
+from scaleevent.system.files import Json
 
 WAYS = "another camera: --homography or --calibration; wrong sensor size: --size"
 _LONGEST_NAME = 150  # file systems allow 255 bytes, with the number of a shard and what is added
@@ -179,7 +180,7 @@ def unique_names(names: list[str]) -> list[str]:
     return unique
 
 
-def read_options(config: StreamSettings) -> dict[str, Any]:
+def read_options(config: StreamSettings) -> Json:
     """Arguments of `open_recording` for every recording, besides its sensor's size."""
     return {**config.reading, "max_bad": config.tolerated}
 

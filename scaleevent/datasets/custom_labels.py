@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -115,7 +115,7 @@ class LabelledRecording:
     name: str
     recording: Path
     size: tuple[int, int]
-    options: dict[str, Any]
+    options: Json
     labels: LabelTimes
     reader: LabelReader
     framed: CustomRecording | None

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
-from scaleevent.tasks.meaning import described_task
 from scaleevent.tasks.segmentation import Segmentation
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import tee
 from pathlib import Path
 
@@ -29,8 +29,7 @@ from scaleevent.prediction.cutting import Cut, cut_windows
 from scaleevent.prediction.schedules import AtRate, AtTimes
 from scaleevent.prediction.streaming import inputs_of
 from scaleevent.predictor import Predictor
-from scaleevent.system.files import Json
-from scaleevent.system.reports import Section
+from scaleevent.system.reports import Report, Section
 from scaleevent.tasks.task import GroundTruth, Result, State, Task
 
 Predict = Callable[[Cut, Fit], tuple[np.ndarray, float]]
@@ -172,9 +171,14 @@ def _nothing(height: int, width: int) -> Cut:
 
 
 def in_time(
-    decoder: Decoder, task: Task, stores: Sequence[PairStore], part: str, rate: float
-) -> tuple[Section, list[str], Json]:
-    """Both scores of a part of `custom` stores: a table, notes, and the numbers.
+    report: Report,
+    decoder: Decoder,
+    task: Task,
+    stores: Sequence[PairStore],
+    part: str,
+    rate: float,
+) -> Report:
+    """A report, and in it both scores of a part of `custom` stores: a table, notes, the numbers.
 
     Raises:
         DataError: As `labelled_recordings` and `score_in_time`.
@@ -205,4 +209,9 @@ def in_time(
         "windows": course.windows, "predictions": course.used, "seconds a prediction": per,
     }  # fmt: skip
     title = f"in time, {found.labels:,} labels of recordings"
-    return Section(title, ("", *keys), table), notes, {"in time": facts}
+    return replace(
+        report,
+        notes=(*report.notes, *notes),
+        facts=report.facts | {"in time": facts},
+        more=(*report.more, Section(title, ("", *keys), table)),
+    )

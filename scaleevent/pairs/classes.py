@@ -9,7 +9,7 @@ import numpy as np
 
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.labels import LabelFacts
-from scaleevent.pairs.samples import evenly_spaced
+from scaleevent.pairs.alignment import spread
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Section
@@ -88,7 +88,7 @@ def class_counts(store: PairStore, facts: LabelFacts) -> dict[str, ClassCounts]:
     found = {}
     for part in sorted(set(parts.tolist()), key=["train", "validation", "test", "all"].index):
         indices = np.flatnonzero(parts == part)
-        chosen = evenly_spaced(indices, MOST_LABELS)
+        chosen = indices[spread(len(indices), MOST_LABELS)]
         places = (store.locate(int(index)) for index in chosen)
         labels = (shard.label("semantics", row) for shard, row in places)
         values = (one.values for one in labels if one is not None)
