@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import h5py
 import numpy as np
@@ -17,7 +18,13 @@ from scaleevent.config.settings import load_config
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.decoders.linear import Linear
 from scaleevent.encoders.encoder import Encoder
-from scaleevent.errors import CheckpointError, ConfigError, DataError, EnvironmentProblem
+from scaleevent.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    EnvironmentProblem,
+    MissingPackageError,
+)
 from scaleevent.events import Events
 from scaleevent.formats import open_recording, read_events
 from scaleevent.formats.hdf5 import Hdf5Source
@@ -493,6 +500,13 @@ def test_an_output_folder_is_not_overwritten(folder, tmp_path):
         predict(folder, "depth", "one.h5", out=out, duration=0.1)
     predict(folder, "depth", "one.h5", out=out, duration=0.1, overwrite=True, write=["npy"])
     assert not (out / "pictures").exists() and (out / "maps").is_dir()
+
+
+def test_a_video_needs_its_package(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingPackageError, match="writing a video needs the package av"):
+        predict(folder, "depth", "one.h5", out=tmp_path / "out", write=["video"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_of_weights(tmp_path):

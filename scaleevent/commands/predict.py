@@ -20,6 +20,7 @@ from scaleevent.prediction.recordings import (
 from scaleevent.prediction.report import prediction_report
 from scaleevent.prediction.streaming import Plan
 from scaleevent.prediction.views import choose_view
+from scaleevent.prediction.writers import check_packages
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import choose_device
 from scaleevent.system.reports import Report, progress, say
@@ -44,6 +45,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
         ScaleEventError: What ended a live source; everything is written before.
     """
     cfg.check()
+    check_packages(cfg.write)
     recordings = open_inputs(cfg)
     sensor = max(((one.height, one.width) for one in recordings), key=prod)
     opened = open_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -139,10 +140,9 @@ class VideoWriter(Writer):
 
     def __init__(self, folder: Path, rate: float) -> None:
         super().__init__()
-        try:
-            import av
-        except ImportError:
-            raise MissingPackageError("av", "video", "writing a video") from None
+        check_packages(["video"])
+        import av
+
         self._av = av
         self.path, self.rate = folder / VIDEO, Fraction(rate).limit_denominator(1000)
         self.codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
@@ -216,6 +216,16 @@ class TimesWriter(ExitStack):
             (cut.index, cut.stretch, window.start_us, window.end_us, seconds, len(cut.events),
              window.stop, " ".join(files))
         )  # fmt: skip
+
+
+def check_packages(kinds: Sequence[Kind]) -> None:
+    """Refuse kinds of files whose package is absent, before anything is done.
+
+    Raises:
+        MissingPackageError: It and how to install it.
+    """
+    if "video" in kinds and importlib.util.find_spec("av") is None:
+        raise MissingPackageError("av", "video", "writing a video")
 
 
 def writers(

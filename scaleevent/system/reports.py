@@ -33,7 +33,7 @@ class Section:
 
     title: str  # heading
     columns: tuple[str, ...]  # column names
-    rows: tuple[tuple[Any, ...], ...]  # plain numbers and text, a value a column
+    rows: tuple[tuple[object, ...], ...]  # plain numbers and text, a value a column
 
     def to_table(self) -> Table:
         """The table for a screen; columns of numbers are aligned right."""
