@@ -106,6 +106,15 @@ def test_given_times_outside_the_events_are_counted(events):
     assert cut.window.end_us == first + 9_000
 
 
+def test_the_window_after_may_end_with_the_last_event(events):
+    last = int(events.t[-1])
+    asked = AtTimes(np.array([last + 1 - 7_000, last + 2 - 7_000]))
+    tally = Tally()
+    (cut,) = cut_windows(in_blocks(events), asked, RULES[2], after=True, tally=tally)
+    assert cut.after[0].end_us == last + 1 and cut.after[1].t[-1] == last
+    assert (tally.windows, tally.unfollowed) == (1, 1)
+
+
 def test_a_span_ends_the_reading(events):
     taken = []
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -249,6 +251,10 @@ def test_features_are_spread_over_the_cells_of_their_tokens(folder):
             assert one.values[y, x] == pytest.approx(units[i, j] @ units[row, column], abs=1e-5)
         assert one.values[20, 30] == pytest.approx(1, abs=1e-5)
         assert np.isnan(one.values[0]).all()
+        picture = np.full((HEIGHT, WIDTH, 3), 99, np.uint8)
+        view.mark(picture)
+        assert (picture[20, 30] == 255).all() and (picture[20, 33] == 255).all()
+        assert (picture[20, 34] == 0).all() and (picture[20, 35] == 99).all()
 
 
 def test_clusters_find_planted_directions():
@@ -531,3 +537,40 @@ def test_text_recordings_and_sensors_of_any_size(folder, tmp_path):
     opened = open_model(str(folder / "depth.safetensors"), (12, 20))
     found = list(predictions(source, choose_view(opened), Plan(AtRate(50), WindowRule(cell=8))))
     assert len(found) >= 4 and found[0].values.shape == (12, 20)
+
+
+REAL = os.environ.get("SCALEEVENT_TEST_DATA")
+RECORDED = {  # file: its sensor (height, width)
+    "events/expelliarmus/evt3_sample.raw": (720, 1280),
+    "davis/cuke-emlb/demo-01.aedat4": (260, 346),
+    "events/event_camera_py/test_events_1.bag": (480, 640),
+    "events/loris/NCARS_obj_004397_td.dat": None,
+    "events/event_based_image_rec_inverse_problem/shapes_rotation/events.txt": (180, 240),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL, reason="SCALEEVENT_TEST_DATA does not name a folder of real files")
+@pytest.mark.parametrize("name", RECORDED)
+def test_real_recordings(name, tmp_path):
+    """Maps are on the sensor, known everywhere, and differ where events are."""
+    if not (Path(REAL) / name).exists():
+        pytest.skip(f"{name} is absent")
+    for package, ending in (("aedat", ".aedat4"), ("rosbags", ".bag")):
+        if name.endswith(ending):
+            pytest.importorskip(package)
+    config = PredictConfig(
+        checkpoint="embedded", recordings=[Path(REAL) / name], out=tmp_path / "out", device="cpu",
+        duration=0.09, write=["npy", "png"], patch=(30, 30),
+    )  # fmt: skip
+    report = scaleevent.predict(config, quiet=True)
+    lines = lines_of(tmp_path / "out")
+    assert 1 <= len(lines) <= 3
+    for line in lines:
+        png, npy = line["file"].split()
+        found = np.load(tmp_path / "out" / npy)
+        assert list(found.shape) == report.facts["recordings"][0]["sensor"]
+        assert RECORDED[name] in (None, found.shape)
+        assert np.isfinite(found).mean() > 0.9 and found[30, 30] == pytest.approx(1, abs=1e-4)
+        assert np.nanstd(found) > 0.01
+        assert np.asarray(Image.open(tmp_path / "out" / png)).std() > 5

@@ -33,6 +33,9 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
     write: list[Kind] = Field(
         ["png"], description=f"what is written, of {','.join(KINDS)}; commas or repeated"
     )
+    window: Literal["adaptive", "time", "count"] = Field(
+        "adaptive", description="rule for windows, if it is not to be the checkpoint's"
+    )
     rate: float = Field(30.0, gt=0, le=100_000, description="predictions per second")
     every_events: int | None = Field(
         None, ge=1, description="a prediction every so many events instead"

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from scaleevent.events import COLUMNS, Events
+from scaleevent.events import Events
 from scaleevent.grids.windows import Window, WindowRule, choose_window, needless
 from scaleevent.prediction.schedules import Ends, Schedule, Span
 
@@ -226,7 +226,6 @@ class _Stretch:
         if self.waiting:  # the window after these is still to be cut
             first = int(self.held.t.searchsorted(self.waiting[0][0].end_us, "left"))
             spare = min(spare, first)
-        columns = {name: getattr(self.held, name)[spare:].copy() for name in COLUMNS}
-        self.held = Events.unchecked(**columns, height=self.held.height, width=self.held.width)
+        self.held = self.held[spare:]
         self.count = len(self.held)
         self.bound = 2 * self.count + PRUNED

@@ -37,7 +37,8 @@ class Painter:
         found = self.frames.at(cut.window.end_us) if cut.stretch == 0 else None
         frame, lifted = (None, "") if found is None else brightened(_coloured(found.image))
         seen = self.view.seen(values)
-        picture = _shaded(self.view.colours(values), seen, cut, frame)
+        picture = _shaded(self.view.colours(values), cut, frame)
+        self.view.mark(picture)
         factor = max(1, -(-WIDE // picture.shape[1]))
         picture = _enlarged(picture, factor)
         if self.beside:
@@ -63,16 +64,13 @@ class Painter:
         )
 
 
-def _shaded(
-    colours: np.ndarray, seen: np.ndarray, cut: Cut, frame: np.ndarray | None
-) -> np.ndarray:
-    """Colours with the brightness of the frame, or darker where events are; black where unseen."""
+def _shaded(colours: np.ndarray, cut: Cut, frame: np.ndarray | None) -> np.ndarray:
+    """Colours with the brightness of the frame, or darker where events are."""
     if frame is not None:
         shade = (BARE * 256 + ((1 - BARE) * 256 / 255) * (frame @ _LUMINANCE)).astype(np.uint16)
     else:
-        shade = np.full(seen.shape, 256, np.uint16)
+        shade = np.full(colours.shape[:2], 256, np.uint16)
         shade[cut.events.y, cut.events.x] = round(PLAIN * 256)
-    shade[~seen] = 0
     return ((colours * shade[..., None]) >> 8).astype(np.uint8)
 
 

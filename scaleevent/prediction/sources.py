@@ -12,7 +12,7 @@ from scaleevent.events import Events
 from scaleevent.formats import Recording
 from scaleevent.formats.source import Frame
 from scaleevent.grids.windows import WindowRule
-from scaleevent.prediction.cutting import Quiet
+from scaleevent.prediction.cutting import Cut, Quiet
 from scaleevent.prediction.schedules import Span
 
 STALE_US = 1_000_000  # a frame that is older than this is not drawn any more
@@ -30,6 +30,7 @@ class EventSource:
             anew, such as a camera's, is called once.
         frames: Begins the camera's images, in order; None where there are none.
         extent_us: First and last event time, if they are known beforehand.
+        pick: Passes windows on; that of a source that does not wait leaves out those that are late.
     """
 
     name: str
@@ -38,6 +39,7 @@ class EventSource:
     blocks: Callable[[], Iterator[Events | Quiet]]
     frames: Callable[[], Iterator[Frame]] | None = None
     extent_us: tuple[int, int] | None = None
+    pick: Callable[[Iterator[Cut]], Iterator[Cut]] = iter
 
 
 def recorded(

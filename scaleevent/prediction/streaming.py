@@ -48,11 +48,12 @@ class Plan:
     span: Span = Span()
 
     def cut(self, source: EventSource, view: View, tally: Tally | None = None) -> Iterator[Cut]:
-        """The windows of a source; see `cut_windows`."""
-        return cut_windows(
+        """The windows of a source that it picks; see `cut_windows`."""
+        cuts = cut_windows(
             source.blocks(), self.schedule, self.rule,
             span=self.span, after=view.needs_after, tally=tally,
         )  # fmt: skip
+        return source.pick(cuts)
 
 
 def predictions(

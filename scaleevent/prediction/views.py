@@ -96,6 +96,9 @@ class View(ABC):
     def legend(self) -> Legend:
         """What the colours mean."""
 
+    def mark(self, picture: np.ndarray) -> None:  # noqa: B027
+        """Draw what is to be seen over everything else on a (height, width, 3) uint8 picture."""
+
     def seen(self, values: np.ndarray) -> np.ndarray:
         """(height, width) bool, pixels that the network sees."""
         if values.dtype.kind == "f":
@@ -410,15 +413,17 @@ class SimilarityView(FeatureView):
         return self.spread(units @ units[self.cell(fit)], fit)
 
     def colours(self, values: np.ndarray) -> np.ndarray:
-        """From 0 to 1; less is drawn as 0. The pixel is in a white cross."""
-        colours = draw_amount(values)
+        """From 0 to 1; less is drawn as 0."""
+        return draw_amount(values)
+
+    def mark(self, picture: np.ndarray) -> None:
+        """A white cross with a black rim, around the pixel."""
         x, y = self.pixel
-        reach = max(2, values.shape[1] // 60)
-        for step in range(-reach, reach + 1):
-            for row, column in ((y + step, x), (y, x + step)):
-                if 0 <= row < values.shape[0] and 0 <= column < values.shape[1]:
-                    colours[row, column] = 255
-        return colours
+        reach = max(3, picture.shape[1] // 40)
+        for wide, colour in ((1, 0), (0, 255)):
+            for across, down in ((reach + wide, wide), (wide, reach + wide)):
+                rows = slice(max(y - down, 0), y + down + 1)
+                picture[rows, max(x - across, 0) : x + across + 1] = colour
 
     def legend(self) -> Legend:
         """A scale."""
