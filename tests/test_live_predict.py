@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from scaleevent.config.predict import PredictConfig
 from scaleevent.config.settings import load_config
 from scaleevent.errors import ConfigError, DataError, InUseError
 from scaleevent.live import source as source_module
+from scaleevent.live.udp import Packets
 from tests.event_files import evt3_words, some_events, write_raw
 from tests.live_sources import aestream_packets, faery_packets, pieces
 from tests.test_predict import HEIGHT, WIDTH, small_encoder, task_model
@@ -176,6 +179,28 @@ def test_packets_without_times_are_predicted_by_their_arrival(folder, tmp_path, 
     assert any("hold no times" in note for note in report.notes)
     assert len(rows(tmp_path / "out")) >= 1
     assert sum(int(row["events"]) for row in rows(tmp_path / "out")) >= len(EVENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["t64_x16_y16_on8", "t32_x16_y15_on1", "aestream"])
+def test_the_example_sends_what_is_received(folder, encoding):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(0.5)
+        address = f"udp://127.0.0.1:{receiver.getsockname()[1]}"
+        example = Path(__file__).parent.parent / "examples/play_udp.py"
+        command = [sys.executable, example, folder / "a.raw", address, "--format", encoding]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        sender = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert sender.returncode == 0, sender.stderr
+        assert f"--size {HEIGHT}x{WIDTH}" in sender.stdout and "9,000 events" in sender.stdout
+        decoder, columns = Packets(encoding, HEIGHT, WIDTH, "here"), []
+        with pytest.raises(TimeoutError):
+            while True:
+                columns += decoder.decode([receiver.recv(65_535)], 0)
+    for name in "txyp":
+        found = np.concatenate([getattr(block, name) for block in columns])
+        assert np.array_equal(found, getattr(EVENTS, name))
 
 
 def test_a_file_at_its_own_speed_tells_its_lag(folder, tmp_path):
