@@ -191,10 +191,19 @@ def test_the_example_sends_what_is_received(folder, encoding):
         example = Path(__file__).parent.parent / "examples/play_udp.py"
         command = [sys.executable, example, folder / "a.raw", address, "--format", encoding]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        sender = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert sender.returncode == 0, sender.stderr
-        assert f"--size {HEIGHT}x{WIDTH}" in sender.stdout and "9,000 events" in sender.stdout
         decoder, columns = Packets(encoding, HEIGHT, WIDTH, "here"), []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as sender:
+            while not columns or sender.poll() is None:
+                try:
+                    columns += decoder.decode([receiver.recv(65_535)], 0)
+                except TimeoutError:
+                    continue
+            said = sender.stdout.read()
+        assert sender.returncode == 0 and f"--size {HEIGHT}x{WIDTH}" in said
+        assert "9,000 events" in said
+        receiver.settimeout(0.1)
         with pytest.raises(TimeoutError):
             while True:
                 columns += decoder.decode([receiver.recv(65_535)], 0)
