@@ -853,6 +853,13 @@ TRAINING = [
         "FOLDER=semantic",
     ),
     S(
+        ("pairs/describing.py: trains on it",),
+        "prepare custom mylabels --labels labels --size 48x64 -o {out}",
+        ("{hint} --decoder linear --epochs 1 --pictures 0 --device cpu -o {new}",),
+        0,
+        "ENCODER=run",
+    ),
+    S(
         ("config/downstream.py: makes one: name it",),
         "probe custom run --data ownpairs --size 48x64 --epochs 1 --pictures 0 --device cpu "
         "-o {out}",

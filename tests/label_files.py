@@ -39,15 +39,24 @@ def write_npy(path: Path, values: np.ndarray) -> Path:
 
 def write_flow16(path: Path, words: np.ndarray) -> Path:
     """A 16-bit RGB PNG of (H, W, 3) uint16, no filter, by the PNG specification."""
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in words)
+    return _png(path, words.shape[1], words.shape[0], 16, 2, lines)
+
+
+def write_ids4(path: Path, ids: np.ndarray) -> Path:
+    """A grey PNG of 4 bits of (H, W) ids below 16, W even."""
+    lines = b"".join(b"\0" + (row[::2] << 4 | row[1::2]).tobytes() for row in ids)
+    return _png(path, ids.shape[1], ids.shape[0], 4, 0, lines)
+
+
+def _png(path: Path, width: int, height: int, bits: int, colour: int, lines: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, _ = words.shape
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         check = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
 
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in words)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(lines))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
     return path

@@ -98,7 +98,7 @@ def test_unknown_ids_are_named_with_the_file_and_what_to_do(tmp_path):
     error = refused.value
     assert "classes.yaml does not know" in error.what and error.where == path
     assert error.found == "9 (1 pixels), 37 (5 pixels)" and error.expected == "ids 0 to 2, 255"
-    assert "ignore: [255, 9]" in error.hint and "mapping: {9: NAME}" in error.hint
+    assert "ignore: [255, 9, 37]" in error.hint and "mapping: {9: NAME}" in error.hint
 
 
 @pytest.mark.parametrize("scale", [256.0, 1000.0, 100.0])
@@ -160,6 +160,15 @@ def test_an_array_that_is_no_depth_is_refused(tmp_path, values):
     path = label_files.write_npy(tmp_path / "1.npy", values)
     with pytest.raises(DataError):
         LabelReader("depth").read(path, None)
+
+
+def test_ids_of_fewer_bits_are_refused_not_stretched(tmp_path):
+    """Pillow reads 4 bits of grey as 0, 17 .. 255: id 15 would silently be no class."""
+    path = label_files.write_ids4(tmp_path / "1.png", np.full(SIZE, 15, np.uint8))
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
+    with pytest.raises(DataError, match="no picture of class ids") as refused:
+        LabelReader("segmentation", known, path).read(path, SIZE)
+    assert "4 bits" in refused.value.found
 
 
 def test_pictures_in_colours_are_no_ids(tmp_path):
@@ -392,6 +401,22 @@ def test_workers_change_no_byte(tmp_path):
     root = write_labelled(tmp_path / "root")
     one, two = stored(root, tmp_path / "1"), stored(root, tmp_path / "2", jobs=2)
     assert one.fingerprint == two.fingerprint and one.manifest["labels"] == two.manifest["labels"]
+
+
+def test_a_recording_that_joins_later_may_change_the_part_of_others(tmp_path):
+    """Parts are drawn from all names: a resumed store says the same in its manifest and shards."""
+    root = write_labelled(tmp_path / "root")
+    before = stored(root, tmp_path / "out").manifest["labels"]["split"]
+    changed = False
+    for seed, name in enumerate("cde", 2):  # the files of the others stay as they are
+        write_recording(root / f"{name}.npz", seed)
+        label_files.write_ids(root / f"labels/{name}/1060000.png", ids(seed))
+        store = stored(root, tmp_path / "out", resume=True)
+        split = store.manifest["labels"]["split"]
+        changed |= any(split[name] != part for name, part in before.items())
+        for shard, row in map(store.locate, range(len(store))):
+            assert shard.provenance(row)["split"] == split[shard.recording_of_pairs()[row]]
+    assert changed
 
 
 def test_folders_of_recordings_are_found(tmp_path):

@@ -136,6 +136,11 @@ class LabelledRecording:
         return tuple(dict.fromkeys((*own, *framed)))
 
     @property
+    def chosen_by_others(self) -> list[str]:
+        """Its part, which changes with the recordings beside it: the shard is made again then."""
+        return [self.scene, self.part]
+
+    @property
     def expected(self) -> int:
         """Number of labels."""
         return len(self.labels.files) + sum(count for _, count in self.labels.left_out)

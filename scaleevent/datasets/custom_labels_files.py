@@ -84,12 +84,13 @@ class LabelReader:
         unknown = {int(k): int(n) for k, n in zip(ids, counts, strict=True) if k not in by_id}
         if unknown:
             told = ", ".join(f"{key} ({count:,} pixels)" for key, count in unknown.items())
+            also = ", ".join(map(str, [*self.classes.ignored, *unknown]))
             raise DataError(
                 f"class ids that {self.classes_file} does not know",
                 where=path,
                 found=told,
                 expected=f"ids {_ranges(sorted(by_id))}",
-                hint=f"add them there: as classes, under `ignore: [{IGNORE}, {min(unknown)}]` where"
+                hint=f"add them there: as classes, under `ignore: [{also}]` where"
                 f" they do not count, or under `mapping: {{{min(unknown)}: NAME}}` as ids of a "
                 "class that is there",
             )

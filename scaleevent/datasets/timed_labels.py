@@ -280,6 +280,9 @@ def read_id_picture(path: Path, size: tuple[int, int] | None, grey: bool = False
     with open_image(path, path, ("PNG",)) as image:
         form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
         fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
+        coding = str(image.tile[0][3]) if image.tile else ""
+        if coding.startswith("L;"):  # grey of fewer bits, whose values Pillow would stretch to 255
+            form, fits = f"{form}, {coding.removeprefix('L;')} bits", False
         ids = np.asarray(image) if fits else None
     if ids is not None and ids.ndim == 3:
         ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -144,6 +145,7 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
     """The counts of a written store; of one with labels of its own also its classes."""
     whole = "missing" not in manifest and manifest.get("labels") is not None
     told, tables, warnings = describe_labels(PairStore(out)) if whole else ({}, (), [])
+    name = shlex.quote(str(out))
     size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
     return Report(
         command,
@@ -155,6 +157,11 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
             f"{counted(len(manifest['shards']), 'shard')}, {size / 1e6:,.1f} MB: {out}",
             *unfinished(manifest),
             *warnings,
+            *(
+                [f"`scaleevent finetune custom ENCODER --data {name}` trains on it"]
+                if whole
+                else ()
+            ),
         ),
         {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen}
         | {key: manifest[key] for key in ("missing",) if key in manifest}

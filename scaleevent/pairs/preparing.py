@@ -367,7 +367,9 @@ class ShardTask:
         """Hash of what the shard is made from."""
         source = self.source
         inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
-        return fingerprint([__version__, self.settings, self.voxels, source.name, inputs])
+        made = [__version__, self.settings, self.voxels, source.name, inputs]
+        chosen = getattr(source, "chosen_by_others", None)  # what the other sources decide
+        return fingerprint(made if chosen is None else [*made, chosen])
 
     def entry(self) -> Json | None:
         """Its entry, if the shard is finished and has its size."""
