@@ -19,11 +19,13 @@ from davis_files import write_scene
 from dsec_files import write_flow, write_flow_test, write_semantic
 from event_files import (
     aedat3_packet,
+    evt3_words,
     some_events,
     write_aedat2,
     write_aedat3,
     write_aedat4,
     write_dsec,
+    write_raw,
     write_text,
 )
 from PIL import Image
@@ -52,6 +54,12 @@ EVENTS = fakes.fake_events()
 def columns(events: Events = EVENTS, **changes: np.ndarray) -> dict[str, np.ndarray]:
     """The four columns of events by name, some of them changed."""
     return {name: getattr(events, name) for name in "txyp"} | changes
+
+
+def right() -> Events:
+    """Events that are all in the right half of their sensor."""
+    events = some_events(9000)
+    return replace(events, x=events.x + np.uint16(300), width=640)
 
 
 def reset(times: int = 1) -> dict[str, np.ndarray]:
@@ -432,6 +440,10 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "since.txt": text("50000\n150000\n"),
     "millis.txt": text("50.5\n150.5\n"),
     "close.txt": text("50\n100\n150\n"),
+    "bare.raw": lambda path: path.write_bytes(evt3_words(some_events(9000)).tobytes()),
+    "right.raw": lambda path: write_raw(path, evt3_words(right()), "evt 3.0", "end"),
+    "nosize.raw": lambda path: write_raw(path, evt3_words(some_events(9000)), "evt 3.0", "end"),
+    "empty.raw": lambda path: path.touch(),
     "walk.txt": lambda path: path.write_text("0\n40000\n80000\n"),
     "walk.mkv": lambda path: clip_files.write_video(path, clip_files.moving(3)),
     "raw.h264": lambda path: clip_files.write_h264(path, clip_files.moving(3)),

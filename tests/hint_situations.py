@@ -1269,6 +1269,7 @@ TRAINING = [
     ),
 ]
 
+BARE = "predict embedded bare.raw --follow --idle 1"
 PREDICTING = [
     S(
         ("config/predict.py: `scaleevent predict CHECKPOINT",),
@@ -1337,10 +1338,50 @@ PREDICTING = [
         ("{same} <--at-origin> first",),
         2,
     ),
+    S(
+        ("live/evt_stream.py: say which",),
+        f"{BARE} -o {{out}}",
+        ("{same} <--format _> <--size _>",),
+        3,
+    ),
+    S(
+        ("live/source.py: such as --size 720x1280",),
+        "predict embedded nosize.raw --follow --idle 1 -o {out}",
+        ("{same} <--size _>",),
+        2,
+    ),
+    S(
+        ("live/source.py: is the sensor another",),
+        "predict embedded right.raw --follow --idle 1 --size 180x240 -o {out}",
+        ("predict embedded right.raw --follow --idle 1 <--size> 480x640 -o {out}",),
+        3,
+    ),
+    S(
+        ("live/source.py: read it when it is finished",),
+        "predict embedded plain.npz --follow -o {out}",
+        ("predict embedded plain.npz -o {out}",),
+        3,
+    ),
+    S(
+        ("live/source.py: X (--idle waits longer)",),
+        "predict embedded empty.raw --follow --idle 1 -o {out}",
+        ("predict embedded nosize.raw --follow --size 180x240 <--idle> 2 -o {out}",),
+        5,
+    ),
+    S(
+        ("live/source.py: of silence (--idle), or with Ctrl-C",),
+        f"{BARE} --format EVT3 --size 180x240 -o {{out}}",
+        ("predict embedded nosize.raw --follow --size 180x240 <--idle> 2 -o {new}",),
+        stays=True,
+        sees="nothing came for 2 s",
+    ),
 ]
 
+SENT = "somebody must send packets: tests/test_live_predict.py"
 KILLED = "a process must be killed: tests/test_kills.py and test_hdf5_damage.py go on as told"
 NOT_RUN = {  # file: part of the text: why
+    "live/source.py: such as --size 480x640": SENT,
+    "live/udp.py: the sender's format is another": SENT,
     "commands/launching.py: --arch X": "needs a GPU, and fewer than asked for",
     "system/files.py: the same command with X": KILLED,
     "system/files.py: --resume goes on": KILLED,

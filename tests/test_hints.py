@@ -31,6 +31,7 @@ ROOMS = {
     "training": ("pretrain", "probe", "finetune"),
     "objectives": ("pretrain",),
     "prediction": ("predict",),
+    "live": ("predict",),
     "deployment": ("export",),
     "reporting": ("report",),
     "pairs/preparing.py": ("prepare", "voxelize"),

@@ -139,7 +139,7 @@ def test_a_feed_that_is_fast_enough_gives_every_window():
     expected = [(cut.window, cut.events.t.tolist()) for cut in CUT([events])]
     assert found == expected and len(found) == 10
     assert feed.passed == Passed(10, 0, 0) and feed.lags.number == 10
-    assert feed.told()[0] == "none of 10 windows was dropped"
+    assert feed.told()[0] == "windows dropped for newer ones: none of 10"
 
 
 def test_the_newest_window_wins_where_the_consumer_is_slow():
@@ -165,7 +165,7 @@ def test_the_newest_window_wins_where_the_consumer_is_slow():
     assert feed.passed.put == 10 and feed.passed.dropped == 8
     assert feed.passed.dropped_weight == sum(len(each.events) for each in all_cuts[1:9])
     assert feed.to_json()["dropped windows"] == 8
-    assert feed.told()[0].startswith("8 of 10 windows were dropped")
+    assert feed.told()[0].startswith("windows dropped for newer ones: 8 of 10, ")
 
 
 def test_lag_counts_from_the_moment_of_the_windows_end_where_a_recording_plays():

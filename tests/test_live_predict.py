@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from scaleevent.config.predict import PredictConfig
 from scaleevent.config.settings import load_config
 from scaleevent.errors import ConfigError, DataError, InUseError
 from scaleevent.live import source as source_module
+from scaleevent.live.udp import Packets
 from tests.event_files import evt3_words, some_events, write_raw
 from tests.live_sources import aestream_packets, faery_packets, pieces
 from tests.test_predict import HEIGHT, WIDTH, small_encoder, task_model
@@ -99,7 +102,7 @@ def test_standard_input_gives_what_the_file_does(folder, tmp_path, standard_inpu
     count = assert_same(tmp_path / "out", folder / f"whole-{model}")
     live = json.loads((tmp_path / "out/report.json").read_text())["recordings"][0]["live"]
     assert (live["windows"], live["dropped windows"], live["lag"]["number"]) == (count, 0, count)
-    assert any(note.startswith(f"none of {count} windows") for note in report.notes)
+    assert any(note == f"windows dropped for newer ones: none of {count}" for note in report.notes)
     assert [row[0] for row in report.more[0].rows][0] == "waiting"
 
 
@@ -178,6 +181,37 @@ def test_packets_without_times_are_predicted_by_their_arrival(folder, tmp_path, 
     assert sum(int(row["events"]) for row in rows(tmp_path / "out")) >= len(EVENTS)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["t64_x16_y16_on8", "t32_x16_y15_on1", "aestream"])
+def test_the_example_sends_what_is_received(folder, encoding):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(0.5)
+        address = f"udp://127.0.0.1:{receiver.getsockname()[1]}"
+        example = Path(__file__).parent.parent / "examples/play_udp.py"
+        command = [sys.executable, example, folder / "a.raw", address, "--format", encoding]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        decoder, columns = Packets(encoding, HEIGHT, WIDTH, "here"), []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as sender:
+            while not columns or sender.poll() is None:
+                try:
+                    columns += decoder.decode([receiver.recv(65_535)], 0)
+                except TimeoutError:
+                    continue
+            said = sender.stdout.read()
+        assert sender.returncode == 0 and f"--size {HEIGHT}x{WIDTH}" in said
+        assert "9,000 events" in said
+        receiver.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            while True:
+                columns += decoder.decode([receiver.recv(65_535)], 0)
+    for name in "txyp":
+        found = np.concatenate([getattr(block, name) for block in columns])
+        assert np.array_equal(found, getattr(EVENTS, name))
+
+
 def test_a_file_at_its_own_speed_tells_its_lag(folder, tmp_path):
     began = time.monotonic()
     report = predict(folder, "depth", folder / "a.raw", tmp_path / "out", pace="real", queue=1000)
@@ -200,7 +234,7 @@ def test_a_network_that_is_too_slow_leaves_windows_out(folder, tmp_path):
         == live["lag"]["number"] + (live["dropped windows"])
     )
     assert live["events in dropped windows"] > 0
-    assert any("were dropped for newer ones" in note for note in report.notes)
+    assert any("windows dropped for newer ones: " in note for note in report.notes)
 
 
 def test_ctrl_c_ends_with_everything_whole(folder, tmp_path, standard_input):

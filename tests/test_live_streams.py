@@ -209,6 +209,19 @@ def test_order_follows_its_rule_however_the_stream_is_cut(seed):
         assert len(order.counts.segments) == len(stretches)
 
 
+@pytest.mark.parametrize(("between", "resets"), [(None, 1), (10**7 - 1000, 0), (5, 1)])
+def test_an_event_that_agrees_with_the_clock_keeps_it(between, resets):
+    """Half of what resets a clock, an event, and the other half: it agrees, or with neither."""
+    back = np.arange(RESET_EVENTS // 2) + 10**6
+    extra = [] if between is None else [between]
+    more = np.arange(STRAY if between == 5 else 0) + 2 * 10**6
+    t = np.concatenate([[10**7], back, extra, back + 10**5, more]).astype(np.int64)
+    zeros = np.zeros(len(t), np.uint16)
+    order = Order(48, 64)
+    list(order.add(RawBlock(0, t, zeros, zeros, zeros.astype(np.uint8))))
+    assert len(order.counts.segments) == 1 + resets
+
+
 def test_time_words_without_events_say_that_time_passes():
     events = some_events(10, start_us=64 * 1000, span_us=60)
     words = [*evt2_words(events).tolist(), 0x8000_0000 + 2000, 0x8000_0000 + 10**7]

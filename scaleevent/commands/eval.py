@@ -24,6 +24,7 @@ from scaleevent.benchmarks.report import (
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
+from scaleevent.live.evaluating import in_time
 from scaleevent.system.files import write_json
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, progress
@@ -109,6 +110,8 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
             facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
         title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
         report = Report("eval", title, *table, tuple(notes), facts, class_tables(task, evaluation))
+        if cfg.pace == "real":
+            report = in_time(report, decoder, task, samples.pairs.stores, scored, cfg.rate)
         if cfg.out is not None:
             write_json(cfg.out / "report.json", report.to_json())
     return report

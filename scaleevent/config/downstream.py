@@ -267,6 +267,14 @@ class EvalConfig(ScoredSettings):
     alignment: Literal["none", "median", "least-squares"] = Field(
         "none", description="depth: fit each prediction to its ground truth first"
     )
+    pace: Literal["none", "real"] = Field(
+        "none",
+        description="real: custom: also score, at each label of the recordings, the newest "
+        "prediction that was finished by then",
+    )
+    rate: float = Field(
+        30.0, gt=0, le=100_000, description="pace real: windows a second that come to the network"
+    )
     transductive: Transductive = False
     gpus: int = Field(1, ge=1, le=1024, description="processes on this machine")
 
@@ -288,6 +296,14 @@ class EvalConfig(ScoredSettings):
             raise ValueError(f"only {', '.join(_SUBMITTED)} takes submissions")
         if self.pictures and self.out is None:
             raise ValueError("pictures need a folder: add --out FOLDER")
+        if self.pace == "real" and self.benchmark != "custom":
+            raise ValueError("pace real is for labels of your own (custom), which have recordings")
+        if self.pace == "real" and self.task == "flow":
+            raise ValueError("pace real is not for flow, whose labels are spans")
+        if self.pace == "real" and (self.at_input_size or self.windows is not None):
+            raise ValueError("pace real scores whole predictions on the labels' pixels")
+        if self.pace == "none" and self.rate != type(self).model_fields["rate"].default:
+            raise ValueError("rate has no effect without pace real")
         return self
 
     def check(self) -> None:

@@ -90,8 +90,8 @@ class LiveSettings(Settings):
         unused = [key for key in _OF_FILES if key in self.model_fields_set]
         if self.when_slow == "wait" and address.startswith("udp"):
             raise ConfigError(
-                "who sends packets does not wait", where="--when-slow wait", found=address,
-                expected="drop",
+                "who sends packets does not wait", where="--when-slow",
+                found=f"wait, and {address}", expected="drop",
             )  # fmt: skip
         if unused:
             flags = ", ".join(f"--{key.replace('_', '-')}" for key in unused)

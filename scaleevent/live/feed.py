@@ -120,12 +120,12 @@ class Feed:
         said = []
         if passed.dropped:
             said.append(
-                f"{passed.dropped:,} of {passed.put:,} windows were dropped for newer ones, as the "
+                f"windows dropped for newer ones: {passed.dropped:,} of {passed.put:,}, as the "
                 "network is slower than they come; they held "
                 f"{passed.dropped_weight:,} events, some of them also in other windows"
             )
         elif passed.put:
-            said.append(f"none of {passed.put:,} windows was dropped")
+            said.append(f"windows dropped for newer ones: none of {passed.put:,}")
         if lags.number:
             median, p99 = lags.percentile(50), lags.percentile(99)
             said.append(

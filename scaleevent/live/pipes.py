@@ -57,7 +57,7 @@ def standard_input() -> int:
     Raises:
         ConfigError: It is a terminal, or closed.
     """
-    hint = "write into it: `CAMERA PROGRAM | scaleevent predict CKPT -`, or `- < recording.raw`"
+    hint = "let a camera's program write into it: PROGRAM | scaleevent .., or a file: < FILE.raw"
     try:
         descriptor = sys.stdin.fileno()
     except (AttributeError, OSError, ValueError):

@@ -80,7 +80,7 @@ def newest_at(
     waiting: tuple[int, Window] | None = None
     finished: tuple[int, Made] | None = None  # the end of its window, and the newest prediction
     working: tuple[int, int, Made] | None = None  # when it is done, the end of its window, and it
-    free_us = 0
+    free_us = -(1 << 62)  # the network has never worked
     for label_us in labels_us:
         while True:
             if working is not None:

@@ -89,7 +89,7 @@ def listen(host: str, port: int) -> socket.socket:
         InUseError: The port belongs to another program.
         EnvironmentProblem: The machine has no such address, or it may not be used.
     """
-    where = f"udp://{host}:{port}"
+    where = f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
