@@ -216,7 +216,7 @@ def test_options_that_do_not_fit(files, tmp_path):
         ExportConfig(checkpoint="x", format="onnx,onnx-int9")
     with pytest.raises(ValueError, match="folder of its own"):
         ExportConfig(checkpoint="x", format="hub,onnx")
-    with pytest.raises(ValueError, match="samples of --data"):
+    with pytest.raises(ValueError, match="no data is given"):
         ExportConfig(checkpoint="x", limit=3)
     store = tmp_path / "street"
     store.mkdir()

@@ -63,7 +63,7 @@ class ExportConfig(OutputSettings):
         if "hub" in self.format.split(",") and self.format != "hub":
             raise ValueError("hub is a folder of its own: export it by itself")
         if self.limit is not None and not self.data:
-            raise ValueError("limit counts the samples of --data")
+            raise ValueError("limit is of the samples that are scored, and no data is given")
         return self
 
     def check(self) -> None:

@@ -77,7 +77,7 @@ def task_of(checkpoint: LoadedCheckpoint) -> tuple[str, Decoder]:
     raise ConfigError(
         "only task models of a benchmark can be scored", where="--data",
         found=f"{checkpoint.name}, {checkpoint.description['kind']}",
-        hint="leave out --data: the loss on the outputs is measured in any case",
+        hint="the same without --data: the loss on the outputs is measured in any case",
     )  # fmt: skip
 
 
