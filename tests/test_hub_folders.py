@@ -38,6 +38,7 @@ SPEC = {
 CLASSES = 8  # of street-semantic
 ALWAYS = {"num_classes": 0, "dynamic_img_size": True}
 OURS = {"teacher": {"source": "embedded-v2"}, "config": {"student_init": "teacher", "lr": 1e-4}}
+OURS["config"]["out"] = "/home/me/runs"
 
 
 @torch.no_grad()
@@ -183,6 +184,7 @@ def test_the_card_begins_with_keys_and_tells_data_settings_metrics_hashes(task_f
     assert "base_model" not in keys
     assert "Recordings: 2 (a, b)" in body and "Recordings: 1 (c)" in body
     assert "| miou | 41.5 |" in body and "lr: 0.0001" in body
+    assert "/home/me" not in body  # where a run lay on the machine is nobody's business
     for file in ("model.safetensors", "task.safetensors"):
         assert f"`{sha256_file(task_folder / file)}`" in body
 

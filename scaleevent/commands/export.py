@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from scaleevent.benchmarks.own import benchmark_of
+from scaleevent.benchmarks.samples import benchmark_split
+from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.export import ExportConfig
-from scaleevent.deployment.artifact import write_checked
+from scaleevent.deployment.artifact import Artifact, write_checked
 from scaleevent.deployment.artifacts import artifacts, writable
-from scaleevent.deployment.parity import Parity
+from scaleevent.deployment.latency import latency_table
+from scaleevent.deployment.parity import Parity, Run
 from scaleevent.deployment.program import LoadedCheckpoint
-from scaleevent.deployment.results import write_results
+from scaleevent.deployment.results import FLOAT32, write_results
+from scaleevent.deployment.scoring import score_programs, task_of
+from scaleevent.pairs.samples import evenly_spaced
+from scaleevent.system.files import Json
+from scaleevent.system.ranks import ranks
 from scaleevent.system.reports import Report, progress
 
 
@@ -26,15 +36,43 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
             formats such a one is left out, and said.
         CheckpointError: Not a checkpoint, a format that the model cannot be converted to, or a file
             that computes something else; then no file is left.
+        ConfigError: Data to score an encoder on.
         EnvironmentProblem: A checkpoint on the hub cannot be fetched.
     """
     formats, missing = writable(cfg.format)
     cfg.check()
     checkpoint = LoadedCheckpoint(cfg.checkpoint, cfg.size, offline=cfg.offline)
-    files = artifacts(checkpoint, formats)
+    if cfg.data:
+        task_of(checkpoint)
+    files = artifacts(checkpoint, formats, cfg.batch)
     with cfg.claimed():
         with progress("export", len(files), "files", not quiet) as ticker:
             parity = Parity(checkpoint.predictor.settings)
             differences = write_checked(files, cfg.out, parity, ticker.advance)
-        left = missing if cfg.format == "all" else {}
-        return write_results(checkpoint, files, differences, cfg.out, left, cfg.with_origins())
+        onnx = {file.name: cfg.out / file.name for file in files if file.name.endswith(".onnx")}
+        return write_results(
+            checkpoint, files, differences, cfg.out,
+            left=missing if cfg.format == "all" else {},
+            scores=_scores(cfg, checkpoint, files, quiet) if cfg.data else {},
+            latency=latency_table(checkpoint, onnx) if cfg.latency else None,
+            settings=cfg.with_origins(),
+        )  # fmt: skip
+
+
+def _scores(
+    cfg: ExportConfig, checkpoint: LoadedCheckpoint, files: Sequence[Artifact], quiet: bool
+) -> Json:
+    """The task's headline number of the checkpoint and of files of reduced precision."""
+    name, decoder = task_of(checkpoint)
+    benchmark = benchmark_of(name, cfg.data)
+    runs: dict[str, Run] = {FLOAT32: checkpoint.deployed}
+    runs |= {file.name: file.reload(cfg.out / file.name) for file in files if file.limits}
+    with ranks("cpu") as group:
+        settings = checkpoint.predictor.settings
+        samples = benchmark_samples(name, benchmark.task, cfg.data, settings, group, quiet=quiet)
+        test = benchmark_split(samples, benchmark.eval_split).test
+        chosen = evenly_spaced(test, cfg.limit or len(test)).tolist()
+        with progress("score", len(runs) * len(chosen), "samples", not quiet) as ticker:
+            found = score_programs(decoder, runs, samples, chosen, group, ticker.advance)
+    about: Json = {"metric": samples.task.headline, "samples": len(chosen), "programs": [*runs]}
+    return about | found

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from scaleevent.config.settings import Checkpoint, OutputSettings, parse_size
-from scaleevent.system.locations import check_checkpoint
+from scaleevent.config.settings import Checkpoint, OutputSettings, nearest, parse_size
+from scaleevent.system.locations import check_checkpoint, check_store
+
+EXPORT_FORMATS = (
+    "safetensors", "meta", "exported", "onnx", "onnx-fp16", "onnx-int8", "hub",
+)  # fmt: skip
 
 
 class ExportConfig(OutputSettings):
@@ -20,10 +24,21 @@ class ExportConfig(OutputSettings):
         description="encoder or task checkpoint, a run folder, hf-hub:ORG/NAME, local-dir:FOLDER"
     )
     out: Path = Field(Path("export"), description="folder for the files")
-    format: Literal["all", "safetensors", "meta", "exported", "onnx", "hub"] = Field(
+    format: str = Field(
         "all",
-        description="timm or Meta key names, torch.export .pt2, ONNX; hub: a folder for the "
-        "Hugging Face hub",
+        description=f"all, or some of {', '.join(EXPORT_FORMATS)} with commas between: timm or "
+        "Meta key names, torch.export .pt2, ONNX in float32, float16 or 8 bits, a folder for the "
+        "Hugging Face hub (by itself); all: those that are exact",
+    )
+    batch: int | None = Field(
+        None, ge=1, le=1024, description="samples at once of whole programs; default: any number"
+    )
+    data: list[Path] = Field(
+        [], description="pair stores: also score files of reduced precision on the test set"
+    )
+    limit: int | None = Field(None, ge=1, description="with --data: score so many test samples")
+    latency: bool = Field(
+        False, description="also measure eager, compiled and ONNX latency on this machine"
     )
     size: tuple[int, int] | None = Field(
         None, description="input rows x columns; default: the checkpoint's"
@@ -33,7 +48,27 @@ class ExportConfig(OutputSettings):
 
     _size = field_validator("size", mode="before")(parse_size)
 
+    @field_validator("format")
+    @classmethod
+    def _known_formats(cls, value: str) -> str:
+        for name in value.split(",") if value != "all" else ():
+            if name not in EXPORT_FORMATS:
+                near = nearest(name, ("all", *EXPORT_FORMATS))
+                raise ValueError(f"expected all, or of {', '.join(EXPORT_FORMATS)}{near}")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        """Refuse what does not go into one folder, and options without their files."""
+        if "hub" in self.format.split(",") and self.format != "hub":
+            raise ValueError("hub is a folder of its own: export it by itself")
+        if self.limit is not None and not self.data:
+            raise ValueError("limit is of the samples that are scored, and no data is given")
+        return self
+
     def check(self) -> None:
-        """Also the checkpoint."""
+        """Also the checkpoint and the data."""
         check_checkpoint(self.checkpoint)
+        for folder in self.data:
+            check_store(folder)
         super().check()

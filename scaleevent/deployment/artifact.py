@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaleevent.deployment.parity import Parity, Run
+from scaleevent.deployment.parity import Limits, Loss, Parity, Run
 from scaleevent.deployment.program import Deployed
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import staged, writing
@@ -19,11 +19,13 @@ class Artifact:
 
     Attributes:
         name: File name.
-        format: One of `FORMATS`.
+        format: One of `config.export.EXPORT_FORMATS`.
         reference: The model whose outputs the file must reproduce.
         write: Writes the file.
         reload: Loads the file as its users do.
-        any_batch: Whether it takes any number of samples, or exactly one.
+        samples: How many it takes at once; None for any number. `reload` gives a program that takes
+            one in either case.
+        limits: Of its loss, where its precision is reduced; None where it must compute the same.
     """
 
     name: str
@@ -31,12 +33,13 @@ class Artifact:
     reference: Deployed
     write: Callable[[Path], None]
     reload: Callable[[Path], Run]
-    any_batch: bool = True
+    samples: int | None = None
+    limits: Limits | None = None
 
 
 def write_checked(
     files: Sequence[Artifact], folder: Path, parity: Parity, advance: Callable[[], None]
-) -> dict[str, float]:
+) -> dict[str, float | Loss]:
     """Write, reload and compare all files; they are renamed into place only if all of them pass.
 
     Args:
@@ -46,24 +49,31 @@ def write_checked(
         advance: Called after each file.
 
     Returns:
-        By file name, the largest difference as a fraction of the checkpoint's largest value.
+        By file name, the largest difference as a fraction of the checkpoint's largest value; of
+        reduced precision, all of the loss.
 
     Raises:
         CheckpointError: A file computes something else; the message gives the difference.
         EnvironmentProblem: The folder cannot be written.
     """
-    differences = {}
+    differences: dict[str, float | Loss] = {}
     with ExitStack() as files_to_be:
         for file in files:
             path = files_to_be.enter_context(staged(folder / file.name))
             with writing(folder / file.name):
                 file.write(path)
             try:
-                differences[file.name] = parity.difference(
-                    file.reference, file.reload(path), any_batch=file.any_batch
-                )
+                differences[file.name] = _measure(file, path, parity)
             except CheckpointError as problem:
                 problem.what, problem.where = f"not exported: {problem.what}", file.name
                 raise
             advance()
     return differences
+
+
+def _measure(file: Artifact, path: Path, parity: Parity) -> float | Loss:
+    """Compare a file with its checkpoint."""
+    run, any_batch = file.reload(path), file.samples is None
+    if file.limits is None:
+        return parity.difference(file.reference, run, any_batch=any_batch)
+    return parity.reduced(file.reference, run, file.limits, any_batch=any_batch)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from scaleevent.config.run import RunSettings
 from scaleevent.deployment.licence import licence_of, origins_of
 from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.system.files import Json
@@ -31,7 +32,7 @@ PIPELINES = {
     "encoder": "image-feature-extraction", "segmentation": "image-segmentation",
     "depth": "depth-estimation",
 }  # fmt: skip
-SHOWN = 40  # recordings that are named
+SHOWN = 12  # recordings that are named
 
 
 def model_card(checkpoint: LoadedCheckpoint, files: dict[str, Json], hub: bool = False) -> str:
@@ -142,7 +143,10 @@ def _training(known: Json) -> list[str]:
     if metrics := known.get("metrics"):
         lines += ["## Metrics", "", *_metric_lines(known, metrics), ""]
     if config := known.get("config"):
-        text = without_passwords(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        effective = {
+            key: value for key, value in config.items() if key not in RunSettings.NO_EFFECT
+        }
+        text = without_passwords(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True))
         lines += ["## Settings of the run", "", "```yaml", text.rstrip(), "```", ""]
     return lines
 

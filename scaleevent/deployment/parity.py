@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scaleevent.deployment.program import Deployed
@@ -26,6 +28,29 @@ EVENTS_PER_PIXEL = 0.5
 Run = Callable[..., Tensor]  # `voxel`, and for flow `after`, to the output
 
 
+@dataclass(frozen=True)
+class Loss:
+    """How far outputs are from the checkpoint's, on the test inputs.
+
+    Attributes:
+        largest: The largest difference, as a fraction of the checkpoint's largest value.
+        rms: The root mean square of the differences, as a fraction of that of its values.
+        means: The same in the task's own terms, for people.
+    """
+
+    largest: float
+    rms: float
+    means: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest `Loss.rms` of a file of reduced precision."""
+
+    warn: float  # above it the loss is pointed out
+    refuse: float  # above it the file is not kept
+
+
 class Parity:
     """Compares programs with the models that they were made from, on the same inputs.
 
@@ -41,7 +66,7 @@ class Parity:
         self._references: dict[Deployed, list[Tensor]] = {}
 
     def difference(self, model: Deployed, run: Run, *, any_batch: bool) -> float:
-        """Largest difference of the outputs, as a fraction of the reference's largest value.
+        """`Loss.largest` of a program that must compute the same.
 
         Args:
             model: The reference.
@@ -49,8 +74,40 @@ class Parity:
             any_batch: Also compare a batch of two samples.
 
         Raises:
-            CheckpointError: The difference is beyond `TOLERANCE` or not a number, the shapes
-                differ, or the checkpoint itself gives values that are not finite.
+            CheckpointError: It is beyond `TOLERANCE`; or as `compare`.
+        """
+        loss = self.compare(model, run, any_batch=any_batch)
+        if not loss.largest <= TOLERANCE:  # NaN is refused too
+            raise CheckpointError(
+                "the exported file does not compute what the checkpoint does",
+                found=f"a difference of {loss.largest:.3g} of the largest value",
+                expected=f"at most {TOLERANCE:g} of it",
+            )
+        return loss.largest
+
+    def reduced(self, model: Deployed, run: Run, limits: Limits, *, any_batch: bool) -> Loss:
+        """The loss of a program of reduced precision; arguments as for `difference`.
+
+        Raises:
+            CheckpointError: It is beyond `limits.refuse`; or as `compare`.
+        """
+        loss = self.compare(model, run, any_batch=any_batch)
+        if not loss.rms <= limits.refuse:
+            raise CheckpointError(
+                "reduced precision loses too much of this model",
+                found=f"differences of {loss.rms:.3g} of the outputs (root mean square), "
+                f"{loss.means}",
+                expected=f"at most {limits.refuse:g}",
+                hint="leave this format out: --format onnx keeps float32",
+            )
+        return loss
+
+    def compare(self, model: Deployed, run: Run, *, any_batch: bool) -> Loss:
+        """How far a program is from the model; arguments as for `difference`.
+
+        Raises:
+            CheckpointError: The shapes differ, or the checkpoint itself gives values that are not
+                finite.
         """
         if model not in self._references:
             self._references[model] = self._outputs(model, len(model.inputs), self.batches)
@@ -67,19 +124,32 @@ class Parity:
         if not np.isfinite(largest):
             raise CheckpointError("the checkpoint gives values that are not finite", found=largest)
         pairs = zip(found, expected, strict=True)
-        off = float(torch.cat([(a - b).abs().flatten() for a, b in pairs]).max())
-        relative = off / largest if largest else off
-        if not relative <= TOLERANCE:  # NaN is refused too
-            raise CheckpointError(
-                "the exported file does not compute what the checkpoint does",
-                found=f"difference {off:.3g}, which is {relative:.3g} of the largest value",
-                expected=f"at most {TOLERANCE:g} of it, {largest:.3g}",
-            )
-        return relative
+        off = torch.cat([(a - b).flatten() for a, b in pairs]).double()
+        own = torch.cat([each.flatten() for each in expected]).double()
+        size, rms = (float(each.square().mean()) ** 0.5 for each in (own, off))
+        means = _in_words(model.task, expected, found)
+        return Loss(float(off.abs().max()) / (largest or 1), rms / (size or 1), means)
 
     @torch.no_grad()
     def _outputs(self, run: Run, inputs: int, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         return [run(*batch[:inputs]) for batch in batches]
+
+
+def _in_words(task: str, expected: list[Tensor], found: list[Tensor]) -> str:
+    """The difference of outputs in the terms of a task."""
+    pairs = list(zip(expected, found, strict=True))
+    match task:
+        case "encoder":
+            parts = [F.cosine_similarity(a, b, dim=-1).flatten() for a, b in pairs]
+            return f"mean cosine of the tokens {float(torch.cat(parts).mean()):.5f}"
+        case "segmentation":
+            parts = [(a.argmax(1) == b.argmax(1)).float().flatten() for a, b in pairs]
+            return f"the same class on {float(torch.cat(parts).mean()):.2%} of the pixels"
+        case "flow":
+            parts = [torch.linalg.vector_norm(a - b, dim=1).flatten() for a, b in pairs]
+            return f"vectors {float(torch.cat(parts).mean()):.4g} pixels apart on average"
+    parts = [((a - b).abs() / a.abs().clamp(min=1e-6)).flatten() for a, b in pairs]
+    return f"depth {float(torch.cat(parts).mean()):.2%} apart on average"
 
 
 def parity_inputs(settings: InputSettings) -> list[tuple[Tensor, Tensor]]:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scaleevent.deployment.artifact import Artifact
 from scaleevent.deployment.hub_folder import hub_config, hub_notes
 from scaleevent.deployment.model_card import model_card
-from scaleevent.deployment.parity import INPUTS, TOLERANCE
+from scaleevent.deployment.parity import INPUTS, TOLERANCE, Loss
 from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.errors import MissingPackageError
 from scaleevent.system.files import Json, sha256_file, write_bytes, write_json
 from scaleevent.system.hub_folders import CONFIG
-from scaleevent.system.reports import Report
+from scaleevent.system.reports import Report, Section
+
+FLOAT32 = "float32"  # name of the checkpoint among programs that are scored
 
 
 def write_results(
     checkpoint: LoadedCheckpoint,
     files: Sequence[Artifact],
-    differences: dict[str, float],
+    differences: Mapping[str, float | Loss],
     folder: Path,
-    left: dict[str, MissingPackageError],
+    *,
+    left: Mapping[str, MissingPackageError],
+    scores: Json,
+    latency: tuple[Section, Json] | None,
     settings: Json,
 ) -> Report:
     """Write export.json, README.md and, for the hub, config.json beside checked files.
@@ -32,23 +37,37 @@ def write_results(
         differences: By file name, from `write_checked`.
         folder: Where.
         left: Formats that were left out, and why.
+        scores: By file name and `FLOAT32` the task's headline number, with `metric` and `samples`;
+            empty where nothing was scored.
+        latency: From `latency_table`, where it was measured.
         settings: Of the command, for the record.
 
     Returns:
         The files with the measured differences, and how they are used.
     """
-    entries: dict[str, Json] = {
-        file.name: {
-            "format": file.format,
-            "bytes": (folder / file.name).stat().st_size,
-            "sha256": sha256_file(folder / file.name),
-            "samples": "any" if file.any_batch else 1,
-            "difference": differences[file.name],
-        }
-        for file in files
-    }
+    entries = {file.name: _entry(file, differences[file.name], folder, scores) for file in files}
     hub = any(file.format == "hub" for file in files)
-    report = _report(checkpoint, entries, folder, left, hub, settings)
+    notes = [
+        f"difference: the largest from the checkpoint on {INPUTS} inputs, one of them empty, as a "
+        f"fraction of its largest output; at most {TOLERANCE:g} where precision is kept",
+        *(line for file in files for line in _loss_notes(file, differences[file.name])),
+        *_score_notes(scores),
+        f"folder: {folder}",
+        *(hub_notes(checkpoint, folder) if hub else ()),
+        *(f"left out: {error.what}; {error.hint}" for error in left.values()),
+    ]
+    facts = {"checkpoint": checkpoint.name, "model": checkpoint.about, "files": entries}
+    facts |= {"left_out": sorted(left), **({"scores": scores} if scores else {})} | settings
+    facts |= latency[1] if latency else {}
+    rows = tuple(
+        (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
+        for name, entry in entries.items()
+    )
+    report = Report(
+        "export", f"export of {checkpoint.name}",
+        ("file", "format", "samples at once", "MB", "difference"), rows, tuple(notes), facts,
+        (latency[0],) if latency else (),
+    )  # fmt: skip
     if hub:
         write_json(folder / CONFIG, hub_config(checkpoint))
     write_bytes(folder / "README.md", model_card(checkpoint, entries, hub).encode())
@@ -56,26 +75,36 @@ def write_results(
     return report
 
 
-def _report(
-    checkpoint: LoadedCheckpoint,
-    entries: dict[str, Json],
-    folder: Path,
-    left: dict[str, MissingPackageError],
-    hub: bool,
-    settings: Json,
-) -> Report:
-    rows = tuple(
-        (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
-        for name, entry in entries.items()
-    )
-    notes = (
-        f"difference: the largest from the checkpoint on {INPUTS} inputs, one of them empty, as a "
-        f"fraction of its largest output; at most {TOLERANCE:g}",
-        f"folder: {folder}",
-        *(hub_notes(checkpoint, folder) if hub else ()),
-        *(f"left out: {error.what}; {error.hint}" for error in left.values()),
-    )
-    facts = {"checkpoint": checkpoint.name, "model": checkpoint.about, "files": entries}
-    facts |= {"left_out": sorted(left), **settings}
-    columns = ("file", "format", "samples at once", "MB", "difference")
-    return Report("export", f"export of {checkpoint.name}", columns, rows, notes, facts)
+def _entry(file: Artifact, found: float | Loss, folder: Path, scores: Json) -> Json:
+    """The facts of a file."""
+    entry: Json = {
+        "format": file.format,
+        "bytes": (folder / file.name).stat().st_size,
+        "sha256": sha256_file(folder / file.name),
+        "samples": file.samples or "any",
+        "difference": found.largest if isinstance(found, Loss) else found,
+    }
+    if isinstance(found, Loss):
+        entry["loss"] = {"rms": found.rms, "means": found.means}
+        if file.name in scores:
+            entry["loss"][scores["metric"]] = [scores[FLOAT32], scores[file.name]]
+    return entry
+
+
+def _loss_notes(file: Artifact, found: float | Loss) -> list[str]:
+    """What reduced precision costs on the outputs."""
+    if not isinstance(found, Loss) or file.limits is None:
+        return []
+    line = f"{file.name}: {found.rms:.2%} off (root mean square); {found.means}"
+    if found.rms <= file.limits.warn:
+        return [line]
+    return [f"{line}: more than {file.limits.warn:.1%}, so score it before you rely on it (--data)"]
+
+
+def _score_notes(scores: Json) -> list[str]:
+    """What reduced precision costs on the benchmark."""
+    if not scores:
+        return []
+    metric, samples = scores["metric"], scores["samples"]
+    numbers = [f"{name} {scores[name]:.4g}" for name in scores["programs"]]
+    return [f"{metric} on {samples:,} test samples: {', '.join(numbers)}"]

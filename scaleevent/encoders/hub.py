@@ -107,14 +107,14 @@ def fetch_weights(repository: str, offline: bool, name: str = WEIGHTS) -> Path:
         except (HfHubHTTPError, OSError) as problem:
             reason = str(problem).strip().splitlines()[0]
     bare, revision = file["repo_id"], file["revision"]
-    line = f"hf download {bare}{f' --revision {revision}' if revision else ''}"
+    line = f"`hf download {bare}`{f' (revision {revision})' if revision else ''}"
     cache = Path(constants.HF_HUB_CACHE) / f"models--{bare.replace('/', '--')}"
     raise EnvironmentProblem(
         "the weights cannot be fetched",
         where=f"{constants.ENDPOINT}/{repository}, {name}",
         found=f"{reason}; looked in {cache}",
         hint="either accept the licence on that page, if it asks for that, and log in with "
-        f"`hf auth login`; or run `{line}` where there is a connection and copy that folder "
+        f"`hf auth login`; or run {line} where there is a connection and copy that folder "
         "here; or download the weights by hand (such as Meta's .pth) and name that file",
     )
 
