@@ -69,7 +69,7 @@ def default_size(store: PairStore) -> tuple[int, int]:
 
 
 def size_near(height: int, width: int) -> tuple[int, int]:
-    """The multiples of 16 nearest in area that show all of a sensor hardly stretched.
+    """Multiples of 16, near in area, that show all of a sensor hardly stretched.
 
     No side is longer than 640 pixels. Where no such size is near, it is the one that
     stretches least.
@@ -84,7 +84,7 @@ def size_near(height: int, width: int) -> tuple[int, int]:
     def rank(size: tuple[int, int]) -> tuple[float, float]:
         stretch = abs(size[0] * width / (size[1] * height) - 1)
         area = abs(math.log(size[0] * size[1] / (height * width * scale**2)))
-        return (0.0, area) if stretch <= STRETCH else (stretch, area)
+        return (0.0, area + stretch) if stretch <= STRETCH else (stretch, area)
 
     return min(itertools.product(near(height), near(width)), key=rank)
 

@@ -30,7 +30,7 @@ class Part:
 # Those whose settings are a `SourceConfig` have `left_out(settings)`, see `datasets.held_out`.
 DATASETS: dict[str, Part] = {
     "street": Part("scaleevent.datasets.street", "the embedded world, rendered"),
-    "custom": Part("scaleevent.datasets.custom", "your own recordings and frames"),
+    "custom": Part("scaleevent.datasets.custom", "your own recordings, frames and labels"),
     "video": Part("scaleevent.datasets.simulated", "videos and picture sequences, simulated"),
     "dsec": Part("scaleevent.datasets.dsec", "DSEC, frames warped into the event view"),
     "dsec-semantic": Part("scaleevent.datasets.dsec_semantic", "DSEC with semantic labels"),

@@ -3,6 +3,8 @@
 A root is one recording file or a folder that holds one (or several AEDAT4 files). Frames that are
 not in the recording come from `images`, `frames` or `rgb` next to it, or from a video, with their
 times in a text file (`read_frame_times`). Each of these can also be named by a setting.
+
+With `labels` the pairs are those of label files, and frames are optional: see `custom_labels`.
 """
 
 from __future__ import annotations

@@ -281,7 +281,8 @@ def labelled_sources(
             {**config.reading, "max_bad": config.tolerated, "segment": recording.segment},
             times, reader, framed, mapped, rule, name, "train", {}, (*read, *split.read),
             f"{recording.format} {recording.width}x{recording.height}; {task}: {len(own)} labels "
-            f"in {own[0].parent}, times {times.rule}; {framed.found if framed else 'no frames'}",
+            f"in {own[0].parent}, times {times.rule}; "
+            f"{framed.found.partition('; ')[2] if framed else 'no frames'}",
             (*recording.choices, *times.choices, *told, f"split: {split.told}", *why_not),
         )  # fmt: skip
         source.load(own[0], framed.view() if framed else None)

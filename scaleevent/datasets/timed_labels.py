@@ -280,7 +280,8 @@ def read_id_picture(path: Path, size: tuple[int, int] | None, grey: bool = False
     with open_image(path, path, ("PNG",)) as image:
         form = f"PNG of mode {image.mode}, {image.width}x{image.height}"
         fits = image.mode in ("L", "P") or grey and image.mode == "RGB"
-        coding = str(image.tile[0][3]) if image.tile else ""
+        tiles = getattr(image, "tile", None)  # of a file that is not decoded yet
+        coding = str(tiles[0][3]) if tiles else ""
         if coding.startswith("L;"):  # grey of fewer bits, whose values Pillow would stretch to 255
             form, fits = f"{form}, {coding.removeprefix('L;')} bits", False
         ids = np.asarray(image) if fits else None
