@@ -82,6 +82,7 @@ def test_finetune_leaves_a_whole_run_that_eval_repeats(place, task, capsys):
 def test_a_task_checkpoint_says_what_made_it(place):
     decoder, description = load_task(place / "depth/task.safetensors")
     assert description["benchmark"] == "street-depth" and description["protocol"] == "full"
+    assert description["window"] == {"window": "time", "window_ms": 50.0}
     assert description["pretraining"] == {"recordings": ["street-0-000000"]}
     assert decoder.encoder.input.height == 32 and not decoder.training
     start = load_encoder(place / "encoder.safetensors").vit.state_dict()

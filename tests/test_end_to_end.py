@@ -221,6 +221,7 @@ def test_a_balanced_run_keeps_its_weights(place, monkeypatch, capsys):
     call(f"{line} --balance 0.25")
     whole = lines(out)
     _, description = load_tensors(out / "encoder.safetensors", "encoder")
+    assert description["window"] == {"window": "time", "window_ms": 50.0}  # of its store
     weights = description["weights"]
     assert description["balance"] == description["config"]["balance"] == 0.25
     assert weights["intra"] / weights["cross"] == pytest.approx(10 / 4)

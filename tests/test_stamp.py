@@ -9,8 +9,16 @@ from scaleevent.benchmarks.evaluation import Evaluation
 from scaleevent.benchmarks.published import PUBLISHED, Published
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import result_table, stamp_notes
-from scaleevent.benchmarks.stamp import UNKNOWN, Stamp, choice_text, counts_text, window_text
-from scaleevent.config.data import PrepareConfig
+from scaleevent.benchmarks.stamp import (
+    UNKNOWN,
+    Stamp,
+    choice_text,
+    counts_text,
+    window_of_text,
+    window_text,
+)
+from scaleevent.config.data import PrepareConfig, WindowSettings, window_in
+from scaleevent.pairs.pairing import window_rule
 
 STAMP = Stamp(
     {"a": 3, "b": 5}, "all", "every label once", "672x960", "440x640", ("one", "two"),
@@ -113,3 +121,28 @@ def test_what_is_known_of_published_protocols():
     stamped = {row.method.split()[0] for rows in PUBLISHED.values() for row in rows
                if row.stamp is not UNKNOWN}  # fmt: skip
     assert {"ScaleEvent", "ESS", "OpenESS", "ECDDP", "E2Depth"} <= stamped < named
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"window": "time"},
+        {"window": "time", "window_ms": 12.5},
+        {"window": "count", "window_events": 0.4},
+        {"quantile": 0.25, "cell": 8, "window_ms": 100},
+    ],
+)
+def test_a_window_rule_can_be_had_back(settings):
+    """From its words, as older checkpoints have it, and from a store's settings."""
+    rule = WindowSettings(**settings)
+    stored = rule.model_dump()
+    again = window_of_text(window_text(stored))
+    assert window_rule(WindowSettings(**again)) == window_rule(rule)
+    assert WindowSettings(**window_in(stored | {"name": "custom"})) == rule
+
+
+def test_other_words_are_no_rule():
+    assert window_of_text("the span of the label") is None and window_of_text(None) is None
+    assert window_of_text("time, 50 ms and time, 20 ms") is None
+    assert window_in({"window": None}) is None and window_in({}) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
@@ -51,7 +51,7 @@ def recorded(
         recording.height,
         recording.width,
         partial(_blocks, recording, span, rule),
-        replace(recording).frames if frames and recording.has_frames else None,
+        recording.frames if frames and recording.has_frames else None,
         _extent(recording),
     )
 
