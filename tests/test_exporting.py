@@ -357,7 +357,7 @@ def test_an_output_wrong_for_two_samples_only_is_refused(tmp_path):
 def test_a_wrong_weight_in_an_onnx_file_leaves_nothing(tmp_path, monkeypatch):
     import onnx
 
-    def spoiled(source, formats):
+    def spoiled(source, formats, samples=None):
         (file,) = artifacts(source, formats)
 
         def write(path: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_wrong_weight_in_an_onnx_file_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_one_bad_file_leaves_none(tmp_path, monkeypatch):
-    def spoiled(source, formats):
+    def spoiled(source, formats, samples=None):
         encoder, decoder = artifacts(source, formats)
         return [encoder, replace(decoder, reload=lambda path: lambda x: source.deployed(x) + 1)]
 

@@ -44,7 +44,8 @@ def writable(asked: str) -> tuple[list[str], dict[str, MissingPackageError]]:
         if find_spec(package) is None
     }
     if asked == "all":
-        return [name for name in EXACT if name not in missing], missing
+        left = {name: error for name, error in missing.items() if name in EXACT}
+        return [name for name in EXACT if name not in left], left
     names = asked.split(",")
     for name in names:
         if name in missing:
