@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.stamp import window_of_text
 from scaleevent.checkpoint import load_model
@@ -15,6 +16,7 @@ from scaleevent.config.catalog import DEFAULT_NORMALISER
 from scaleevent.config.data import WindowSettings
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder, build_encoder
+from scaleevent.encoders.hub import weight_file
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pairing import window_rule
@@ -58,7 +60,10 @@ class OpenedModel:
 
     @property
     def benchmark_task(self) -> Task | None:
-        """The task of the benchmark that it was trained on, which knows its classes."""
+        """The task that it was trained for, which knows its classes; None where no file tells."""
+        told = described_task(self.description, self.name)
+        if told is not None:
+            return told
         known = BENCHMARKS.get(str(self.description.get("benchmark")))
         return known.task if known is not None and known.task.name == self.task else None
 
@@ -75,7 +80,7 @@ def open_model(
 
     Args:
         name: A file of ours, another weight file of an encoder, a name of embedded weights,
-            ``timm:NAME`` or ``hf-hub:ORG/NAME``.
+            ``timm:NAME``, ``local-dir:FOLDER`` or ``hf-hub:ORG/NAME[@REVISION]``.
         sensor: (height, width) of the events, which decides on the input's size where neither
             `size` nor the checkpoint does.
         size: Rows and columns of the network input.
@@ -88,10 +93,10 @@ def open_model(
         EnvironmentProblem: Weights cannot be fetched.
     """
     packaged = embedded_file(name)
-    path = packaged or Path(name)
+    path = weight_file(name, task=True, offline=offline)
     notes: list[str] = []
     model: Encoder | Decoder
-    ours = packaged is not None or is_weight_file(name)
+    ours = path != Path(name) or is_weight_file(name)
     description = read_description(path, "encoder", "task") if ours else None
     if description is not None and (packaged is None or description.get("input")):
         model, description = load_model(path, size)
