@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -10,10 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
 from scaleevent.config.settings import ORIGINS, read_yaml
 from scaleevent.errors import ConfigError, DataError
+from scaleevent.images import open_image
 from scaleevent.system.documents import MAX_BYTES, read_bounded
 from scaleevent.system.files import Json, read_json
 from scaleevent.system.locations import MANIFEST, output_kind
@@ -266,10 +264,10 @@ def _pictures(folder: Path) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
             left_out.append(f"{path.name}: more than {PICTURE_BYTES >> 20} MB")
             continue
         try:
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            with open_image(data, path, ("PNG",)) as image:
                 size, about = image.size, str(image.info.get("Description", ""))
                 image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except DataError:
             left_out.append(f"{path.name}: damaged")
             continue
         name = path.relative_to(folder).as_posix()
