@@ -1,0 +1,33 @@
+#!/bin/sh
+# From scenes to a report, without a network: about five minutes on two cores.
+#
+#     sh examples/quickstart.sh [FOLDER]
+#
+# Every step is a command for your own data too; `scaleevent COMMAND --help` tells its options.
+set -eu
+out=${1:-quickstart}
+here=$(dirname "$0")
+
+# pairs of a picture and the events before it: embedded scenes to learn from, others with labels
+scaleevent prepare street --scenes 300 --seed 0 -o "$out/pairs"
+scaleevent prepare street --scenes 150 --seed 1 -o "$out/labelled"
+
+# an event encoder, taught by an image encoder without any label (a third of the usual length)
+scaleevent pretrain "$out/pairs" --preset demo --draws 1280 -o "$out/encoder"
+
+# a linear head on its frozen features: which class is where? scored on scenes never seen
+scaleevent probe street-semantic "$out/encoder" --data "$out/labelled" -o "$out/classes"
+scaleevent eval street-semantic "$out/classes" --data "$out/labelled" -o "$out/score"
+
+# files for other programs, each checked against the model
+scaleevent export "$out/classes" --format onnx -o "$out/deploy"
+
+# what the encoder and the head see along a recording: classes, and features as colours
+python "$here/street_recording.py" "$out/recording.npz"
+scaleevent predict "$out/classes" "$out/recording.npz" --rate 20 -o "$out/seen"
+scaleevent predict "$out/encoder" "$out/recording.npz" --rate 20 -o "$out/features"
+
+# all of it on one page
+scaleevent report "$out/encoder" "$out/classes" "$out/score" "$out/deploy" "$out/seen" \
+    -o "$out/report.html"
+echo "open $out/report.html in a browser; pictures are in $out/seen/pictures"
