@@ -36,6 +36,7 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule, choose_window
 from scaleevent.pictures import distinct_colours, draw_depth
 from scaleevent.prediction.models import OpenedModel, open_model, stored_rule
+from scaleevent.prediction.recordings import folder_names
 from scaleevent.prediction.schedules import AtRate, EveryEvents, Span
 from scaleevent.prediction.sources import EventSource, LatestFrame, recorded
 from scaleevent.prediction.streaming import Plan, predictions
@@ -506,6 +507,14 @@ def test_an_output_folder_is_not_overwritten(folder, tmp_path):
         predict(folder, "depth", "one.h5", out=out, duration=0.1)
     predict(folder, "depth", "one.h5", out=out, duration=0.1, overwrite=True, write=["npy"])
     assert not (out / "pictures").exists() and (out / "maps").is_dir()
+
+
+def test_every_recording_has_a_folder_of_its_own():
+    paths = ["x/a.raw", "y/a.raw", "a-1.raw", "A-2.raw", "b c.raw", "B-C.dat", "z.raw"]
+    names = folder_names(list(map(Path, paths)))
+    assert len({name.lower() for name in names}) == len(paths)
+    assert names[2:4] == ["a-1", "A-2"] and names[-1] == "z"
+    assert folder_names([Path("x/.."), Path("z.raw")])[0] == Path.cwd().stem
 
 
 def test_a_video_needs_its_package(folder, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -41,13 +43,21 @@ def open_recordings(cfg: PredictConfig) -> list[Recording]:
 
 
 def folder_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each of several recordings; equal ones are numbered."""
-    bare = [re.sub(r"[^\w.-]+", "-", path.stem) or "recording" for path in paths]
-    seen: Counter[str] = Counter()
+    """A folder name for each of several recordings, no two alike; equal ones are numbered.
+
+    Names that differ in case alone are equal, as they are on some file systems.
+    """
+    stems = [Path(os.path.abspath(path)).stem for path in paths]  # also of `.` and `..`
+    bare = [re.sub(r"[^\w.-]+", "-", stem) or "recording" for stem in stems]
+    count = Counter(name.casefold() for name in bare)
+    taken = {name for name, number in count.items() if number == 1}
     names = []
     for name in bare:
-        seen[name] += 1
-        names.append(name if bare.count(name) == 1 else f"{name}-{seen[name]}")
+        if count[name.casefold()] > 1:
+            numbered = (f"{name}-{number}" for number in itertools.count(1))
+            name = next(one for one in numbered if one.casefold() not in taken)
+            taken.add(name.casefold())
+        names.append(name)
     return names
 
 
