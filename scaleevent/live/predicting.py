@@ -168,7 +168,7 @@ def play(
     timer, stop = timer or SystemTimer(), Stop()
     blocks: LiveSource | Pace
     if source.live is None:
-        blocks = Pace(source.blocks(), timer, stop)
+        blocks = Pace(source.blocks(), timer, stop, start_us=plan.span.start_us)
     else:
         blocks = source.live
         blocks.silence.stop = stop
