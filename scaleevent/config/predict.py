@@ -16,6 +16,7 @@ from scaleevent.system.locations import check_checkpoint, check_weights
 
 Kind = Literal["png", "npy", "hdf5", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+DRAWN: tuple[Kind, ...] = ("png", "video")
 
 
 class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
@@ -111,6 +112,12 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
             raise ValueError("patch and clusters exclude each other")
         if self.patch is not None and self.basis is not None:
             raise ValueError("basis has no effect with patch")
+        if "seed" in given and (self.clusters is None or self.basis is not None):
+            why = "without clusters" if self.clusters is None else "with basis"
+            raise ValueError(f"seed has no effect {why}")
+        for key in ("layout", "frames") if not set(DRAWN) & set(self.write) else ():
+            if key in given:
+                raise ValueError(f"{key} has no effect without {' or '.join(DRAWN)}")
         for key in ("format", "idle") if not self.is_live else ():
             if key in given:
                 raise ValueError(f"{key} has no effect on files that are whole")
