@@ -1,6 +1,7 @@
 """`predict`: planted answers, the same as `Predictor` on the whole file, and files read back."""
 
 import csv
+import errno
 import json
 import os
 import sys
@@ -514,6 +515,30 @@ def test_an_output_folder_is_not_overwritten(folder, tmp_path):
         predict(folder, "depth", "one.h5", out=out, duration=0.1)
     predict(folder, "depth", "one.h5", out=out, duration=0.1, overwrite=True, write=["npy"])
     assert not (out / "pictures").exists() and (out / "maps").is_dir()
+
+
+@pytest.mark.parametrize("what", ["recording", "times", "basis", "checkpoint"])
+def test_a_path_without_permission_is_told(folder, tmp_path, monkeypatch, what):
+    """Of a file within a folder that may not be entered, nothing can be found out at all."""
+    place = tmp_path / "locked"
+    paths = {name: place / f"x{name}.safetensors" for name in ("recording", "checkpoint")}
+    options = {name: place / f"x.{name}" for name in ("at", "basis")}
+    really = Path.stat
+
+    def stat(path, **more):
+        if path.parent == place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    config = PredictConfig(
+        checkpoint=str(paths["checkpoint"] if what == "checkpoint" else "embedded"),
+        recordings=[paths["recording"] if what == "recording" else folder / "one.h5"],
+        at=options["at"] if what == "times" else None,
+        basis=options["basis"] if what == "basis" else None, out=tmp_path / "out",
+    )  # fmt: skip
+    with pytest.raises(EnvironmentProblem, match="cannot read: Permission denied"):
+        config.check()
 
 
 def test_every_recording_has_a_folder_of_its_own():

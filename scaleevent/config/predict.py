@@ -11,8 +11,9 @@ from scaleevent.config.data import StreamSettings, WindowSettings
 from scaleevent.config.live import LiveSettings, live_address
 from scaleevent.config.run import DeviceSettings
 from scaleevent.config.settings import Weights, nearest, parse_size
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import ConfigError
 from scaleevent.system.locations import check_checkpoint, check_weights
+from scaleevent.system.refusals import check_there
 
 Kind = Literal["png", "npy", "hdf5", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -157,5 +158,4 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
             self.check_live([live_address(path) or "" for path in self.recordings])
         files = () if self.is_live and not self.follow else self.recordings
         for path in (*files, *([self.at] if self.at else [])):
-            if not path.exists():
-                raise DataError("no such file or folder", where=path)
+            check_there(path)
