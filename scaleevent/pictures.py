@@ -117,7 +117,8 @@ class FeatureColours:
         """The basis of (..., D) tokens; 2 % of them are darker, and brighter, than is drawn."""
         flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
         mean = flat.mean(0)
-        _, vectors = np.linalg.eigh(np.cov((flat - mean).T))
+        together = np.cov((flat - mean).T) if len(flat) > 1 else np.zeros(2 * mean.shape)
+        _, vectors = np.linalg.eigh(together)
         basis = vectors[:, ::-1][:, :3]
         low, high = np.percentile((flat - mean) @ basis, (2, 98), axis=0)
         return cls(mean, basis, low, high)
@@ -128,8 +129,10 @@ class FeatureColours:
         return shown
 
     def colours(self, components: np.ndarray) -> np.ndarray:
-        """(..., 3) uint8 of (..., 3) components; NaN is black."""
-        scaled = (components - self.low) / np.maximum(self.high - self.low, 1e-12)
+        """(..., 3) uint8 of (..., 3) components; NaN is black, one that never differs is half."""
+        span = self.high - self.low
+        alike = span < 1e-12
+        scaled = (components - self.low) / np.where(alike, np.inf, span) + alike / 2
         colours: np.ndarray = np.clip(np.nan_to_num(scaled), 0, 1) * 255
         return colours.astype(np.uint8)
 

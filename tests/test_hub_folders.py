@@ -7,26 +7,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from scaleevent import Predictor, build_encoder, cli
+from scaleevent import Predictor, build_encoder, cli, predict
 from scaleevent.benchmarks.foreign import model_to_score
+from scaleevent.benchmarks.meaning import facts_of
+from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.task_model import task_model
 from scaleevent.checkpoint import load_encoder, load_model, load_task, save_encoder, save_task
 from scaleevent.commands import export
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig
 from scaleevent.config.export import ExportConfig
+from scaleevent.config.predict import PredictConfig
 from scaleevent.decoders.linear import Linear
 from scaleevent.deployment.licence import DINOV3, OWN, UNKNOWN, licence_of
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.hub import weight_file
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.prediction.models import open_model
+from scaleevent.prediction.views import choose_view
 from scaleevent.system.files import sha256_file
+from scaleevent.tasks.segmentation import Segmentation
+from tests.event_files import some_events, write_dsec
 
 HEIGHT, WIDTH = 32, 48
 SPEC = {
@@ -258,6 +266,34 @@ def test_every_command_takes_a_name_on_the_hub(encoder_folder, task_folder, cach
         assert torch.equal(load_encoder("hf-hub:me/street").tokens(x), task.encoder.tokens(x))
     with pytest.raises(CheckpointError, match="another kind of checkpoint"):
         load_task("hf-hub:me/events")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_predict_predicts_the_task_of_a_folder(task_folder, tmp_path, own):
+    """Maps are those of the checkpoint; classes have their names, the user's own ones too."""
+    path, folder = task_folder.parent / "task.safetensors", task_folder
+    classes = BENCHMARKS["street-semantic"].task.classes
+    if own:
+        classes = tuple(f"thing {number}" for number in range(CLASSES))
+        task = Segmentation(classes, np.arange(3 * CLASSES, dtype=np.uint8).reshape(-1, 3))
+        described = {"benchmark": "custom", "labels": facts_of(task).to_json()}
+        save_task(tmp_path / "task.safetensors", load_task(path)[0], described)
+        path = tmp_path / "task.safetensors"
+        folder = hub_folder(tmp_path, path)
+    events = some_events(4_000, HEIGHT, WIDTH, span_us=200_000)
+    write_dsec(tmp_path / "a.h5", events)
+    for out, name in (("file", path), ("folder", f"local-dir:{folder}")):
+        config = PredictConfig(
+            checkpoint=str(name), recordings=[tmp_path / "a.h5"], size=(HEIGHT, WIDTH),
+            out=tmp_path / out, write=["npy"], device="cpu", offline=True,
+        )  # fmt: skip
+        report = predict(config, quiet=True)
+        assert report.facts["view"]["name"] == "segmentation"
+        assert choose_view(open_model(str(name), (HEIGHT, WIDTH))).classes == classes
+    maps = sorted((tmp_path / "file/maps").iterdir())
+    assert len(maps) >= 5
+    for one in maps:
+        assert one.read_bytes() == (tmp_path / "folder/maps" / one.name).read_bytes()
 
 
 def test_export_takes_a_name_on_the_hub_and_says_it(encoder_folder, cache, tmp_path):

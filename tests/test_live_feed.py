@@ -126,6 +126,35 @@ def test_time_passes_where_there_are_no_events_and_goes_on_after_a_reset():
     assert list(Pace([first], FakeTimer(), stop=lambda: True)) == []
 
 
+def test_what_lies_before_the_first_window_is_not_waited_for():
+    """With `start` 60 s nobody waits a minute; from there on time passes as it does elsewhere."""
+    first_us = 7_000_000
+    t = first_us + np.arange(0, 120_000_000, 500_000)
+    events = Events.from_columns(t, [0] * len(t), [0] * len(t), [1] * len(t), 4, 5)
+    for blocks in (parts(events, 1), parts(events, 9), [events[:1], events[119:]]):
+        timer = FakeTimer(now=3)
+        pace = Pace(blocks, timer, start_us=60_000_000)
+        came = {}
+        for block in pace:
+            if not isinstance(block, Quiet):
+                came |= dict.fromkeys(block.t.tolist(), timer.time)
+        assert list(came) == np.concatenate([block.t for block in blocks]).tolist()
+        for time, moment in came.items():
+            since = (time - first_us) / 1e6 - 60
+            assert moment == pytest.approx(3 + max(since, 0), abs=0.5 if since < 0 else 0.0021)
+        assert pace.moment(first_us + 70_000_000) == pytest.approx(13, abs=0.5)
+
+
+def test_a_start_within_a_short_stretch_is_never_reached():
+    events = Events.from_columns([0, 90_000], [0, 0], [0, 0], [1, 1], 4, 5)
+    timer = FakeTimer(now=0)
+    pace = Pace([events, events], timer, start_us=80_000)
+    assert sum(len(block) for block in pace if not isinstance(block, Quiet)) == 4
+    assert timer.time == pytest.approx(0.02)
+    timer = FakeTimer(now=0)
+    assert len(list(Pace([events, events], timer, start_us=500_000))) == 2 and timer.time == 0
+
+
 # -- all of it
 
 

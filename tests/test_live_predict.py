@@ -20,9 +20,10 @@ from scaleevent.checkpoint import save_encoder, save_task
 from scaleevent.config.live import live_address
 from scaleevent.config.predict import PredictConfig
 from scaleevent.config.settings import load_config
-from scaleevent.errors import ConfigError, DataError, InUseError
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, InUseError
 from scaleevent.live import source as source_module
 from scaleevent.live.udp import Packets
+from scaleevent.prediction.writers import ArrayWriter
 from tests.event_files import evt3_words, some_events, write_raw
 from tests.live_sources import aestream_packets, faery_packets, pieces
 from tests.test_predict import HEIGHT, WIDTH, small_encoder, task_model
@@ -255,6 +256,20 @@ def test_ctrl_c_ends_with_everything_whole(folder, tmp_path, standard_input):
     for row, same in zip(found, expected, strict=False):
         name = row["file"].split()[0]
         assert (out / name).read_bytes() == (folder / "whole-depth" / same["file"]).read_bytes()
+
+
+def test_a_full_disk_leaves_no_thread_behind(folder, tmp_path, standard_input, monkeypatch):
+    """Although the source is silent, and would be waited for."""
+
+    def full(*_):
+        time.sleep(0.5)  # by now all that came is cut
+        raise EnvironmentProblem("the disk is full")
+
+    monkeypatch.setattr(ArrayWriter, "write", full)
+    in_pieces(standard_input, (folder / "a.raw").read_bytes(), close=False).join()
+    with pytest.raises(EnvironmentProblem, match="the disk is full"):
+        predict(folder, "depth", "-", tmp_path / "out", queue=1000)
+    assert "live source" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_what_was_written_before_garbage_is_whole(folder, tmp_path, standard_input):

@@ -7,6 +7,7 @@ import label_files
 import numpy as np
 import pytest
 from fakes import HEIGHT, WIDTH, fake_events
+from PIL import Image
 from test_end_to_end import call
 
 from scaleevent import PairStore
@@ -19,6 +20,8 @@ from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.grids.geometry import Fit
 from scaleevent.pairs.classes import class_counts, count_classes
+from scaleevent.prediction.models import open_model
+from scaleevent.prediction.views import choose_view
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.flow import Flow
 from scaleevent.tasks.segmentation import Segmentation
@@ -108,6 +111,29 @@ def test_eval_gives_the_same_numbers(trained, place, capsys):
     assert own["ours, all classes"] == again["ours, all classes"]
     printed = capsys.readouterr().out
     assert "by class" in printed and "tree" in printed
+
+
+def test_predict_draws_the_own_classes(trained, place, tmp_path):
+    """Named and coloured as in the user's file, in the picture as in the map."""
+    out = tmp_path / "seen"
+    recording = place / "user/a.npz"
+    size = f"--size {HEIGHT}x{WIDTH}"
+    call(f"predict {trained} {recording} {size} -o {out} --write png,npy --layout overlay")
+    opened = open_model(str(trained / "task.safetensors"), (HEIGHT, WIDTH))
+    view = choose_view(opened)
+    assert opened.benchmark_task.classes == ("road", "car", "tree")
+    swatches = dict(view.legend().swatches)
+    assert list(swatches) == ["road", "car", "tree"]
+    assert swatches["road"] == (128, 64, 128) and swatches["car"] == (0, 0, 0x8E)
+    found = np.load(out / "maps/000001.npy")
+    assert found.shape == (HEIGHT, WIDTH) and set(np.unique(found)) <= {0, 1, 2}
+    for number, colour in enumerate(swatches.values()):
+        np.testing.assert_array_equal(view.colours(found)[found == number] - colour, 0)
+    picture = Image.open(out / "pictures/000001.png")
+    counts = {colour: count for count, colour in picture.getcolors(1 << 20)}
+    assert set(swatches.values()) <= set(counts)  # in the legend at least
+    shown = max(range(3), key=lambda number: (found == number).sum())
+    assert counts[list(swatches.values())[shown]] > 0.1 * picture.width * picture.height
 
 
 def test_probe_and_few_labels(place):

@@ -1,6 +1,7 @@
 """`predict`: planted answers, the same as `Predictor` on the whole file, and files read back."""
 
 import csv
+import errno
 import json
 import os
 import sys
@@ -33,14 +34,18 @@ from scaleevent.formats import open_recording, read_events
 from scaleevent.formats.hdf5 import Hdf5Source
 from scaleevent.formats.source import Frame
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.grids.windows import WindowRule, choose_window
-from scaleevent.pictures import distinct_colours, draw_depth
+from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.pictures import FeatureColours, distinct_colours, draw_depth
+from scaleevent.prediction.cutting import Cut
+from scaleevent.prediction.drawing import WIDE, Painter
 from scaleevent.prediction.models import OpenedModel, open_model, stored_rule
+from scaleevent.prediction.recordings import folder_names
 from scaleevent.prediction.schedules import AtRate, EveryEvents, Span
 from scaleevent.prediction.sources import EventSource, LatestFrame, recorded
-from scaleevent.prediction.streaming import Plan, predictions
+from scaleevent.prediction.streaming import Plan, predictions, sample_of
 from scaleevent.prediction.timing import STAGES
-from scaleevent.prediction.views import DepthView, choose_view
+from scaleevent.prediction.views import SAMPLE, DepthView, choose_view
+from scaleevent.prediction.writers import VideoWriter
 from scaleevent.predictor import Predictor
 from tests.event_files import some_events, write_aedat4, write_dsec, write_text
 
@@ -435,6 +440,10 @@ BAD_SETTINGS = {
     "basis has no effect with patch": {"patch": "1,2", "basis": "x"},
     "expected a pixel as column,row": {"patch": "12"},
     "window_events has no effect with window adaptive": {"window_events": 2},
+    "seed has no effect without clusters": {"seed": 3},
+    "seed has no effect with basis": {"seed": 3, "clusters": 4, "basis": "x"},
+    "layout has no effect without png or video": {"layout": "overlay", "write": ["npy"]},
+    "frames has no effect without png or video": {"frames": False, "write": ["hdf5"]},
 }
 
 
@@ -508,6 +517,38 @@ def test_an_output_folder_is_not_overwritten(folder, tmp_path):
     assert not (out / "pictures").exists() and (out / "maps").is_dir()
 
 
+@pytest.mark.parametrize("what", ["recording", "times", "basis", "checkpoint"])
+def test_a_path_without_permission_is_told(folder, tmp_path, monkeypatch, what):
+    """Of a file within a folder that may not be entered, nothing can be found out at all."""
+    place = tmp_path / "locked"
+    paths = {name: place / f"x{name}.safetensors" for name in ("recording", "checkpoint")}
+    options = {name: place / f"x.{name}" for name in ("at", "basis")}
+    really = Path.stat
+
+    def stat(path, **more):
+        if path.parent == place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    config = PredictConfig(
+        checkpoint=str(paths["checkpoint"] if what == "checkpoint" else "embedded"),
+        recordings=[paths["recording"] if what == "recording" else folder / "one.h5"],
+        at=options["at"] if what == "times" else None,
+        basis=options["basis"] if what == "basis" else None, out=tmp_path / "out",
+    )  # fmt: skip
+    with pytest.raises(EnvironmentProblem, match="cannot read: Permission denied"):
+        config.check()
+
+
+def test_every_recording_has_a_folder_of_its_own():
+    paths = ["x/a.raw", "y/a.raw", "a-1.raw", "A-2.raw", "b c.raw", "B-C.dat", "z.raw"]
+    names = folder_names(list(map(Path, paths)))
+    assert len({name.lower() for name in names}) == len(paths)
+    assert names[2:4] == ["a-1", "A-2"] and names[-1] == "z"
+    assert folder_names([Path("x/.."), Path("z.raw")])[0] == Path.cwd().stem
+
+
 def test_a_video_needs_its_package(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingPackageError, match="writing a video needs the package av"):
@@ -537,6 +578,63 @@ def test_text_recordings_and_sensors_of_any_size(folder, tmp_path):
     opened = open_model(str(folder / "depth.safetensors"), (12, 20))
     found = list(predictions(source, choose_view(opened), Plan(AtRate(50), WindowRule(cell=8))))
     assert len(found) >= 4 and found[0].values.shape == (12, 20)
+
+
+def test_one_token_has_a_colour():
+    """Black would say that the network does not see it."""
+    tokens = np.full((1, 1, 6), 0.1 + 0.2)
+    basis = FeatureColours.fitted(tokens)
+    found = basis.colours(basis.components(tokens))
+    assert np.isfinite(basis.basis).all() and found.tolist() == [[[127, 127, 127]]]
+    assert basis.colours(np.full((1, 3), np.nan)).tolist() == [[0, 0, 0]]
+
+
+def test_the_smallest_sensor(tmp_path):
+    """One window of one pixel: a single token is all that colours can be chosen from."""
+    size = {"height": 1, "width": 1}
+    events = Events.from_columns([0, 9_000, 40_000], [0] * 3, [0] * 3, [1, 0, 1], **size)
+    source = EventSource("one", 1, 1, lambda: iter([events]))
+    opened = open_model("embedded", (1, 1))
+    plan = Plan(AtRate(15), WindowRule("time", duration_us=50_000))
+    [found] = list(predictions(source, choose_view(opened), plan))
+    assert found.values.shape == (3, 1, 1) and np.isfinite(found.values).all()
+
+
+@pytest.mark.parametrize("sensor", [(300, 1), (1, 300), (30, 40), (720, 1280)])
+def test_pictures_of_any_sensor_are_legible_and_not_huge(sensor):
+    source = EventSource("any", *sensor, lambda: iter([]))
+    view = choose_view(open_model("embedded", sensor), patch=(0, 0))
+    cut = Cut(0, 0, 0, Window(0, 10), Events.empty(*sensor))
+    for beside in (True, False):
+        picture = Painter(view, LatestFrame(source), "any", beside).draw(cut, np.zeros(sensor))
+        rows, columns, _ = picture.shape
+        assert WIDE <= columns <= 2600 and rows <= 1600
+
+
+@pytest.mark.parametrize("rate", [0.0004, 100_000.0])
+def test_videos_of_any_rate(folder, tmp_path, rate):
+    av = pytest.importorskip("av")
+    view = DepthView(open_model(str(folder / "depth.safetensors"), (HEIGHT, WIDTH)))
+    period = round(1e6 / rate)
+    with VideoWriter(tmp_path, rate) as video:
+        for number in range(3):
+            cut = Cut(number, 0, 0, Window(0, (number + 1) * period), Events.empty(HEIGHT, WIDTH))
+            video.write(cut, view.colours(np.ones((HEIGHT, WIDTH))), np.zeros((64, 64, 3), "u1"))
+    with av.open(str(tmp_path / "video.mp4")) as file:
+        times = [float(frame.pts * frame.time_base) for frame in file.decode(video=0)]
+    assert np.diff(times) == pytest.approx(max(1 / rate, 1 / 60_000), rel=1e-3)
+
+
+def test_what_colours_are_chosen_from_does_not_grow_with_the_recordings(folder):
+    """Memory is that of a few windows, and each recording has its part in them."""
+    events = read_events(folder / "one.h5", size=(HEIGHT, WIDTH))
+    sources = [EventSource(str(n), HEIGHT, WIDTH, lambda: iter([events])) for n in range(40)]
+    view = choose_view(open_model(str(folder / "encoder.safetensors"), (HEIGHT, WIDTH)))
+    plan = Plan(AtRate(200), WindowRule("time", duration_us=20_000))
+    sample, windows = sample_of(sources, view, plan)
+    each = len(list(plan.cut(sources[0], view)))
+    assert windows == 40 * each and 40 <= len(sample) <= 160 < 40 * SAMPLE
+    assert len(sample_of(sources[:1], view, plan)[0]) > SAMPLE
 
 
 REAL = os.environ.get("SCALEEVENT_TEST_DATA")

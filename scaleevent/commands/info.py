@@ -8,7 +8,6 @@ from typing import Any
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.datasets.folders import folder_facts
-from scaleevent.errors import DataError
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
 from scaleevent.pairs.classes import describe_labels
 from scaleevent.pairs.describing import describe_shard, describe_store, is_shard, verified_rows
@@ -19,6 +18,7 @@ from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
 from scaleevent.system.locations import MANIFEST, address_of
+from scaleevent.system.refusals import check_there
 from scaleevent.system.reports import Report, cell
 from scaleevent.system.weight_facts import weight_facts, weight_rows
 
@@ -37,8 +37,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
         return describe_mix(path, cfg.more, cfg.verify)
     if address_of(path) is not None:
         return _store(path, cfg)
-    if not path.exists():
-        raise DataError("no such file or folder", where=path)
+    check_there(path)
     folder = path.parent if path.name == MANIFEST else path
     if (folder / MANIFEST).is_file():
         return _store(folder, cfg)

@@ -74,7 +74,7 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
         say(line)
     learns = view.learns
     with cfg.claimed():
-        expected = None if cfg.is_live else learn(view, sources, plan, cfg.out / BASIS)
+        expected = None if cfg.is_live else learn(view, sources, plan, cfg.out / BASIS, quiet)
         done: list[Done] = []
         with progress("predict", expected, "windows", not quiet) as ticker:
             for source in sources:

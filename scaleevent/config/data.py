@@ -23,8 +23,9 @@ from scaleevent.config.settings import (
     parse_size,
 )
 from scaleevent.config.tags import GivenTags
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import ConfigError
 from scaleevent.system.files import Json, claimed_folder
+from scaleevent.system.refusals import check_there
 from scaleevent.system.shares import Share, check_shares, joined_folder
 
 SHOWN = 30  # names of sequences in a message
@@ -269,8 +270,7 @@ class PrepareConfig(PartSettings, StoreSettings):
                 hint=f"`scaleevent prepare {self.name} FOLDER -o PAIRS`",
             )
         for root in self.roots:
-            if not root.exists():
-                raise DataError("no such file or folder", where=root)
+            check_there(root)
 
 
 class SequencesConfig(PrepareConfig):

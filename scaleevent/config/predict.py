@@ -11,11 +11,13 @@ from scaleevent.config.data import StreamSettings, WindowSettings
 from scaleevent.config.live import LiveSettings, live_address
 from scaleevent.config.run import DeviceSettings
 from scaleevent.config.settings import Weights, nearest, parse_size
-from scaleevent.errors import ConfigError, DataError
+from scaleevent.errors import ConfigError
 from scaleevent.system.locations import check_checkpoint, check_weights
+from scaleevent.system.refusals import check_there
 
 Kind = Literal["png", "npy", "hdf5", "video"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+DRAWN: tuple[Kind, ...] = ("png", "video")
 
 
 class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
@@ -111,6 +113,12 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
             raise ValueError("patch and clusters exclude each other")
         if self.patch is not None and self.basis is not None:
             raise ValueError("basis has no effect with patch")
+        if "seed" in given and (self.clusters is None or self.basis is not None):
+            why = "without clusters" if self.clusters is None else "with basis"
+            raise ValueError(f"seed has no effect {why}")
+        for key in ("layout", "frames") if not set(DRAWN) & set(self.write) else ():
+            if key in given:
+                raise ValueError(f"{key} has no effect without {' or '.join(DRAWN)}")
         for key in ("format", "idle") if not self.is_live else ():
             if key in given:
                 raise ValueError(f"{key} has no effect on files that are whole")
@@ -150,5 +158,4 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
             self.check_live([live_address(path) or "" for path in self.recordings])
         files = () if self.is_live and not self.follow else self.recordings
         for path in (*files, *([self.at] if self.at else [])):
-            if not path.exists():
-                raise DataError("no such file or folder", where=path)
+            check_there(path)

@@ -16,6 +16,7 @@ from scaleevent.datasets.frames import check_count, list_pictures, picture_size,
 from scaleevent.datasets.video import frames_between, sampled_frames, timed_frames, video_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
+from scaleevent.system.refusals import check_there
 
 LONGEST_SIDE = 640  # of the sensor, where none is given
 BLACK = 20  # levels of 255: a bar is no brighter
@@ -167,8 +168,7 @@ def find_clips(roots: list[Path]) -> list[tuple[str, Path]]:
     """
     found: list[tuple[str, Path]] = []
     for root in roots:
-        if not root.exists():
-            raise DataError("no such file or folder", where=root)
+        check_there(root)
         if root.is_file():
             found.append((root.stem, root))
             continue

@@ -27,6 +27,7 @@ from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import EventStream, window_rule
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
+from scaleevent.system.refusals import check_there
 
 SUFFIXES = (*RECORDINGS, *TEXT_RECORDINGS)
 MOST_WINDOWS = 10_000
@@ -142,8 +143,7 @@ def sources(config: VoxelizeConfig) -> tuple[list[PairSource], list[str], list[s
         DataError: No recording, or a damaged one.
     """
     root = config.root
-    if not root.exists():
-        raise DataError("no such file or folder", where=root)
+    check_there(root)
     files = [root]
     passed: list[str] = []
     single = root.is_file() or is_bag_folder(root)

@@ -38,6 +38,7 @@ class Feed:
     Attributes:
         lags: Of the windows that are finished.
         stopped: Whether `stop` ended it.
+        closed: Whether nobody takes windows any more; the source need not wait for events then.
         error: What ended the source, if it was an error; the windows before it count all the same.
     """
 
@@ -52,7 +53,7 @@ class Feed:
         self._arrived = self._timer.now()  # when the block came that is being cut
         self._taken: deque[float] = deque()  # when windows could have been cut that are in work
         self.lags = Lags()
-        self.stopped = False
+        self.stopped = self.closed = False
         self.error: ScaleEventError | None = None
 
     @property
@@ -75,6 +76,7 @@ class Feed:
                     self._taken.append(ready)
                     yield cut
         finally:
+            self.closed = True
             self._queue.abandon()
             thread.join(CLOSING_SECONDS)
 

@@ -46,6 +46,8 @@ class Pace:
         timer: The clock by which they are played.
         stop: Whether to end now; asked now and then.
         step_us: Events of so many microseconds come together, when the last of them is due.
+        start_us: Microseconds after the first event of each stretch from which on time passes; what
+            lies before comes at once.
 
     Example:
         >>> from scaleevent import Events
@@ -61,8 +63,10 @@ class Pace:
         timer: Timer,
         stop: Callable[[], bool] = lambda: False,
         step_us: int = STEP_US,
+        start_us: int = 0,
     ) -> None:
         self._blocks, self._timer, self._stop, self._step = blocks, timer, stop, step_us
+        self._start_us = start_us
         self._began: list[tuple[float, int]] = []  # a moment and its time on each stretch's clock
 
     def moment(self, time_us: int, stretch: int = -1) -> float:
@@ -77,14 +81,22 @@ class Pace:
         return began + (time_us - first_us) / 1e6
 
     def __iter__(self) -> Iterator[Events | Quiet]:
-        latest = edge = 0  # up to the edge events come together
+        latest = start = edge = 0  # up to the edge events come together
+        passes = False
         for block in self._blocks:
             if isinstance(block, Quiet) or not len(block):
                 continue
             if not self._began or block.t[0] < latest:
                 self._began.append((self._timer.now(), int(block.t[0])))
-                edge = int(block.t[0]) + self._step
+                start, passes = int(block.t[0]) + self._start_us, False
             latest = int(block.t[-1])
+            early = block.between(None, start)
+            block = block[len(early) :]
+            if len(early):
+                yield early
+            if len(block) and not passes:
+                self._began[-1] = (self._timer.now(), start)
+                edge, passes = start + self._step, True
             while len(block) and not self._stop():
                 part = block.between(None, edge)
                 block = block[len(part) :]

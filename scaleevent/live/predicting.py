@@ -166,13 +166,17 @@ def play(
         MissingPackageError: A video without the package that writes it.
     """
     timer, stop = timer or SystemTimer(), Stop()
+    feeds: list[Feed] = []
+
+    def over() -> bool:
+        return stop() or any(feed.closed for feed in feeds)
+
     blocks: LiveSource | Pace
     if source.live is None:
-        blocks = Pace(source.blocks(), timer, stop)
+        blocks = Pace(source.blocks(), timer, over, start_us=plan.span.start_us)
     else:
         blocks = source.live
-        blocks.silence.stop = stop
-    feeds: list[Feed] = []
+        blocks.silence.stop = over
     when_slow: WhenSlow = cfg.when_slow
 
     def begin(cut: Callable[[Blocks], Iterator[Cut]]) -> Feed:

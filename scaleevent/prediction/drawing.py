@@ -12,6 +12,7 @@ from scaleevent.prediction.sources import LatestFrame
 from scaleevent.prediction.views import View
 
 WIDE = 480  # pixels of a picture at least; smaller sensors are drawn larger
+TALL = 1440  # but not to more rows than this
 GAP = 4  # pixels between two pictures
 BARE, PLAIN = 0.5, 0.7  # brightness of colours where a frame is black, and where events are
 UNSEEN = "outside the network's view"
@@ -39,13 +40,16 @@ class Painter:
         seen = self.view.seen(values)
         picture = _shaded(self.view.colours(values), cut, frame)
         self.view.mark(picture)
-        factor = max(1, -(-WIDE // picture.shape[1]))
+        rows, columns = picture.shape[:2]
+        factor = max(1, min(-(-WIDE // columns), TALL // rows))
         picture = _enlarged(picture, factor)
         if self.beside:
             events = draw_events(cut.events)
             left = events if frame is None else overlay_events(frame // 2, cut.events)
             gap = np.full((len(picture), GAP, 3), 255, np.uint8)
             picture = np.concatenate([_enlarged(left, factor), gap, picture], 1)
+        narrow = max(WIDE - picture.shape[1], 0)  # words need room
+        picture = np.pad(picture, ((0, 0), (0, narrow), (0, 0)), constant_values=255)
         if self._strip is None:
             legend = self.view.legend()
             if not seen.all():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scaleevent.config.predict import PredictConfig
+from scaleevent.config.predict import DRAWN, PredictConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.windows import WindowRule
@@ -25,8 +27,8 @@ from scaleevent.prediction.timing import Stopwatch
 from scaleevent.prediction.views import View
 from scaleevent.prediction.writers import TimesWriter, writers
 from scaleevent.system.files import Json
+from scaleevent.system.reports import progress
 
-DRAWN = ("png", "video")
 FALLBACK_RATE = 30.0  # pictures a second of a video whose windows have no fixed rate
 
 
@@ -41,13 +43,21 @@ def open_recordings(cfg: PredictConfig) -> list[Recording]:
 
 
 def folder_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each of several recordings; equal ones are numbered."""
-    bare = [re.sub(r"[^\w.-]+", "-", path.stem) or "recording" for path in paths]
-    seen: Counter[str] = Counter()
+    """A folder name for each of several recordings, no two alike; equal ones are numbered.
+
+    Names that differ in case alone are equal, as they are on some file systems.
+    """
+    stems = [Path(os.path.abspath(path)).stem for path in paths]  # also of `.` and `..`
+    bare = [re.sub(r"[^\w.-]+", "-", stem) or "recording" for stem in stems]
+    count = Counter(name.casefold() for name in bare)
+    taken = {name for name, number in count.items() if number == 1}
     names = []
     for name in bare:
-        seen[name] += 1
-        names.append(name if bare.count(name) == 1 else f"{name}-{seen[name]}")
+        if count[name.casefold()] > 1:
+            numbered = (f"{name}-{number}" for number in itertools.count(1))
+            name = next(one for one in numbered if one.casefold() not in taken)
+            taken.add(name.casefold())
+        names.append(name)
     return names
 
 
@@ -88,8 +98,17 @@ def span_of(cfg: PredictConfig) -> Span:
     return Span(round(cfg.start * 1e6), duration)
 
 
-def learn(view: View, sources: Sequence[EventSource], plan: Plan, basis: Path) -> int | None:
+def learn(
+    view: View, sources: Sequence[EventSource], plan: Plan, basis: Path, quiet: bool = True
+) -> int | None:
     """Let a view learn from all recordings, if it has to, and save what it learnt.
+
+    Args:
+        view: The view.
+        sources: The recordings.
+        plan: The windows.
+        basis: The file that is written.
+        quiet: No progress on stderr.
 
     Returns:
         The number of windows of all recordings, where that is known; at least about.
@@ -98,7 +117,8 @@ def learn(view: View, sources: Sequence[EventSource], plan: Plan, basis: Path) -
         counts = [_windows_expected(source, plan) for source in sources]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
-    sample, windows = sample_of(sources, view, plan)
+    with progress("choosing colours", None, "windows", not quiet) as ticker:
+        sample, windows = sample_of(sources, view, plan, ticker.advance)
     if not sample:
         return None
     view.learn(sample, [source.name for source in sources])

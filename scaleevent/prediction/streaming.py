@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -18,6 +18,8 @@ from scaleevent.prediction.sources import EventSource
 from scaleevent.prediction.timing import Stopwatch
 from scaleevent.prediction.views import SAMPLE, Sample, View
 from scaleevent.predictor import Predictor, network_input
+
+MOST = 4 * SAMPLE  # windows that a view learns from, if there are many recordings; about
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +112,24 @@ def inputs_of(predictor: Predictor, cut: Cut) -> list[Tensor]:
     return [network_input(events, window, predictor.settings) for window, events in windows]
 
 
-def sample_of(sources: Iterable[EventSource], view: View, plan: Plan) -> tuple[Sample, int]:
+def sample_of(
+    sources: Sequence[EventSource],
+    view: View,
+    plan: Plan,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[Sample, int]:
     """Windows to learn from, evenly spaced over each recording, and the number of all.
 
-    Every recording is read once; at most twice `SAMPLE` windows of it are held.
+    Every recording is read once; fewer than twice `SAMPLE` windows of it are held, and of many
+    recordings fewer of each: two or three in the end.
+
+    Args:
+        sources: The recordings.
+        view: What is to learn.
+        plan: The windows.
+        advance: Called for each of them.
     """
+    room = 2 * max(min(SAMPLE, MOST // max(len(sources), 1)), 2)
     sample: list[tuple[list[Tensor], Fit]] = []
     windows = 0
     for source in sources:
@@ -123,10 +138,11 @@ def sample_of(sources: Iterable[EventSource], view: View, plan: Plan) -> tuple[S
         step = 1
         tally = Tally()
         for cut in plan.cut(source, view, tally):
+            advance()
             if cut.index % step:
                 continue
             kept.append(inputs_of(view.predictor, cut))
-            if len(kept) == 2 * SAMPLE:
+            if len(kept) == room:
                 kept, step = kept[::2], 2 * step
         windows += tally.windows
         sample += [(inputs, fit) for inputs in kept]

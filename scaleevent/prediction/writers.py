@@ -144,7 +144,8 @@ class VideoWriter(Writer):
         import av
 
         self._av = av
-        self.path, self.rate = folder / VIDEO, Fraction(rate).limit_denominator(1000)
+        self.path = folder / VIDEO
+        self.rate = max(Fraction(rate).limit_denominator(1000), Fraction(1, 1000))
         self.codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
 
     def __enter__(self) -> VideoWriter:

@@ -72,6 +72,22 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise refusal(error, path) or damage from error
 
 
+def check_there(path: Path) -> None:
+    """Refuse a path at which nothing is.
+
+    Raises:
+        DataError: As said.
+        EnvironmentProblem: The system does not let it be looked at.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise DataError("no such file or folder", where=path) from None
+    except OSError as error:
+        damage = DataError("cannot read", where=path, found=error.strerror or error)
+        raise refusal(error, path) or damage from error
+
+
 def error_number(error: BaseException) -> int | None:
     """The number of the system's error, perhaps from the message."""
     if isinstance(error, OSError) and error.errno:

@@ -234,15 +234,15 @@ def check_kind(description: Json, path: Path, *kinds: str) -> None:
 def readable(path: Path) -> Iterator[None]:
     """Turn the system's refusals while reading `path` into errors that say what they are."""
     path = Path(path)
-    if path.is_dir():
-        inside = sorted(file.name for file in path.iterdir() if file.suffix == ".safetensors")
-        raise CheckpointError(
-            "a folder, not a file", where=path, found=", ".join(inside[:8]) or None,
-            hint=f"name the file: {path / inside[0]}" if inside else None,
-        )  # fmt: skip
-    if path.exists() and not path.is_file():
-        raise CheckpointError("not a regular file", where=path)  # a pipe would never end
     try:
+        if path.is_dir():
+            inside = sorted(file.name for file in path.iterdir() if file.suffix == ".safetensors")
+            raise CheckpointError(
+                "a folder, not a file", where=path, found=", ".join(inside[:8]) or None,
+                hint=f"name the file: {path / inside[0]}" if inside else None,
+            )  # fmt: skip
+        if path.exists() and not path.is_file():
+            raise CheckpointError("not a regular file", where=path)  # a pipe would never end
         yield
     except FileNotFoundError:
         raise CheckpointError("file not found", where=path) from None
