@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import scaleevent
+from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import save_encoder, save_task
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.predict import PredictConfig
@@ -35,7 +36,7 @@ from scaleevent.formats.source import Frame
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule, choose_window
 from scaleevent.pictures import distinct_colours, draw_depth
-from scaleevent.prediction.models import OpenedModel, open_model, stored_rule
+from scaleevent.prediction.models import OpenedModel, open_model
 from scaleevent.prediction.schedules import AtRate, EveryEvents, Span
 from scaleevent.prediction.sources import EventSource, LatestFrame, recorded
 from scaleevent.prediction.streaming import Plan, predictions
@@ -363,7 +364,7 @@ def test_the_rule_of_the_training_data(folder, tmp_path):
     for name, description in rules.items():
         save_encoder(tmp_path / f"{name}.safetensors", model, description)
         opened = open_model(str(tmp_path / f"{name}.safetensors"), (HEIGHT, WIDTH))
-        found[name] = stored_rule(opened)
+        found[name] = stored_rule(opened.description)
     assert found["stored"] == (WindowRule("time", duration_us=30_000), "the checkpoint")
     rule, where = found["stamped"]
     assert (rule.kind, rule.events_per_pixel, where) == ("count", 0.2, "the checkpoint's stamp")
