@@ -310,6 +310,7 @@ def test_what_is_no_run_or_damaged_is_refused(harm, words, tmp_path):
     assert not (tmp_path / "r.html").exists()
     if harm == "foreign":
         assert "outputs in it: run" in str(error.value)
+        assert error.value.hint == f"`scaleevent report {run}`"
 
 
 def test_unfinished_lines_and_odd_numbers_are_passed_over(tmp_path):
