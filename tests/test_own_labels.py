@@ -703,3 +703,28 @@ def test_pictures_in_colours_are_told_what_they_are(tmp_path):
     with pytest.raises(DataError, match="no picture of class ids") as refused:
         custom.sources(settings(root))
     assert "colours" in refused.value.hint
+
+
+def test_windows_of_so_many_events_do_not_reach_into_what_trains(tmp_path):
+    """They may be longer than any gap: labels whose window is too long are left out."""
+    events = fake_events(0)
+    root = tmp_path / "rig"
+    times = START_US + 5 * SPAN_US * np.arange(4, 40) // 40
+    for number, time in enumerate(times.tolist()):
+        label_files.write_ids(root / f"labels/{time}.png", ids(number))
+    slow = START_US + 5 * (events.t - START_US)
+    np.savez(root / "events.npz", t=slow, x=events.x, y=events.y, p=events.p)
+    label_files.write_classes(root / "classes.yaml")
+    store = stored(root, tmp_path / "out", window="count", window_events=2.5)
+    pairs = [(store.recordings[k], *store.locate(k)) for k in range(len(store))]
+    windows = [(name.partition("@")[2], shard.events(row)[1]) for name, shard, row in pairs]
+    trained = max(window.end_us for part, window in windows if part == "train")
+    tested = [window for part, window in windows if part == "test"]
+    assert tested and min(window.start_us for window in tested) >= trained
+    counts = store.manifest["counts"]
+    assert (
+        counts["labels"]
+        == len(times)
+        == counts["pairs"]
+        + sum(number for name, number in counts.items() if name.startswith("labels dropped"))
+    )

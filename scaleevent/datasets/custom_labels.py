@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 CLASSES_FILES = ("classes.yaml", "classes.yml")
 NEAR_US = 5_000  # an image belongs to a label that is no further away
 BETWEEN = "between those that train and those that test"
+REACHES_BACK = "its window reaches into the time of those that train"
 _SHOWN = 5
 
 
@@ -144,6 +145,7 @@ class LabelledRecording:
         part: Of the split.
         facts: What the labels of the whole store mean; JSON-able.
         read: Further files that are read.
+        not_before: Least begin of a window, microseconds; None for any.
     """
 
     name: str
@@ -161,6 +163,7 @@ class LabelledRecording:
     read: tuple[Path, ...]
     found: str
     choices: tuple[str, ...] = ()
+    not_before: int | None = None
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -199,10 +202,20 @@ class LabelledRecording:
         recording = open_recording(self.recording, size=self.size, **self.options)
         task = NAMES[self.reader.task]
         pairs = pair_labels(recording, timed, task, self.rule, self.scene, counts)
+        pairs = self._apart(pairs, counts)
         if self.framed is not None and view is not None:
             pairs = with_images(pairs, self.framed.frames.timed(self.framed.opened(), view))
         content, folder = CONTENT[self.reader.task], self.labels.files[0].parent
         yield from complete(pairs, task, content, lambda pair: pair.image, counts, folder)
+
+    def _apart(self, pairs: Iterator[Pair], counts: Counter[str]) -> Iterator[Pair]:
+        """Those whose window begins after the labels that train: of so many events it may not."""
+        for pair in pairs:
+            if self.not_before is None or pair.window.start_us >= self.not_before:
+                yield pair
+                continue
+            counts["pairs"] -= 1
+            counts[f"labels dropped: {REACHES_BACK}"] += 1
 
     def load(self, path: Path, view: EventView | None) -> np.ndarray:
         """A label's values on the event pixels.
@@ -359,7 +372,8 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
         name, scene = f"{source.name}-{part}", f"{source.name}@{part}"
         return replace(source, name=name, scene=scene, part=part, labels=labels)
 
-    return [of("train", train, left_out), of("test", test, ())]
+    tests = replace(of("test", test, ()), not_before=int(times.end_us[train][-1]))
+    return [of("train", train, left_out), tests]
 
 
 def label_folder(name: str, recording: Recording, labels: Path, of: int) -> Path:
