@@ -4,8 +4,8 @@
     python robot_loop.py deploy/encoder.onnx recording.npz --size 480x640 --rate 20 --ms 50
 
 How the input is made stands in the model file. A tick looks at the last --ms milliseconds (flow:
-also at as many that follow). A recording has columns t (microseconds, ascending), x, y, p; the
-driver of a camera would fill the same arrays.
+also at as many that follow), by default those that the model was trained with. A recording has
+columns t (microseconds, ascending), x, y, p; the driver of a camera would fill the same arrays.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("recording")
     parser.add_argument("--size", default="480x640", help="rows x columns of the sensor")
     parser.add_argument("--rate", type=float, default=20, help="ticks a second")
-    parser.add_argument("--ms", type=float, default=50, help="milliseconds a tick looks back")
+    parser.add_argument("--ms", type=float, help="milliseconds a tick looks back")
     parser.add_argument("--out", default="outputs.npz")
     args = parser.parse_args()
     session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
@@ -70,7 +70,11 @@ def main():
     if own["normaliser"] not in UNIT:
         raise SystemExit(f"this loop lacks the normaliser {own['normaliser']}, has {list(UNIT)}")
     mean, std = (np.array(own[key])[:, None, None] for key in ("mean", "std"))
-    data, span = np.load(args.recording), int(1000 * args.ms)
+    rule = about["window"]  # others than `time` have no fixed duration
+    span = int(1000 * (args.ms or 50))
+    if not args.ms and rule["kind"] == "time":
+        span = rule["duration_us"]
+    data = np.load(args.recording)
     events = [data[name].astype(np.int64) for name in "txyp"]
     outputs, took = [], []
     shifts = {"voxel": 0, "after": span}  # of the window that each input shows

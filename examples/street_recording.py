@@ -2,8 +2,8 @@
 
     python examples/street_recording.py recording.npz [SEED]
 
-Events of 96x128 pixels in the columns t (microseconds), x, y, p, which `scaleevent info`, `voxelize`
-and `predict` read as they read the files of any camera.
+Events of 96x128 pixels in the columns t (microseconds), x, y, p, which `scaleevent info`,
+`voxelize` and `predict` read as they read the files of any camera.
 """
 
 import sys

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
@@ -39,11 +40,12 @@ class Predictor:
 
     All methods take a stream of events on any sensor (`Events`, or a recording or its path, of
     which only the part that the window may need is read), the time `at` in microseconds where the
-    window ends, or the window itself, and the rule that finds the window's start, `WindowRule()` by
-    default. Two-frame flow also looks at the window of the same length that starts at `at`.
+    window ends, or the window itself, and the rule that finds the window's start, by default the
+    predictor's. Two-frame flow also looks at the window of the same length that starts at `at`.
 
     Args:
         model: Encoder or task model; it is switched to evaluation mode and stays on its device.
+        rule: How windows are found where a call does not say it; None: `WindowRule()`.
 
     Attributes:
         model: As given.
@@ -51,6 +53,7 @@ class Predictor:
         settings: How the network input is made from a voxel grid.
         grid: Rows and columns of patches (h, w).
         inputs: Names of the network's inputs.
+        rule: How windows are found.
 
     Raises:
         ConfigError: The encoder has no input settings, or its input does not divide into patches.
@@ -68,7 +71,7 @@ class Predictor:
         torch.Size([6, 8, 96])
     """
 
-    def __init__(self, model: Encoder | Decoder) -> None:
+    def __init__(self, model: Encoder | Decoder, rule: WindowRule | None = None) -> None:
         self.model = model.eval()
         self.encoder = model if isinstance(model, Encoder) else model.encoder
         if self.encoder.input is None:
@@ -79,6 +82,7 @@ class Predictor:
         self.settings = self.encoder.input
         self.grid = self.encoder.grid(self.settings.height, self.settings.width)
         self.inputs = input_names(model)
+        self.rule = rule or WindowRule()
 
     @classmethod
     def load(
@@ -87,7 +91,9 @@ class Predictor:
         device: torch.device | str = "cpu",
         size: tuple[int, int] | None = None,
     ) -> Predictor:
-        """Load an encoder or task checkpoint.
+        """Load an encoder or task checkpoint, with the rule for windows that it was trained with.
+
+        Where it does not store that, it is `WindowRule()`.
 
         Args:
             path: A .safetensors file written by ScaleEvent, or another name that
@@ -99,7 +105,9 @@ class Predictor:
             CheckpointError: Not such a checkpoint, or damaged.
             ConfigError: As for the class.
         """
-        return cls(load_model(path, size)[0].to(device))
+        model, description = load_model(path, size)
+        stored = stored_rule(description)
+        return cls(model.to(device), stored[0] if stored else None)
 
     @property
     def preparation(self) -> str:
@@ -187,7 +195,7 @@ class Predictor:
         """Network inputs (3, H, W), and how the sensor fits them."""
         if isinstance(stream, str | Path):
             stream = open_recording(stream)
-        rule = rule or WindowRule()
+        rule = rule or self.rule
         before = _history(stream, at, rule)
         window = at if isinstance(at, Window) else choose_window(before, at, rule)
         inputs = [network_input(before, window, self.settings)]

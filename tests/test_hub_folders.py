@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import yaml
+from fakes import fake_events
 from safetensors.torch import load_file, save_file
 
 from scaleevent import Predictor, build_encoder, cli, predict
@@ -30,6 +31,7 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.hub import weight_file
 from scaleevent.errors import CheckpointError, ConfigError, EnvironmentProblem
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.grids.windows import WindowRule
 from scaleevent.prediction.models import open_model
 from scaleevent.prediction.views import choose_view
 from scaleevent.system.files import sha256_file
@@ -436,3 +438,26 @@ for name in ("hf-hub:me/events", "hf-hub:me/street@v1"):
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_HUB_CACHE", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize("task", [False, True])
+def test_the_windows_of_the_training_travel(tmp_path, task):
+    """In the files, in the folder's record, and in what Python predicts with."""
+    path, rule = tmp_path / "trained.safetensors", WindowRule("time", 40_000)
+    stored = OURS | {"window": {"window": "time", "window_ms": 40.0}}
+    if task:
+        save_task(path, Linear(small_encoder(), "segmentation", CLASSES), stored)
+    else:
+        save_encoder(path, small_encoder(), stored)
+    out = hub_folder(tmp_path, path)
+    told = json.loads((out / "export.json").read_text())["model"]["window"]
+    assert told["kind"] == "time" and told["duration_us"] == 40_000
+    assert "- Window: the last 40 ms\n" in (out / "README.md").read_text()
+    for name in (path, f"local-dir:{out}", out / "model.safetensors"):
+        predictor = Predictor.load(name)
+        assert predictor.rule == rule
+    events = fake_events(0)
+    at = 1_150_000
+    asked = predictor.features(events, at, rule)
+    assert torch.equal(predictor.features(events, at), asked)
+    assert not torch.equal(predictor.features(events, at, WindowRule("time", 80_000)), asked)

@@ -230,6 +230,10 @@ def test_other_classes_are_refused_even_where_there_are_as_many(trained, place, 
     assert "other classes" in told and "tarmac" in told and "road" in told
     with pytest.raises(ConfigError, match="different meanings"):
         benchmark_of("custom", [place / "store", place / "o"])
+    # nor are exports scored on them
+    fp16 = f"export {trained} --format onnx-fp16 -o {place / 'deploy'}"
+    call(f"{fp16} --data {place / 'o'}", 2)
+    assert "other classes" in capsys.readouterr().err and not (place / "deploy").exists()
 
 
 def test_a_store_without_labels_is_told_how_to_get_some(trained, place, capsys):

@@ -184,7 +184,7 @@ def test_pictures_in_colours_are_no_ids(tmp_path):
 def test_a_missing_scale_shows_what_the_usual_ones_would_mean(tmp_path):
     path = label_files.write_depth16(tmp_path / "1.png", np.full(SIZE, 2560, np.uint16))
     with pytest.raises(ConfigError) as refused:
-        check_scale([path], None)
+        check_scale([path], None, 80.0)
     assert refused.value.found == "256 (KITTI's): median 10 m; 1000 (millimetres): median 2.56 m"
 
 
@@ -192,16 +192,16 @@ def test_a_missing_scale_shows_what_the_usual_ones_would_mean(tmp_path):
 def test_a_scale_must_give_plausible_depths(tmp_path, scale, fits):
     path = label_files.write_depth16(tmp_path / "1.png", np.full(SIZE, 2560, np.uint16))
     if fits:
-        assert f"{2560 / scale:.4g} m" in check_scale([path], scale)
+        assert f"{2560 / scale:.4g} m" in check_scale([path], scale, 1000.0)
         return
     with pytest.raises(ConfigError, match="no scene has"):
-        check_scale([path], scale)
+        check_scale([path], scale, 1000.0)
 
 
 def test_millimetres_in_an_npy_are_found_out(tmp_path):
     path = label_files.write_npy(tmp_path / "1.npy", np.full(SIZE, 8000.0))
     with pytest.raises(ConfigError, match="no scene has"):
-        check_scale([path], None)
+        check_scale([path], None, 80.0)
 
 
 # classes.yaml
@@ -326,17 +326,22 @@ def test_two_labels_at_one_time(tmp_path):
 
 def test_a_split_depends_on_seed_and_names_alone():
     names = [f"r{k}" for k in range(10)]
-    first = split_recordings(names, None, 0.3, 0)
-    assert first.parts == split_recordings(names[::-1], None, 0.3, 0).parts
+    first = split_recordings(dict.fromkeys(names, ""), None, 0.3, 0)
+    assert first.parts == split_recordings(dict.fromkeys(names[::-1], ""), None, 0.3, 0).parts
     assert Counter(first.parts.values()) == {"train": 7, "test": 3}
-    assert any(split_recordings(names, None, 0.3, k).parts != first.parts for k in range(1, 4))
-    assert Counter(split_recordings(["a", "b"], None, 0.9, 0).parts.values())["train"] == 1
+    assert any(
+        split_recordings(dict.fromkeys(names, ""), None, 0.3, k).parts != first.parts
+        for k in range(1, 4)
+    )
+    assert (
+        Counter(split_recordings({"a": "a", "b": "b"}, None, 0.9, 0).parts.values())["train"] == 1
+    )
 
 
 def test_a_list_is_followed(tmp_path):
     path = tmp_path / "split.yaml"
     path.write_text("train: [a, c]\ntest: [b]\nvalidation: []\n")
-    split = split_recordings(["a", "b", "c", "d"], path, 0.3, 0)
+    split = split_recordings({name: name for name in "abcd"}, path, 0.3, 0)
     assert split.parts == {"a": "train", "c": "train", "b": "test"}
     assert "left out: d" in split.told and split.read == (path,)
 
@@ -356,7 +361,7 @@ def test_a_wrong_list_is_told(tmp_path, text, told):
     path = tmp_path / "split.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(told)):
-        split_recordings(["a", "b"], path, 0.3, 0)
+        split_recordings({"a": "a", "b": "b"}, path, 0.3, 0)
 
 
 def test_numbers_are_names_too(tmp_path):
@@ -565,3 +570,161 @@ def test_a_recording_reads_as_before(tmp_path):
     events = fake_events(0)
     recording = open_recording(write_recording(tmp_path / "a.npz"), size=SIZE)
     assert sum(map(len, recording.blocks())) == len(events)
+
+
+# What would be silently wrong
+
+
+def test_neighbouring_flows_of_one_recording_share_no_event(tmp_path):
+    """The window before a flow that tests ends where it begins, and is as long as the flow."""
+    root = tmp_path / "rig"
+    write_recording(root / "events.npz")
+    for number in range(17):
+        flow = np.full((2, *SIZE), float(number), np.float32)
+        label_files.write_flo(root / f"labels/{1_010_000 + 10_000 * number}.flo", flow)
+    train, test = custom.sources(settings(root, flow_ms=20.0))
+    latest = max(train.labels.end_us)
+    begin = test.labels.start_us[0]
+    assert latest <= begin - 20_000
+
+
+def test_labels_have_the_size_of_the_frames_that_a_homography_maps(tmp_path):
+    root = framed(tmp_path / "rig", ["000000.png", "000001.png", "000002.png"])
+    larger = [np.kron(ids(k), np.ones((2, 2), np.uint8)) for k in range(3)]
+    write_pictures(root / "images", larger)  # labels stay half as large
+    (root / "h.txt").write_text("2 0 0.5\n0 2 0.5\n0 0 1\n")
+    with pytest.raises(DataError, match="differ in size") as refused:
+        custom.sources(settings(root, window="time", window_ms=5.0, homography=root / "h.txt"))
+    assert f"{2 * WIDTH}x{2 * HEIGHT}" in refused.value.expected
+
+
+def test_depths_in_two_kinds_of_files_need_the_scale_too(tmp_path):
+    root = tmp_path / "root"
+    for seed, name in enumerate("ab"):
+        write_recording(root / f"{name}.npz", seed)
+    label_files.write_npy(root / "labels/a/1060000.npy", np.full(SIZE, 5.0))
+    label_files.write_depth16(root / "labels/b/1060000.png", np.full(SIZE, 6000, np.uint16))
+    with pytest.raises(ConfigError, match="needs its scale"):
+        custom.sources(settings(root))
+    store = stored(root, tmp_path / "out", depth_scale=1000.0)
+    assert [float(label.values[0, 0]) for label in labels_of(store, "depth")] == [5.0, 6.0]
+
+
+def test_depths_beyond_the_farthest_that_counts_are_refused(tmp_path):
+    """Such as millimetres of a small room, which would pass for metres."""
+    root = tmp_path / "root"
+    for seed, name in enumerate("ab"):
+        write_recording(root / f"{name}.npz", seed)
+        label_files.write_npy(root / f"labels/{name}/1060000.npy", np.full(SIZE, 1500, np.uint16))
+    with pytest.raises(ConfigError, match="most depths are beyond --max-depth"):
+        custom.sources(settings(root))
+    assert custom.sources(settings(root, max_depth=2000.0))
+
+
+@pytest.mark.parametrize(
+    "more", [{"depth_scale": 256.0}, {"max_depth": 20.0}, {"flow_scale": 128.0}, {"flow_ms": 5.0}]
+)
+def test_settings_of_another_task_are_refused(tmp_path, more):
+    with pytest.raises(ConfigError, match="no effect on labels of segmentation") as refused:
+        custom.sources(settings(write_labelled(tmp_path / "root"), **more))
+    assert str(refused.value.where) == f"--{next(iter(more)).replace('_', '-')}"
+
+
+def test_a_scale_is_for_files_that_have_one(tmp_path):
+    root = tmp_path / "root"
+    for seed, name in enumerate("ab"):
+        write_recording(root / f"{name}.npz", seed)
+        label_files.write_npy(root / f"labels/{name}/1060000.npy", np.full(SIZE, 5.0))
+    with pytest.raises(ConfigError, match="no effect"):
+        custom.sources(settings(root, depth_scale=1000.0))
+    with pytest.raises(ConfigError, match="no effect"):
+        custom.sources(settings(write_flows(tmp_path / "flows"), flow_scale=128.0))
+
+
+def test_a_drawn_split_and_a_list_exclude_each_other(tmp_path):
+    (tmp_path / "split.yaml").write_text("train: [a]\ntest: [b]")
+    for more in ({"split_seed": 1}, {"test_share": 0.5}):
+        with pytest.raises(Exception, match="no effect with --split"):
+            settings(tmp_path, split=tmp_path / "split.yaml", **more)
+
+
+def test_nanoseconds_since_1970_in_names(tmp_path):
+    began = 1_700_000_000_000_000
+    events = fake_events(0)
+    root = tmp_path / "root"
+    for name in "ab":
+        (root / "labels" / name).mkdir(parents=True)
+        columns = {key: getattr(events, key) for key in "xyp"}
+        np.savez(root / f"{name}.npz", t=events.t + began, **columns)
+        label_files.write_ids(root / f"labels/{name}/{1000 * (began + 1_060_000)}.png", ids())
+    label_files.write_classes(root / "classes.yaml")
+    assert timed(root) == [began + 1_060_000] * 2
+
+
+def test_numbers_of_frames_are_no_times_whatever_the_unit_of_the_frames(tmp_path):
+    """Also where events begin at 0, where such numbers lie in the time of the events."""
+    events = fake_events(0)
+    root = framed(tmp_path / "rig", ["x7.png", "x8.png", "x10.png"])
+    np.savez(root / "events.npz", t=events.t - START_US, x=events.x, y=events.y, p=events.p)
+    fakes.write_times(root / "timestamps.txt", [t - START_US for t in IMAGES_US])
+    found = timed(root, window="time", window_ms=5.0, frame_time_unit="us")
+    assert found == [t - START_US for t in IMAGES_US]
+
+
+def test_the_time_of_an_exposure_is_its_middle(tmp_path):
+    root = one_recording(tmp_path / "rig", [f"{k}.png" for k in range(5)])
+    lines = [f"{t} {t + 4_000}" for t in TIMES]
+    fakes.write_times(root / "labels/timestamps.txt", lines)
+    assert timed(root, window="time", window_ms=5.0) == [t + 2_000 for t in TIMES]
+    found = timed(root, window="time", window_ms=5.0, exposure_point="end")
+    assert found == [t + 4_000 for t in TIMES]
+
+
+def test_a_recording_that_a_split_leaves_out_needs_no_labels(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    write_recording(root / "c.npz")
+    (tmp_path / "split.yaml").write_text("train: [a]\ntest: [b]")
+    found = custom.sources(settings(root, split=tmp_path / "split.yaml"))
+    assert [(one.name, one.part) for one in found] == [("a", "train"), ("b", "test")]
+
+
+def test_a_split_may_call_recordings_as_their_files_are_called(tmp_path):
+    root = write_labelled(tmp_path / "root", names=("Fahrt Süd", "b"))
+    (tmp_path / "split.yaml").write_text("train: [Fahrt Süd]\ntest: [b]", encoding="utf-8")
+    found = custom.sources(settings(root, split=tmp_path / "split.yaml"))
+    assert [(one.name, one.part) for one in found] == [("Fahrt-S-d", "train"), ("b", "test")]
+
+
+def test_pictures_in_colours_are_told_what_they_are(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    label_files.Image.fromarray(label_files.COLOURS[ids() % 4]).save(
+        root / "labels/a/001060000.png"
+    )
+    with pytest.raises(DataError, match="no picture of class ids") as refused:
+        custom.sources(settings(root))
+    assert "colours" in refused.value.hint
+
+
+def test_windows_of_so_many_events_do_not_reach_into_what_trains(tmp_path):
+    """They may be longer than any gap: labels whose window is too long are left out."""
+    events = fake_events(0)
+    root = tmp_path / "rig"
+    times = START_US + 5 * SPAN_US * np.arange(4, 40) // 40
+    for number, time in enumerate(times.tolist()):
+        label_files.write_ids(root / f"labels/{time}.png", ids(number))
+    slow = START_US + 5 * (events.t - START_US)
+    np.savez(root / "events.npz", t=slow, x=events.x, y=events.y, p=events.p)
+    label_files.write_classes(root / "classes.yaml")
+    store = stored(root, tmp_path / "out", window="count", window_events=2.5)
+    pairs = [(store.recordings[k], *store.locate(k)) for k in range(len(store))]
+    windows = [(name.partition("@")[2], shard.events(row)[1]) for name, shard, row in pairs]
+    trained = max(window.end_us for part, window in windows if part == "train")
+    tested = [window for part, window in windows if part == "test"]
+    assert tested and min(window.start_us for window in tested) >= trained
+    counts = store.manifest["counts"]
+    assert (
+        counts["labels"]
+        == len(times)
+        == counts["pairs"]
+        + sum(number for name, number in counts.items() if name.startswith("labels dropped"))
+    )

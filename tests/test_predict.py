@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import scaleevent
+from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import save_encoder, save_task
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.predict import PredictConfig
@@ -38,7 +39,7 @@ from scaleevent.grids.windows import Window, WindowRule, choose_window
 from scaleevent.pictures import FeatureColours, distinct_colours, draw_depth
 from scaleevent.prediction.cutting import Cut
 from scaleevent.prediction.drawing import WIDE, Painter
-from scaleevent.prediction.models import OpenedModel, open_model, stored_rule
+from scaleevent.prediction.models import OpenedModel, open_model
 from scaleevent.prediction.recordings import folder_names
 from scaleevent.prediction.schedules import AtRate, EveryEvents, Span
 from scaleevent.prediction.sources import EventSource, LatestFrame, recorded
@@ -368,7 +369,7 @@ def test_the_rule_of_the_training_data(folder, tmp_path):
     for name, description in rules.items():
         save_encoder(tmp_path / f"{name}.safetensors", model, description)
         opened = open_model(str(tmp_path / f"{name}.safetensors"), (HEIGHT, WIDTH))
-        found[name] = stored_rule(opened)
+        found[name] = stored_rule(opened.description)
     assert found["stored"] == (WindowRule("time", duration_us=30_000), "the checkpoint")
     rule, where = found["stamped"]
     assert (rule.kind, rule.events_per_pixel, where) == ("count", 0.2, "the checkpoint's stamp")

@@ -183,6 +183,43 @@ def test_runs_with_the_same_seeds_twice_are_not_paired(tmp_path):
     assert any("no run of one has the seeds" in words for words in told.words)
 
 
+def test_a_run_that_is_there_twice_takes_no_pair_from_others(tmp_path):
+    runs = read_runs([
+        *(pretraining(tmp_path / f"a{k}", seed=k, loss=1.0) for k in range(3)),
+        pretraining(tmp_path / "again", seed=0, loss=5.0),
+        *(pretraining(tmp_path / f"b{k}", seed=k, loss=2.0 + k, lr=1.0) for k in range(3)),
+    ])  # fmt: skip
+    first, other = groups(runs, runs)
+    (found,) = differences(first, other, ["held-out loss"])
+    assert found.seeds == ("seed 1", "seed 2")
+    assert found.spread.mean == pytest.approx(2.5) and found.spread.count == 2
+
+
+def test_runs_that_look_alike_but_saw_other_data_or_weights_are_apart(tmp_path):
+    """A store that was made again at its place, an encoder that was trained again at its."""
+
+    def run(name: str, seed: int, store: str, encoder: str):
+        facts = {"data": {"stores": [store]}, "encoder": {"sha256": encoder}}
+        return write_run(
+            tmp_path / name,
+            "probe",
+            rows=[{"": "ours", "miou": 3.0}],
+            facts=facts,
+            benchmark="custom",
+            data=["mine"],
+            checkpoint="e.safetensors",
+            seed=seed,
+        )
+
+    runs = read_runs([
+        run("a", 0, "11", "aa"), run("b", 1, "11", "aa"), run("c", 0, "22", "aa"),
+        run("d", 1, "11", "bb"),
+    ])  # fmt: skip
+    found = groups(runs, runs)
+    assert [len(group.runs) for group in found] == [2, 1, 1]
+    assert "22" in found[1].about and "bb" in found[2].about
+
+
 def test_published_rows_are_not_results_of_a_run(tmp_path):
     run = read_run(probing(tmp_path / "p", "random"))
     assert run.numbers == {"ours, all classes: miou": 30.0, "ours, all classes: acc": 50.0,
@@ -310,6 +347,7 @@ def test_what_is_no_run_or_damaged_is_refused(harm, words, tmp_path):
     assert not (tmp_path / "r.html").exists()
     if harm == "foreign":
         assert "outputs in it: run" in str(error.value)
+        assert error.value.hint == f"`scaleevent report {run}`"
 
 
 def test_unfinished_lines_and_odd_numbers_are_passed_over(tmp_path):

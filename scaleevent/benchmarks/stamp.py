@@ -6,6 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from pydantic import ValidationError
+
+from scaleevent.config.data import WindowSettings
+from scaleevent.grids.windows import WindowRule
+from scaleevent.pairs.pairing import window_rule
 from scaleevent.system.files import Json
 
 EVERY_LABEL_ONCE = "every label once"
@@ -111,6 +116,29 @@ def window_of_text(text: str | None) -> Json | None:
         "window": "adaptive", "window_ms": float(found["longest"]),
         "quantile": float(found["quantile"]), "cell": int(found["cell"]),
     }  # fmt: skip
+
+
+def stored_rule(description: Json) -> tuple[WindowRule, str] | None:
+    """The rule for windows that a checkpoint was trained with, and where it is stored.
+
+    None where it is not stored: in weights of other origins, and older encoders; of older task
+    models the protocol stamp tells it.
+
+    Args:
+        description: What the checkpoint says of itself.
+    """
+    stamp = description.get("stamp")
+    text = stamp.get("window") if isinstance(stamp, dict) else None
+    for stored, where in (
+        (description.get("window"), "the checkpoint"),
+        (window_of_text(text if isinstance(text, str) else None), "the checkpoint's stamp"),
+    ):
+        if isinstance(stored, dict):
+            try:
+                return window_rule(WindowSettings(**stored)), where
+            except (TypeError, ValidationError):  # of a later version
+                continue
+    return None
 
 
 def counts_text(labels: Mapping[str, int]) -> str:

@@ -36,14 +36,14 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
             formats such a one is left out, and said.
         CheckpointError: Not a checkpoint, a format that the model cannot be converted to, or a file
             that computes something else; then no file is left.
-        ConfigError: Data to score an encoder on.
+        ConfigError: Data to score an encoder on, or labels of other classes than the model's.
         EnvironmentProblem: A checkpoint on the hub cannot be fetched.
     """
     formats, missing = writable(cfg.format)
     cfg.check()
     checkpoint = LoadedCheckpoint(cfg.checkpoint, cfg.size, offline=cfg.offline)
     if cfg.data:
-        task_of(checkpoint)
+        task_of(checkpoint, cfg.data)
     files = artifacts(checkpoint, formats, cfg.batch)
     with cfg.claimed():
         with progress("export", len(files), "files", not quiet) as ticker:
@@ -63,7 +63,7 @@ def _scores(
     cfg: ExportConfig, checkpoint: LoadedCheckpoint, files: Sequence[Artifact], quiet: bool
 ) -> Json:
     """The task's headline number of the checkpoint and of files of reduced precision."""
-    name, decoder = task_of(checkpoint)
+    name, decoder = task_of(checkpoint, cfg.data)
     benchmark = benchmark_of(name, cfg.data)
     runs: dict[str, Run] = {FLOAT32: checkpoint.deployed}
     runs |= {file.name: file.reload(cfg.out / file.name) for file in files if file.limits}

@@ -12,7 +12,7 @@ it lies in the frame.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,9 @@ from scaleevent.datasets.custom_labels_files import (
 from scaleevent.datasets.custom_labels_split import Split, cut_in_time, split_recordings
 from scaleevent.datasets.custom_labels_times import LabelTimes, label_times
 from scaleevent.datasets.flow_png import KITTI_SCALE
-from scaleevent.datasets.frames import EventView, natural_order
+from scaleevent.datasets.frames import EventView, PictureFiles, natural_order, picture_size
 from scaleevent.datasets.timed_labels import TimedLabel, complete, pair_labels
+from scaleevent.datasets.video import VideoFile, video_frames
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Recording, open_recording, recording_files
 from scaleevent.grids.windows import WindowRule
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 CLASSES_FILES = ("classes.yaml", "classes.yml")
 NEAR_US = 5_000  # an image belongs to a label that is no further away
 BETWEEN = "between those that train and those that test"
+REACHES_BACK = "its window reaches into the time of those that train"
 _SHOWN = 5
 
 
@@ -87,10 +89,43 @@ class LabelSettings(BaseSettings):
     @model_validator(mode="after")
     def _of_labels(self) -> LabelSettings:
         """Refuse settings that nothing would use."""
-        for key, field in LabelSettings.model_fields.items():
-            if self.labels is None and getattr(self, key) != field.default:
-                raise ValueError(f"--{key.replace('_', '-')} has no effect without --labels")
+        for key in LabelSettings.model_fields:
+            if self.labels is None and self._asks_for(key):
+                raise ValueError(f"{_flag(key)} has no effect without --labels")
+        for key in ("split_seed", "test_share"):
+            if self.split is not None and self._asks_for(key):
+                raise ValueError(f"{_flag(key)} has no effect with --split")
         return self
+
+    def _asks_for(self, key: str) -> bool:
+        return bool(getattr(self, key) != LabelSettings.model_fields[key].default)
+
+    def check_task(self, task: str, suffixes: Collection[str]) -> None:
+        """Refuse settings that labels of a task, in files of some kinds, have no use for.
+
+        Raises:
+            ConfigError: With the flag.
+        """
+        used = {key for key, (of, suffix) in _OF_TASK.items()
+                if task == of and (suffix is None or suffix in suffixes)}  # fmt: skip
+        for key in sorted(_OF_TASK.keys() - used):
+            if self._asks_for(key):
+                raise ConfigError(
+                    f"no effect on labels of {task}", where=_flag(key),
+                    found=", ".join(f"*{suffix}" for suffix in sorted(suffixes)),
+                    expected=" ".join(filter(None, ("labels of", *_OF_TASK[key]))),
+                )  # fmt: skip
+
+
+# settings of one task alone, and of one kind of its files
+_OF_TASK: dict[str, tuple[str, str | None]] = {
+    "classes": ("segmentation", None), "depth_scale": ("depth", ".png"),
+    "max_depth": ("depth", None), "flow_scale": ("flow", ".png"), "flow_ms": ("flow", None),
+}  # fmt: skip
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -104,12 +139,13 @@ class LabelledRecording:
         labels: Their files and times.
         reader: How a file is read.
         framed: The recording with its frames, where it has any.
-        on_frames: Whether labels lie on the frames' pixels.
+        pixels: (height, width) of the frames, where labels lie on their pixels; else None.
         rule: How windows are found; None for flow, whose labels are spans.
         scene: Recording name of the pairs.
         part: Of the split.
         facts: What the labels of the whole store mean; JSON-able.
         read: Further files that are read.
+        not_before: Least begin of a window, microseconds; None for any.
     """
 
     name: str
@@ -119,7 +155,7 @@ class LabelledRecording:
     labels: LabelTimes
     reader: LabelReader
     framed: CustomRecording | None
-    on_frames: bool
+    pixels: tuple[int, int] | None
     rule: WindowRule | None
     scene: str
     part: Part
@@ -127,6 +163,7 @@ class LabelledRecording:
     read: tuple[Path, ...]
     found: str
     choices: tuple[str, ...] = ()
+    not_before: int | None = None
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -165,10 +202,20 @@ class LabelledRecording:
         recording = open_recording(self.recording, size=self.size, **self.options)
         task = NAMES[self.reader.task]
         pairs = pair_labels(recording, timed, task, self.rule, self.scene, counts)
+        pairs = self._apart(pairs, counts)
         if self.framed is not None and view is not None:
             pairs = with_images(pairs, self.framed.frames.timed(self.framed.opened(), view))
         content, folder = CONTENT[self.reader.task], self.labels.files[0].parent
         yield from complete(pairs, task, content, lambda pair: pair.image, counts, folder)
+
+    def _apart(self, pairs: Iterator[Pair], counts: Counter[str]) -> Iterator[Pair]:
+        """Those whose window begins after the labels that train: of so many events it may not."""
+        for pair in pairs:
+            if self.not_before is None or pair.window.start_us >= self.not_before:
+                yield pair
+                continue
+            counts["pairs"] -= 1
+            counts[f"labels dropped: {REACHES_BACK}"] += 1
 
     def load(self, path: Path, view: EventView | None) -> np.ndarray:
         """A label's values on the event pixels.
@@ -176,14 +223,13 @@ class LabelledRecording:
         Raises:
             DataError: As the reader; another size than that of its pixels.
         """
-        if not self.on_frames or view is None or view.source is None:
+        if self.pixels is None or view is None or view.source is None:
             try:
                 return self.reader.read(path, self.size)
             except DataError as error:
                 error.hint = error.hint or self._size_hint(error)
                 raise
-        values = self.reader.read(path, view.frame_size)
-        return seen_on(values, view.source)
+        return seen_on(self.reader.read(path, self.pixels), view.source)
 
     def _size_hint(self, error: DataError) -> str | None:
         if "differ in size" not in error.what:
@@ -247,7 +293,13 @@ def labelled_sources(
             or labels without times.
     """
     assert config.labels is not None
-    folders = [label_folder(name, one, config.labels, len(recordings)) for name, one in recordings]
+    split = split_recordings(
+        {name: one.path.stem for name, one in recordings}, config.split, config.test_share,
+        config.split_seed,
+    )  # fmt: skip
+    shared, of = Counter(folder_of(one.path) for _, one in recordings), len(recordings)
+    recordings = [one for one in recordings if not split.parts or one[0] in split.parts]
+    folders = [label_folder(name, one, config.labels, of) for name, one in recordings]
     files = [label_files(folder) for folder in folders]
     if len(set(folders)) < len(folders):
         raise DataError(
@@ -256,21 +308,18 @@ def labelled_sources(
             expected=f"a folder of the name of each recording in {config.labels}",
         )  # fmt: skip
     task = _one_task(files, config.labels)
+    config.check_task(task, {path.suffix.lower() for own in files for path in own})
     reader, read, told = _reader(task, files, folders, config)
-    split = split_recordings(
-        [name for name, _ in recordings], config.split, config.test_share, config.split_seed
-    )
-    shared = Counter(folder_of(one.path) for _, one in recordings)
     found: list[LabelledRecording] = []
     for (name, recording), own in zip(recordings, files, strict=True):
-        if split.parts and name not in split.parts:
-            continue
         framed, why_not = _frames(
             name, recording, config, framed_by, shared[folder_of(recording.path)] == 1
         )
         times = label_times(recording, own, framed, task, config)
-        mapped = framed is not None and bool(config.homography or config.calibration)
-        if mapped and task == "flow":
+        pixels = None
+        if framed is not None and (config.homography or config.calibration):
+            pixels = _frame_size(framed)
+        if pixels and task == "flow":
             raise ConfigError(
                 "flow on the pixels of another camera cannot be brought over", where="labels",
                 expected="flow between pixels of the events",
@@ -279,7 +328,7 @@ def labelled_sources(
         source = LabelledRecording(
             name, recording.path, (recording.height, recording.width),
             {**config.reading, "max_bad": config.tolerated, "segment": recording.segment},
-            times, reader, framed, mapped, rule, name, "train", {}, (*read, *split.read),
+            times, reader, framed, pixels, rule, name, "train", {}, (*read, *split.read),
             f"{recording.format} {recording.width}x{recording.height}; {task}: {len(own)} labels "
             f"in {own[0].parent}, times {times.rule}; "
             f"{framed.found.partition('; ')[2] if framed else 'no frames'}",
@@ -308,7 +357,9 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
     if split.parts:
         return [replace(source, part=split.parts[source.name])]
     times = source.labels
-    longest = config.longest_us if source.rule else max(np.subtract(times.end_us, times.start_us))
+    longest = config.longest_us
+    if not source.rule:  # a window as long as a flow lies before it
+        longest = 2 * max(np.subtract(times.end_us, times.start_us), default=0)
     train, test = cut_in_time(times.start_us, config.test_share, int(longest), source.recording)
     between = len(times.files) - len(times.files[train]) - len(times.files[test])
     left_out = (*times.left_out, *([(BETWEEN, between)] if between else []))
@@ -321,7 +372,8 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
         name, scene = f"{source.name}-{part}", f"{source.name}@{part}"
         return replace(source, name=name, scene=scene, part=part, labels=labels)
 
-    return [of("train", train, left_out), of("test", test, ())]
+    tests = replace(of("test", test, ()), not_before=int(times.end_us[train][-1]))
+    return [of("train", train, left_out), tests]
 
 
 def label_folder(name: str, recording: Recording, labels: Path, of: int) -> Path:
@@ -358,7 +410,7 @@ def label_files(folder: Path) -> list[Path]:
     """The label files of a folder, by name with numbers in order of their value.
 
     Raises:
-        DataError: Files of several kinds, or two of one name.
+        DataError: Files of several kinds.
     """
     files = _label_files(folder)
     endings = sorted({path.suffix.lower() for path in files})
@@ -375,11 +427,10 @@ def _reader(
     if task == "segmentation":
         where = _classes_file(folders, config)
         return LabelReader(task, read_classes(where), where), (where,), (f"classes: {where}",)
-    if config.classes is not None:
-        raise ConfigError(f"labels of {task} have no classes", where="--classes",
-                          found=files[0][0])  # fmt: skip
     if task == "depth":
-        told = check_scale([path for own in files for path in own], config.depth_scale)
+        told = check_scale(
+            [path for own in files for path in own], config.depth_scale, config.max_depth
+        )
         reader = LabelReader(task, depth_scale=config.depth_scale)
         return reader, (), (f"depth: {told}",) if told else ()
     return LabelReader(task, flow_scale=config.flow_scale), (), ()
@@ -445,3 +496,13 @@ def _frames(
         if asked:
             raise
         return None, (f"frames are not used: {error.what}",)
+
+
+def _frame_size(framed: CustomRecording) -> tuple[int, int]:
+    """(height, width) of the first frame."""
+    frames = framed.frames
+    if isinstance(frames, PictureFiles):
+        return picture_size(frames.files[0])
+    images = (frame.image for frame in framed.opened().frames())
+    first = next(video_frames(frames.files[0]) if isinstance(frames, VideoFile) else images)
+    return first.shape[0], first.shape[1]

@@ -180,12 +180,13 @@ def read_flo(path: Path) -> np.ndarray:
     return np.ascontiguousarray(np.where(known, flow.transpose(2, 0, 1), np.float32(np.nan)))
 
 
-def check_scale(files: Sequence[Path], scale: float | None) -> str | None:
+def check_scale(files: Sequence[Path], scale: float | None, farthest: float) -> str | None:
     """Refuse depths that no scene has, and 16-bit files without a scale; else what they imply.
 
     Args:
-        files: Label files; some of them are looked at.
-        scale: Words a metre that were stated.
+        files: Label files; some of them, of each kind, are looked at.
+        scale: Words a metre of 16-bit files that were stated.
+        farthest: Depth that counts, metres.
 
     Returns:
         The median depth, for people; None where no pixel is known.
@@ -195,16 +196,21 @@ def check_scale(files: Sequence[Path], scale: float | None) -> str | None:
             which the median depth is not plausible.
         DataError: As the readers.
     """
+    arrays = [path for path in files if path.suffix.lower() == ".npy"]
+    coded = [path for path in files if path.suffix.lower() != ".npy"]
+    told = [_check_median(own, scale, farthest) for own in (coded, arrays) if own]
+    return "; ".join(filter(None, told)) or None
+
+
+def _check_median(files: Sequence[Path], scale: float | None, farthest: float) -> str | None:
+    """`check_scale` of files of one kind."""
     places = np.linspace(0, len(files) - 1, min(len(files), _LOOKED_AT)).round().astype(int)
     chosen = [files[place] for place in places]
-    words = [path.suffix.lower() != ".npy" for path in chosen]
-    found = [
-        depth_words(path) if coded else read_npy(path)
-        for path, coded in zip(chosen, words, strict=True)
-    ]
+    coded = chosen[0].suffix.lower() != ".npy"
+    found = [depth_words(path) if coded else read_npy(path) for path in chosen]
     known = np.concatenate([one[np.isfinite(one) & (one > 0)] for one in found])
     middle = float(np.median(known)) if len(known) else None
-    if all(words) and scale is None:
+    if coded and scale is None:
         means = [f"{one:g} ({name}): median {middle / one:.4g} m" for one, name in SCALES.items()
                  if middle]  # fmt: skip
         raise ConfigError(
@@ -214,14 +220,21 @@ def check_scale(files: Sequence[Path], scale: float | None) -> str | None:
         )  # fmt: skip
     if middle is None:
         return None
-    metres = middle / scale if all(words) and scale is not None else middle
+    metres = middle / scale if coded and scale is not None else middle
+    hint = "NPY files hold metres: convert them"
+    if coded:
+        hint = "--depth-scale is words a metre: 1000 for millimetres, 256 as KITTI"
     if not PLAUSIBLE_M[0] <= metres <= PLAUSIBLE_M[1]:
-        flag = "--depth-scale is words a metre: 1000 for millimetres, 256 as KITTI"
         raise ConfigError(
             "depths that no scene has", where=chosen[0],
             found=f"a median of {metres:.4g} m",
-            expected=f"{PLAUSIBLE_M[0]:g} to {PLAUSIBLE_M[1]:g} m",
-            hint=flag if all(words) else "NPY files hold metres: convert them",
+            expected=f"{PLAUSIBLE_M[0]:g} to {PLAUSIBLE_M[1]:g} m", hint=hint,
+        )  # fmt: skip
+    if metres > farthest:
+        raise ConfigError(
+            "most depths are beyond --max-depth, where they count nothing", where=chosen[0],
+            found=f"a median of {metres:.4g} m", expected=f"at most {farthest:g} m",
+            hint=f"{hint}; if these are metres, --max-depth says how far they count",
         )  # fmt: skip
     return f"median depth {metres:.4g} m in {len(chosen)} of {len(files):,} files"
 

@@ -35,11 +35,13 @@ class Split:
     read: tuple[Path, ...] = ()
 
 
-def split_recordings(names: Sequence[str], listed: Path | None, share: float, seed: int) -> Split:
+def split_recordings(
+    recordings: Mapping[str, str], listed: Path | None, share: float, seed: int
+) -> Split:
     """The part of every recording.
 
     Args:
-        names: Of the recordings.
+        recordings: Names, and what their files are called, which the list may say instead.
         listed: The user's list; None draws from the seed.
         share: Of the recordings that test, at least one.
         seed: Of the draw; the same names give the same split.
@@ -47,6 +49,7 @@ def split_recordings(names: Sequence[str], listed: Path | None, share: float, se
     Raises:
         ConfigError: A list that names other recordings.
     """
+    names = list(recordings)
     if listed is None:
         if len(names) == 1:
             told = f"one recording: the last {share:.0%} of its time tests"
@@ -58,7 +61,14 @@ def split_recordings(names: Sequence[str], listed: Path | None, share: float, se
         parts: dict[str, Part] = {name: "test" if name in tests else "train" for name in ordered}
         shown = ", ".join(tests[:5]) + (", .." if len(tests) > 5 else "")
         return Split(parts, f"{count} of {len(names)} recordings test, by seed {seed}: {shown}")
-    found = read_split(listed)
+    files = list(recordings.values())
+    called = {file: name for name, file in recordings.items()
+              if file not in names and files.count(file) == 1}  # fmt: skip
+    found: dict[str, Part] = {}
+    for name, part in read_split(listed).items():
+        if (own := called.get(name, name)) in found:
+            raise ConfigError("a recording in two places of a split", where=listed, found=name)
+        found[own] = part
     if unknown := [name for name in found if name not in names]:
         raise ConfigError(
             "recordings of the split that are not here", where=listed,

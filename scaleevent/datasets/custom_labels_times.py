@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from scaleevent.datasets.custom import CustomRecording, Settings
 
 _WITHIN = 0.5  # share of time stamps in names that must lie in the time of the events
+_CLOSEST_US = 100  # from label to label; what is closer are numbers
 _SHOWN = 5  # names in a message
 ENDLESS = "nothing says where its flow ends"
 
@@ -83,7 +84,7 @@ def label_times(
     until: np.ndarray | None = None  # times at which flow may end, besides those of labels
     ends: np.ndarray | None = None
     if times is not None:
-        start, ends, rule, choices = _from_file(times, files, config)
+        start, ends, rule, choices = _from_file(times, files, task, config)
     elif (found := _by_frame_names(files, framed)) is not None:
         start, rule = found, "of the frames of the same names"
         until = _frame_times(framed)
@@ -132,10 +133,11 @@ def _times_file(folder: Path, recording: Recording, config: Settings) -> Path | 
 
 
 def _from_file(
-    times: Path, files: Sequence[Path], config: Settings
+    times: Path, files: Sequence[Path], task: str, config: Settings
 ) -> tuple[np.ndarray, np.ndarray | None, str, tuple[str, ...]]:
     """Times, ends where the file has them, the rule and what was guessed."""
-    begin: FrameTimes = read_frame_times(times, config.frame_time_unit, "start")
+    point = "start" if task == "flow" else config.exposure_point
+    begin: FrameTimes = read_frame_times(times, config.frame_time_unit, point)
     end: FrameTimes = read_frame_times(times, config.frame_time_unit, "end")
     start = begin.us + config.offset_us
     ends = end.us + config.offset_us if (end.us != begin.us).any() else None
@@ -177,13 +179,18 @@ def _in_names(files: Sequence[Path], recording: Recording, config: Settings) -> 
     digits = [re.search(r"([0-9]+)$", path.stem) for path in files]
     if not all(digits):
         return None
-    values = np.array([int(one[1][:18]) for one in digits if one], np.int64)
+    try:
+        values = np.array([int(one[1]) for one in digits if one], np.int64)
+    except OverflowError:
+        return None
     if len(values) > 1 and (np.diff(np.sort(values)) == 0).any():
         return None
     try:
         unit = frame_time_unit(values, config.frame_time_unit, str(files[0].parent))
         us = to_microseconds(values, unit.name, 0, str(files[0].parent)) + config.offset_us
     except (DataError, OverflowError):  # numbers of frames
+        return None
+    if len(us) > 1 and np.median(np.diff(np.sort(us))) < _CLOSEST_US:  # in a unit that was stated
         return None
     extent = recording.source.extent()
     if extent is not None:

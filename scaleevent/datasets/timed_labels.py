@@ -288,9 +288,11 @@ def read_id_picture(path: Path, size: tuple[int, int] | None, grey: bool = False
     if ids is not None and ids.ndim == 3:
         ids = ids[..., 0].copy() if (ids == ids[..., :1]).all() else None
     if ids is None:
+        colours = "colours are no ids: save each pixel's id, as grey or palette, of one channel"
         raise DataError(
-            "no picture of class ids", where=path, found=form, expected="one channel of 8 bits"
-        )
+            "no picture of class ids", where=path, found=form, expected="one channel of 8 bits",
+            hint=colours if form.startswith("PNG of mode RGB") else None,
+        )  # fmt: skip
     if size is not None:
         check_size(ids, size, path)
     return ids

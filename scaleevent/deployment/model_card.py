@@ -11,6 +11,7 @@ import yaml
 from scaleevent.config.run import RunSettings
 from scaleevent.deployment.licence import licence_of, origins_of
 from scaleevent.deployment.program import LoadedCheckpoint
+from scaleevent.prediction.models import rule_text
 from scaleevent.system.files import Json
 from scaleevent.system.hub_folders import CONFIG, TASK, WEIGHTS
 from scaleevent.system.locations import without_passwords
@@ -65,6 +66,7 @@ def model_card(checkpoint: LoadedCheckpoint, files: dict[str, Json], hub: bool =
         *(f"- Input `{name}`: float32 {_shape(size)}" for name, size in about["inputs"].items()),
         f"- Output `{output}`: float32 {_shape(shape['shape'])}, {shape['meaning']}",
         f"- Preparation: {about['preparation']}.",
+        f"- Window: {rule_text(checkpoint.predictor.rule)}",
         *(f"- {key}: {value}" for key, value in about["input"].items()),
         "",
         "The same is stored in each file, under the key `scaleevent` (in a .pt2: the extra file "

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
+from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.hub import weight_file
-from scaleevent.grids.windows import WindowRule
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
 from scaleevent.tasks.segmentation import Segmentation
@@ -94,7 +94,8 @@ class LoadedCheckpoint:
         self.name = str(path)
         self.path = weight_file(path, task=True, offline=offline)
         model, self.description = load_model(self.path, size)
-        self.predictor = Predictor(model)
+        stored = stored_rule(self.description)
+        self.predictor = Predictor(model, stored[0] if stored else None)
         settings, encoder = self.predictor.settings, self.predictor.encoder
         self.deployed = Deployed(model, (settings.height, settings.width))
         same = model is encoder
@@ -110,7 +111,7 @@ class LoadedCheckpoint:
             "arch": dict(predictor.encoder.spec),
             "input": asdict(predictor.settings),
             "preparation": predictor.preparation,
-            "window": asdict(WindowRule()),
+            "window": asdict(predictor.rule),
             "inputs": {name: ["N", 3, height, width] for name in self.deployed.inputs},
             "outputs": {self.deployed.output: _output(predictor)},
             "source": {"sha256": known["sha256"], "file_sha256": sha256_file(self.path)},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scaleevent.benchmarks.evaluation import evaluate
+from scaleevent.benchmarks.evaluation import check_fits, evaluate
+from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.decoders.decoder import Decoder, Loaded
 from scaleevent.deployment.parity import Run
@@ -65,14 +67,18 @@ class ByProgram(Decoder):
         raise ConfigError("an exported file takes no weights", where=where)
 
 
-def task_of(checkpoint: LoadedCheckpoint) -> tuple[str, Decoder]:
+def task_of(checkpoint: LoadedCheckpoint, data: Sequence[Path]) -> tuple[str, Decoder]:
     """The benchmark that a checkpoint was trained for, and its task model.
 
     Raises:
-        ConfigError: It is an encoder, which has no metric.
+        ConfigError: It is an encoder, which has no metric; or the data have other classes.
+        DataError: Data without labels.
     """
     model, benchmark = checkpoint.predictor.model, checkpoint.description.get("benchmark")
     if isinstance(model, Decoder) and benchmark:
+        check_fits(
+            model, benchmark_of(benchmark, data).task, checkpoint.name, checkpoint.description
+        )
         return benchmark, model
     raise ConfigError(
         "only task models of a benchmark can be scored", where="--data",

@@ -128,7 +128,9 @@ def _encoder_description(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     """
     known, export = checkpoint.description, {"export": checkpoint.about}
     if isinstance(checkpoint.predictor.model, Encoder):
-        pretrained = ("teacher", "token_scale", "structure", "config", "data", "step", "metrics")
+        pretrained = (
+            "teacher", "token_scale", "structure", "config", "data", "window", "step", "metrics",
+        )  # fmt: skip
         return {key: known[key] for key in pretrained if key in known} | export
     finetuned = ("benchmark", "protocol", "config", "encoder", "teacher", "data", "metrics")
     before = known.get("pretraining", {})
@@ -136,5 +138,6 @@ def _encoder_description(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     return {
         "data": before | {"recordings": sorted(seen)},
         "finetuned": {key: known[key] for key in finetuned if key in known},
+        **{key: known[key] for key in ("window",) if key in known},
         **export,
     }

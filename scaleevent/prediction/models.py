@@ -6,20 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.stamp import window_of_text
 from scaleevent.checkpoint import load_model
 from scaleevent.config.catalog import DEFAULT_NORMALISER
-from scaleevent.config.data import WindowSettings
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder, build_encoder
 from scaleevent.encoders.hub import weight_file
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs.pairing import window_rule
 from scaleevent.predictor import Predictor
 from scaleevent.system.files import Json
 from scaleevent.system.locations import embedded_file, is_weight_file
@@ -117,26 +113,6 @@ def open_model(
             f"(--input-size), normaliser {DEFAULT_NORMALISER}"
         )
     return OpenedModel(name, Predictor(model.to(device)), description, tuple(notes))
-
-
-def stored_rule(model: OpenedModel) -> tuple[WindowRule, str] | None:
-    """The rule for windows that a checkpoint was trained with, and where it is stored.
-
-    None where it is not stored: in weights of other origins, and older encoders; of older task
-    models the protocol stamp tells it.
-    """
-    stamp = model.description.get("stamp")
-    text = stamp.get("window") if isinstance(stamp, dict) else None
-    for stored, where in (
-        (model.description.get("window"), "the checkpoint"),
-        (window_of_text(text if isinstance(text, str) else None), "the checkpoint's stamp"),
-    ):
-        if isinstance(stored, dict):
-            try:
-                return window_rule(WindowSettings(**stored)), where
-            except (TypeError, ValidationError):  # of a later version
-                continue
-    return None
 
 
 def rule_text(rule: WindowRule) -> str:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.config.predict import DRAWN, PredictConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Recording, open_recording
@@ -18,7 +19,7 @@ from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pairing import window_rule
 from scaleevent.prediction.cutting import Tally
 from scaleevent.prediction.drawing import Painter
-from scaleevent.prediction.models import OpenedModel, rule_text, stored_rule
+from scaleevent.prediction.models import OpenedModel, rule_text
 from scaleevent.prediction.schedules import AtRate, AtTimes, EveryEvents, Schedule, Span
 from scaleevent.prediction.sources import EventSource, LatestFrame
 from scaleevent.prediction.streaming import Plan, predictions, sample_of
@@ -65,7 +66,7 @@ def choose_rule(cfg: PredictConfig, opened: OpenedModel) -> tuple[WindowRule, st
     """The rule for windows, and a line that says whose it is."""
     if cfg.asks_for_window:
         rule, whose = window_rule(cfg), "as asked"
-    elif (found := stored_rule(opened)) is not None:
+    elif (found := stored_rule(opened.description)) is not None:
         rule, where = found
         whose = f"that of the training data, stored in {where}"
     else:

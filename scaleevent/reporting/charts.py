@@ -13,7 +13,7 @@ from scaleevent.system.reports import cell
 WIDTH, HEIGHT = 420, 230  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 38  # around the plot
 POINTS = 300  # of a line at most; of more, the lowest and highest of each stretch are drawn
-COLOURS = 8  # of the page's style; further lines are dashed
+COLOURS = 8  # of the page's style; further lines are dashed, then dotted
 DOTTED = 40  # points up to which each is marked
 
 _Place = Callable[[float, float], tuple[str, str]]
@@ -127,7 +127,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 def _drawn(line: Line, place: _Place, number: int) -> Iterator[Markup]:
     points = thinned(line.finite)
-    style = f"line c{number % COLOURS}" + (" dashed" if number >= COLOURS else "")
+    style = _style(number)
     spots = [place(*point) for point in points]
     if len(spots) > 1:
         yield element("path", class_=style, d="M" + "L".join(f"{x} {y}" for x, y in spots))
@@ -136,10 +136,16 @@ def _drawn(line: Line, place: _Place, number: int) -> Iterator[Markup]:
             yield element("circle", class_=style, cx=x, cy=y, r=2.5)
 
 
+def _style(number: int) -> str:
+    """Classes of a line in the page's style; those of the first 24 differ."""
+    strokes = ("", " dashed", " dotted")
+    return f"line c{number % COLOURS}{strokes[min(number // COLOURS, 2)]}"
+
+
 def _legend(lines: Sequence[Line]) -> Markup:
     entries = []
     for number, line in enumerate(lines):
-        style = f"line c{number % COLOURS}" + (" dashed" if number >= COLOURS else "")
+        style = _style(number)
         sample = element("path", class_=style, d="M0 6L22 6")
         swatch = element("svg", sample, viewBox="0 0 22 12", class_="swatch", aria_hidden="true")
         last = cell(float(line.points[-1][1]))

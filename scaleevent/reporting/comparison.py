@@ -12,6 +12,7 @@ from pathlib import Path
 from scaleevent.config.downstream import TaskSettings
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.reporting.runs import RunRecord
+from scaleevent.system.files import Json
 
 SEEDS = ("seed", "world_seed", "split_seed", "draws_seed", "init_seed")
 # settings that change no result, in any command; `cache` is how the same features are kept
@@ -51,11 +52,12 @@ class Group:
         return Spread.of(values) if values else None
 
     def by_seed(self, number: str) -> dict[str, float]:
-        """A result by seeds; none where two runs have the same."""
-        if len(set(self.seeds)) < len(self.seeds):
-            return {}
+        """A result by seeds, without seeds that several runs have."""
         pairs = zip(self.seeds, self.runs, strict=True)
-        return {seed: run.numbers[number] for seed, run in pairs if number in run.numbers}
+        return {
+            seed: run.numbers[number] for seed, run in pairs
+            if number in run.numbers and self.seeds.count(seed) == 1
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,25 @@ def _identity(
         inner, inner_seeds = _identity(parent, everything, (*above, run.folder))
         settings["checkpoint"] = json.loads(inner) | {"command": parent.command}
         seeds += [f"from a run of {inner_seeds}"] if inner_seeds else []
+    elif (weights := _weights(run.report)) is not None:
+        settings["weights"] = weights
+    if settings.get("data"):  # stores of other content may have the same names
+        settings["stores"] = _stores(run.report)
     return _plain(settings), ", ".join(seeds) or "no seed"
+
+
+def _stores(report: Json) -> object:
+    """The fingerprints of the stores that a run has read."""
+    data = report.get("data")
+    return data.get("stores") if isinstance(data, dict) else data
+
+
+def _weights(report: Json) -> object:
+    """The hash of the weights that a run began with, or has scored."""
+    for key in ("encoder", "checkpoint"):
+        if isinstance(found := report.get(key), dict) and found.get("sha256"):
+            return found["sha256"]
+    return None
 
 
 def _parent(run: RunRecord, everything: Sequence[RunRecord]) -> RunRecord | None:

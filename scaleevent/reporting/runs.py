@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,11 +104,12 @@ def read_run(folder: Path) -> RunRecord:
         )  # fmt: skip
     if not _is_output(folder):
         below = sorted(path.name for path in folder.iterdir() if _is_output(path))
+        named = shlex.join(str(folder / name) for name in below[:8])
         raise DataError(
             "not a run, an evaluation, an export or a store", where=folder,
             found=f"outputs in it: {', '.join(below[:8])}" if below else "nothing of scaleevent",
             expected="config.yaml, report.json, export.json or manifest.json",
-            hint=f"`scaleevent report {folder / below[0]}`" if below else None,
+            hint=f"`scaleevent report {named}`" if below else None,
         )  # fmt: skip
     if (folder / MANIFEST).is_file() or output_kind(folder) in ("pairs", "voxels"):
         return _store(folder)
