@@ -105,6 +105,9 @@ def test_standard_input_gives_what_the_file_does(folder, tmp_path, standard_inpu
     assert (live["windows"], live["dropped windows"], live["lag"]["number"]) == (count, 0, count)
     assert any(note == f"windows dropped for newer ones: none of {count}" for note in report.notes)
     assert [row[0] for row in report.more[0].rows][0] == "waiting"
+    [meaning] = [note for note in report.notes if "voxelising: " in note]
+    stages = [row[0] for row in report.more[0].rows]
+    assert [part.split(": ")[0] for part in meaning.split("; ") if ": " in part][:-1] == stages
 
 
 def test_colours_of_an_encoder_are_chosen_by_the_first_windows(folder, tmp_path, standard_input):

@@ -21,7 +21,7 @@ from scaleevent.prediction.recordings import Done, open_recordings, predict_sour
 from scaleevent.prediction.sources import EventSource, recorded
 from scaleevent.prediction.streaming import Plan, inputs_of
 from scaleevent.prediction.times import GivenTimes
-from scaleevent.prediction.timing import WAITING, Stopwatch
+from scaleevent.prediction.timing import Stopwatch
 from scaleevent.prediction.views import View
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Ticker
@@ -199,7 +199,7 @@ def play(
     if not done.timing["windows"]:  # a stop signal before the first prediction
         raise feed.error or StopSignal(stop.received[0])
     done.tally.windows = done.timing["windows"]  # those that were not dropped
-    notes = [*(source.live.told() if source.live else ()), *feed.told(), WAITING, *done.notes]
+    notes = [*(source.live.told() if source.live else ()), *feed.told(), *done.notes]
     return Played(**vars(replace(done, notes=notes)), live=feed.to_json(), error=feed.error)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from scaleevent.config.predict import PredictConfig
 from scaleevent.prediction.models import OpenedModel
 from scaleevent.prediction.recordings import Done
-from scaleevent.prediction.timing import MEANING, timing_rows
+from scaleevent.prediction.timing import timing_meaning, timing_rows
 from scaleevent.prediction.views import View
 from scaleevent.system.reports import Report, Section
 
@@ -40,7 +40,7 @@ def prediction_report(
     settings = opened.predictor.settings
     notes = [
         f"{view.name}: {view.unit}",
-        *view.notes, *notes, MEANING, f"folder: {cfg.out}",
+        *view.notes, *notes, timing_meaning(done[-1].timing), f"folder: {cfg.out}",
     ]  # fmt: skip
     facts = {
         "checkpoint": {"name": opened.name, "sha256": opened.description.get("sha256")},

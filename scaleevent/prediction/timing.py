@@ -12,16 +12,14 @@ import numpy as np
 from scaleevent.system.files import Json
 
 STAGES = ("reading", "voxelising", "network", "drawing")
-MEANING = (
-    "reading: decoding the events and choosing the window; voxelising: to the network's input; "
-    "network: to a map on the sensor's pixels; drawing: pictures and files; latency: all four of "
-    "one window; p99: 99 % of the windows take at most that long"
-)
-
-
-WAITING = (
-    "waiting: for the next window, whose events are decoded meanwhile; it is no part of the latency"
-)
+MEANING = {
+    "reading": "decoding the events and choosing the window",
+    "waiting": "for the next window, whose events are decoded meanwhile; no part of the latency",
+    "voxelising": "to the network's input",
+    "network": "to a map on the sensor's pixels",
+    "drawing": "pictures and files",
+    "latency": "all of these of one window",
+}
 
 
 class Stopwatch:
@@ -88,3 +86,9 @@ def timing_rows(facts: Json) -> tuple[tuple[object, ...], ...]:
         (name, one["median"], one["p99"], 100 * one["share"])
         for name, one in facts["milliseconds"].items()
     )
+
+
+def timing_meaning(facts: Json) -> str:
+    """What the stages are that were measured, in words."""
+    told = (f"{name}: {MEANING[name]}" for name in facts["milliseconds"])
+    return "; ".join([*told, "p99: 99 % of the windows take at most that long"])
