@@ -143,7 +143,9 @@ def starved(error: BaseException | None, where: object = None) -> EnvironmentPro
 
     Libraries tell it in their own words, or hide it behind a guess: so causes count too.
     """
-    while error is not None:
+    for _ in range(20):  # a chain may be a circle
+        if error is None:
+            break
         text = f"out of memory: {error}" if isinstance(error, MemoryError) else str(error)
         told = isinstance(error, MemoryError | OSError | RuntimeError | ImportError)
         for pattern, (what, hint) in _STARVED.items() if told else ():

@@ -227,6 +227,13 @@ def test_a_file_at_its_own_speed_tells_its_lag(folder, tmp_path):
     assert any(note.startswith(f"lag of {count} predictions") for note in report.notes)
 
 
+def test_no_window_at_its_own_speed_is_told_as_elsewhere(folder, tmp_path):
+    """An error that were its own cause would be looked through without an end."""
+    with pytest.raises(ConfigError, match="no window ends within the events") as caught:
+        predict(folder, "depth", folder / "a.raw", tmp_path / "out", pace="real", start=9.0)
+    assert caught.value.__cause__ is None
+
+
 def test_a_network_that_is_too_slow_leaves_windows_out(folder, tmp_path):
     report = predict(folder, "depth", folder / "a.raw", tmp_path / "out", pace="real", rate=20_000)
     [facts] = json.loads((tmp_path / "out/report.json").read_text())["recordings"]

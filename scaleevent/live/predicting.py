@@ -194,7 +194,10 @@ def play(
             watch = Stopwatch(waits=True)
             done = predict_source(source, view, fed, folder, cfg, times, advance, watch)
     except (ConfigError, DataError) as error:  # such as not a single window
-        raise (feeds[0].error if feeds else None) or error from error
+        ended = feeds[0].error if feeds else None
+        if ended is None:
+            raise
+        raise ended from error
     feed = feeds[0]
     if not done.timing["windows"]:  # a stop signal before the first prediction
         raise feed.error or StopSignal(stop.received[0])
