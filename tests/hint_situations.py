@@ -1246,7 +1246,7 @@ TRAINING = [
     ),
     S(
         ("deployment/scoring.py: without --data",),
-        "export run --format meta --data labelled -o {out}",
+        "export run --format onnx-fp16 --data labelled -o {out}",
         ("export run --format meta -o {new}",),
         2,
     ),

@@ -218,9 +218,13 @@ def test_options_that_do_not_fit(files, tmp_path):
         ExportConfig(checkpoint="x", format="hub,onnx")
     with pytest.raises(ValueError, match="no data is given"):
         ExportConfig(checkpoint="x", limit=3)
+    with pytest.raises(ValueError, match="no file of reduced precision"):
+        ExportConfig(checkpoint="x", format="onnx", data=["store"])
+    with pytest.raises(ValueError, match="batch is of whole programs"):
+        ExportConfig(checkpoint="x", format="safetensors,meta", batch=2)
     store = tmp_path / "street"
     store.mkdir()
     (store / "manifest.json").write_text("{}")
     with pytest.raises(ConfigError, match="only task models"):
-        exported(files[0], tmp_path / "out", "onnx", data=[store])
+        exported(files[0], tmp_path / "out", "onnx-fp16", data=[store])
     assert not (tmp_path / "out").exists()

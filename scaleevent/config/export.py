@@ -64,6 +64,11 @@ class ExportConfig(OutputSettings):
             raise ValueError("hub is a folder of its own: export it by itself")
         if self.limit is not None and not self.data:
             raise ValueError("limit is of the samples that are scored, and no data is given")
+        if self.data and not {"onnx-fp16", "onnx-int8"}.intersection(self.format.split(",")):
+            raise ValueError("no file of reduced precision, which data would score")
+        programs = {"all", "exported", "onnx", "onnx-fp16", "onnx-int8"}
+        if self.batch is not None and not programs.intersection(self.format.split(",")):
+            raise ValueError("batch is of whole programs, and no format is one")
         return self
 
     def check(self) -> None:

@@ -94,7 +94,7 @@ class LabelSettings(BaseSettings):
                 raise ValueError(f"{_flag(key)} has no effect without --labels")
         for key in ("split_seed", "test_share"):
             if self.split is not None and self._asks_for(key):
-                raise ValueError(f"{_flag(key)} has no effect with --split")
+                raise ValueError(f"{_flag(key)} has no effect where a list says which test")
         return self
 
     def _asks_for(self, key: str) -> bool:

@@ -232,9 +232,9 @@ def _check_median(files: Sequence[Path], scale: float | None, farthest: float) -
         )  # fmt: skip
     if metres > farthest:
         raise ConfigError(
-            "most depths are beyond --max-depth, where they count nothing", where=chosen[0],
+            "most depths are beyond the farthest that counts", where=chosen[0],
             found=f"a median of {metres:.4g} m", expected=f"at most {farthest:g} m",
-            hint=f"{hint}; if these are metres, --max-depth says how far they count",
+            hint=f"{hint}; if these are metres, allow for larger depths",
         )  # fmt: skip
     return f"median depth {metres:.4g} m in {len(chosen)} of {len(files):,} files"
 
