@@ -14,6 +14,7 @@ problems.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -171,6 +172,10 @@ def content(folder: Path) -> dict[str, object]:
         if path.suffix == ".jsonl":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+        elif path.suffix == ".csv":
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            found[name] = [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
         elif path.is_file():
             found[name] = path.read_bytes()
     return found

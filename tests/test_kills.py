@@ -135,7 +135,7 @@ def test_a_stop_before_anything_is_claimed(place, stopped, command, before, numb
 @pytest.mark.parametrize(
     ("command", "moment"),
     [
-        ("pretrain", "scaleevent.training.run.dump_yaml"),
+        ("pretrain", "scaleevent.training.run.keep_settings"),
         ("pretrain", "scaleevent.commands.pretrain.save_encoder"),
         ("probe", "scaleevent.commands.task_run.evaluate"),
         ("voxelize", "scaleevent.commands.voxelize.save_picture"),

@@ -22,7 +22,7 @@ from scaleevent.config.predict import PredictConfig
 from scaleevent.config.settings import load_config
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, InUseError
 from scaleevent.live import source as source_module
-from scaleevent.live.udp import Packets
+from scaleevent.live.udp import BUFFER, Packets
 from scaleevent.prediction.writers import ArrayWriter
 from tests.event_files import evt3_words, some_events, write_raw
 from tests.live_sources import aestream_packets, faery_packets, pieces
@@ -189,6 +189,7 @@ def test_packets_without_times_are_predicted_by_their_arrival(folder, tmp_path, 
 @pytest.mark.parametrize("encoding", ["t64_x16_y16_on8", "t32_x16_y15_on1", "aestream"])
 def test_the_example_sends_what_is_received(folder, encoding):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # room for all of it
         receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(0.5)
         address = f"udp://127.0.0.1:{receiver.getsockname()[1]}"
