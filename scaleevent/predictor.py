@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
@@ -24,6 +23,7 @@ from scaleevent.grids.geometry import Fit
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.voxels import voxelize
 from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.pairs.window_words import stored_rule
 
 Stream = Events | Recording | Path | str
 

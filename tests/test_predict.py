@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 import scaleevent
-from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import save_encoder, save_task
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.predict import PredictConfig
@@ -36,6 +35,7 @@ from scaleevent.formats.hdf5 import Hdf5Source
 from scaleevent.formats.source import Frame
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window, WindowRule, choose_window
+from scaleevent.pairs.window_words import stored_rule
 from scaleevent.pictures import FeatureColours, distinct_colours, draw_depth
 from scaleevent.prediction.cutting import Cut
 from scaleevent.prediction.drawing import WIDE, Painter

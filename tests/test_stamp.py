@@ -9,16 +9,10 @@ from scaleevent.benchmarks.evaluation import Evaluation
 from scaleevent.benchmarks.published import PUBLISHED, Published
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.report import result_table, stamp_notes
-from scaleevent.benchmarks.stamp import (
-    UNKNOWN,
-    Stamp,
-    choice_text,
-    counts_text,
-    window_of_text,
-    window_text,
-)
+from scaleevent.benchmarks.stamp import UNKNOWN, Stamp, choice_text, counts_text
 from scaleevent.config.data import PrepareConfig, WindowSettings, window_in
 from scaleevent.pairs.pairing import window_rule
+from scaleevent.pairs.window_words import window_of_text, window_text
 
 STAMP = Stamp(
     {"a": 3, "b": 5}, "all", "every label once", "672x960", "440x640", ("one", "two"),

@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from scaleevent.benchmarks.draws import redraw
 from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
-from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, size_text, window_text
+from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, size_text
 from scaleevent.config.labels import checked_facts
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.samples import load_batches
+from scaleevent.pairs.window_words import window_text
 from scaleevent.system.files import Json
 from scaleevent.system.ranks import Ranks
 from scaleevent.tasks.task import Result, State, Task

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.checkpoint import load_model
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.hub import weight_file
+from scaleevent.pairs.window_words import stored_rule
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
 from scaleevent.tasks.segmentation import Segmentation

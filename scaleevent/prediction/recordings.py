@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scaleevent.benchmarks.stamp import stored_rule
 from scaleevent.config.predict import DRAWN, PredictConfig
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pairing import window_rule
+from scaleevent.pairs.window_words import stored_rule
 from scaleevent.prediction.cutting import Tally
 from scaleevent.prediction.drawing import Painter
 from scaleevent.prediction.models import OpenedModel, rule_text
