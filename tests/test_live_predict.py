@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from scaleevent.config.predict import PredictConfig
 from scaleevent.config.settings import load_config
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, InUseError
 from scaleevent.live import source as source_module
+from scaleevent.live.evt_stream import GARBAGE_WORDS
 from scaleevent.live.udp import BUFFER, Packets
 from scaleevent.prediction.writers import ArrayWriter
 from tests.event_files import evt3_words, some_events, write_raw
@@ -291,7 +293,10 @@ def test_what_was_written_before_garbage_is_whole(folder, tmp_path, standard_inp
         predict(folder, "depth", "-", out, when_slow="wait")
     thread.join()
     found, expected = rows(out), rows(folder / "whole-depth")
-    assert len(found) >= len(expected) - 1 and json.loads((out / "report.json").read_text())
+    size = 2 * GARBAGE_WORDS  # so many bytes are judged together
+    sure = len(expected) - 1 - ceil(len(expected) * size / (folder / "a.raw").stat().st_size)
+    assert len(found) >= sure > 0.6 * len(expected)
+    assert json.loads((out / "report.json").read_text())
     for row, same in zip(found[: len(expected) - 1], expected, strict=False):
         assert row == same
         assert (out / row["file"]).read_bytes() == (

@@ -132,19 +132,23 @@ class EvtStream:
             return
         machine = self.layout.machine
         size = machine.word.itemsize
-        data, at = self._left, 0  # position in `data`
+        data, at, most = self._left, 0, BLOCK  # bytes, position in them, words at a time
         while len(data) - at >= size:
-            count = min((len(data) - at) // size, BLOCK)
-            words = np.frombuffer(data, machine.word, count, at)
+            count = min((len(data) - at) // size, most)
+            words, before = np.frombuffer(data, machine.word, count, at), self._state.copy()
             used, block = decode_words(
                 machine, self.layout.encoding, words, self._state, self._first, self._byte
             )
+            unknown = sum(flaw.count for flaw in block.flaws)
+            if used > GARBAGE_WORDS and unknown > GARBAGE * GARBAGE_WORDS:
+                self._state, most = before, GARBAGE_WORDS  # what came before garbage counts
+                continue
             at += used * size
             self._byte += used * size
             self._first += len(block) + sum(block.dropped.values())
             self._left = data[at:]
             self._seen += used
-            self._unknown += sum(flaw.count for flaw in block.flaws)
+            self._unknown += unknown
             if self._seen >= GARBAGE_WORDS:
                 self._refuse_garbage(block.flaws)
             yield block

@@ -128,8 +128,15 @@ class EvtSource(LiveSource):
     ) -> None:  # fmt: skip
         self._stream, self._chunks = EvtStream(name, encoding), chunks
         self._begun: list[RawBlock] = []
+        self._broken: DataError | None = None  # what came after these
         for data in chunks:
-            self._begun += self._stream.push(data)
+            try:
+                for block in self._stream.push(data):
+                    self._begun.append(block)
+            except DataError as error:
+                if not self._begun:
+                    raise
+                self._broken = error
             if self._stream.layout is not None:
                 break
         else:
@@ -152,8 +159,11 @@ class EvtSource(LiveSource):
     def _arrivals(self) -> Iterator[tuple[list[RawBlock], int | None]]:
         yield self._begun, self._stream.time_us
         self._begun = []
+        if self._broken is not None:
+            raise self._broken
         for data in self._chunks:
-            yield list(self._stream.push(data)), self._stream.time_us
+            for block in self._stream.push(data):  # what came before garbage counts
+                yield [block], self._stream.time_us
         yield list(self._stream.finish()), None
 
 
