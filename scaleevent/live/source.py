@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from scaleevent.prediction.cutting import Quiet
 IDLE_SECONDS = 30.0
 
 
-class LiveSource:
+class LiveSource(ABC):
     """Events as they arrive; iterating gives blocks, and `Quiet` where time passes without any.
 
     A block that begins earlier than the one before it ends follows a reset of the camera's clock.
@@ -70,9 +71,9 @@ class LiveSource:
         return (f"{self.name}: {self.encoding}, {sensor}; ends after {self.silence.seconds:g} s "
                 "of silence (--idle), or with Ctrl-C",)  # fmt: skip
 
+    @abstractmethod
     def _arrivals(self) -> Iterator[tuple[list[RawBlock], int | None]]:
-        """Raw blocks that came together, and a time before which none will come any more."""
-        raise NotImplementedError
+        """Raw blocks as they come, and a time before which none will come any more."""
 
     def _nothing(self) -> DataError:
         counts = self.order.counts
