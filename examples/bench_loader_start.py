@@ -15,7 +15,8 @@ LOAD = """
 import sys, time
 from pathlib import Path
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pairs.samples import PairSamples, load_batches
+from scaleevent.pairs.loading import load_batches
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.store import PairStore
 
 if __name__ == "__main__":

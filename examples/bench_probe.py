@@ -35,8 +35,9 @@ from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
 from scaleevent.objectives.probing import Features, fit_log_depth, fit_ridge  # noqa: E402
 from scaleevent.objectives.softmax_probe import fit_softmax  # noqa: E402
+from scaleevent.pairs.draws import StepBatches, draw_epoch  # noqa: E402
+from scaleevent.pairs.loading import load_batches  # noqa: E402
 from scaleevent.pairs.pair import Label, Pair  # noqa: E402
-from scaleevent.pairs.samples import StepBatches, draw_epoch, load_batches  # noqa: E402
 from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402

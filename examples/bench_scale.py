@@ -121,13 +121,10 @@ def measure(out: Path, rows: int, draws: int, workers: int, files: int | None) -
     import numpy as np
 
     from scaleevent.grids.inputs import InputSettings
-    from scaleevent.pairs.samples import (
-        PairSamples,
-        StepBatches,
-        draw_epoch,
-        load_batches,
-        split_samples,
-    )
+    from scaleevent.pairs.draws import StepBatches, draw_epoch
+    from scaleevent.pairs.loading import load_batches
+    from scaleevent.pairs.samples import PairSamples
+    from scaleevent.pairs.splits import split_samples
     from scaleevent.pairs.store import PairStore
 
     folder = out / "pairs"

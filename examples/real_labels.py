@@ -59,8 +59,8 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
 from scaleevent.pairs.alignment import best_shift
 from scaleevent.pairs.drawing import pair_name
+from scaleevent.pairs.draws import draw_epoch
 from scaleevent.pairs.pair import Label, Pair, decode_image, encode_image
-from scaleevent.pairs.samples import draw_epoch
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.panels import Row, panel, save_picture

@@ -36,9 +36,10 @@ from scaleevent.objectives.distillation import Distillation
 from scaleevent.objectives.objective import Batch
 from scaleevent.objectives.structure_loss import LAMBDAS, distillation_terms
 from scaleevent.objectives.teacher import EMBEDDED_TEACHER
+from scaleevent.pairs.loading import in_order
 from scaleevent.pairs.preparing import write_store
 from scaleevent.pairs.sample_inputs import INPUTS, index
-from scaleevent.pairs.samples import PairSamples, in_order
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.workers import ProcessExecutor
 from scaleevent.training.terms import total

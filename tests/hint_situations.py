@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from scaleevent.pairs.samples import LATE
+from scaleevent.pairs.loading import LATE
 from scaleevent.pairs.shard import Shard
 
 
@@ -270,7 +270,7 @@ def stopped_at_once(patch: pytest.MonkeyPatch) -> None:
 def stalled(patch: pytest.MonkeyPatch) -> None:
     """No batch comes for as long as a run waits."""
     patch.setattr("scaleevent.pairs.samples.LOAD_SECONDS", 0.1)
-    patch.setattr("scaleevent.pairs.samples._next_batch", lambda loaded, processes: LATE)
+    patch.setattr("scaleevent.pairs.loading._next_batch", lambda loaded, processes: LATE)
 
 
 def diverging(patch: pytest.MonkeyPatch) -> None:
@@ -1095,14 +1095,14 @@ TRAINING = [
         "FOLDER=rig PAIRS={new}",
     ),
     S(
-        ("pairs/samples.py: usually memory; use fewer --workers (a",),
+        ("pairs/loading.py: usually memory; use fewer --workers (a",),
         "pretrain pairs --workers 2 " + SHORT + " -o {out}",
         ("pretrain pairs <--workers> 0 " + SHORT + " -o {out} <--resume>",),
         5,
         fault=failing("torch.utils.data.DataLoader.__iter__", OSError(errno.EAGAIN, "no more")),
     ),
     S(
-        ("pairs/samples.py: a stalled disk",),
+        ("pairs/loading.py: a stalled disk",),
         "pretrain pairs --workers 2 " + SHORT + " -o {out}",
         ("{same} <--resume>",),
         5,
@@ -1394,7 +1394,7 @@ NOT_RUN = {  # file: part of the text: why
     "system/files.py: --overwrite starts anew": KILLED,
     "system/ranks.py: with --resume goes on (eval": KILLED,
     "system/ranks.py: usually memory": KILLED,
-    "pairs/samples.py: --workers or a smaller --batch": KILLED,
+    "pairs/loading.py: --workers or a smaller --batch": KILLED,
     "system/hdf5_process.py: the same command again": KILLED,
     "deployment/model_card.py: Made by": "in a file: run by a test of its own",
     "benchmarks/foreign.py: trains what is missing": "decoders refuse most such files themselves",

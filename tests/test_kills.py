@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from scaleevent.__main__ import main
 from scaleevent.config.run import ScheduledSettings
 from scaleevent.errors import DataError, EnvironmentProblem, StoppedError
-from scaleevent.pairs import samples
+from scaleevent.pairs import loading
 from scaleevent.system.files import read_json_lines
 from scaleevent.system.platform import STOP_SIGNALS
 from scaleevent.system.workers import ProcessExecutor
@@ -270,9 +270,9 @@ class Odd(Dataset):
 
 @pytest.mark.slow
 def test_a_batch_that_never_comes_is_told_with_its_samples(monkeypatch):
-    batches = samples.load_batches(Odd(), [[0, 1], [2, 3], [4, 5]], 2)
+    batches = loading.load_batches(Odd(), [[0, 1], [2, 3], [4, 5]], 2)
     assert next(batches).tolist() == [0, 1]
-    monkeypatch.setattr(samples, "LOAD_SECONDS", 2)
+    monkeypatch.setattr(loading, "LOAD_SECONDS", 2)
     with pytest.raises(EnvironmentProblem, match="samples 2, 3"):
         next(batches)
 
@@ -286,10 +286,10 @@ def test_flaws_of_a_sample_are_told_with_its_number(workers):
         (OSError(24, "Too many open files"), EnvironmentProblem, "ulimit -n"),
     ]:
         with pytest.raises(kind) as caught:
-            list(samples.load_batches(Odd(flaw), [[3]], workers))
+            list(loading.load_batches(Odd(flaw), [[3]], workers))
         assert told in str(caught.value)
     with pytest.raises(ZeroDivisionError) as caught:
-        list(samples.load_batches(Odd(ZeroDivisionError("x")), [[2, 3]], workers))
+        list(loading.load_batches(Odd(ZeroDivisionError("x")), [[2, 3]], workers))
     assert "while sample 3 was loaded" in caught.value.__notes__[0]
 
 

@@ -22,6 +22,8 @@ from scaleevent.errors import ConfigError, DataError
 from scaleevent.events import Events
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.pairs.draws import StepBatches, draw_epoch
+from scaleevent.pairs.loading import load_batches
 from scaleevent.pairs.mix_report import describe_mix
 from scaleevent.pairs.mixing import (
     Mix,
@@ -36,13 +38,8 @@ from scaleevent.pairs.mixing import (
 )
 from scaleevent.pairs.pair import Pair, encode_image
 from scaleevent.pairs.sample_inputs import index as sample_index
-from scaleevent.pairs.samples import (
-    PairSamples,
-    StepBatches,
-    draw_epoch,
-    load_batches,
-    split_samples,
-)
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.splits import split_samples
 from scaleevent.pairs.store import PairStore
 from tests.conftest import DATA
 

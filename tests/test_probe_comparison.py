@@ -222,7 +222,7 @@ def test_facts_are_json_in_full_and_the_tables_show_them(probed):
 
 
 def test_a_comparison_trains_its_probe_on_held_out_pairs_alone(tmp_path, capsys):
-    from scaleevent.pairs.samples import Split
+    from scaleevent.pairs.splits import Split
 
     labels = [SEMANTICS | {"semantics": np.roll(LAYOUT, k, 0)} for k in range(20)]
     samples = samples_of(tmp_path, labels)

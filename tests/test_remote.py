@@ -23,7 +23,8 @@ from scaleevent.config.data import InfoConfig
 from scaleevent.config.mix import check_weights, store_names
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, MissingPackageError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pairs.samples import PairSamples, load_batches
+from scaleevent.pairs.loading import load_batches
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import FORMAT
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, verify_shards
 from scaleevent.system import remote

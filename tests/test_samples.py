@@ -14,13 +14,10 @@ import pytest
 from torch.utils.data import Dataset
 
 from scaleevent.errors import DataError, EnvironmentProblem
-from scaleevent.pairs.samples import (
-    PairSamples,
-    StepBatches,
-    draw_epoch,
-    load_batches,
-    split_samples,
-)
+from scaleevent.pairs.draws import StepBatches, draw_epoch
+from scaleevent.pairs.loading import load_batches
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.splits import split_samples
 
 
 class Samples:
@@ -276,7 +273,7 @@ class Slow(Processes):
 
 LOAD = """
 import signal, sys
-from scaleevent.pairs.samples import load_batches
+from scaleevent.pairs.loading import load_batches
 from test_samples import Slow
 
 if __name__ == "__main__":
@@ -327,7 +324,7 @@ def test_workers_do_not_keep_a_failed_run_alive(tmp_path):
 
 KILLED_EARLY = """
 import os, signal, time
-from scaleevent.pairs.samples import load_batches
+from scaleevent.pairs.loading import load_batches
 from test_samples import Slow
 
 class Early(Slow):

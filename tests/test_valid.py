@@ -13,8 +13,9 @@ from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
 from scaleevent.objectives.distillation import Distillation
+from scaleevent.pairs.loading import Pool, in_order
 from scaleevent.pairs.pair import Label, Pair, encode_image
-from scaleevent.pairs.samples import PairSamples, Pool, in_order
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
 from scaleevent.system.files import write_json

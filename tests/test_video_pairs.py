@@ -19,17 +19,14 @@ from scaleevent.datasets.video import frames_between, timed_frames
 from scaleevent.datasets.video_pairs import WARM_UP_US, VideoPairs
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.grids.inputs import InputSettings
+from scaleevent.pairs.draws import StepBatches, draw_epoch
+from scaleevent.pairs.loading import load_batches
 from scaleevent.pairs.memory import ShardInMemory
 from scaleevent.pairs.pair import Label, Pair, decode_image
 from scaleevent.pairs.sample_inputs import INPUTS, index
-from scaleevent.pairs.samples import (
-    PairSamples,
-    StepBatches,
-    draw_epoch,
-    load_batches,
-    split_samples,
-)
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import Shard, ShardWriter
+from scaleevent.pairs.splits import split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system import reports
 from scaleevent.system.files import read_json_lines

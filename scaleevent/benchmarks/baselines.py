@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.grids.geometry import Fit
-from scaleevent.pairs.samples import evenly_spaced
+from scaleevent.pairs.draws import evenly_spaced
 from scaleevent.system.reports import progress
 from scaleevent.tasks.task import Result, State, Task
 

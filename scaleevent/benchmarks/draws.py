@@ -17,7 +17,7 @@ import numpy as np
 from scaleevent.benchmarks.samples import BenchmarkSplit, LabelledSamples
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.pairs.samples import choose_evenly, draw_passes
+from scaleevent.pairs.draws import choose_evenly, draw_passes
 from scaleevent.tasks.task import Result, State, Task
 
 REDRAWS = 20  # scores that the spread of the released draw is taken from

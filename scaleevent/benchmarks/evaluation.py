@@ -19,7 +19,7 @@ from scaleevent.config.labels import checked_facts
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.pairs.samples import load_batches
+from scaleevent.pairs.loading import load_batches
 from scaleevent.pairs.window_words import window_text
 from scaleevent.system.files import Json
 from scaleevent.system.ranks import Ranks

@@ -23,7 +23,7 @@ from scaleevent.errors import ConfigError
 from scaleevent.legends import drawn_keys, event_legend
 from scaleevent.pairs.classes import MOST_LABELS, count_classes
 from scaleevent.pairs.drawing import frame_of, pair_name
-from scaleevent.pairs.samples import evenly_spaced
+from scaleevent.pairs.draws import evenly_spaced
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import draw_voxel
 from scaleevent.system.files import write_bytes

@@ -13,7 +13,7 @@ from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.encoders.encoder import Encoder, encode_all
 from scaleevent.objectives.probing import Features, Linear, class_shares, fit_log_depth, log_depths
 from scaleevent.objectives.softmax_probe import fit_softmax
-from scaleevent.pairs.samples import evenly_spaced
+from scaleevent.pairs.draws import evenly_spaced
 from scaleevent.tasks.depth import Depth
 from scaleevent.tasks.segmentation import Segmentation
 from scaleevent.tasks.task import Task

@@ -15,7 +15,7 @@ from scaleevent.deployment.parity import Parity, Run
 from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.deployment.results import FLOAT32, write_results
 from scaleevent.deployment.scoring import score_programs, task_of
-from scaleevent.pairs.samples import evenly_spaced
+from scaleevent.pairs.draws import evenly_spaced
 from scaleevent.system.files import Json
 from scaleevent.system.ranks import ranks
 from scaleevent.system.reports import Report, progress

@@ -15,7 +15,9 @@ from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.objectives.objective import Compared, Objective
-from scaleevent.pairs.samples import PairSamples, Pool, draw_epoch, evenly_spaced, in_order
+from scaleevent.pairs.draws import draw_epoch
+from scaleevent.pairs.loading import Pool
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.system.files import Json, read_json_lines
 from scaleevent.system.reports import Report, counted
 from scaleevent.training.log import LOG, log_once
@@ -43,7 +45,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         batch = cfg.global_batch(encoder.width)
         local = this.local_batch(batch)
         samples, split, mix = pretraining_data(cfg, settings, objective.sample_inputs(), this)
-        seen, held_out = split.train, evenly_spaced(split.validation, VALIDATION_SAMPLES)
+        seen, held_out = split.train, Pool(samples, split.validation, local)
         origin |= seen_with(encoder.history, samples.recordings(seen))
         origin |= {"mix": mix.facts} if this.ranks.main else {}
         objective.calibrate(Pool(samples, seen, local))
@@ -61,19 +63,16 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
 
         @torch.no_grad()
         def validate(epoch: int) -> dict[str, float]:
-            if not len(held_out) or not this.ranks.main:
-                return {}
-            return objective.validate(in_order(samples, held_out, local))
+            scored = len(held_out) and this.ranks.main
+            return objective.validate(held_out.spread(VALIDATION_SAMPLES)) if scored else {}
 
         fingerprint = cfg.with_effect() | objective.fingerprint()
         fingerprint["data"] = samples.fingerprint(seen, tagged=bool(cfg.only))
-        seed = cfg.seed_of("draws")
-        order = partial(
-            draw_epoch, samples, seen, cfg.draws, seed, sampling=cfg.sampling, shares=mix.given
-        )
+        order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed_of("draws"),
+                        sampling=cfg.sampling, shares=mix.given)  # fmt: skip
         drawn = Drawn(samples, samples.numbered(order, cfg.draws), cfg.draws, batch)
         with this.started(objective.model, optimizer, fingerprint) as first:
-            this.foretell(objective, drawn, first, len(held_out))
+            this.foretell(objective, drawn, first, min(len(held_out), VALIDATION_SAMPLES))
             if first == 0 and this.ranks.main:
                 log_once(cfg, 0, {"epoch": 0} | validate(0))
             this.train(objective, optimizer, drawn, first, fingerprint, validate)

@@ -12,7 +12,8 @@ from scaleevent.datasets.video_pairs import VideoPairs
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.mixing import Mix, among, joined, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.sample_inputs import Input
-from scaleevent.pairs.samples import PairSamples, Split, split_samples
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.splits import Split, split_samples
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.locations import shown

@@ -15,7 +15,10 @@ from scaleevent.objectives.maps import FEATURES, Shown, busiest, draw_maps, draw
 from scaleevent.objectives.objective import Compared
 from scaleevent.objectives.probe_comparison import PLACE, SCENE, probe_encoders
 from scaleevent.objectives.probe_scenes import ProbeScenes
-from scaleevent.pairs.samples import PairSamples, Split, evenly_spaced, in_order
+from scaleevent.pairs.draws import evenly_spaced
+from scaleevent.pairs.loading import in_order
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.splits import Split
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import FeatureColours
 from scaleevent.system.files import Json

@@ -27,8 +27,10 @@ from scaleevent.objectives.structure_loss import (
 )
 from scaleevent.objectives.structures import NAMES_IN_STATES, STRUCTURES
 from scaleevent.objectives.teacher_tokens import CACHE_BYTES, TeacherTokens
+from scaleevent.pairs.loading import Pool
 from scaleevent.pairs.sample_inputs import INPUTS, Input, image, index
-from scaleevent.pairs.samples import PairSamples, Pool, Split
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.splits import Split
 from scaleevent.system.files import Json
 from scaleevent.training.loop import Batch, to_device
 from scaleevent.training.state import CALIBRATED

@@ -12,8 +12,9 @@ from scaleevent.encoders.clusters import fit_clusters, nearest_cluster
 from scaleevent.encoders.encoder import Encoder, encode_all
 from scaleevent.legends import Legend, amount_legend, class_legend, drawn_keys, event_legend
 from scaleevent.pairs.drawing import pair_name
+from scaleevent.pairs.loading import in_order
 from scaleevent.pairs.pair import decode_image
-from scaleevent.pairs.samples import PairSamples, in_order
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import (
     FeatureColours,

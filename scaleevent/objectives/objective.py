@@ -16,8 +16,10 @@ from typing import ClassVar
 from torch import nn
 
 from scaleevent.encoders.encoder import Encoder
+from scaleevent.pairs.loading import Pool
 from scaleevent.pairs.sample_inputs import INPUTS, Input
-from scaleevent.pairs.samples import PairSamples, Pool, Split
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.pairs.splits import Split
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Section
 from scaleevent.training.loop import Batch, Trainable, to_device

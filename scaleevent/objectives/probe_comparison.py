@@ -38,7 +38,8 @@ from scaleevent.objectives.probing import (
     log_depths,
 )
 from scaleevent.objectives.softmax_probe import fit_softmax
-from scaleevent.pairs.samples import PairSamples, in_order
+from scaleevent.pairs.loading import in_order
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.system.files import Json
 from scaleevent.system.reports import Section, cell
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from scaleevent.config.benchmarks import DDD17_CLASSES, DSEC_CLASSES, IGNORE
-from scaleevent.pairs.samples import PairSamples, evenly_spaced
+from scaleevent.pairs.draws import evenly_spaced
+from scaleevent.pairs.samples import PairSamples
 from scaleevent.street.objects import CLASSES
 
 FITTED, SCORED = 200, 300  # pairs at most

@@ -1,6 +1,6 @@
 """What a training set is mixed of: sources, their shares of the draws, tags, activity.
 
-A source is a pair store. Shares follow the law by which `pairs.samples.draw_epoch` draws. Nothing
+A source is a pair store. Shares follow the law by which `pairs.draws.draw_epoch` draws. Nothing
 here imports torch.
 """
 

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from scaleevent.config.run import RunSettings, ScheduledSettings
 from scaleevent.config.settings import keep_settings
 from scaleevent.errors import ConfigError
-from scaleevent.pairs.samples import StepBatches, load_batches
+from scaleevent.pairs.draws import StepBatches
+from scaleevent.pairs.loading import load_batches
 from scaleevent.system.files import Json, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.platform import has_bfloat16
