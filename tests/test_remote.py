@@ -19,8 +19,11 @@ from test_end_to_end import call
 from test_store import rich_pairs, write_shard
 
 from scaleevent.commands import info
-from scaleevent.config.data import InfoConfig
+from scaleevent.config.data import InfoConfig, PrepareConfig
 from scaleevent.config.mix import check_weights, store_names
+from scaleevent.config.pretrain import pretrain_config
+from scaleevent.config.run import RunSettings
+from scaleevent.config.settings import dump_yaml
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem, MissingPackageError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.loading import load_batches
@@ -29,7 +32,7 @@ from scaleevent.pairs.shard import FORMAT
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, verify_shards
 from scaleevent.system import remote
 from scaleevent.system.files import write_json
-from scaleevent.system.locations import address_of, data_source, shown
+from scaleevent.system.locations import address_of, data_source, shown, without_passwords
 
 ROOT = Path(__file__).parent.parent
 
@@ -160,6 +163,28 @@ def test_which_paths_are_addresses(tmp_path, monkeypatch):
 def test_an_address_is_shown_without_its_password():
     assert shown(Path("https://me:secret@host/a@b/pairs")) == "https://host/a@b/pairs"
     assert shown(Path("s3://bucket/pairs")) == "s3://bucket/pairs" and shown(Path("a/b")) == "a/b"
+
+
+@pytest.mark.parametrize(
+    "text", ["file:///a@b/c", "C:/me@home", "hf-hub:me/x@main", "a/b@c", "s3:/b/c@d"]
+)
+def test_an_at_that_ends_no_password_stays(text):
+    assert without_passwords(text) == text
+
+
+def test_no_record_of_settings_holds_a_password():
+    address = Path("https://me:secret@host/pairs")
+    data = {"data": [address], "weights": {str(address): 2}, "videos": [address]}
+    for cfg in (pretrain_config(data), PrepareConfig(name="custom", roots=[address])):
+        records = [cfg.model_dump(mode="json"), dump_yaml(cfg), cfg.with_origins()]
+        if isinstance(cfg, RunSettings):
+            records += [cfg.recorded(), cfg.with_effect()]
+        assert all(
+            "secret" not in str(record) and "host/pairs" in str(record) for record in records
+        )
+    assert cfg.roots == [address] and cfg.model_dump()["roots"] == [address]
+    without = pretrain_config({"data": [Path("https://host/pairs")]})
+    assert without.with_effect() == pretrain_config({"data": [address]}).with_effect()
 
 
 def told(place, **options):

@@ -18,7 +18,9 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
 )
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
@@ -27,7 +29,7 @@ from scaleevent.errors import ConfigError
 from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
 from scaleevent.system.files import Json, check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.launchers import first_of_run
-from scaleevent.system.locations import weights_within
+from scaleevent.system.locations import weights_within, without_passwords
 from scaleevent.system.refusals import refusal
 
 ORIGINS = "origins.json"  # beside config.yaml: where each setting comes from
@@ -55,6 +57,15 @@ class OneOf:
         if value in self.names:
             return value
         raise ValueError(f"expected one of {', '.join(self.names)}{nearest(value, self.names)}")
+
+
+def _open(value: Any) -> Any:
+    """A setting as JSON has it, whose addresses show neither user nor password."""
+    if isinstance(value, str):
+        return without_passwords(value)
+    if isinstance(value, list):
+        return [_open(one) for one in value]
+    return {_open(k): _open(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def nearest(value: str, names: Collection[str]) -> str:
@@ -105,6 +116,12 @@ class Settings(BaseModel):
     """Base of all command settings: frozen, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _for_records(self, serialize: SerializerFunctionWrapHandler) -> Json:
+        """What is written of settings, whichever record it is, holds no password of an address."""
+        record: Json = serialize(self)
+        return {key: _open(value) for key, value in record.items()}
 
     @cached_property
     def origins(self) -> dict[str, str]:

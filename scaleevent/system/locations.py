@@ -59,8 +59,8 @@ def shown(path: Path) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A text whose addresses show neither user nor password."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    """A text whose addresses, also those that are paths, show neither user nor password."""
+    return re.sub(r"(?<=[a-z0-9+.-]{2}:)(//?)(?!/)[^/@\s]*@", r"\1", text)
 
 
 def check_store(folder: Path) -> None:
