@@ -1,5 +1,7 @@
 """Masks, token scale and validation on encoders whose tokens are known."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +104,12 @@ def test_validation_averages_over_samples():
     assert whole["val_loss"] == pytest.approx(
         whole["val_l1"] + 10 * whole["val_intra"] + 4 * whole["val_cross"]
     )
+
+
+def test_held_out_pairs_of_which_no_token_counts_have_no_loss():
+    still = batch(4) | {"density": batch(4)["density"] * 0}
+    found = Distillation(Patches(1.0), Patches(2.0)).validate([still, still])
+    assert found["val_counted"] == 0 and "val_loss" not in found and "val_l1" not in found
+    assert all(math.isfinite(value) for value in found.values()) and "val_rank" in found
+    soft = Distillation(Patches(1.0), Patches(2.0), mask="none").validate([still])
+    assert soft["val_loss"] > 0 and "val_counted" not in soft

@@ -334,6 +334,10 @@ def test_waymo_damage_is_found_by_checksums(tmp_path):
     assert len(list(clip.clip.read(damages.append))) == 1 and len(damages) == 1
     path.write_bytes(whole[:-9])
     assert "ends within a record" in refused("waymo", tmp_path).what
+    (clip,) = clips("waymo", tmp_path, on_error="skip").values()  # three of four are whole
+    damages.clear()
+    assert clip.clip.frames == len(list(clip.clip.read(damages.append))) == 3
+    assert "ends within a record" in damages[0].what
     with pytest.raises(DataError, match="ends within a record"):
         list(records(path))
 

@@ -480,3 +480,17 @@ def test_progress_without_a_rate_promises_no_end(monkeypatch, capsys):
     none, some = capsys.readouterr().err.splitlines()
     assert none == "prepare video: 0/250, 0.0 images/s"
     assert some.startswith("prepare video: 5/250, ") and some.endswith(" s left")
+
+
+def test_what_is_filmed_has_the_tags_that_are_told(tmp_path):
+    film = ["tag=outdoor,moving,sensor=mine", "sensor=ideal", "fps=25"]
+    write_sequence(tmp_path / "clip", moving(3))
+    cfg = PretrainConfig(videos=[tmp_path / "clip"], film=film)
+    cfg = PretrainConfig(**cfg.model_dump(mode="json"))  # as config.yaml has it
+    pairs = VideoPairs(cfg.filming, 64, 0)
+    told = pairs.manifest["tags"]["*"]
+    assert [*map(str.strip, told.split(","))] == [
+        "simulated", "sensor=model ideal", "outdoor", "moving", "sensor=mine",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="outdoors"):
+        PretrainConfig(videos=[tmp_path], film=["tag=outdoors"]).filming

@@ -143,7 +143,8 @@ class PretrainConfig(PartSettings, ScheduledSettings):
             ConfigError: Settings that it does not have, or that are not about filming.
         """
         model = PrepareConfig.of_part({"name": "video"})
-        known = model.model_fields.keys() - PrepareConfig.model_fields.keys() - {"seed"}
+        own = model.model_fields.keys() - PrepareConfig.model_fields.keys()
+        known = own - {"seed"} | {"tag"}
         for name in self.film.keys() - known:
             raise ConfigError(
                 f"unknown setting of how videos are filmed{nearest(name, known)}",

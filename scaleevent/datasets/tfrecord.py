@@ -51,8 +51,12 @@ def masked_checksum(data: bytes) -> int:
     return (((rest >> 15) | (rest << 17)) + _OFFSET) & 0xFFFFFFFF
 
 
-def count_records(path: Path) -> int:
+def count_records(path: Path, to_damage: bool = False) -> int:
     """Number of records, by their lengths alone.
+
+    Args:
+        path: The file.
+        to_damage: Count those before a damaged length or a cut end, where there are some.
 
     Raises:
         DataError: Not a TFRecord file, or one that is cut short.
@@ -60,10 +64,14 @@ def count_records(path: Path) -> int:
     number = 0
     with reading(path, "the file cannot be read"), path.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
-        while (length := _length(file, path, number)) is not None:
-            if file.seek(length + 4, os.SEEK_CUR) > end:
-                raise _cut(path, number)
-            number += 1
+        try:
+            while (length := _length(file, path, number)) is not None:
+                if file.seek(length + 4, os.SEEK_CUR) > end:
+                    raise _cut(path, number)
+                number += 1
+        except DataError:
+            if not (to_damage and number):
+                raise
     return number
 
 

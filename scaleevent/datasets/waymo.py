@@ -167,7 +167,7 @@ def _clip(one: Found, skips: bool) -> PictureClip | SegmentClip:
         missing = check_whole([*pictures], one.place, skips)
         how = f"{FPS:g} frames/s{missing}"
         return picture_clip(one.place, [*pictures.values()], at_rate([*pictures], FPS), how)
-    number = count_records(one.place)
+    number = count_records(one.place, to_damage=skips)
     if number < 2:
         raise DataError("a segment of fewer than two frames", where=one.place, found=number)
     camera = CAMERAS[one.name.rpartition("_")[2]]

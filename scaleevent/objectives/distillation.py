@@ -72,6 +72,7 @@ class Distillation(Objective):
     shown: ClassVar[tuple[str, ...]] = ("active",)
     titles: ClassVar[Mapping[str, str]] = {
         "val_loss": "held-out loss",
+        "val_counted": "held-out tokens that count, so no loss",
         **meters.TITLES,
         "val_rank": "effective rank",
         **balance.TITLES,
@@ -162,15 +163,16 @@ class Distillation(Objective):
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss terms with the run's mask, their balance, `meters` on tokens that all runs share.
 
-        The gradients are those of every sixteenth sample, as many as a batch holds.
+        The gradients are those of every sixteenth sample, as many as a batch holds. Where the mask
+        lets no token count there is no loss, and ``val_counted`` is 0.
         """
         place = None if self.place is None or self.scale is None else self.place * self.scale
         found, kept = Meters(place), []
         chosen: list[Batch] = []
-        seen = size = 0
+        seen = size = counted = 0
 
         def measure(batch: Batch) -> dict[str, float]:
-            nonlocal seen, size
+            nonlocal seen, size, counted
             student, teacher = self.tokens(self.encoder, batch)
             shown, active = evaluation_masks(batch["density"], batch["valid"])
             kept.append(student.float()[shown].cpu())
@@ -178,13 +180,17 @@ class Distillation(Objective):
             first = -seen % GRADIENT_STRIDE
             chosen.append({k: v[first::GRADIENT_STRIDE].clone() for k, v in batch.items()})
             seen, size = seen + len(student), size or len(student)
-            terms = self._terms(student, teacher, self.token_weights(batch))
+            weights = self.token_weights(batch)
+            counted += int((weights > 0).sum())
+            terms = self._terms(student, teacher, weights)
             return {name: float(term) for name, term in terms.items()}
 
         terms = {k.removeprefix("val_"): v for k, v in self.sample_means(batches, measure).items()}
-        values = terms | {"loss": sum(self.weights[name] * value for name, value in terms.items())}
-        values |= balance.shares(terms, self.weights) | found.result()
-        values["rank"] = effective_rank(torch.cat(kept))
+        values = found.result() | {"rank": effective_rank(torch.cat(kept))}
+        if not counted:
+            return {"val_counted": 0.0} | {f"val_{name}": value for name, value in values.items()}
+        values |= terms | {"loss": sum(self.weights[name] * term for name, term in terms.items())}
+        values |= balance.shares(terms, self.weights)
         fixed = {key: torch.cat([part[key] for part in chosen])[:size] for key in chosen[0]}
         with torch.enable_grad():
             weights = self.token_weights(fixed)
