@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from clip_files import moving, write_video
+from test_shares import write_recordings
 from test_store import Source, content
 
 from scaleevent.datasets import street
@@ -123,6 +124,11 @@ def test_commands_on_the_cluster_write_the_same_bytes(cluster, tmp_path, capsys,
     call(f"{videos} -o {tmp_path / 'filmed'}")
     call(f"{videos} -o {tmp_path / 'afar'} --dask {cluster[0]}")
     assert content(tmp_path / "afar") == content(tmp_path / "filmed")
+    write_recordings(tmp_path / "raw", 3)
+    voxels = f"voxelize {tmp_path / 'raw'} --size 24x32 --window time --window-ms 40"
+    call(f"{voxels} -o {tmp_path / 'near/voxels'}")
+    call(f"{voxels} -o {tmp_path / 'far/voxels'} --dask {cluster[0]}")
+    assert content(tmp_path / "far/voxels") == content(tmp_path / "near/voxels")
     capsys.readouterr()
     call(f"{line} -o {tmp_path / 'both'} --dask {cluster[0]} --jobs 2", 2)
     assert "leave out --jobs" in capsys.readouterr().err

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_store import SOURCES, Source, content, when_there
 
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import street
-from scaleevent.errors import ConfigError, EnvironmentProblem
+from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.pairs import preparing
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.store import PairStore
@@ -280,6 +281,34 @@ def test_commands_in_shares(tmp_path, capsys, monkeypatch):
     assert len(PairStore(out)) == 5
     call(f"{line} -o {out} --shard 1/2 --overwrite", 2)
     assert "other shards" in capsys.readouterr().err
+
+
+def write_recordings(folder, count):
+    """Recordings of events at random, of other lengths each."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        many = 3000 + 500 * k
+        t = np.sort(rng.integers(0, 150_000, many))
+        x, y = rng.integers(0, 32, many), rng.integers(0, 24, many)
+        np.savez(folder / f"{k}.npz", t=t, x=x, y=y, p=rng.integers(0, 2, many))
+
+
+def test_voxelize_in_shares(tmp_path, capsys):
+    from test_end_to_end import call
+
+    write_recordings(tmp_path / "raw", 3)
+    line = f"voxelize {tmp_path / 'raw'} --size 24x32 --window time --window-ms 40"
+    call(f"{line} -o {tmp_path / 'whole/voxels'} --jobs 2")
+    out = tmp_path / "shares/voxels"  # whose name is in the picture
+    for share in ("3/3", "1/3"):
+        call(f"{line} -o {out} --shard {share}")
+        with pytest.raises(DataError):
+            PairStore(out)
+    call(f"{line} -o {out} --shard 2/3 --bins 5", 2)  # not the settings that the others had
+    call(f"{line} -o {out} --shard 2/3")
+    assert content(out) == content(tmp_path / "whole/voxels")
+    assert sorted(set(PairStore(out).recordings)) == ["0", "1", "2"]
 
 
 @pytest.mark.slow

@@ -492,5 +492,6 @@ def test_what_is_filmed_has_the_tags_that_are_told(tmp_path):
     assert [*map(str.strip, told.split(","))] == [
         "simulated", "sensor=model ideal", "outdoor", "moving", "sensor=mine",
     ]  # fmt: skip
+    wrong = PretrainConfig(videos=[tmp_path], film=["tag=outdoors"])
     with pytest.raises(ConfigError, match="outdoors"):
-        PretrainConfig(videos=[tmp_path], film=["tag=outdoors"]).filming
+        wrong.filming.require_roots()
