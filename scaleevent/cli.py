@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -21,6 +22,8 @@ from scaleevent.config.settings import (
     OneOf,
     PartSettings,
     Settings,
+    assignments,
+    explained_yaml,
     load_config,
     read_yaml,
     unknown_setting,
@@ -48,11 +51,12 @@ COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     "report": (report.ReportConfig, ("runs",), "Show runs as one page for a browser."),
 }
 # commands whose defaults depend on a preset
-LOADERS: dict[str, Callable[[dict[str, Any], Path | None], Settings]] = {
+LOADERS: dict[str, Callable[..., Settings]] = {
     "pretrain": pretrain.pretrain_config,
     "finetune": downstream.finetune_config,
 }
 SHORT = {"out": "-o"}
+SWITCHES = ("--print-config", "--json", "--list", "--help", "-h")  # options without a value
 # commands with --list: what tells of one of their parts, or of all
 LISTINGS = {"prepare": Part("scaleevent.datasets.descriptions:listing", "data sets")}
 
@@ -88,7 +92,7 @@ def _chosen(
     Raises:
         ConfigError: No such part, or an option that only others have.
     """
-    name = _option(arguments, f"--{model.chooser}")
+    name = next(reversed(_given(arguments, f"--{model.chooser}")), None)
     if model.chooser in positional:
         fitting = (
             a
@@ -97,25 +101,29 @@ def _chosen(
             and _first_positional(model.of_part({model.chooser: a}), arguments) == a
         )
         name = next(fitting, None) or _first_positional(model, arguments)
-    if name is None and (file := _option(arguments, "--config") or _option(arguments, "-c")):
-        name = read_yaml(Path(file)).get(model.chooser)
+    if name is None:
+        name = assignments(_given(arguments, "--set")).get(model.chooser)
+    files = _given(arguments, "--config") + _given(arguments, "-c")
+    if name is None and files:
+        name = read_yaml(Path(files[-1])).get(model.chooser)
     chosen = model.of_part({model.chooser: name} if name is not None else {})
     for argument in arguments if chosen is not model else ():
         key = argument[2:].partition("=")[0].removeprefix("no-").replace("-", "_")
-        known = {*chosen.model_fields, "config", "json", "list", "help"}
+        known = {*chosen.model_fields, "config", "set", "print_config", "json", "list", "help"}
         if argument.startswith("--") and key not in known and model.owners(key):
             raise unknown_setting(chosen, key, argument)
     return chosen, name or ""
 
 
-def _option(arguments: list[str], flag: str) -> str | None:
-    """The value of an option, given as ``--flag value`` or ``--flag=value``."""
-    for argument, following in zip_longest(arguments, arguments[1:]):
+def _given(arguments: list[str], flag: str) -> list[str]:
+    """The values of an option, each given as ``--flag value`` or ``--flag=value``."""
+    found = []
+    for argument, following in pairwise([*arguments, ""]):
         if argument == flag:
-            return following
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
+            found.append(following)
+        elif argument.startswith(f"{flag}="):
+            found.append(argument.partition("=")[2])
+    return found
 
 
 def _first_positional(model: type[Settings], arguments: list[str]) -> str | None:
@@ -127,7 +135,7 @@ def _first_positional(model: type[Settings], arguments: list[str]) -> str | None
         if not argument.startswith("-"):
             return argument
         joined = "=" in argument or argument[1:2] != "-" and len(argument) > 2  # such as -oFOLDER
-        if not joined and argument not in {*switches, "--json", "--list", "--help", "-h"}:
+        if not joined and argument not in {*switches, *SWITCHES}:
             next(rest, None)
     return None
 
@@ -145,6 +153,7 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
 
     def command(**given: Any) -> None:
         as_json, file = given.pop("json"), given.pop("config")
+        assigned, only_printed = given.pop("set") or (), given.pop("print_config")
         if given.pop("list", False):
             LISTINGS[name].load()(given[positional[0]]).show(as_json)
             return
@@ -152,7 +161,10 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         if "device" in model.model_fields:  # a command that joins the processes of a launcher
             find_place()
-        settings = load(flags, file)
+        settings = load(flags, file, assigned=assigned)
+        if only_printed:
+            _print_settings(name, settings, as_json)
+            return
         settings.check()
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")
@@ -174,6 +186,12 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
     parameters += [
         inspect.Parameter("config", keep, default=None, annotation=Annotated[
             Path | None, typer.Option("--config", "-c", help="YAML file of settings")]),
+        inspect.Parameter("set", keep, default=None, annotation=Annotated[
+            list[str] | None, typer.Option("--set", help="a setting as in the file, NAME=VALUE, "
+            "or NAME.PART=VALUE; lists as JSON (repeat the flag)", show_default=False)]),
+        inspect.Parameter("print_config", keep, default=False, annotation=Annotated[
+            bool, typer.Option("--print-config", help="print the settings and where each comes "
+            "from, as YAML for -c, and run nothing")]),
         inspect.Parameter("json", keep, default=False, annotation=Annotated[
             bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]),
     ]  # fmt: skip
@@ -183,6 +201,16 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             bool, typer.Option("--list", help=told)]))  # fmt: skip
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _print_settings(name: str, settings: Settings, as_json: bool) -> None:
+    """Print the settings of a command, and where each comes from."""
+    if as_json:
+        facts = {"schema": "scaleevent.config/1", "version": __version__, "command": name}
+        print(json.dumps(facts | settings.with_origins(), indent=2))
+        return
+    print(f"# scaleevent {name} -c FILE reads this back; what is a comment is at its default")
+    print(explained_yaml(settings), end="")
 
 
 def _own_first(model: type[Settings], positional: tuple[str, ...]) -> dict[str, FieldInfo]:

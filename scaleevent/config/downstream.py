@@ -403,13 +403,15 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def finetune_config(flags: dict[str, Any], file: Path | None = None) -> FinetuneConfig:
+def finetune_config(
+    flags: dict[str, Any], file: Path | None = None, assigned: Sequence[str] = ()
+) -> FinetuneConfig:
     """Settings of `finetune` with its preset: the one named, else `demo` or `paper`.
 
     Raises:
         ConfigError: As `load_config`; or a preset that the benchmark does not have.
     """
-    bare = load_config(FinetuneConfig, flags, file)
+    bare = load_config(FinetuneConfig, flags, file, assigned=assigned)
     benchmark = BENCHMARKS[bare.benchmark]
     name = bare.preset or benchmark.preset
     found = FINETUNE_PRESETS.get(name, {})
@@ -421,4 +423,4 @@ def finetune_config(flags: dict[str, Any], file: Path | None = None) -> Finetune
             f"no such preset for {bare.benchmark}", where="--preset", found=name,
             expected=", ".join(has),
         )  # fmt: skip
-    return load_config(FinetuneConfig, flags, file, {"preset": name, **preset})
+    return load_config(FinetuneConfig, flags, file, {"preset": name, **preset}, assigned)
