@@ -147,10 +147,19 @@ class TaskSettings(ScoredSettings, RunSettings):
     steps: Literal["full", "subset"] = Field(
         "full", description="steps of an epoch of a fraction: as of all labels, or as of its own"
     )
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the training labels held out, by recording, to "
+        "choose the best step; default: the data's own validation part, if any",
+    )  # fmt: skip
     transductive: Transductive = False
     pictures: Pictures = 4
 
     _size = field_validator("size", mode="before")(parse_size)
+
+    def with_effect(self) -> Json:
+        """But for what earlier versions did not have, where it is not used."""
+        effect = super().with_effect()
+        return {key: value for key, value in effect.items() if value or key != "validation"}
 
     def check(self) -> None:
         """Also the data and the encoder's file."""

@@ -135,6 +135,13 @@ class PretrainConfig(PartSettings, ScheduledSettings):
             raise ValueError("film has no effect without videos")
         return self
 
+    @model_validator(mode="after")
+    def _validated(self) -> PretrainConfig:
+        """Refuse to score what is not held out."""
+        if self.validate_every is not None and not self.validation:
+            raise ValueError("validate_every has no effect without validation")
+        return self
+
     @property
     def filming(self) -> PrepareConfig:
         """How `videos` are filmed: the settings of `prepare video`.
