@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from scaleevent.config import data, downstream, export, predict, pretrain, report
@@ -30,6 +34,7 @@ from scaleevent.config.settings import (
 )
 from scaleevent.errors import ScaleEventError, starved
 from scaleevent.system.launchers import find_place, speaks_for_all
+from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -55,6 +60,8 @@ LOADERS: dict[str, Callable[..., Settings]] = {
     "pretrain": pretrain.pretrain_config,
     "finetune": downstream.finetune_config,
 }
+PROGRAM, COMPLETE = "scaleevent", "_SCALEEVENT_COMPLETE"  # which a shell sets to complete a line
+PRESET_NAMES = (*pretrain.PRESETS, *downstream.FINETUNE_PRESETS)
 SHORT = {"out": "-o"}
 SWITCHES = ("--print-config", "--json", "--list", "--help", "-h")  # options without a value
 # commands with --list: what tells of one of their parts, or of all
@@ -67,7 +74,6 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
         name="scaleevent",
         help="Distil image foundation models into event-camera encoders.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain help: half the start-up time
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -227,7 +233,9 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
         many = get_origin(kind) is list
         return Annotated[
             (list[Path] if many else _accepted(kind)) | None,
-            typer.Argument(help=field.description, show_default=False),
+            typer.Argument(
+                help=field.description, show_default=False, autocompletion=_completion(name, field)
+            ),
         ]
     if get_origin(kind) is dict:  # NAME=VALUE, one a flag
         name, kind = name.removesuffix("s"), list[str]
@@ -237,15 +245,15 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     return Annotated[
         accepted | None,
         typer.Option(
-            *flags, *filter(None, [SHORT.get(name)]), help=_help(field), show_default=False
+            *flags, *filter(None, [SHORT.get(name)]), help=_help(field), show_default=False,
+            autocompletion=_completion(name, field),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _help(field: FieldInfo) -> str:
     """Description, choices and default of a setting."""
-    named = [part.names for part in field.metadata if isinstance(part, OneOf)]
-    choices = "|".join(named[0] if named else _choices(field.annotation))
+    choices = "|".join(_names(field))
     default = field.default
     shown = ""
     if isinstance(default, tuple):
@@ -254,6 +262,26 @@ def _help(field: FieldInfo) -> str:
         shown = f"default {default:g}" if isinstance(default, float) else f"default {default}"
     extra = "; ".join(filter(None, [choices, shown]))
     return f"{field.description} ({extra})" if extra else str(field.description)
+
+
+def _names(field: FieldInfo) -> Collection[str]:
+    """The values of a setting, where they are names of ours."""
+    named = [part.names for part in field.metadata if isinstance(part, OneOf)]
+    return named[0] if named else _choices(field.annotation)
+
+
+def _completion(key: str, field: FieldInfo) -> Callable[[str], list[str]] | None:
+    """What a shell offers for the value of a setting; None leaves it to the shell: files."""
+    names = PRESET_NAMES if key == "preset" else _names(field)
+    if any(isinstance(part, AfterValidator) and part.func is weights_within
+           for part in field.metadata):  # fmt: skip
+        names = (*EMBEDDED_WEIGHTS, EMBEDDED_TEACHER)
+
+    def beginning(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")  # of a list, such as png,npy
+        return [before + comma + name for name in names if name.startswith(last)]
+
+    return beginning if names else None
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
@@ -290,10 +318,43 @@ def _options(
     pass
 
 
+def _typed() -> list[str]:
+    """The words of a command line that a shell asks to complete, but for the last."""
+    if "COMP_WORDS" in os.environ:  # bash, which counts them
+        return split_words(os.environ["COMP_WORDS"])[1 : int(os.environ["COMP_CWORD"])]
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return split_words(f"{line}|")[1:-1]
+
+
+def split_words(line: str) -> list[str]:
+    """The words of a command line, which may end within quotes."""
+    words = shlex.shlex(line, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    found: list[str] = []
+    try:
+        found.extend(words)
+    except ValueError:
+        found.append(words.token)
+    return found
+
+
+def _complete() -> None:
+    """Answer a shell that completes a command line; with what cannot be, it offers nothing."""
+    try:
+        application = build(_typed())
+    except Exception:  # no such part yet, or a file that is not there
+        application = build()
+    with suppress(Exception):
+        application(prog_name=PROGRAM)
+
+
 def main() -> None:
     """Every error becomes its message and exit code."""
+    if COMPLETE in os.environ:
+        _complete()
+        return
     try:
-        build(sys.argv[1:])()
+        build(sys.argv[1:])(prog_name=PROGRAM)
     except Exception as error:
         told = starved(error) or error
         if isinstance(told, ScaleEventError):
