@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from scaleevent.config import data, downstream, export, predict, pretrain, report
@@ -21,12 +26,15 @@ from scaleevent.config.settings import (
     OneOf,
     PartSettings,
     Settings,
+    assignments,
+    explained_yaml,
     load_config,
     read_yaml,
     unknown_setting,
 )
 from scaleevent.errors import ScaleEventError, starved
 from scaleevent.system.launchers import find_place, speaks_for_all
+from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -48,11 +56,14 @@ COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     "report": (report.ReportConfig, ("runs",), "Show runs as one page for a browser."),
 }
 # commands whose defaults depend on a preset
-LOADERS: dict[str, Callable[[dict[str, Any], Path | None], Settings]] = {
+LOADERS: dict[str, Callable[..., Settings]] = {
     "pretrain": pretrain.pretrain_config,
     "finetune": downstream.finetune_config,
 }
+PROGRAM, COMPLETE = "scaleevent", "_SCALEEVENT_COMPLETE"  # which a shell sets to complete a line
+PRESET_NAMES = (*pretrain.PRESETS, *downstream.FINETUNE_PRESETS)
 SHORT = {"out": "-o"}
+SWITCHES = ("--print-config", "--json", "--list", "--help", "-h")  # options without a value
 # commands with --list: what tells of one of their parts, or of all
 LISTINGS = {"prepare": Part("scaleevent.datasets.descriptions:listing", "data sets")}
 
@@ -63,7 +74,6 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
         name="scaleevent",
         help="Distil image foundation models into event-camera encoders.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain help: half the start-up time
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,7 +98,7 @@ def _chosen(
     Raises:
         ConfigError: No such part, or an option that only others have.
     """
-    name = _option(arguments, f"--{model.chooser}")
+    name = next(reversed(_given(arguments, f"--{model.chooser}")), None)
     if model.chooser in positional:
         fitting = (
             a
@@ -97,25 +107,29 @@ def _chosen(
             and _first_positional(model.of_part({model.chooser: a}), arguments) == a
         )
         name = next(fitting, None) or _first_positional(model, arguments)
-    if name is None and (file := _option(arguments, "--config") or _option(arguments, "-c")):
-        name = read_yaml(Path(file)).get(model.chooser)
+    if name is None:
+        name = assignments(_given(arguments, "--set")).get(model.chooser)
+    files = _given(arguments, "--config") + _given(arguments, "-c")
+    if name is None and files:
+        name = read_yaml(Path(files[-1])).get(model.chooser)
     chosen = model.of_part({model.chooser: name} if name is not None else {})
     for argument in arguments if chosen is not model else ():
         key = argument[2:].partition("=")[0].removeprefix("no-").replace("-", "_")
-        known = {*chosen.model_fields, "config", "json", "list", "help"}
+        known = {*chosen.model_fields, "config", "set", "print_config", "json", "list", "help"}
         if argument.startswith("--") and key not in known and model.owners(key):
             raise unknown_setting(chosen, key, argument)
     return chosen, name or ""
 
 
-def _option(arguments: list[str], flag: str) -> str | None:
-    """The value of an option, given as ``--flag value`` or ``--flag=value``."""
-    for argument, following in zip_longest(arguments, arguments[1:]):
+def _given(arguments: list[str], flag: str) -> list[str]:
+    """The values of an option, each given as ``--flag value`` or ``--flag=value``."""
+    found = []
+    for argument, following in pairwise([*arguments, ""]):
         if argument == flag:
-            return following
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
+            found.append(following)
+        elif argument.startswith(f"{flag}="):
+            found.append(argument.partition("=")[2])
+    return found
 
 
 def _first_positional(model: type[Settings], arguments: list[str]) -> str | None:
@@ -127,7 +141,7 @@ def _first_positional(model: type[Settings], arguments: list[str]) -> str | None
         if not argument.startswith("-"):
             return argument
         joined = "=" in argument or argument[1:2] != "-" and len(argument) > 2  # such as -oFOLDER
-        if not joined and argument not in {*switches, "--json", "--list", "--help", "-h"}:
+        if not joined and argument not in {*switches, *SWITCHES}:
             next(rest, None)
     return None
 
@@ -145,6 +159,7 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
 
     def command(**given: Any) -> None:
         as_json, file = given.pop("json"), given.pop("config")
+        assigned, only_printed = given.pop("set") or (), given.pop("print_config")
         if given.pop("list", False):
             LISTINGS[name].load()(given[positional[0]]).show(as_json)
             return
@@ -152,7 +167,10 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         if "device" in model.model_fields:  # a command that joins the processes of a launcher
             find_place()
-        settings = load(flags, file)
+        settings = load(flags, file, assigned=assigned)
+        if only_printed:
+            _print_settings(name, settings, as_json)
+            return
         settings.check()
         if getattr(settings, "gpus", 1) > 1:
             launching = importlib.import_module("scaleevent.commands.launching")
@@ -174,6 +192,12 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
     parameters += [
         inspect.Parameter("config", keep, default=None, annotation=Annotated[
             Path | None, typer.Option("--config", "-c", help="YAML file of settings")]),
+        inspect.Parameter("set", keep, default=None, annotation=Annotated[
+            list[str] | None, typer.Option("--set", help="a setting as in the file, NAME=VALUE, "
+            "or NAME.PART=VALUE; lists as JSON (repeat the flag)", show_default=False)]),
+        inspect.Parameter("print_config", keep, default=False, annotation=Annotated[
+            bool, typer.Option("--print-config", help="print the settings and where each comes "
+            "from, as YAML for -c, and run nothing")]),
         inspect.Parameter("json", keep, default=False, annotation=Annotated[
             bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]),
     ]  # fmt: skip
@@ -183,6 +207,16 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             bool, typer.Option("--list", help=told)]))  # fmt: skip
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _print_settings(name: str, settings: Settings, as_json: bool) -> None:
+    """Print the settings of a command, and where each comes from."""
+    if as_json:
+        facts = {"schema": "scaleevent.config/1", "version": __version__, "command": name}
+        print(json.dumps(facts | settings.with_origins(), indent=2))
+        return
+    print(f"# scaleevent {name} -c FILE reads this back; what is a comment is at its default")
+    print(explained_yaml(settings), end="")
 
 
 def _own_first(model: type[Settings], positional: tuple[str, ...]) -> dict[str, FieldInfo]:
@@ -199,7 +233,9 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
         many = get_origin(kind) is list
         return Annotated[
             (list[Path] if many else _accepted(kind)) | None,
-            typer.Argument(help=field.description, show_default=False),
+            typer.Argument(
+                help=field.description, show_default=False, autocompletion=_completion(name, field)
+            ),
         ]
     if get_origin(kind) is dict:  # NAME=VALUE, one a flag
         name, kind = name.removesuffix("s"), list[str]
@@ -209,15 +245,15 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
     return Annotated[
         accepted | None,
         typer.Option(
-            *flags, *filter(None, [SHORT.get(name)]), help=_help(field), show_default=False
+            *flags, *filter(None, [SHORT.get(name)]), help=_help(field), show_default=False,
+            autocompletion=_completion(name, field),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _help(field: FieldInfo) -> str:
     """Description, choices and default of a setting."""
-    named = [part.names for part in field.metadata if isinstance(part, OneOf)]
-    choices = "|".join(named[0] if named else _choices(field.annotation))
+    choices = "|".join(_names(field))
     default = field.default
     shown = ""
     if isinstance(default, tuple):
@@ -226,6 +262,26 @@ def _help(field: FieldInfo) -> str:
         shown = f"default {default:g}" if isinstance(default, float) else f"default {default}"
     extra = "; ".join(filter(None, [choices, shown]))
     return f"{field.description} ({extra})" if extra else str(field.description)
+
+
+def _names(field: FieldInfo) -> Collection[str]:
+    """The values of a setting, where they are names of ours."""
+    named = [part.names for part in field.metadata if isinstance(part, OneOf)]
+    return named[0] if named else _choices(field.annotation)
+
+
+def _completion(key: str, field: FieldInfo) -> Callable[[str], list[str]] | None:
+    """What a shell offers for the value of a setting; None leaves it to the shell: files."""
+    names = PRESET_NAMES if key == "preset" else _names(field)
+    if any(isinstance(part, AfterValidator) and part.func is weights_within
+           for part in field.metadata):  # fmt: skip
+        names = (*EMBEDDED_WEIGHTS, EMBEDDED_TEACHER)
+
+    def beginning(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")  # of a list, such as png,npy
+        return [before + comma + name for name in names if name.startswith(last)]
+
+    return beginning if names else None
 
 
 def _choices(kind: Any) -> tuple[str, ...]:
@@ -262,10 +318,43 @@ def _options(
     pass
 
 
+def _typed() -> list[str]:
+    """The words of a command line that a shell asks to complete, but for the last."""
+    if "COMP_WORDS" in os.environ:  # bash, which counts them
+        return split_words(os.environ["COMP_WORDS"])[1 : int(os.environ["COMP_CWORD"])]
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return split_words(f"{line}|")[1:-1]
+
+
+def split_words(line: str) -> list[str]:
+    """The words of a command line, which may end within quotes."""
+    words = shlex.shlex(line, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    found: list[str] = []
+    try:
+        found.extend(words)
+    except ValueError:
+        found.append(words.token)
+    return found
+
+
+def _complete() -> None:
+    """Answer a shell that completes a command line; with what cannot be, it offers nothing."""
+    try:
+        application = build(_typed())
+    except Exception:  # no such part yet, or a file that is not there
+        application = build()
+    with suppress(Exception):
+        application(prog_name=PROGRAM)
+
+
 def main() -> None:
     """Every error becomes its message and exit code."""
+    if COMPLETE in os.environ:
+        _complete()
+        return
     try:
-        build(sys.argv[1:])()
+        build(sys.argv[1:])(prog_name=PROGRAM)
     except Exception as error:
         told = starved(error) or error
         if isinstance(told, ScaleEventError):

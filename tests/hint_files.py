@@ -382,10 +382,17 @@ def write_on_frames(root: Path, size: tuple[int, int]) -> Path:
     return root
 
 
+def write_three_parts(root: Path) -> None:
+    """Labelled recordings and which of them train, choose and test."""
+    write_labelled(root, "abc")
+    (root / "split.yaml").write_text("train: [a]\nvalidation: [b]\ntest: [c]\n")
+
+
 INPUTS: dict[str, str | Callable[[Path], object]] = {
     "pairs": STORE,
     "ownpairs": "prepare custom rig",
     "mylabels": write_labelled,
+    "threeparts": write_three_parts,
     "unclassed": lambda path: (write_labelled(path) / "classes.yaml").unlink(),
     "untimed": lambda path: write_untimed(path, ("x7.png", "x8.png")),
     "millilabels": lambda path: write_untimed(path, ("1060.png", "1120.png")),

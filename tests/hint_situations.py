@@ -1015,6 +1015,36 @@ TRAINING = [
         fault=stopped_at_once,
     ),
     S(
+        ("training/loop.py: the same command with --resume",),
+        "pretrain pairs --max-hours 1e-9 "
+        + SHORT.replace("--epochs 1", "--epochs 3")
+        + " -o {out}",
+        ("{same} <--resume> --max-hours 9",),
+        75,
+    ),
+    S(
+        ("benchmarks/selection.py: holds out a tenth",),
+        "probe street-depth embedded --validate-every 1 " + TASK + " -o {out}",
+        ("{same} <--validation _>",),
+        2,
+        sees="val_dav2_rmse",
+    ),
+    S(
+        ("benchmarks/selection.py: leave out --validation",),
+        "probe custom run --data {out}parts --validation 0.2 --size 48x64 --epochs 1 "
+        "--pictures 0 --device cpu -o {out}",
+        (
+            "probe custom run --data {out}parts --size 48x64 --epochs 1 --pictures 0 "
+            "--device cpu -o {out}",
+        ),
+        2,
+        first=(
+            "prepare custom threeparts --labels labels --split threeparts/split.yaml "
+            "--size 48x64 -o {out}parts",
+        ),
+        sees="val_miou",
+    ),
+    S(
         ("training/loop.py: try a lower --lr",),
         "pretrain pairs " + SHORT + " -o {out}",
         ("pretrain pairs <--lr> 1e-4 " + SHORT + " -o {out} <--overwrite>",),

@@ -22,9 +22,9 @@ from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 
 PACKAGE = Path(scaleevent.__file__).parent
-FREE = {"--version", "--help", "--json", "--config", "--list"}
+FREE = {"--version", "--help", "--json", "--config", "--list", "--set", "--print-config"}
 SYSTEM = {"--bits", "--array", "--nthreads", "--nworkers"}  # flags of other programs
-LABEL = re.compile(r"(X, )?--[\w-]+(, --[\w-]+)*")  # which flag it is about
+LABEL = re.compile(r"(X, )?--[\w-]+( X)?(, --[\w-]+)*")  # which flag it is about
 # whose messages only some commands print: every one of them must have the flags named
 ROOMS = {
     "training/run.py": ("pretrain", "finetune"),

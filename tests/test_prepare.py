@@ -20,8 +20,8 @@ from scaleevent.pairs.preparing import lost
 from scaleevent.pairs.store import PairStore
 
 SHARED = {"--out", "--lossless", "--jobs", "--dask", "--shard", "--resume", "--overwrite",
-          "--take-over", "--dry-run", "--picture", "--tag", "--config", "--json", "--list",
-          "--help"}  # fmt: skip
+          "--take-over", "--dry-run", "--picture", "--tag", "--config", "--set", "--print-config",
+          "--json", "--list", "--help"}  # fmt: skip
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,24 +25,27 @@ from scaleevent.benchmarks.report import (
     stamp_notes,
 )
 from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.benchmarks.selection import Selection
 from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
 from scaleevent.config.downstream import FinetuneConfig
+from scaleevent.decoders import decoder_name
+from scaleevent.system.files import Json
 from scaleevent.system.reports import Report
+from scaleevent.training.best import Best
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A trained and scored task model."""
+    """A task model in training, and what it leaves."""
 
     cfg: FinetuneConfig
     command: str  # `probe` or `finetune`
     start: Start  # the model, and what it started from
     samples: LabelledSamples  # of the benchmark
     labels: TrainingLabels  # those that were trained on
-    test: np.ndarray  # indices of the samples that were scored
-    baselines: tuple[Baseline, ...]  # from the training labels
-    evaluation: Evaluation
+    selection: Selection  # those that chose the best step
+    test: np.ndarray  # indices of the samples that are scored
 
     @property
     def protocol(self) -> str:
@@ -55,10 +59,18 @@ class TaskResult:
             return kind + FRACTIONS[cfg.fraction] + fewer
         return f"{kind}{cfg.fraction:g} by {cfg.subset}{fewer}"
 
-    def description(self) -> dict[str, Any]:
-        """What the checkpoint says of itself; JSON-able."""
+    def keeper(self) -> Best | None:
+        """Keeps the model at its best on what is held out; None where nothing is."""
+
+        def save(path: Path, kept: Json) -> None:
+            save_task(path, self.start.decoder, self.description() | kept)
+
+        return self.selection.keeper(self.samples, self.cfg.out, save)
+
+    def description(self, scored: Evaluation | None = None) -> dict[str, Any]:
+        """What the checkpoint says of itself, with its score if it has one; JSON-able."""
         pretraining = self.start.pretraining
-        return {
+        description = {
             "benchmark": self.cfg.benchmark,
             "protocol": self.protocol,
             "config": self.cfg.recorded(),
@@ -74,37 +86,65 @@ class TaskResult:
                 "recordings": sorted(self.samples.recordings(self.labels.kept)),
                 "training_samples": len(self.labels.kept),
                 "samples_per_epoch": self.labels.per_epoch,
-                "test_samples": self.evaluation.samples,
+                **({"test_samples": scored.samples} if scored else {}),
+                **({"selecting_samples": held} if (held := len(self.selection.held_out)) else {}),
             },
             "window": self.samples.pairs.window,
             "labels": facts_of(self.samples.task).to_json(),
-            "metrics": self.evaluation.result,
-            "stamp": self.evaluation.stamp.to_json(),
         }
+        if scored is None:
+            return description
+        return description | {"metrics": scored.result, "stamp": scored.stamp.to_json()}
 
-    def write(self, out: Path, notes: list[str]) -> Report:
+    def plan(self, machine: str) -> list[str]:
+        """What is about to be trained and how, for people; `machine` is what computes."""
+        cfg, labels, decoder = self.cfg, self.labels, self.start.decoder
+        of_task = {"task", "classes", "max_depth"}
+        own = ", ".join(f"{k} {v}" for k, v in decoder.settings.items() if k not in of_task)
+        rate = "frozen" if cfg.freeze == "encoder" else f"lr {cfg.encoder_lr or cfg.lr:g}"
+        return [
+            f"{cfg.benchmark}: {len(labels.kept):,} of {len(labels.available):,} training samples, "
+            f"{len(self.test):,} test samples; {labels.describe()}; "
+            f"encoder {cfg.checkpoint}, decoder {decoder_name(decoder)}{own and f' ({own})'}",
+            f"preset {cfg.preset}, input {self.start.settings.height}x{self.start.settings.width}, "
+            f"batch {cfg.batch}, {cfg.epochs} epochs, lr {cfg.lr:g}, "
+            f"encoder {rate}, {cfg.schedule}, on {machine}",
+            *self.start.describe(),
+            self.selection.describe(),
+        ]
+
+    def write(
+        self,
+        out: Path,
+        evaluation: Evaluation,
+        baselines: Sequence[Baseline],
+        best: Best | None,
+        notes: list[str],
+    ) -> Report:
         """Write task.safetensors and panel.png; give the table beside published numbers."""
-        cfg, scored = self.cfg, self.evaluation.samples
+        cfg, scored = self.cfg, evaluation.samples
         benchmark = benchmark_of(cfg.benchmark, cfg.data)
-        description = self.description()
+        description = self.description(evaluation)
         save_task(out / "task.safetensors", self.start.decoder, description)
         notes = [*notes, f"task model: {out / 'task.safetensors'}"]
+        notes.append(best.describe() if best else self.selection.describe())
         if cfg.pictures and scored:
             draw_rows(self.start.decoder, self.samples, self.test, cfg.pictures, out / "panel.png")
             notes.append(f"picture: {out / 'panel.png'}")
-        others = beside(self.baselines, self.samples, self.test, self.evaluation)
+        others = beside(baselines, self.samples, self.test, evaluation)
         columns, rows = result_table(
-            cfg.benchmark, benchmark.task, self.protocol, self.evaluation, others.results
+            cfg.benchmark, benchmark.task, self.protocol, evaluation, others.results
         )
         if cfg.fraction < 1:
             notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
         notes.append(self.labels.describe())
-        notes += list_notes(cfg.lists, len(self.labels.available) + len(self.test))
+        labels = len(self.labels.available) + len(self.test) + len(self.selection.held_out)
+        notes += list_notes(cfg.lists, labels)
         counts = f"{len(self.labels.kept):,} training and {scored:,} test samples"
         title = f"{self.command} {cfg.benchmark}: {counts}"
         notes += others.notes
-        notes += stamp_notes(cfg.benchmark, self.protocol, self.evaluation.stamp)
-        notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
-        tables = class_tables(self.samples.task, self.evaluation)
+        notes += stamp_notes(cfg.benchmark, self.protocol, evaluation.stamp)
+        notes += [*counting_notes(benchmark.task, evaluation), *benchmark.notes]
+        tables = class_tables(self.samples.task, evaluation)
         facts = description | {"input": asdict(self.samples.settings)} | others.facts
         return Report(self.command, title, columns, rows, tuple(notes), facts, tables)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 
 import torch
 
-from scaleevent.benchmarks.leaks import leak_notes, seen_with
-from scaleevent.checkpoint import save_encoder
+from scaleevent.benchmarks.leaks import seen_with
+from scaleevent.benchmarks.pretrain_report import PretrainResult
 from scaleevent.commands.pretrain_data import pretraining_data, pretraining_origin
 from scaleevent.config.catalog import OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.objectives.objective import Compared, Objective
+from scaleevent.objectives.objective import Objective
 from scaleevent.pairs.draws import draw_epoch
 from scaleevent.pairs.loading import Pool
-from scaleevent.pairs.samples import PairSamples
-from scaleevent.system.files import Json, read_json_lines
-from scaleevent.system.reports import Report, counted
+from scaleevent.system.files import read_json_lines
+from scaleevent.system.reports import Report
 from scaleevent.training.log import LOG, log_once
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import Drawn, Run
@@ -30,7 +28,8 @@ VALIDATION_SAMPLES = 256
 def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
     """Pretrain on the machine's devices; the report has held-out numbers before and after.
 
-    The run folder holds config.yaml, the log, encoder.safetensors, pictures, report.json, state/.
+    The run folder holds config.yaml, the log, encoder.safetensors, best.safetensors, pictures,
+    report.json, state/.
     """
     origin = pretraining_origin(cfg, quiet)
     with Run.open(cfg, "pretrain", quiet) as this:
@@ -62,7 +61,7 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         )  # fmt: skip
 
         @torch.no_grad()
-        def validate(epoch: int) -> dict[str, float]:
+        def validate() -> dict[str, float]:
             scored = len(held_out) and this.ranks.main
             return objective.validate(held_out.spread(VALIDATION_SAMPLES)) if scored else {}
 
@@ -71,49 +70,18 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed_of("draws"),
                         sampling=cfg.sampling, shares=mix.given)  # fmt: skip
         drawn = Drawn(samples, samples.numbered(order, cfg.draws), cfg.draws, batch)
-        with this.started(objective.model, optimizer, fingerprint) as first:
+        result = PretrainResult(cfg, objective, samples, origin)
+        best = result.keeper() if len(held_out) else None
+        with this.started(objective.model, optimizer, fingerprint, best) as first:
             this.foretell(objective, drawn, first, min(len(held_out), VALIDATION_SAMPLES))
             if first == 0 and this.ranks.main:
-                log_once(cfg, 0, {"epoch": 0} | validate(0))
-            this.train(objective, optimizer, drawn, first, fingerprint, validate)
+                log_once(cfg, 0, {"epoch": 0} | validate())
+            this.train(objective, optimizer, drawn, first, fingerprint, validate, best)
             if not this.ranks.main:
                 return Report("pretrain", "", (), ())
             if not any(line.get("epoch") == cfg.epochs for line in read_json_lines(cfg.out / LOG)):
                 last = cfg.epochs * (cfg.draws // batch)
-                log_once(cfg, last, {"epoch": cfg.epochs} | validate(cfg.epochs))
+                log_once(cfg, last, {"epoch": cfg.epochs} | validate())
             before.to(this.ranks.device).eval()
             compared = objective.compare(samples, split, before, local, cfg.out)
-            return this.finish(_report(cfg, objective, samples, compared, origin))
-
-
-def _report(
-    cfg: PretrainConfig,
-    objective: Objective,
-    samples: PairSamples,
-    compared: Compared,
-    origin: Json,
-) -> Report:
-    """Numbers before and after; writes encoder.safetensors."""
-    checks = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line]
-    first, last = checks[0] if checks[0]["epoch"] == 0 else {}, checks[-1]  # a log may be lost
-    rows = [(t, first.get(key), last[key]) for key, t in objective.titles.items() if key in last]
-    rows += compared.rows
-    description: Json = {
-        "config": cfg.recorded(),
-        **objective.description(),
-        "data": {**origin, "stores": [store.fingerprint for store in samples.stores]},
-        "window": samples.window,
-        "step": last["step"],
-        "metrics": {title: [before, after] for title, before, after in rows},
-    }
-    path = cfg.out / "encoder.safetensors"
-    save_encoder(path, objective.encoder, description)
-    return Report(
-        "pretrain",
-        f"pretrain, {objective.source}: {counted(last['step'], 'step')}",
-        ("on held-out pairs", "before", "after"),
-        tuple(rows),
-        (*leak_notes(origin), *compared.notes, f"encoder: {path}"),
-        description | {"input": asdict(samples.settings)} | compared.facts,
-        compared.tables,
-    )
+            return this.finish(result.report(compared, best))

@@ -15,13 +15,13 @@ from scaleevent.benchmarks.own import benchmark_of
 from scaleevent.benchmarks.report import training_classes
 from scaleevent.benchmarks.samples import benchmark_split
 from scaleevent.benchmarks.scene_baseline import scene_baselines
-from scaleevent.benchmarks.task_model import Start, task_model
+from scaleevent.benchmarks.selection import Selection
+from scaleevent.benchmarks.task_model import task_model
 from scaleevent.benchmarks.task_objective import TaskObjective
 from scaleevent.benchmarks.task_report import TaskResult
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.config.run import RunSettings
-from scaleevent.decoders import decoder_name
 from scaleevent.system.files import write_json
 from scaleevent.system.reports import Report, progress
 from scaleevent.training.optimizer import build_optimizer
@@ -35,8 +35,9 @@ def run_task(
     """Train a decoder, and the encoder unless it is frozen; score it on the test set.
 
     The report has the result beside baselines and published ones. The run folder holds config.yaml,
-    log.jsonl, log.csv, subset.json, task.safetensors, panel.png, report.json and state/. `record`
-    are the command's own settings, for config.yaml, where they are not `cfg`.
+    log.jsonl, log.csv, subset.json, task.safetensors, best.safetensors where labels are held out,
+    panel.png, report.json and state/. `record` are the command's own settings, for config.yaml,
+    where they are not `cfg`.
     """
     with Run.open(cfg, command, quiet, record) as run:
         run.local_batch(cfg.batch)
@@ -47,6 +48,7 @@ def run_task(
             cfg.benchmark, benchmark.task, cfg.data, start.settings, run.ranks, quiet=run.quiet
         )
         split = benchmark_split(samples, benchmark.eval_split, cfg.lists)
+        selection, split = Selection.of(samples, benchmark, split, cfg)
         labels = TrainingLabels.of(samples, split, cfg)
         train, test = labels.kept, split.test
         seen = {"pretrained on": start.pretraining.get("data", {}).get("recordings", ())}
@@ -63,8 +65,14 @@ def run_task(
             layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
             never=decoder.dead_parameters(),
         )  # fmt: skip
-        _say_plan(cfg, start, run, labels, len(test), classes)
-        with run.started(decoder, optimizer, fingerprint) as first, ExitStack() as after_training:
+        result = TaskResult(cfg, command, start, samples, labels, selection, test)
+        for line in (*result.plan(run.machine), *classes):
+            run.say(line)
+        best = result.keeper()
+        with (
+            run.started(decoder, optimizer, fingerprint, best) as first,
+            ExitStack() as after_training,
+        ):
             if first == 0 and run.ranks.main:
                 chosen = [samples.identity(int(index)) for index in train]
                 write_json(cfg.out / "subset.json", chosen)
@@ -79,13 +87,14 @@ def run_task(
             drawn = Drawn(cached or samples, labels.draw, labels.per_epoch, cfg.batch)
             grid = cached.grid if cached else None
             objective = TaskObjective(decoder, cfg.freeze == "encoder", grid)
-            run.foretell(objective, drawn, first)
-            run.train(objective, optimizer, drawn, first, fingerprint)
+            local = run.local_batch(cfg.batch)
+            run.foretell(objective, drawn, first, len(selection.held_out))
+            validate = selection.scorer(decoder, samples, run, local)
+            run.train(objective, optimizer, drawn, first, fingerprint, validate, best)
             after_training.close()
             with progress("test", len(test), "samples", not run.quiet) as ticker:
-                result = evaluate(
-                    decoder, samples, test.tolist(), run.ranks,
-                    batch=run.local_batch(cfg.batch),
+                evaluation = evaluate(
+                    decoder, samples, test.tolist(), run.ranks, batch=local,
                     workers=run.ranks.loader_workers(cfg.workers),
                     advance=lambda count: ticker.advance(count * run.ranks.world),
                 )  # fmt: skip
@@ -95,26 +104,4 @@ def run_task(
             decoder.place_prior = np.asarray(place.values)
             scene = scene_baselines(samples, train, encoder) if command == "probe" else []
             baselines = (constant, place, *scene)
-            done = TaskResult(cfg, command, start, samples, labels, test, baselines, result)
-            return run.finish(done.write(cfg.out, notes))
-
-
-def _say_plan(
-    cfg: FinetuneConfig, start: Start, run: Run, labels: TrainingLabels, test: int, also: list[str]
-) -> None:
-    of_task = {"task", "classes", "max_depth"}
-    own = ", ".join(f"{k} {v}" for k, v in start.decoder.settings.items() if k not in of_task)
-    run.say(
-        f"{cfg.benchmark}: {len(labels.kept):,} of {len(labels.available):,} training samples, "
-        f"{test:,} test samples; {labels.describe()}; "
-        f"encoder {cfg.checkpoint}, decoder {decoder_name(start.decoder)}{own and f' ({own})'}"
-    )
-    rate = "frozen" if cfg.freeze == "encoder" else f"lr {cfg.encoder_lr or cfg.lr:g}"
-    run.say(
-        f"preset {cfg.preset}, input {start.settings.height}x{start.settings.width}, "
-        f"batch {cfg.batch}, {cfg.epochs} epochs, lr {cfg.lr:g}, "
-        f"encoder {rate}, {cfg.schedule}, "
-        f"on {run.machine}"
-    )
-    for line in [*start.describe(), *also]:
-        run.say(line)
+            return run.finish(result.write(cfg.out, evaluation, baselines, best, notes))

@@ -147,10 +147,19 @@ class TaskSettings(ScoredSettings, RunSettings):
     steps: Literal["full", "subset"] = Field(
         "full", description="steps of an epoch of a fraction: as of all labels, or as of its own"
     )
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="fraction of the training labels held out, by recording, to "
+        "choose the best step; default: the data's own validation part, if any",
+    )  # fmt: skip
     transductive: Transductive = False
     pictures: Pictures = 4
 
     _size = field_validator("size", mode="before")(parse_size)
+
+    def with_effect(self) -> Json:
+        """But for what earlier versions did not have, where it is not used."""
+        effect = super().with_effect()
+        return {key: value for key, value in effect.items() if value or key != "validation"}
 
     def check(self) -> None:
         """Also the data and the encoder's file."""
@@ -403,13 +412,15 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def finetune_config(flags: dict[str, Any], file: Path | None = None) -> FinetuneConfig:
+def finetune_config(
+    flags: dict[str, Any], file: Path | None = None, assigned: Sequence[str] = ()
+) -> FinetuneConfig:
     """Settings of `finetune` with its preset: the one named, else `demo` or `paper`.
 
     Raises:
         ConfigError: As `load_config`; or a preset that the benchmark does not have.
     """
-    bare = load_config(FinetuneConfig, flags, file)
+    bare = load_config(FinetuneConfig, flags, file, assigned=assigned)
     benchmark = BENCHMARKS[bare.benchmark]
     name = bare.preset or benchmark.preset
     found = FINETUNE_PRESETS.get(name, {})
@@ -421,4 +432,4 @@ def finetune_config(flags: dict[str, Any], file: Path | None = None) -> Finetune
             f"no such preset for {bare.benchmark}", where="--preset", found=name,
             expected=", ".join(has),
         )  # fmt: skip
-    return load_config(FinetuneConfig, flags, file, {"preset": name, **preset})
+    return load_config(FinetuneConfig, flags, file, {"preset": name, **preset}, assigned)

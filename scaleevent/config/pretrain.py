@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -133,6 +133,13 @@ class PretrainConfig(PartSettings, ScheduledSettings):
         """Refuse settings of videos where there are none."""
         if self.film and not self.videos:
             raise ValueError("film has no effect without videos")
+        return self
+
+    @model_validator(mode="after")
+    def _validated(self) -> PretrainConfig:
+        """Refuse to score what is not held out."""
+        if self.validate_every is not None and not self.validation:
+            raise ValueError("validate_every has no effect without validation")
         return self
 
     @property
@@ -269,7 +276,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:
+def pretrain_config(
+    flags: dict[str, Any], file: Path | None = None, assigned: Sequence[str] = ()
+) -> PretrainConfig:
     """Settings of `pretrain` with its preset: the one named, else `demo` on `street`, else `cpu`.
 
     The last only where there is no GPU; on one the defaults are the paper's. Both compute in bf16
@@ -279,7 +288,7 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
     Raises:
         ConfigError: As `load_config`; an unknown preset; or stores that are not there.
     """
-    bare = load_config(PretrainConfig, flags, file)
+    bare = load_config(PretrainConfig, flags, file, assigned=assigned)
     check_named(bare.data)
     name = bare.preset or (None if bare.stores[0] or bare.videos else "demo")
     if name is None and not _computes_on_gpu(bare.device):
@@ -300,7 +309,7 @@ def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> Pretrain
         preset.pop("arch", None)
     own = type(bare).model_fields  # another objective may have no mask
     preset = {key: value for key, value in preset.items() if key in own}
-    return load_config(PretrainConfig, flags, file, preset)
+    return load_config(PretrainConfig, flags, file, preset, assigned)
 
 
 def _computes_on_gpu(device: str) -> bool:

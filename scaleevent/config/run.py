@@ -36,11 +36,14 @@ class ComputeSettings(DeviceSettings):
 class RunSettings(ComputeSettings):
     """A training run in a folder, which can be resumed."""
 
-    CONSENT: ClassVar[frozenset[str]] = frozenset({"resume", "overwrite", "take_over"})
+    # settings of one start of a run, which are not in its record
+    OF_A_START: ClassVar[frozenset[str]] = frozenset(
+        {"resume", "overwrite", "take_over", "max_hours"}
+    )
     # settings that do not change the result; a resumed run may change them
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        "out gpus device workers log_every save_every tensorboard offline resume overwrite "
-        "take_over".split()
+        "out gpus device workers log_every save_every validate_every tensorboard offline resume "
+        "overwrite take_over max_hours".split()
     )
     KIND: ClassVar[str] = "run"
 
@@ -51,9 +54,16 @@ class RunSettings(ComputeSettings):
     seed: int = Field(0, ge=0, description="random seed of everything that is drawn")
     log_every: int = Field(10, ge=1, description="steps between log lines")
     save_every: int = Field(1000, ge=1, description="steps between saved states")
+    validate_every: int | None = Field(
+        None, ge=1, description="steps between scores on what is held out; default: every epoch"
+    )
     tensorboard: bool = Field(False, description="also log for TensorBoard, in the run folder")
     offline: bool = Field(False, description="never use the network")
     resume: bool = Field(False, description="continue from the last saved state")
+    max_hours: float | None = Field(
+        None, gt=0, le=1e5, description="stop after so many hours of this start, with the state "
+        "saved, as a stop signal does",
+    )  # fmt: skip
 
     def seed_of(self, what: str) -> int:
         """The seed of the `world`, `split`, `draws` or `init`: the run's, but for one of its own.
@@ -65,8 +75,8 @@ class RunSettings(ComputeSettings):
         return self.seed if own is None else own
 
     def recorded(self) -> Json:
-        """The settings that a record of the run holds: all but the consent to use the folder."""
-        return self.model_dump(mode="json", exclude=set(self.CONSENT))
+        """The settings that a record of the run holds: all but those of one start."""
+        return self.model_dump(mode="json", exclude=set(self.OF_A_START))
 
     def with_effect(self) -> Json:
         """The settings that a resumed run must agree with, JSON-able."""

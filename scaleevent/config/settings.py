@@ -1,14 +1,18 @@
-"""Where settings come from: defaults < preset < YAML file < flags; and what is refused."""
+"""Where settings come from: defaults < preset < YAML file < --set < flags; what is refused."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import yaml
@@ -26,7 +30,13 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from scaleevent.config.catalog import Part
 from scaleevent.errors import ConfigError
-from scaleevent.system.documents import YAML_BYTES, MalformedError, parse_yaml, read_bounded
+from scaleevent.system.documents import (
+    YAML_BYTES,
+    MalformedError,
+    parse_json,
+    parse_yaml,
+    read_bounded,
+)
 from scaleevent.system.files import Json, check_folder, claimed_folder, write_bytes, write_json
 from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import weights_within, without_passwords
@@ -125,7 +135,7 @@ class Settings(BaseModel):
 
     @cached_property
     def origins(self) -> dict[str, str]:
-        """Where each setting comes from: default, preset NAME, file PATH, flag; or given in code.
+        """Where each setting comes from: default, preset NAME, file PATH, --set, flag; or code.
 
         `load_config` knows it; of settings that were made otherwise, only which were given.
         """
@@ -230,6 +240,7 @@ class PartSettings(Settings):
 
 
 _SHOWN = 100  # characters of a wrong value in a message
+_ALIGNED = 40  # columns after which an origin stands, but for longer lines
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -239,20 +250,33 @@ def load_config(
     flags: dict[str, Any],
     file: Path | None = None,
     preset: dict[str, Any] | None = None,
+    assigned: Sequence[str] = (),
 ) -> Model:
-    """Merge preset, YAML file and command line (None means not given), weakest first; check them.
+    """Merge preset, YAML file and command line, weakest first; check them.
+
+    Args:
+        model: Of the settings.
+        flags: By name; None means not given.
+        file: YAML.
+        preset: By name, with the preset's own name as `preset`.
+        assigned: `NAME=VALUE` of --set, see `assignments`.
 
     Raises:
         ConfigError: An unknown key (the nearest known one is named) or a value out of range.
     """
     read = read_yaml(file) if file else {}
     given = {key: value for key, value in flags.items() if value is not None}
-    merged = (preset or {}) | read | given
+    weaker = (preset or {}) | read
+    sets = assignments(assigned, weaker)
+    merged = weaker | sets | given
     if issubclass(model, PartSettings):
         model = model.of_part(merged)
     for key in merged:
         if key not in model.model_fields:
-            where = f"{file}, key {key}" if key in read else f"--{key.replace('_', '-')}"
+            where = f"--{key.replace('_', '-')}"
+            where = (
+                f"--set {key}" if key in sets else f"{file}, key {key}" if key in read else where
+            )
             raise unknown_setting(model, key, where)
     try:
         settings = model(**merged)
@@ -261,9 +285,59 @@ def load_config(
     origins = dict.fromkeys(type(settings).model_fields, "default")
     if preset and "preset" in preset:
         origins |= dict.fromkeys(preset, f"preset {preset['preset']}")
-    origins |= dict.fromkeys(read, f"file {file}") | dict.fromkeys(given, "flag")
+    origins |= dict.fromkeys(read, f"file {file}")
+    for key in sets:  # parts of a mapping may come from both
+        partly = key in weaker and any(text.startswith(f"{key}.") for text in assigned)
+        origins[key] = f"{origins[key]}, --set" if partly else "--set"
+    origins |= dict.fromkeys(given, "flag")
     vars(settings)["origins"] = origins
     return settings
+
+
+def assignments(texts: Sequence[str], weaker: Mapping[str, Any] = MappingProxyType({})) -> Json:
+    """The settings that --set names: `lr=1e-4`, or `film.sensor=davis346` for a part of a mapping.
+
+    A value is text, as a flag's is, but for JSON: lists, mappings, text in quotes, and null. What
+    is set later counts.
+
+    Args:
+        texts: In their order.
+        weaker: Settings whose mappings keep the parts that are not named.
+
+    Raises:
+        ConfigError: No `NAME=VALUE`, unreadable JSON, or a part of what has none.
+    """
+    found: Json = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        key, dot, part = name.partition(".")
+        if not equals or not key or dot and not part:
+            raise ConfigError(
+                "not a setting and its value", where="--set", found=text,
+                expected="NAME=VALUE, such as seed=1 or data='[\"a\", \"b\"]'",
+            )  # fmt: skip
+        if not dot:
+            found[key] = _assigned(value, text)
+            continue
+        whole = found.get(key, weaker.get(key, {}))
+        if not isinstance(whole, dict):
+            raise ConfigError(
+                f"{key} is no mapping where it is set, so it has no parts to set",
+                where="--set", found=text,
+            )  # fmt: skip
+        found[key] = whole | {part: _assigned(value, text)}
+    return found
+
+
+def _assigned(value: str, text: str) -> object:
+    if value[:1] not in ("[", "{", '"') and value != "null":
+        return value
+    try:
+        return parse_json(os.fsencode(value))
+    except MalformedError as error:
+        raise ConfigError(
+            "cannot read the JSON value", where=f"--set {text}", found=error
+        ) from None
 
 
 def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
@@ -305,6 +379,31 @@ def _describe(problem: ErrorDetails) -> str:
 def dump_yaml(settings: Settings, exclude: set[str] | None = None) -> str:
     """The settings as YAML, one key a line; `load_config` reads it back."""
     return yaml.safe_dump(settings.model_dump(mode="json", exclude=exclude), sort_keys=False)
+
+
+def explained_yaml(settings: Settings) -> str:
+    """The settings as YAML that `load_config` reads back, a key a line, each with its origin.
+
+    What is at its default is a comment, so that it is not given when the text is read: some
+    settings mean something else once they are given, such as a window where a model has its own.
+    """
+    width = 0
+    lines = []
+    for key, value in settings.model_dump(mode="json").items():
+        default = settings.origins[key] == "default"
+        line = f"{'# ' if default else ''}{key}: {_on_one_line(value)}"
+        width = max(width, min(len(line), _ALIGNED))
+        lines.append((line, settings.origins[key]))
+    return "".join(f"{line:{width}}  # {origin}\n" for line, origin in lines)
+
+
+def _on_one_line(value: object) -> str:
+    """A value as YAML without a line break: as JSON, which YAML reads too, where there is one."""
+    text = yaml.safe_dump(
+        value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True
+    )
+    text = text.removesuffix("...\n").removesuffix("\n")
+    return json.dumps(value) if "\n" in text else text
 
 
 def keep_settings(settings: Settings, folder: Path, exclude: set[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from scaleevent.system.sealed import readable
 MANIFEST = "manifest.json"
 LIMIT = "SCALEEVENT_CACHE_GB"  # of shards from elsewhere; without it there is no limit
 RESULTS = ("task.safetensors", "encoder.safetensors")  # what a finished run holds: one of them
+BEST = "best.safetensors"  # beside it: the step that did best on held-out samples
 NamedWeights = TypeVar("NamedWeights", str, Path)
 _UNFINISHED = "an interrupted `prepare` or `voxelize` goes on with the same command and --resume"
 _OTHER = "a folder of another kind: `scaleevent info {}` tells"
@@ -103,9 +104,10 @@ def weights_within(path: NamedWeights) -> NamedWeights:
         if (folder / name).is_file():
             return type(path)(folder / name)
     if output_kind(folder) == "run":
+        so_far = f"; its best so far: {folder / BEST}" if (folder / BEST).is_file() else ""
         raise CheckpointError(
             "a run that has not finished", where=folder, expected=" or ".join(RESULTS),
-            hint="the same command with --resume finishes it",
+            hint=f"the same command with --resume finishes it{so_far}",
         )  # fmt: skip
     return path
 

@@ -10,7 +10,7 @@ from scaleevent.system.sealed import PLACE_PRIOR, read_header
 
 FACTS = (  # keys of a checkpoint's description that are shown
     "version", "step", "task", "labels", "benchmark", "protocol", "decoder", "arch", "input",
-    "teacher", "token_scale", "structure", "window", "metrics", "stamp", "sha256",
+    "teacher", "token_scale", "structure", "window", "metrics", "best", "stamp", "sha256",
 )  # fmt: skip
 
 METRICS = 8  # that are listed

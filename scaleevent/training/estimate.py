@@ -76,7 +76,7 @@ def estimate(
         batch: Samples of a step on this rank.
         first: Steps already done.
         workers: Loader processes.
-        evaluated: Samples that are evaluated after every epoch.
+        evaluated: Samples that are evaluated at every validation.
     """
     left = settings.steps - first
     if left <= FEW_STEPS:
@@ -86,8 +86,8 @@ def estimate(
         cost = _measured(deepcopy(objective), load, settings, ranks, first, batch)
     train, forward, loading = ranks.mean([cost.train, cost.forward, cost.load])
     step = batch * (max(train, loading / workers) if workers else train + loading)
-    epochs = settings.cfg.epochs - first // settings.steps_per_epoch + (first == 0)
-    return Estimate(left, left * step + epochs * evaluated * (forward + loading), step)
+    times = settings.validations(first) + (first == 0)
+    return Estimate(left, left * step + times * evaluated * (forward + loading), step)
 
 
 def _measured(

@@ -67,6 +67,19 @@ class TrainSettings:
         """Total number of optimiser steps."""
         return self.cfg.epochs * self.steps_per_epoch
 
+    def validates_after(self, step: int) -> bool:
+        """Whether held-out samples are scored after so many steps: at least after every epoch."""
+        every = self.cfg.validate_every
+        return step % self.steps_per_epoch == 0 or every is not None and step % every == 0
+
+    def validations(self, first: int) -> int:
+        """How often that happens after step `first`."""
+        every = self.steps_per_epoch, self.cfg.validate_every or self.steps_per_epoch
+        by_epoch, by_step, by_both = (
+            self.steps // count - first // count for count in (*every, math.lcm(*every))
+        )
+        return by_epoch + by_step - by_both
+
     def lr_factor(self, step: int, stage: Stage = "head") -> float:
         """Factor on the peak learning rates at a step, counted from 0."""
         cfg = self.cfg
@@ -94,7 +107,8 @@ def train(
     first_step: int = 0,
     fingerprint: Json | None = None,
     on_step: Callable[[dict[str, float]], None] = lambda record: None,
-    on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
+    validate: Callable[[int], dict[str, float]] = lambda step: {},
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run the steps from `first_step` to the end of the settings; writes the log and state/.
 
@@ -109,11 +123,13 @@ def train(
         first_step: Steps already done.
         fingerprint: What a later resume must agree with.
         on_step: Called after every step with the log record, empty unless logged.
-        on_epoch: Called with the number of epochs done; what it returns goes into the log.
+        validate: Called with the number of steps done, after every epoch and every so many steps
+            as the settings have it; what it returns goes into the log.
+        time_is_up: Whether to stop as at a stop signal; asked on every rank, one is enough.
 
     Raises:
         DivergedError: A loss or gradient is not finite; raised before the update.
-        StoppedError: A stop signal came; the state is saved.
+        StoppedError: A stop signal came, or the time is up; the state is saved.
     """
     cfg, folder = settings.cfg, settings.cfg.out
     bf16 = cfg.computes_in_bf16(ranks.on_gpu)
@@ -124,17 +140,17 @@ def train(
     source = iter(batches)
     pace = _Pace(first_step)
 
-    def saved(done: int) -> StoppedError:
+    def saved(done: int, late: bool) -> StoppedError:
         if ranks.main:
             save_state(folder, done, objective.model, optimizer, fingerprint)
         ranks.wait()
-        return _stopped(folder, done, settings.steps)
+        return _stopped(cfg, done, settings.steps, late)
 
     with _log_of(cfg, first_step, ranks) as log, stop_requested() as stop:
         for step in range(first_step, settings.steps):
             batch = _next(source, stop, ranks, pace)
             if batch is None:
-                raise saved(step)
+                raise saved(step, False)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * settings.lr_factor(step, group.get("stage", "head"))
             torch.manual_seed(cfg.seed_of("draws") * SEED_STRIDE + step)
@@ -146,28 +162,25 @@ def train(
             loss.backward()
             norm = clip_grad_norm_(parameters, cfg.clip or math.inf)
             finite = torch.isfinite(loss) and torch.isfinite(norm)
-            broken, stopping = ranks.any(not finite, stop())
+            broken, stopping, late = ranks.any(not finite, stop(), time_is_up())
             if broken:
                 raise _diverged(norm, terms, step, folder)
             optimizer.step()
             record: dict[str, float] = {}
             if (step + 1) % cfg.log_every == 0 or step == 0:
-                count = len(next(iter(batch.values()))) * ranks.world
                 means = ranks.mean([loss, *terms.values(), *(m() for m in metrics.values())])
                 record = dict(zip(["loss", *terms, *metrics], means, strict=True))
-                record |= {
-                    "lr": optimizer.param_groups[-1]["lr"],
-                    "grad_norm": float(norm.detach()),
-                }
-                record |= pace.lap(step + 1, count)
+                rate = optimizer.param_groups[-1]["lr"]
+                record |= {"lr": rate, "grad_norm": float(norm.detach())}
+                record |= pace.lap(step + 1, ranks.world * len(next(iter(batch.values()))))
                 _log(log, step + 1, record)
             on_step(record)
             epoch, rest = divmod(step + 1, settings.steps_per_epoch)
-            if not rest:
-                _log(log, step + 1, {"epoch": epoch} | on_epoch(epoch))
-            if stopping or not rest or (step + 1) % cfg.save_every == 0:
-                error = saved(step + 1)
-                if stopping:
+            if settings.validates_after(step + 1):
+                _log(log, step + 1, ({} if rest else {"epoch": epoch}) | validate(step + 1))
+            if stopping or late or not rest or (step + 1) % cfg.save_every == 0:
+                error = saved(step + 1, late and not stopping)
+                if stopping or late:
                     raise error
 
 
@@ -207,10 +220,10 @@ def _next(source: Iterator[Batch], stop: Stop, ranks: Ranks, pace: _Pace) -> Bat
         pace.waited += time.perf_counter() - began
 
 
-def _stopped(folder: Path, done: int, steps: int) -> StoppedError:
+def _stopped(cfg: ScheduledSettings, done: int, steps: int, late: bool) -> StoppedError:
     return StoppedError(
-        "stopped on request, state saved",
-        where=folder,
+        f"{cfg.max_hours} h are over, state saved" if late else "stopped on request, state saved",
+        where=cfg.out,
         found=f"step {done} of {steps}",
         hint="the same command with --resume goes on",
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from scaleevent.system.launchers import find_place
 from scaleevent.system.platform import has_bfloat16
 from scaleevent.system.ranks import Ranks, ranks
 from scaleevent.system.reports import Report, Section, progress, say, say_table
+from scaleevent.training.best import Best
 from scaleevent.training.estimate import estimate
 from scaleevent.training.log import LOG, TABLE, check_tensorboard, write_table
 from scaleevent.training.loop import Batch, Trainable, TrainSettings, train
@@ -48,6 +50,7 @@ class Run:
     ranks: Ranks
     quiet: bool  # nothing on stderr
     record: RunSettings  # the command's own settings, for config.yaml
+    began: float = field(default_factory=lambda: monotonic())  # seconds, of a clock of its own
 
     @classmethod
     @contextmanager
@@ -109,6 +112,11 @@ class Run:
             )  # fmt: skip
         return batch // self.ranks.world
 
+    def time_is_up(self) -> bool:
+        """Whether this start of the run has had its hours."""
+        hours = self.cfg.max_hours
+        return hours is not None and monotonic() - self.began >= 3600 * hours
+
     @property
     def machine(self) -> str:
         """What computes, and whether in mixed precision."""
@@ -124,10 +132,13 @@ class Run:
         return saved_calibration(self.cfg.out) if self.cfg.resume else {}
 
     @contextmanager
-    def started(self, model: nn.Module, optimizer: Optimizer, fingerprint: Json) -> Iterator[int]:
+    def started(
+        self, model: nn.Module, optimizer: Optimizer, fingerprint: Json, best: Best | None = None
+    ) -> Iterator[int]:
         """Hold the folder for a block that trains; gives the steps that are already done.
 
-        A resumed run gets its weights and moments back; a new one writes config.yaml.
+        A resumed run gets its weights and moments back, and keeps its best; a new one writes
+        config.yaml.
         """
         cfg = self.cfg
         with cfg.claimed() if self.ranks.main else nullcontext():
@@ -140,14 +151,16 @@ class Run:
                 mend_log(cfg.out / LOG, first, warn)
                 write_table(cfg.out)
             if first == 0 and self.ranks.main:  # also after a stop before the first saved state
-                keep_settings(self.record, cfg.out, set(self.record.CONSENT))
+                keep_settings(self.record, cfg.out, set(self.record.OF_A_START))
                 for name in (LOG, TABLE):
                     (cfg.out / name).unlink(missing_ok=True)
+            if best is not None and self.ranks.main:
+                best.begin(first)
             self.ranks.wait()
             yield first
 
     def foretell(self, objective: Trainable, drawn: Drawn, first: int, evaluated: int = 0) -> None:
-        """Say how long the run will take; `evaluated` samples after every epoch.
+        """Say how long the run will take, with so many samples `evaluated` at every validation.
 
         Not in the log, which is the same for every way to the end of a run.
         """
@@ -180,9 +193,20 @@ class Run:
         drawn: Drawn,
         first: int,
         fingerprint: Json,
-        on_epoch: Callable[[int], dict[str, float]] = lambda epoch: {},
+        validate: Callable[[], dict[str, float]] = dict,
+        best: Best | None = None,
     ) -> None:
-        """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode."""
+        """Train from step `first` to the end, on all ranks; leaves the model in evaluation mode.
+
+        Args:
+            objective: With the model.
+            optimizer: Over its parameters.
+            drawn: What is trained on.
+            first: Steps already done.
+            fingerprint: What a later resume must agree with.
+            validate: Gives numbers on held-out samples, of the model as it is, called on all ranks.
+            best: Keeps the model at the best of them.
+        """
         cfg, ranks = self.cfg, self.ranks
         settings = TrainSettings(cfg, drawn.per_epoch // drawn.batch)
         workers = ranks.loader_workers(cfg.workers)
@@ -193,6 +217,12 @@ class Run:
             def on_step(record: dict[str, float]) -> None:
                 ticker.advance(1, _detail(objective, record))
 
+            def validated(step: int) -> dict[str, float]:
+                numbers = validate()
+                if best is not None and ranks.main:
+                    best.offer(step, numbers)
+                return numbers
+
             train(
                 objective,
                 optimizer,
@@ -202,7 +232,8 @@ class Run:
                 first,
                 fingerprint,
                 on_step,
-                on_epoch,
+                validated,
+                self.time_is_up,
             )
         ranks.broadcast(objective.model.buffers())  # statistics of the last step differ by rank
         objective.model.eval()

@@ -1,0 +1,82 @@
+"""What a run of `pretrain` leaves: the encoder, described, and numbers before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scaleevent.benchmarks.leaks import leak_notes
+from scaleevent.checkpoint import save_encoder
+from scaleevent.config.pretrain import PretrainConfig
+from scaleevent.objectives.objective import Compared, Objective
+from scaleevent.pairs.samples import PairSamples
+from scaleevent.system.files import Json, read_json_lines
+from scaleevent.system.reports import Report, counted
+from scaleevent.training.best import Best
+from scaleevent.training.log import LOG
+
+BEST_BY = "val_loss"  # lower is better
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A pretrained encoder, after any number of steps."""
+
+    cfg: PretrainConfig
+    objective: Objective
+    samples: PairSamples
+    origin: Json  # where the pairs are from
+
+    def keeper(self) -> Best:
+        """Keeps the encoder at its best held-out loss."""
+
+        def save(path: Path, kept: Json) -> None:
+            value = kept["best"]["value"]
+            rows = [(self.objective.titles.get(BEST_BY, BEST_BY), self._before(BEST_BY), value)]
+            own = self.description(kept["step"], rows) | {"best": kept["best"]}
+            save_encoder(path, self.objective.encoder, own)
+
+        return Best(self.cfg.out, BEST_BY, False, save)
+
+    def _before(self, key: str) -> Any:
+        """A number before the first step; None where the log has lost it."""
+        lines = read_json_lines(self.cfg.out / LOG)
+        return next((line.get(key) for line in lines if line.get("epoch") == 0), None)
+
+    def description(self, step: int, rows: Iterable[tuple[str, Any, Any]]) -> Json:
+        """What the checkpoint says of itself; JSON-able.
+
+        Args:
+            step: It is of the encoder after so many steps.
+            rows: Numbers by title, before and after.
+        """
+        return {
+            "config": self.cfg.recorded(),
+            **self.objective.description(),
+            "data": {**self.origin, "stores": [one.fingerprint for one in self.samples.stores]},
+            "window": self.samples.window,
+            "step": step,
+            "metrics": {title: [before, after] for title, before, after in rows},
+        }
+
+    def report(self, compared: Compared, best: Best | None) -> Report:
+        """Numbers before and after; writes encoder.safetensors."""
+        cfg, objective = self.cfg, self.objective
+        last = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line][-1]
+        rows = [(t, self._before(k), last[k]) for k, t in objective.titles.items() if k in last]
+        rows += compared.rows
+        description = self.description(last["step"], rows)
+        path = cfg.out / "encoder.safetensors"
+        save_encoder(path, objective.encoder, description)
+        notes = (*leak_notes(self.origin), *compared.notes, f"encoder: {path}")
+        return Report(
+            "pretrain",
+            f"pretrain, {objective.source}: {counted(last['step'], 'step')}",
+            ("on held-out pairs", "before", "after"),
+            tuple(rows),
+            (*notes, best.describe() if best else "no best: no pair was held out"),
+            description | {"input": asdict(self.samples.settings)} | compared.facts,
+            compared.tables,
+        )
