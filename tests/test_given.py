@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scaleevent import cli
@@ -83,6 +83,7 @@ def test_what_is_printed_is_read_back(line, capsys, monkeypatch):
 
 
 @given(st.text(min_size=1), st.lists(st.text()))
+@example("\x85", ["\u2028"])
 @settings(deadline=None)
 def test_any_text_is_read_back(path, more):
     report = ReportConfig(out=path.replace("\0", "_"), runs=[one.replace("\0", "_") for one in more]

@@ -403,7 +403,7 @@ def _on_one_line(value: object) -> str:
         value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True
     )
     text = text.removesuffix("...\n").removesuffix("\n")
-    return json.dumps(value) if "\n" in text else text
+    return json.dumps(value) if len(text.splitlines()) > 1 else text  # YAML knows as many breaks
 
 
 def keep_settings(settings: Settings, folder: Path, exclude: set[str] | None = None) -> None:
