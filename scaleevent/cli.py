@@ -20,7 +20,7 @@ import typer
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
-from scaleevent.config import data, downstream, export, predict, pretrain, report
+from scaleevent.config import data, doctor, downstream, export, predict, pretrain, report
 from scaleevent.config.catalog import Part
 from scaleevent.config.settings import (
     OneOf,
@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[type[Settings], tuple[str, ...], str]] = {
     ),
     "export": (export.ExportConfig, ("checkpoint",), "Write a checkpoint as other formats."),
     "report": (report.ReportConfig, ("runs",), "Show runs as one page for a browser."),
+    "doctor": (doctor.DoctorConfig, (), "Say what works on this machine, and what does not."),
 }
 # commands whose defaults depend on a preset
 LOADERS: dict[str, Callable[..., Settings]] = {
@@ -183,6 +184,8 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             raise RuntimeError("unexpected end of a file or pipe") from error
         if report.rows or report.notes:
             report.show(as_json)
+        if report.exit_code:
+            raise typer.Exit(report.exit_code)
 
     keep = inspect.Parameter.KEYWORD_ONLY
     parameters = [

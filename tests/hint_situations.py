@@ -1070,6 +1070,13 @@ TRAINING = [
         fault=failing("scaleevent.training.loop._log", RuntimeError("can't start new thread")),
     ),
     S(
+        ("system/doctor.py: choose another with --out",),
+        "doctor -o mylabels/classes.yaml",
+        ("doctor <--out> {new}",),
+        5,
+        sees="everything that is needed works",
+    ),
+    S(
         ("training/state.py: no saved state is whole",),
         "pretrain pairs " + SHORT + " -o badrun --resume",
         ("pretrain pairs " + SHORT + " -o badrun <--overwrite>",),
@@ -1431,6 +1438,9 @@ NOT_RUN = {  # file: part of the text: why
     "deployment/weight_files.py: keeps timm's names": "other networks: tests/test_exporting.py",
     "deployment/parity.py: keeps float32": "a model that 8 bits spoil: tests/test_reduced.py",
     "deployment/results.py: before you rely on it": "the same",
+    'system/doctor.py: pip install --upgrade "X': "a broken package: tests/test_doctor.py",
+    "system/doctor.py: pip install --upgrade torch": "the same",
+    "system/doctor.py: --force-reinstall": "the same",
     "system/dask_workers.py: --nthreads 1": "a cluster: tests/test_dask.py",
     "training/run.py: leave out --gpus": "several processes of a launcher: tests/test_launchers.py",
     "formats/__init__.py: takes all recordings below": "from Python: run by a test of its own",

@@ -23,7 +23,9 @@ from scaleevent.formats import open_recording
 
 PACKAGE = Path(scaleevent.__file__).parent
 FREE = {"--version", "--help", "--json", "--config", "--list", "--set", "--print-config"}
-SYSTEM = {"--bits", "--array", "--nthreads", "--nworkers"}  # flags of other programs
+SYSTEM = {  # flags of other programs
+    "--bits", "--array", "--nthreads", "--nworkers", "--upgrade", "--force-reinstall",
+}  # fmt: skip
 LABEL = re.compile(r"(X, )?--[\w-]+( X)?(, --[\w-]+)*")  # which flag it is about
 # whose messages only some commands print: every one of them must have the flags named
 ROOMS = {

@@ -59,6 +59,7 @@ class Report:
     notes: tuple[str, ...] = ()  # lines under the tables
     facts: Json = field(default_factory=dict)  # everything else worth keeping; JSON-able
     more: tuple[Section, ...] = ()  # shown below the table; their numbers are in `facts`
+    exit_code: int = 0  # of the command, where it ends with its report but not well
 
     def to_table(self) -> Table:
         """The first table for a screen."""

@@ -1,0 +1,15 @@
+"""Settings of `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from scaleevent.config.settings import Settings
+
+
+class DoctorConfig(Settings):
+    """Settings of `scaleevent doctor`."""
+
+    out: Path = Field(Path(), description="folder where output would go")
