@@ -84,7 +84,7 @@ def test_what_is_printed_is_read_back(line, capsys, monkeypatch):
 
 
 @given(st.text(min_size=1), st.lists(st.text()))
-@example("\x85", ["\u2028"])
+@example("\x85\U00010000", ["\u2028", "a\nb"])
 @settings(deadline=None)
 def test_any_text_is_read_back(path, more):
     report = ReportConfig(out=path.replace("\0", "_"), runs=[one.replace("\0", "_") for one in more]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -398,12 +397,17 @@ def explained_yaml(settings: Settings) -> str:
 
 
 def _on_one_line(value: object) -> str:
-    """A value as YAML without a line break: as JSON, which YAML reads too, where there is one."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True
-    )
-    text = text.removesuffix("...\n").removesuffix("\n")
-    return json.dumps(value) if len(text.splitlines()) > 1 else text  # YAML knows as many breaks
+    """A value as YAML without a line break: quoted, with breaks as escapes, where it has one."""
+
+    def dumped(quote: str | None) -> str:
+        text = yaml.safe_dump(
+            value, default_flow_style=True, default_style=quote, width=math.inf, sort_keys=False,
+            allow_unicode=quote is None,
+        )  # fmt: skip
+        return text.removesuffix("\n").removesuffix("\n...")
+
+    text = dumped(None)
+    return text if len(text.splitlines()) == 1 else dumped('"')
 
 
 def keep_settings(settings: Settings, folder: Path, exclude: set[str] | None = None) -> None:
