@@ -27,6 +27,7 @@ from scaleevent.config.settings import (
 )
 from scaleevent.errors import ScaleEventError, starved
 from scaleevent.system.launchers import find_place, speaks_for_all
+from scaleevent.system.reports import remarks_said
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -265,7 +266,8 @@ def _options(
 def main() -> None:
     """Every error becomes its message and exit code."""
     try:
-        build(sys.argv[1:])()
+        with remarks_said():
+            build(sys.argv[1:])()
     except Exception as error:
         told = starved(error) or error
         if isinstance(told, ScaleEventError):

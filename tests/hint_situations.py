@@ -51,10 +51,10 @@ READING = [
         ("prepare custom reset <--segment> 2 --size 48x64 -o {out}",),
     ),
     S(
-        ("commands/info.py: (--json lists all)",),
+        ("pairs/describing.py: (--json lists all)",),
         "info resets.npz",
         ("{same} <--json>",),
-        lowered={"scaleevent.commands.info.SEGMENTS": 10},
+        lowered={"scaleevent.pairs.describing.SEGMENTS": 10},
         stays=True,
         sees=r'("first_us".*?){13}',
     ),

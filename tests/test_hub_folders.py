@@ -20,7 +20,14 @@ from scaleevent.benchmarks.foreign import model_to_score
 from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.task_model import task_model
-from scaleevent.checkpoint import load_encoder, load_model, load_task, save_encoder, save_task
+from scaleevent.checkpoint import (
+    load_described,
+    load_encoder,
+    load_model,
+    load_task,
+    save_encoder,
+    save_task,
+)
 from scaleevent.commands import export
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig
 from scaleevent.config.export import ExportConfig
@@ -144,7 +151,7 @@ def test_timm_loads_the_folder_by_one_line_with_the_same_tokens(encoder_folder, 
 
 def test_a_task_model_travels_with_its_encoder(task_folder, x):
     original, _ = load_task(task_folder.parent / "task.safetensors")
-    again, description = load_model(f"local-dir:{task_folder}")
+    again, description = load_described(f"local-dir:{task_folder}")
     assert sha256_file(task_folder / "task.safetensors") == sha256_file(
         task_folder.parent / "task.safetensors"
     )
@@ -181,7 +188,7 @@ def test_another_input_size_is_in_both_files(task_folder, tmp_path):
     out = hub_folder(tmp_path, task_folder.parent / "task.safetensors", size=(16, 24))
     config = json.loads((out / "config.json").read_text())
     assert config["pretrained_cfg"]["input_size"] == [3, 16, 24]
-    for model in (load_model(f"local-dir:{out}")[0].encoder, load_encoder(f"local-dir:{out}")):
+    for model in (load_model(f"local-dir:{out}").encoder, load_encoder(f"local-dir:{out}")):
         assert (model.input.height, model.input.width) == (16, 24)
 
 
@@ -264,7 +271,7 @@ def test_every_command_takes_a_name_on_the_hub(encoder_folder, task_folder, cach
         )
         assert torch.equal(scored(x), task(x)) and description["metrics"] == {"miou": 41.5}
         assert torch.equal(Predictor.load("hf-hub:me/street").model(x), task(x))
-        assert torch.equal(load_model("hf-hub:me/events")[0].tokens(x), own.tokens(x))
+        assert torch.equal(load_model("hf-hub:me/events").tokens(x), own.tokens(x))
         assert torch.equal(load_encoder("hf-hub:me/street").tokens(x), task.encoder.tokens(x))
     with pytest.raises(CheckpointError, match="another kind of checkpoint"):
         load_task("hf-hub:me/events")
@@ -312,7 +319,7 @@ def test_export_takes_a_name_on_the_hub_and_says_it(encoder_folder, cache, tmp_p
 def test_a_revision_is_another_snapshot(encoder_folder, task_folder, cache):
     in_cache(encoder_folder, cache, "me/one", "main", "a" * 40)
     in_cache(task_folder, cache, "me/one", "v2", "b" * 40)
-    kinds = [load_model(name)[1]["kind"] for name in ("hf-hub:me/one", "hf-hub:me/one@v2")]
+    kinds = [load_described(name)[1]["kind"] for name in ("hf-hub:me/one", "hf-hub:me/one@v2")]
     assert kinds == ["encoder", "task"]
     assert weight_file(f"hf-hub:me/one@{'b' * 40}").parent.name == "b" * 40
     with pytest.raises(EnvironmentProblem, match="me/one@v3"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from scaleevent.benchmarks.baselines import Baseline
 from scaleevent.benchmarks.draws import TrainingLabels
-from scaleevent.benchmarks.evaluation import Evaluation
+from scaleevent.benchmarks.evaluation import EvalResult, Evaluation
 from scaleevent.benchmarks.intervals import beside
 from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.own import benchmark_of
@@ -27,11 +27,33 @@ from scaleevent.benchmarks.samples import LabelledSamples
 from scaleevent.benchmarks.task_model import Start
 from scaleevent.checkpoint import save_task
 from scaleevent.config.downstream import FinetuneConfig
-from scaleevent.system.reports import Report
+from scaleevent.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult(EvalResult):
+    """What `probe` and `finetune` have made: a task model, scored on the benchmark's test set.
+
+    Attributes:
+        out: The run folder: settings, log, report, picture.
+        training_samples: Number of labels that were trained on.
+    """
+
+    out: Path
+    training_samples: int = 0
+
+    @classmethod
+    def of(cls, cfg: FinetuneConfig, command: str, task: Task) -> TaskResult:
+        """One without numbers, for ranks that have none."""
+        checkpoint = cfg.out / "task.safetensors"
+        return cls(
+            command, "", (), (), out=cfg.out, benchmark=cfg.benchmark, checkpoint=checkpoint,
+            headline=task.headline,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TrainedTask:
     """A trained and scored task model."""
 
     cfg: FinetuneConfig
@@ -82,7 +104,7 @@ class TaskResult:
             "stamp": self.evaluation.stamp.to_json(),
         }
 
-    def write(self, out: Path, notes: list[str]) -> Report:
+    def write(self, out: Path, notes: list[str]) -> TaskResult:
         """Write task.safetensors and panel.png; give the table beside published numbers."""
         cfg, scored = self.cfg, self.evaluation.samples
         benchmark = benchmark_of(cfg.benchmark, cfg.data)
@@ -107,4 +129,9 @@ class TaskResult:
         notes += [*counting_notes(benchmark.task, self.evaluation), *benchmark.notes]
         tables = class_tables(self.samples.task, self.evaluation)
         facts = description | {"input": asdict(self.samples.settings)} | others.facts
-        return Report(self.command, title, columns, rows, tuple(notes), facts, tables)
+        return replace(
+            TaskResult.of(cfg, self.command, benchmark.task),
+            title=title, columns=columns, rows=rows, notes=tuple(notes), record=facts, more=tables,
+            metrics=self.evaluation.result, samples=scored, baselines=others.results,
+            stamp=self.evaluation.stamp, training_samples=len(self.labels.kept),
+        )  # fmt: skip

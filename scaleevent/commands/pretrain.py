@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 
 import torch
 
-from scaleevent.benchmarks.leaks import leak_notes, seen_with
-from scaleevent.checkpoint import save_encoder
+from scaleevent.benchmarks.leaks import seen_with
+from scaleevent.benchmarks.pretrain_report import pretrain_report
 from scaleevent.commands.pretrain_data import pretraining_data, pretraining_origin
 from scaleevent.config.catalog import OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.objectives.objective import Compared, Objective
-from scaleevent.pairs.samples import PairSamples, Pool, draw_epoch, evenly_spaced, in_order
-from scaleevent.system.files import Json, read_json_lines
-from scaleevent.system.reports import Report, counted
+from scaleevent.objectives.objective import Objective, PretrainResult
+from scaleevent.pairs.samples import Pool, draw_epoch, evenly_spaced, in_order
+from scaleevent.system.files import read_json_lines
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.training.log import LOG, log_once
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import Drawn, Run
@@ -25,12 +24,28 @@ from scaleevent.training.run import Drawn, Run
 VALIDATION_SAMPLES = 256
 
 
-def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
-    """Pretrain on the machine's devices; the report has held-out numbers before and after.
+@kept_random_state()
+def run(cfg: PretrainConfig, quiet: bool = True) -> PretrainResult:
+    """Pretrain an event encoder on the machine's devices.
 
     The run folder holds config.yaml, the log, encoder.safetensors, pictures, report.json, state/.
+
+    Args:
+        cfg: All settings; `PretrainConfig.with_preset` gives those of the command line.
+        quiet: No progress on stderr.
+
+    Returns:
+        Held-out numbers before and after; with several ranks, on the first of them.
+
+    Raises:
+        ConfigError: Settings and data that do not fit each other.
+        DataError: Data or weights that are damaged, or of another kind.
+        DivergedError: A loss that is not finite.
+        StoppedError: A stop signal came; the state is saved.
     """
     origin = pretraining_origin(cfg, quiet)
+    path = cfg.out / "encoder.safetensors"
+    result = PretrainResult("pretrain", "", (), (), out=cfg.out, checkpoint=path)
     with Run.open(cfg, "pretrain", quiet) as this:
         this.say(cfg.describe())
         objective: Objective = OBJECTIVES[cfg.objective].load().build(cfg, this)
@@ -78,43 +93,10 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
                 log_once(cfg, 0, {"epoch": 0} | validate(0))
             this.train(objective, optimizer, drawn, first, fingerprint, validate)
             if not this.ranks.main:
-                return Report("pretrain", "", (), ())
+                return result
             if not any(line.get("epoch") == cfg.epochs for line in read_json_lines(cfg.out / LOG)):
                 last = cfg.epochs * (cfg.draws // batch)
                 log_once(cfg, last, {"epoch": cfg.epochs} | validate(cfg.epochs))
             before.to(this.ranks.device).eval()
             compared = objective.compare(samples, split, before, local, cfg.out)
-            return this.finish(_report(cfg, objective, samples, compared, origin))
-
-
-def _report(
-    cfg: PretrainConfig,
-    objective: Objective,
-    samples: PairSamples,
-    compared: Compared,
-    origin: Json,
-) -> Report:
-    """Numbers before and after; writes encoder.safetensors."""
-    checks = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line]
-    first, last = checks[0] if checks[0]["epoch"] == 0 else {}, checks[-1]  # a log may be lost
-    rows = [(t, first.get(key), last[key]) for key, t in objective.titles.items() if key in last]
-    rows += compared.rows
-    description: Json = {
-        "config": cfg.recorded(),
-        **objective.description(),
-        "data": {**origin, "stores": [store.fingerprint for store in samples.stores]},
-        "window": samples.window,
-        "step": last["step"],
-        "metrics": {title: [before, after] for title, before, after in rows},
-    }
-    path = cfg.out / "encoder.safetensors"
-    save_encoder(path, objective.encoder, description)
-    return Report(
-        "pretrain",
-        f"pretrain, {objective.source}: {counted(last['step'], 'step')}",
-        ("on held-out pairs", "before", "after"),
-        tuple(rows),
-        (*leak_notes(origin), *compared.notes, f"encoder: {path}"),
-        description | {"input": asdict(samples.settings)} | compared.facts,
-        compared.tables,
-    )
+            return this.finish(pretrain_report(result, cfg, objective, samples, compared, origin))
