@@ -17,6 +17,7 @@ from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
 from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, UNKNOWN, Stamp, choice_text, size_text
 from scaleevent.config.labels import checked_facts
+from scaleevent.datasets.custom_labels_split import overlap
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
@@ -304,8 +305,7 @@ def refuse_leaks(
     """
     tested, notes = samples.recordings(test), []
     for how, names in seen.items():
-        known = set(names)
-        leaked = sorted(name for name in tested if known & {name, name.partition("@")[0]})
+        leaked = sorted(t for t in tested if any(overlap(name, t) for name in names))
         if leaked and not allowed:
             raise ConfigError(
                 f"the model was {how} test recordings of this benchmark",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
@@ -12,7 +13,7 @@ from scaleevent.config.live import LiveSettings, live_address
 from scaleevent.config.run import DeviceSettings
 from scaleevent.config.settings import Weights, nearest, parse_size
 from scaleevent.errors import ConfigError
-from scaleevent.system.locations import check_checkpoint, check_weights
+from scaleevent.system.locations import check_checkpoint, check_weights, names_model
 from scaleevent.system.refusals import check_there
 
 Kind = Literal["png", "npy", "hdf5", "video"]
@@ -127,6 +128,22 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
                 raise ValueError(f"{key} has no effect without a live source or pace real")
         return self
 
+    def _check_order(self) -> None:
+        """Refuse a model among the recordings.
+
+        Raises:
+            ConfigError: The two have changed places.
+        """
+        models = [path for path in self.recordings if names_model(str(path))]
+        if not models or names_model(self.checkpoint):
+            return
+        first, *others = self.checkpoint, *(p for p in self.recordings if p is not models[0])
+        line = shlex.join(["predict", str(models[0]), first, *map(str, others)])
+        raise ConfigError(
+            "checkpoint and recording have changed places", where="checkpoint", found=first,
+            expected="the model first, then recordings", hint=f"`scaleevent {line} -o FOLDER`",
+        )  # fmt: skip
+
     @property
     def asks_for_window(self) -> bool:
         """Whether a rule for windows was given, so that the checkpoint's does not count."""
@@ -146,6 +163,7 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
     def check(self) -> None:
         """Also the recordings and the checkpoint."""
         super().check()
+        self._check_order()
         check_weights(self.checkpoint)
         if self.basis is not None:
             check_checkpoint(self.basis)

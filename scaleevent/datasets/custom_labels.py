@@ -33,7 +33,7 @@ from scaleevent.datasets.custom_labels_files import (
     check_scale,
     task_of_file,
 )
-from scaleevent.datasets.custom_labels_split import Split, cut_in_time, split_recordings
+from scaleevent.datasets.custom_labels_split import Split, cut_in_time, part_name, split_recordings
 from scaleevent.datasets.custom_labels_times import LabelTimes, label_times
 from scaleevent.datasets.flow_png import KITTI_SCALE
 from scaleevent.datasets.frames import EventView, PictureFiles, natural_order, picture_size
@@ -307,7 +307,7 @@ def labelled_sources(
             found=", ".join(name for name, _ in recordings[:_SHOWN]),
             expected=f"a folder of the name of each recording in {config.labels}",
         )  # fmt: skip
-    task = _one_task(files, config.labels)
+    task = _one_task(files, config.labels, _says_ids(folders, config))
     config.check_task(task, {path.suffix.lower() for own in files for path in own})
     reader, read, told = _reader(task, files, folders, config)
     found: list[LabelledRecording] = []
@@ -340,9 +340,20 @@ def labelled_sources(
     return [replace(source, facts=facts.to_json()) for source in found]
 
 
-def _one_task(files: Sequence[Sequence[Path]], labels: Path) -> str:
+def _says_ids(folders: Sequence[Path], config: Settings) -> bool:
+    """Whether grey PNG files of 16 bits hold ids: a file of classes says so, a scale of depth not.
+
+    A file that was named goes before the scale, and the scale before a file that happens to lie
+    there.
+    """
+    if config.classes is not None or config.depth_scale is not None:
+        return config.classes is not None
+    return _found_classes(folders, config) is not None
+
+
+def _one_task(files: Sequence[Sequence[Path]], labels: Path, ids: bool) -> str:
     """The task of all label files, as the first one of each recording shows it."""
-    kinds = {task_of_file(one[0]): one[0] for one in files}
+    kinds = {task_of_file(one[0], ids): one[0] for one in files}
     if len(kinds) > 1:
         raise DataError(
             "labels of several tasks in one store", where=labels,
@@ -369,7 +380,8 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
             times, files=times.files[own], start_us=times.start_us[own],
             end_us=times.end_us[own], left_out=left_out,
         )  # fmt: skip
-        name, scene = f"{source.name}-{part}", f"{source.name}@{part}"
+        at_us = labels.end_us[-1] if part == "train" else labels.start_us[0]
+        name, scene = f"{source.name}-{part}", part_name(source.name, part, int(at_us))
         return replace(source, name=name, scene=scene, part=part, labels=labels)
 
     tests = replace(of("test", test, ()), not_before=int(times.end_us[train][-1]))
@@ -442,6 +454,19 @@ def _classes_file(folders: Sequence[Path], config: Settings) -> Path:
     Raises:
         ConfigError: None was named, and there is none at the usual places.
     """
+    found = _found_classes(folders, config)
+    if found is not None:
+        return found
+    raise ConfigError(
+        "nothing says what the ids of the labels mean", where=config.labels,
+        expected=f"{CLASSES_FILES[0]} there: `classes: [road, car]` in the order of their ids, "
+        "from 0, and `ignore: 255`",
+        hint="write it, or name another file: --classes",
+    )  # fmt: skip
+
+
+def _found_classes(folders: Sequence[Path], config: Settings) -> Path | None:
+    """That file: the one named, else the first at the usual places."""
     if config.classes is not None:
         return config.classes
     assert config.labels is not None
@@ -454,12 +479,7 @@ def _classes_file(folders: Sequence[Path], config: Settings) -> Path:
         for name in CLASSES_FILES:
             if (place / name).is_file():
                 return place / name
-    raise ConfigError(
-        "nothing says what the ids of the labels mean", where=config.labels,
-        expected=f"{CLASSES_FILES[0]} there: `classes: [road, car]` in the order of their ids, "
-        "from 0, and `ignore: 255`",
-        hint="write it, or name another file: --classes",
-    )  # fmt: skip
+    return None
 
 
 def _facts(reader: LabelReader, config: Settings) -> LabelFacts:

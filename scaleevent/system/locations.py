@@ -170,6 +170,16 @@ def is_weight_file(name: str) -> bool:
     return local or "/" in name or name.endswith(WEIGHT_FILES)
 
 
+def names_model(name: str) -> bool:
+    """Whether a name is beyond doubt that of a model: by its form, or as the folder of its run."""
+    if is_reserved(name) or names_hub(name) or named_folder(name) is not None:
+        return True
+    folder = Path(name)
+    if os.path.isdir(name):
+        return output_kind(folder) == "run" or any((folder / one).is_file() for one in RESULTS)
+    return name.startswith("timm:") or name.endswith((".safetensors", ".pth", ".ckpt"))
+
+
 def check_weights(name: str | None) -> None:
     """Refuse weights that are named by a file which is not there.
 
