@@ -492,6 +492,12 @@ PREPARING = [
         2,
     ),
     S(
+        ("datasets/custom_labels_files.py: depth says so with --depth-scale",),
+        "prepare custom deepclassed --labels labels --size 48x64 -o {out}",
+        ("{same} <--depth-scale> 1000",),
+        3,
+    ),
+    S(
         ("datasets/custom_labels_files.py: --depth-scale is words",),
         "prepare custom deep --labels labels --size 48x64 --depth-scale 0.001 -o {out}",
         ("prepare custom deep --labels labels --size 48x64 <--depth-scale> 1000 -o {out}",),
@@ -1283,6 +1289,12 @@ PREDICTING = [
         ("{hint}",),
         2,
         fill="CHECKPOINT=embedded RECORDING=plain.npz FOLDER={out}",
+    ),
+    S(
+        ("config/predict.py: `scaleevent X`",),
+        "predict plain.npz embedded -o {out}",
+        ("{hint} -o {out}",),
+        2,
     ),
     S(
         ("prediction/models.py: the weights do not store",),

@@ -199,6 +199,18 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 
     _options = field_validator("decoder_options", mode="before")(_parse_options)
 
+    @classmethod
+    def with_preset(cls, **values: Any) -> FinetuneConfig:
+        """Settings as the command line makes them: those given over a preset's, then the defaults.
+
+        Without `preset` it is the benchmark's.
+
+        Raises:
+            ConfigError: As `finetune_config`.
+            DataError: Own labels that cannot be read.
+        """
+        return finetune_config(values)
+
     @property
     def options(self) -> dict[str, str]:
         """The options of the decoder, where it is EoMT with `eomt` and `empty_masks`."""
@@ -401,6 +413,9 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # some dozens of own labels: the demo's rates, and steps enough to learn from so few
     "own": {"custom": _DEMO | {"eomt": "upstream", "epochs": 40}},
 }  # fmt: skip
+
+
+FinetuneConfig.PRESETS = FINETUNE_PRESETS
 
 
 def finetune_config(flags: dict[str, Any], file: Path | None = None) -> FinetuneConfig:

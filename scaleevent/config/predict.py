@@ -141,7 +141,7 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
         line = shlex.join(["predict", str(models[0]), first, *map(str, others)])
         raise ConfigError(
             "checkpoint and recording have changed places", where="checkpoint", found=first,
-            expected="the model first, then recordings", hint=f"`scaleevent {line} -o FOLDER`",
+            expected="the model first, then recordings", hint=f"`scaleevent {line}`",
         )  # fmt: skip
 
     @property

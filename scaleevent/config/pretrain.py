@@ -135,6 +135,17 @@ class PretrainConfig(PartSettings, ScheduledSettings):
             raise ValueError("film has no effect without videos")
         return self
 
+    @classmethod
+    def with_preset(cls, **values: Any) -> PretrainConfig:
+        """Settings as the command line makes them: those given over a preset's, then the defaults.
+
+        Without `preset` it is `demo` on street, and on a machine without a GPU `cpu`.
+
+        Raises:
+            ConfigError: As `pretrain_config`.
+        """
+        return pretrain_config(values)
+
     @property
     def filming(self) -> PrepareConfig:
         """How `videos` are filmed: the settings of `prepare video`.
@@ -266,6 +277,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         for arch, batch in (("vits", 80), ("vitb", 32), ("vitl", 12))
     },
 }  # fmt: skip
+
+
+PretrainConfig.PRESETS = PRESETS
 
 
 def pretrain_config(flags: dict[str, Any], file: Path | None = None) -> PretrainConfig:

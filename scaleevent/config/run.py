@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from scaleevent.config.settings import OutputSettings
+from scaleevent.errors import ConfigError
 from scaleevent.system.files import Json
 
 
@@ -76,6 +78,8 @@ class RunSettings(ComputeSettings):
 class ScheduledSettings(RunSettings):
     """A run with a schedule of its own, on one or more devices."""
 
+    PRESETS: ClassVar[Collection[str]] = ()  # names
+
     schedule: Literal[
         "exponential", "cosine", "constant", "poly", "two-stage-poly", "one-cycle"
     ] = Field("exponential", description="learning-rate schedule")
@@ -97,6 +101,16 @@ class ScheduledSettings(RunSettings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU, else fp32"
     )
+
+    def check(self) -> None:
+        """Also that a preset is not only named: then its values would not be those of the run."""
+        super().check()
+        if self.origins.get("preset") == "given" and getattr(self, "preset", None) in self.PRESETS:
+            raise ConfigError(
+                "the preset is only named", where="preset", found=getattr(self, "preset", None),
+                expected="settings with the values of a preset",
+                hint=f"`{type(self).__name__}.with_preset` makes them",
+            )  # fmt: skip
 
     def computes_in_bf16(self, on_gpu: bool) -> bool:
         """Whether training uses mixed precision: by default on a GPU only."""

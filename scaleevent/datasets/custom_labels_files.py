@@ -369,11 +369,10 @@ def _hex(colour: Sequence[int]) -> str:
 
 
 def _counted(unknown: Mapping[Any, int]) -> str:
-    """Ids or colours with their pixels, those of most pixels first."""
-    most = sorted(unknown.items(), key=lambda one: -one[1])
-    told = ", ".join(f"{key} ({count:,} pixels)" for key, count in most[:_LISTED])
-    more = len(most) - _LISTED
-    return f"{told} and {more:,} more" if more > 0 else told
+    """Ids or colours with the number of their pixels, the first ones of many."""
+    told = [f"{key} ({count:,} pixels)" for key, count in unknown.items()]
+    more = [f".. {len(told) - _LISTED:,} more"] if len(told) > _LISTED else []
+    return ", ".join(told[:_LISTED] + more)
 
 
 def _ranges(ids: Sequence[int]) -> str:
