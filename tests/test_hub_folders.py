@@ -28,10 +28,12 @@ from scaleevent.checkpoint import (
     save_encoder,
     save_task,
 )
-from scaleevent.commands import export
+from scaleevent.commands import export, info
+from scaleevent.config.data import InfoConfig
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig
 from scaleevent.config.export import ExportConfig
 from scaleevent.config.predict import PredictConfig
+from scaleevent.config.settings import load_config
 from scaleevent.decoders.linear import Linear
 from scaleevent.deployment.licence import DINOV3, OWN, UNKNOWN, licence_of
 from scaleevent.encoders.encoder import Encoder
@@ -41,7 +43,8 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule
 from scaleevent.prediction.models import open_model
 from scaleevent.prediction.views import choose_view
-from scaleevent.system.files import sha256_file
+from scaleevent.system.files import MARKER, sha256_file
+from scaleevent.system.locations import names_only
 from scaleevent.tasks.segmentation import Segmentation
 from tests.event_files import some_events, write_dsec
 
@@ -150,11 +153,10 @@ def test_timm_loads_the_folder_by_one_line_with_the_same_tokens(encoder_folder, 
 
 
 def test_a_task_model_travels_with_its_encoder(task_folder, x):
-    original, _ = load_task(task_folder.parent / "task.safetensors")
+    original, own = load_task(task_folder.parent / "task.safetensors")
     again, description = load_described(f"local-dir:{task_folder}")
-    assert sha256_file(task_folder / "task.safetensors") == sha256_file(
-        task_folder.parent / "task.safetensors"
-    )
+    assert own["config"]["out"] == "/home/me/runs"
+    assert description | {"sha256": ""} == names_only(own) | {"sha256": ""}
     assert description["benchmark"] == "street-semantic"
     with torch.no_grad():
         assert torch.equal(again(x), original(x))
@@ -182,6 +184,61 @@ def test_the_printed_lines_load(encoder_folder, tmp_path, x):
     predictor = eval(lines["ScaleEvent"], {"scaleevent": scaleevent})
     with torch.no_grad():
         assert torch.equal(tokens(vit, x), predictor.encoder.tokens(x))
+
+
+def test_no_folder_of_this_machine_is_in_what_others_get(tmp_path):
+    """Names stay, so that settings can be read; recordings and addresses are no paths."""
+    secret = tmp_path / "secret place"
+    secret.mkdir()
+    known = {
+        "config": {"data": [str(secret / "pairs"), "s3://bucket/pairs", "rel/pairs"], "lr": 0.1,
+                   "checkpoint": f"local-dir:{secret}/enc", "out": str(secret / "run")},
+        "teacher": {"source": str(secret / "dinov3_vits.pth")},
+        "pretraining": {"recordings": ["town/1", "town/2"]},
+        "encoder": {"source": "hf-hub:me/events@v2", "student_init": "timm:vit_x"},
+        "benchmark": "street-semantic",
+    }  # fmt: skip
+    decoder = Linear(small_encoder(2), "segmentation", CLASSES)
+    save_task(secret / "task.safetensors", decoder, known)
+    out = secret / "my model"
+    (tmp_path / "set.yaml").write_text(f"checkpoint: {secret / 'task.safetensors'}\n")
+    flags = {"out": out, "format": "hub"}
+    report = export.run(load_config(ExportConfig, flags, tmp_path / "set.yaml"), quiet=True)
+    assert str(out) in "".join(report.notes)  # the person at this machine is told
+    for file in out.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+        assert b"secret" not in file.read_bytes(), file
+    told = json.loads((out / "export.json").read_text())
+    assert told["checkpoint"] == told["settings"]["checkpoint"] == "task.safetensors"
+    assert (
+        told["settings"]["out"] == "my model" and told["origins"]["checkpoint"] == "file set.yaml"
+    )
+    assert told.keys() == report.to_json().keys()
+    description = load_task(f"local-dir:{out}")[1]
+    assert description["config"]["data"] == ["pairs", "s3://bucket/pairs", "pairs"]
+    assert description["config"]["checkpoint"] == "local-dir:enc"
+    assert description["pretraining"]["recordings"] == ["town/1", "town/2"]
+    assert description["encoder"]["source"] == "hf-hub:me/events@v2"
+    assert licence_of(description) == DINOV3  # by its name alone
+
+
+def test_info_tells_of_weights_by_their_names(task_folder, cache, tmp_path, monkeypatch):
+    in_cache(task_folder, cache, "me/events")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    copied(task_folder, tmp_path / "mine")
+    downloaded = copied(task_folder, tmp_path / "downloaded")
+    (downloaded / MARKER).unlink()  # as the hub's client leaves it
+    file = info.run(InfoConfig(path=task_folder / "task.safetensors")).facts
+    for name in (f"local-dir:{task_folder}", "local-dir:~/mine", "hf-hub:me/events", downloaded):
+        found = info.run(InfoConfig(path=name))
+        assert found.facts == file and found.kind == "task" and found.title == str(name)
+    assert torch.equal(
+        load_encoder("local-dir:~/mine").vit.norm.weight, load_encoder(f"local-dir:{task_folder}")
+        .vit.norm.weight,
+    )  # fmt: skip
+    for name, error in (("local-dir:~/none", CheckpointError), ("hf-hub:a/b", EnvironmentProblem)):
+        with pytest.raises(error):
+            info.run(InfoConfig(path=name))
 
 
 def test_another_input_size_is_in_both_files(task_folder, tmp_path):

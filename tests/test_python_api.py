@@ -45,7 +45,9 @@ def settings(at: Path) -> dict:
         "pretrain": lambda: scaleevent.PretrainConfig.with_preset(
             data=[at / "street"], preset="demo", draws=8, batch=4, validation=0.5, out=run, **TINY
         ),
-        "probe": lambda: scaleevent.ProbeConfig(checkpoint=encoder, out=at / "probe", **own, **TINY),
+        "probe": lambda: scaleevent.ProbeConfig(
+            checkpoint=encoder, out=at / "probe", **own, **TINY
+        ),
         "finetune": lambda: scaleevent.FinetuneConfig.with_preset(
             checkpoint=encoder, out=at / "fine", decoder="linear", **own, **TINY
         ),

@@ -34,6 +34,11 @@ def run(cfg: VoxelizeConfig, quiet: bool = True) -> StoreResult:
 
     Returns:
         Counts, the fraction of active cells, and the path of a preview picture.
+
+    Raises:
+        DataError: No recording, or a damaged one.
+        ConfigError: The folder holds a store of other settings.
+        StoppedError: A stop signal came; finished shards are kept.
     """
     sources, passed, unused = find_sources(cfg)
     if not quiet:
