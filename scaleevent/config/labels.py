@@ -54,7 +54,7 @@ class ClassEntry(_Checked):
 
     name: Name
     colour: Annotated[Colour, BeforeValidator(_as_colour)] | None = Field(
-        None, validation_alias=AliasChoices("colour", "color")
+        default=None, validation_alias=AliasChoices("colour", "color")
     )
 
 

@@ -30,46 +30,53 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
         description="task model or encoder: a file, a run folder, embedded, timm:NAME, hf-hub:NAME"
     )
     recordings: list[Path] = Field(
-        [], description="event recording(s); live: - for standard input, or udp://HOST:PORT"
+        default=[], description="event recording(s); live: - for standard input, or udp://HOST:PORT"
     )
-    out: Path = Field(Path("predictions"), description="folder for what is predicted")
+    out: Path = Field(default=Path("predictions"), description="folder for what is predicted")
     write: list[Kind] = Field(
-        ["png"], description=f"what is written, of {','.join(KINDS)}; commas or repeated"
+        default=["png"], description=f"what is written, of {','.join(KINDS)}; commas or repeated"
     )
     window: Literal["adaptive", "time", "count"] = Field(
-        "adaptive", description="rule for windows, if it is not to be the checkpoint's"
+        default="adaptive", description="rule for windows, if it is not to be the checkpoint's"
     )
-    rate: float = Field(30.0, gt=0, le=100_000, description="predictions per second")
+    rate: float = Field(default=30.0, gt=0, le=100_000, description="predictions per second")
     every_events: int | None = Field(
-        None, ge=1, description="a prediction every so many events instead"
+        default=None, ge=1, description="a prediction every so many events instead"
     )
     at: Path | None = Field(
-        None, description="predictions at the times in this text file instead, one a line"
+        default=None, description="predictions at the times in this text file instead, one a line"
     )
     at_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of these times; default: by what is plausible"
+        default=None, description="unit of these times; default: by what is plausible"
     )
     at_origin: Literal["clock", "first"] = Field(
-        "clock", description="whether they are on the recording's clock or since its first event"
+        default="clock",
+        description="whether they are on the recording's clock or since its first event",
     )
-    start: float = Field(0.0, ge=0, le=1e7, description="seconds after the first event")
-    duration: float | None = Field(None, gt=0, le=1e7, description="seconds from there")
+    start: float = Field(default=0.0, ge=0, le=1e7, description="seconds after the first event")
+    duration: float | None = Field(default=None, gt=0, le=1e7, description="seconds from there")
     patch: tuple[int, int] | None = Field(
-        None, description="encoder: similarity to the patch at this sensor pixel, X,Y"
+        default=None, description="encoder: similarity to the patch at this sensor pixel, X,Y"
     )
-    clusters: int | None = Field(None, ge=2, le=64, description="encoder: so many k-means clusters")
+    clusters: int | None = Field(
+        default=None, ge=2, le=64, description="encoder: so many k-means clusters"
+    )
     basis: Path | None = Field(
-        None, description="encoder: colours or clusters of another run, its basis.safetensors"
+        default=None,
+        description="encoder: colours or clusters of another run, its basis.safetensors",
     )
-    seed: int = Field(0, ge=0, description="random seed of the clusters")
+    seed: int = Field(default=0, ge=0, description="random seed of the clusters")
     layout: Literal["beside", "overlay"] = Field(
-        "beside", description="pictures: events and prediction side by side, or only the latter"
+        default="beside",
+        description="pictures: events and prediction side by side, or only the latter",
     )
-    frames: bool = Field(True, description="draw on the recording's own frames, where it has some")
+    frames: bool = Field(
+        default=True, description="draw on the recording's own frames, where it has some"
+    )
     input_size: tuple[int, int] | None = Field(
-        None, description="network input, rows x columns; default: the checkpoint's"
+        default=None, description="network input, rows x columns; default: the checkpoint's"
     )
-    offline: bool = Field(False, description="never use the network")
+    offline: bool = Field(default=False, description="never use the network")
 
     _sizes = field_validator("input_size", mode="before")(parse_size)
 

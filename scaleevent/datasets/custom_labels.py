@@ -60,31 +60,38 @@ class LabelSettings(BaseSettings):
     """Settings for labels of users' own."""
 
     labels: Path | None = Field(
-        None, description="folder of label files: class ids, depth in metres or optical flow"
+        default=None,
+        description="folder of label files: class ids, depth in metres or optical flow",
     )
     classes: Path | None = Field(
-        None, description="YAML file of names, colours and ids; default: classes.yaml there"
+        default=None, description="YAML file of names, colours and ids; default: classes.yaml there"
     )
     label_times: Path | None = Field(
-        None, description="text file of label times; default: by names, see prepare --list custom"
+        default=None,
+        description="text file of label times; default: by names, see prepare --list custom",
     )
     depth_scale: float | None = Field(
-        None, gt=0, description="words a metre of 16-bit depth: 256 as KITTI, 1000 for millimetres"
+        default=None,
+        gt=0,
+        description="words a metre of 16-bit depth: 256 as KITTI, 1000 for millimetres",
     )
     max_depth: float = Field(
-        80.0, gt=0, le=100_000, description="farthest depth that counts, metres"
+        default=80.0, gt=0, le=100_000, description="farthest depth that counts, metres"
     )
     flow_scale: float = Field(
-        KITTI_SCALE, gt=0, description="words a pixel of 16-bit flow: 64 as KITTI, 128 as DSEC"
+        default=KITTI_SCALE,
+        gt=0,
+        description="words a pixel of 16-bit flow: 64 as KITTI, 128 as DSEC",
     )
     flow_ms: float | None = Field(
-        None, gt=0, le=10_000, description="time that each flow spans; default: to the next"
+        default=None, gt=0, le=10_000, description="time that each flow spans; default: to the next"
     )
     split: Path | None = Field(
-        None, description="YAML file of recordings by part; default: drawn from --split-seed"
+        default=None,
+        description="YAML file of recordings by part; default: drawn from --split-seed",
     )
-    split_seed: int = Field(0, ge=0, description="of the recordings that test")
-    test_share: float = Field(0.3, gt=0, lt=1, description="of the recordings that test")
+    split_seed: int = Field(default=0, ge=0, description="of the recordings that test")
+    test_share: float = Field(default=0.3, gt=0, lt=1, description="of the recordings that test")
 
     @model_validator(mode="after")
     def _of_labels(self) -> LabelSettings:
