@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from event_files import evt3_words, write_raw
 from test_own_benchmark import planted_classes, write_user
 from test_own_labels import write_recording
 
@@ -295,14 +296,19 @@ def test_a_users_script_is_typed_from_outside(tmp_path):
 # The README
 
 
-def test_the_section_of_the_readme_runs(done, tmp_path):
+def test_the_section_of_the_readme_runs(tmp_path):
     """Its code, in a folder with the recordings that it names."""
-    code = "\n".join(re.findall(r"```python\n(import scaleevent\n.*?)```", SECTION, re.S))
-    assert code
+    blocks = re.findall(r"```python\n(import scaleevent\n.*?)```", SECTION, re.S)
+    assert len(blocks) == 2
     write_user(tmp_path / "my_data", planted_classes())
-    scaleevent.prepare(scaleevent.PrepareConfig(
-        name="street", scenes=12, size=(48, 64), out=tmp_path / "pairs"))  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
-                         capture_output=True, text=True)  # fmt: skip
+    for path in (tmp_path / "my_data").glob("*.npz"):
+        words = evt3_words(scaleevent.read_events(path, size=(48, 64)))
+        write_raw(path.with_suffix(".raw"), words, "evt 3.0", "geometry 64x48")
+        path.unlink()
+    street = {"name": "street", "scenes": 12, "size": (48, 64), "out": tmp_path / "pairs"}
+    scaleevent.prepare(scaleevent.PrepareConfig(**street))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SCALEEVENT_DATA": ""}
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1].startswith("True {") and run.stderr == ""
