@@ -23,6 +23,7 @@ from scaleevent.encoders.encoder import Encoder, described_encoder
 from scaleevent.encoders.hub import weight_file
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.sealed import PLACE_PRIOR
 from scaleevent.training.tensors import floats, load_tensors, save_tensors, under
 
@@ -49,6 +50,7 @@ def save_task(path: Path, decoder: Decoder, description: Json) -> None:
     save_tensors(path, tensors, own | description)
 
 
+@kept_random_state()
 def load_task(path: Path | str) -> tuple[Decoder, Json]:
     """Load a task checkpoint: the model in evaluation mode, and its description.
 
@@ -64,6 +66,7 @@ def load_task(path: Path | str) -> tuple[Decoder, Json]:
     return _task(tensors, description, path), description
 
 
+@kept_random_state()
 def load_encoder(path: Path | str) -> Encoder:
     """Load an encoder checkpoint, in evaluation mode, with the settings of its input.
 
@@ -79,10 +82,8 @@ def load_encoder(path: Path | str) -> Encoder:
     return described_encoder(tensors, description, path).eval()
 
 
-def load_model(
-    path: Path | str, size: tuple[int, int] | None = None
-) -> tuple[Encoder | Decoder, Json]:
-    """Load an encoder or task checkpoint, whichever it is, and its description.
+def load_model(path: Path | str, size: tuple[int, int] | None = None) -> Encoder | Decoder:
+    """Load an encoder or a task model, whichever a checkpoint holds, in evaluation mode.
 
     Args:
         path: A .safetensors file written by ScaleEvent, ``embedded``, ``local-dir:FOLDER`` as
@@ -93,6 +94,14 @@ def load_model(
         CheckpointError: As `load_encoder` and `load_task`.
         EnvironmentProblem: See `weight_file`.
     """
+    return load_described(path, size)[0]
+
+
+@kept_random_state()
+def load_described(
+    path: Path | str, size: tuple[int, int] | None = None
+) -> tuple[Encoder | Decoder, Json]:
+    """`load_model`, and what the checkpoint says of itself."""
     path = weight_file(path, task=True)
     tensors, description = load_tensors(path, "encoder", "task")
     if description["kind"] == "task":

@@ -35,6 +35,7 @@ from scaleevent.config.settings import (
 from scaleevent.errors import ScaleEventError, starved
 from scaleevent.system.launchers import find_place, speaks_for_all
 from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
+from scaleevent.system.reports import remarks_said
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -357,7 +358,8 @@ def main() -> None:
         _complete()
         return
     try:
-        build(sys.argv[1:])(prog_name=PROGRAM)
+        with remarks_said():
+            build(sys.argv[1:])(prog_name=PROGRAM)
     except Exception as error:
         told = starved(error) or error
         if isinstance(told, ScaleEventError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scaleevent.checkpoint import load_model
+from scaleevent.checkpoint import load_described
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.errors import ConfigError, DataError
@@ -105,7 +105,7 @@ class Predictor:
             CheckpointError: Not such a checkpoint, or damaged.
             ConfigError: As for the class.
         """
-        model, description = load_model(path, size)
+        model, description = load_described(path, size)
         stored = stored_rule(description)
         return cls(model.to(device), stored[0] if stored else None)
 

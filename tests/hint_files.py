@@ -352,6 +352,7 @@ def write_deep(root: Path) -> Path:
     """Depth in 16 bits."""
     for path in write_labelled(root).glob("labels/*/*.png"):
         label_files.write_depth16(path, np.full(SIZE, 2560, np.uint16))
+    (root / "classes.yaml").unlink()
     return root
 
 
@@ -360,7 +361,8 @@ def write_mixed(root: Path) -> Path:
     for path in write_labelled(root).glob("labels/*/*.png"):
         label_files.write_ids(root / "ids" / path.parent.name / path.name, ids())
         if path.parent.name == "b":
-            label_files.write_depth16(path, np.full(SIZE, 2560, np.uint16))
+            path.unlink()
+            label_files.write_npy(path.with_suffix(".npy"), np.full(SIZE, 2.5))
     return root
 
 
@@ -397,6 +399,10 @@ INPUTS: dict[str, str | Callable[[Path], object]] = {
     "untimed": lambda path: write_untimed(path, ("x7.png", "x8.png")),
     "millilabels": lambda path: write_untimed(path, ("1060.png", "1120.png")),
     "deep": write_deep,
+    "deepclassed": lambda path: (
+        write_deep(path),
+        label_files.write_classes(path / "classes.yaml"),
+    ),
     "mixedlabels": write_mixed,
     "lonelabel": write_alone,
     "twiceaslarge": lambda path: write_on_frames(path, (96, 128)),

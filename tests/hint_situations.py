@@ -51,10 +51,10 @@ READING = [
         ("prepare custom reset <--segment> 2 --size 48x64 -o {out}",),
     ),
     S(
-        ("commands/info.py: (--json lists all)",),
+        ("pairs/describing.py: (--json lists all)",),
         "info resets.npz",
         ("{same} <--json>",),
-        lowered={"scaleevent.commands.info.SEGMENTS": 10},
+        lowered={"scaleevent.pairs.describing.SEGMENTS": 10},
         stays=True,
         sees=r'("first_us".*?){13}',
     ),
@@ -490,6 +490,12 @@ PREPARING = [
         "prepare custom deep --labels labels --size 48x64 -o {out}",
         ("{same} <--depth-scale _>",),
         2,
+    ),
+    S(
+        ("datasets/custom_labels_files.py: depth says so with --depth-scale",),
+        "prepare custom deepclassed --labels labels --size 48x64 -o {out}",
+        ("{same} <--depth-scale> 1000",),
+        3,
     ),
     S(
         ("datasets/custom_labels_files.py: --depth-scale is words",),
@@ -1320,6 +1326,12 @@ PREDICTING = [
         ("{hint}",),
         2,
         fill="CHECKPOINT=embedded RECORDING=plain.npz FOLDER={out}",
+    ),
+    S(
+        ("config/predict.py: `scaleevent X`",),
+        "predict plain.npz embedded -o {out}",
+        ("{hint} -o {out}",),
+        2,
     ),
     S(
         ("prediction/models.py: the weights do not store",),

@@ -365,14 +365,14 @@ def test_timm_loads_it_alone(files, tmp_path):
 
 
 @pytest.mark.parametrize("path", OLDER, ids=lambda path: path.stem)
-def test_older_files_load_and_say_once_what_is_not_protected(path, tmp_path, capsys, monkeypatch):
+def test_older_files_load_and_say_once_what_is_not_protected(path, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(tensor_files, "SAID", set())
     copy = tmp_path / "x.safetensors"
     copy.write_bytes(path.read_bytes())
     kind = path.stem.removesuffix("_v1")
     for _ in range(2):
         tensors, description = load_tensors(copy, kind)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = caplog.messages
     assert str(copy) in line and "0.1.0" in line and "not their description" in line
     assert description["sha256"] == content_hash(tensors)
     report = info.run(InfoConfig(path=copy))

@@ -20,11 +20,20 @@ from scaleevent.benchmarks.foreign import model_to_score
 from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.benchmarks.task_model import task_model
-from scaleevent.checkpoint import load_encoder, load_model, load_task, save_encoder, save_task
-from scaleevent.commands import export
+from scaleevent.checkpoint import (
+    load_described,
+    load_encoder,
+    load_model,
+    load_task,
+    save_encoder,
+    save_task,
+)
+from scaleevent.commands import export, info
+from scaleevent.config.data import InfoConfig
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig
 from scaleevent.config.export import ExportConfig
 from scaleevent.config.predict import PredictConfig
+from scaleevent.config.settings import load_config
 from scaleevent.decoders.linear import Linear
 from scaleevent.deployment.licence import DINOV3, OWN, UNKNOWN, licence_of
 from scaleevent.encoders.encoder import Encoder
@@ -34,7 +43,8 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule
 from scaleevent.prediction.models import open_model
 from scaleevent.prediction.views import choose_view
-from scaleevent.system.files import sha256_file
+from scaleevent.system.files import MARKER, sha256_file
+from scaleevent.system.locations import names_only
 from scaleevent.tasks.segmentation import Segmentation
 from tests.event_files import some_events, write_dsec
 
@@ -143,11 +153,10 @@ def test_timm_loads_the_folder_by_one_line_with_the_same_tokens(encoder_folder, 
 
 
 def test_a_task_model_travels_with_its_encoder(task_folder, x):
-    original, _ = load_task(task_folder.parent / "task.safetensors")
-    again, description = load_model(f"local-dir:{task_folder}")
-    assert sha256_file(task_folder / "task.safetensors") == sha256_file(
-        task_folder.parent / "task.safetensors"
-    )
+    original, own = load_task(task_folder.parent / "task.safetensors")
+    again, description = load_described(f"local-dir:{task_folder}")
+    assert own["config"]["out"] == "/home/me/runs"
+    assert description | {"sha256": ""} == names_only(own) | {"sha256": ""}
     assert description["benchmark"] == "street-semantic"
     with torch.no_grad():
         assert torch.equal(again(x), original(x))
@@ -177,11 +186,66 @@ def test_the_printed_lines_load(encoder_folder, tmp_path, x):
         assert torch.equal(tokens(vit, x), predictor.encoder.tokens(x))
 
 
+def test_no_folder_of_this_machine_is_in_what_others_get(tmp_path):
+    """Names stay, so that settings can be read; recordings and addresses are no paths."""
+    secret = tmp_path / "secret place"
+    secret.mkdir()
+    known = {
+        "config": {"data": [str(secret / "pairs"), "s3://bucket/pairs", "rel/pairs"], "lr": 0.1,
+                   "checkpoint": f"local-dir:{secret}/enc", "out": str(secret / "run")},
+        "teacher": {"source": str(secret / "dinov3_vits.pth")},
+        "pretraining": {"recordings": ["town/1", "town/2"]},
+        "encoder": {"source": "hf-hub:me/events@v2", "student_init": "timm:vit_x"},
+        "benchmark": "street-semantic",
+    }  # fmt: skip
+    decoder = Linear(small_encoder(2), "segmentation", CLASSES)
+    save_task(secret / "task.safetensors", decoder, known)
+    out = secret / "my model"
+    (tmp_path / "set.yaml").write_text(f"checkpoint: {secret / 'task.safetensors'}\n")
+    flags = {"out": out, "format": "hub"}
+    report = export.run(load_config(ExportConfig, flags, tmp_path / "set.yaml"), quiet=True)
+    assert str(out) in "".join(report.notes)  # the person at this machine is told
+    for file in out.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+        assert b"secret" not in file.read_bytes(), file
+    told = json.loads((out / "export.json").read_text())
+    assert told["checkpoint"] == told["settings"]["checkpoint"] == "task.safetensors"
+    assert (
+        told["settings"]["out"] == "my model" and told["origins"]["checkpoint"] == "file set.yaml"
+    )
+    assert told.keys() == report.to_json().keys()
+    description = load_task(f"local-dir:{out}")[1]
+    assert description["config"]["data"] == ["pairs", "s3://bucket/pairs", "pairs"]
+    assert description["config"]["checkpoint"] == "local-dir:enc"
+    assert description["pretraining"]["recordings"] == ["town/1", "town/2"]
+    assert description["encoder"]["source"] == "hf-hub:me/events@v2"
+    assert licence_of(description) == DINOV3  # by its name alone
+
+
+def test_info_tells_of_weights_by_their_names(task_folder, cache, tmp_path, monkeypatch):
+    in_cache(task_folder, cache, "me/events")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    copied(task_folder, tmp_path / "mine")
+    downloaded = copied(task_folder, tmp_path / "downloaded")
+    (downloaded / MARKER).unlink()  # as the hub's client leaves it
+    file = info.run(InfoConfig(path=task_folder / "task.safetensors")).facts
+    for name in (f"local-dir:{task_folder}", "local-dir:~/mine", "hf-hub:me/events", downloaded):
+        found = info.run(InfoConfig(path=name))
+        assert found.facts == file and found.kind == "task" and found.title == str(name)
+    assert torch.equal(
+        load_encoder("local-dir:~/mine").vit.norm.weight, load_encoder(f"local-dir:{task_folder}")
+        .vit.norm.weight,
+    )  # fmt: skip
+    for name, error in (("local-dir:~/none", CheckpointError), ("hf-hub:a/b", EnvironmentProblem)):
+        with pytest.raises(error):
+            info.run(InfoConfig(path=name))
+
+
 def test_another_input_size_is_in_both_files(task_folder, tmp_path):
     out = hub_folder(tmp_path, task_folder.parent / "task.safetensors", size=(16, 24))
     config = json.loads((out / "config.json").read_text())
     assert config["pretrained_cfg"]["input_size"] == [3, 16, 24]
-    for model in (load_model(f"local-dir:{out}")[0].encoder, load_encoder(f"local-dir:{out}")):
+    for model in (load_model(f"local-dir:{out}").encoder, load_encoder(f"local-dir:{out}")):
         assert (model.input.height, model.input.width) == (16, 24)
 
 
@@ -264,7 +328,7 @@ def test_every_command_takes_a_name_on_the_hub(encoder_folder, task_folder, cach
         )
         assert torch.equal(scored(x), task(x)) and description["metrics"] == {"miou": 41.5}
         assert torch.equal(Predictor.load("hf-hub:me/street").model(x), task(x))
-        assert torch.equal(load_model("hf-hub:me/events")[0].tokens(x), own.tokens(x))
+        assert torch.equal(load_model("hf-hub:me/events").tokens(x), own.tokens(x))
         assert torch.equal(load_encoder("hf-hub:me/street").tokens(x), task.encoder.tokens(x))
     with pytest.raises(CheckpointError, match="another kind of checkpoint"):
         load_task("hf-hub:me/events")
@@ -312,7 +376,7 @@ def test_export_takes_a_name_on_the_hub_and_says_it(encoder_folder, cache, tmp_p
 def test_a_revision_is_another_snapshot(encoder_folder, task_folder, cache):
     in_cache(encoder_folder, cache, "me/one", "main", "a" * 40)
     in_cache(task_folder, cache, "me/one", "v2", "b" * 40)
-    kinds = [load_model(name)[1]["kind"] for name in ("hf-hub:me/one", "hf-hub:me/one@v2")]
+    kinds = [load_described(name)[1]["kind"] for name in ("hf-hub:me/one", "hf-hub:me/one@v2")]
     assert kinds == ["encoder", "task"]
     assert weight_file(f"hf-hub:me/one@{'b' * 40}").parent.name == "b" * 40
     with pytest.raises(EnvironmentProblem, match="me/one@v3"):

@@ -16,6 +16,7 @@ from scaleevent.benchmarks.own import STRETCH, benchmark_of, default_size, size_
 from scaleevent.checkpoint import load_task, save_encoder
 from scaleevent.config.downstream import EvalConfig, FinetuneConfig, finetune_config
 from scaleevent.config.labels import LabelFacts
+from scaleevent.datasets.custom_labels_split import overlap
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.grids.geometry import Fit
@@ -204,7 +205,10 @@ def test_one_recording_trains_and_tests_apart(place, capsys):
     classes = f"--classes {user / 'classes.yaml'}"
     call(f"{line} {classes} --window time --window-ms 40 -o {place / 'one'}")
     store = PairStore(place / "one")
-    assert store.manifest["labels"]["split"] == {"a@train": "train", "a@test": "test"}
+    assert store.manifest["labels"]["split"] == {
+        f"a@train-until-{TIMES[1]}us": "train",
+        f"a@test-from-{TIMES[3]}us": "test",
+    }
     ends = [store.locate(k)[0].row("image_us", store.locate(k)[1]) for k in range(len(store))]
     assert [int(one) for one in ends] == [*TIMES[:2], *TIMES[3:]]
     counts = store.manifest["counts"]
@@ -215,6 +219,37 @@ def test_one_recording_trains_and_tests_apart(place, capsys):
     capsys.readouterr()
     call(f"finetune custom {encoder} --data {place / 'one'} -o {place / 'x'} {SHORT}", 2)
     assert "a@test" in capsys.readouterr().err
+
+
+def test_another_cut_of_the_same_recording_is_a_leak(place, capsys):
+    """A model that trained on more of it has seen what a larger share tests."""
+    user, encoder = place / "user", place / "encoder.safetensors"
+    line = f"prepare custom {user / 'a.npz'} --labels {user / 'labels/a'} --size 48x64"
+    line += f" --classes {user / 'classes.yaml'} --window time --window-ms 20"
+    stores = {share: place / f"cut{share}" for share in (0.2, 0.6)}
+    for share, store in stores.items():
+        call(f"{line} --test-share {share} -o {store}")
+    for share in (0.2, 0.6):
+        run = f"finetune custom {encoder} --data {stores[share]} -o {place / f'cut-run{share}'}"
+        call(f"{run} --decoder linear {SHORT}")
+    capsys.readouterr()
+    call(f"eval custom {place / 'cut-run0.2'} --data {stores[0.6]}", 2)
+    assert "trained on test recordings" in capsys.readouterr().err
+    for trained, tested in ((0.2, 0.2), (0.6, 0.6), (0.6, 0.2)):  # what comes later is not seen
+        call(f"eval custom {place / f'cut-run{trained}'} --data {stores[tested]}")
+
+
+@pytest.mark.parametrize("seen, tested, together", [
+    ("a", "a", True), ("a", "b", False), ("a", "a@test-from-5us", True),
+    ("a@train-until-4us", "a", True), ("a@train-until-4us", "b@test-from-5us", False),
+    ("a@train-until-4us", "a@test-from-5us", False), ("a@train-until-4us", "a@test-from-4us", True),
+    ("a@train-until-9us", "a@test-from-5us", True),
+    ("a@train-until--9us", "a@test-from--5us", False),
+    ("a@test-from-5us", "a@test-from-9us", True), ("a@train", "a@test", False),
+    ("a@train", "a@test-from-5us", True), ("a@train-until-4us", "a@test", True),
+])  # fmt: skip
+def test_parts_of_a_recording_are_told_apart_by_their_names(seen, tested, together):
+    assert overlap(seen, tested) == together
 
 
 # What does not fit

@@ -9,6 +9,7 @@ import label_files
 import numpy as np
 import pytest
 from fakes import HEIGHT, IMAGES_US, SPAN_US, START_US, WIDTH, fake_events, write_pictures
+from PIL import Image
 
 from scaleevent import PairStore, PrepareConfig, prepare
 from scaleevent.config.labels import LabelFacts, read_classes, read_split
@@ -171,11 +172,113 @@ def test_ids_of_fewer_bits_are_refused_not_stretched(tmp_path):
     assert "4 bits" in refused.value.found
 
 
-def test_pictures_in_colours_are_no_ids(tmp_path):
-    path = label_files.write_ids(tmp_path / "1.png", np.full((*SIZE, 3), (1, 2, 3), np.uint8))
-    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml"))
-    with pytest.raises(DataError, match="no picture of class ids"):
-        LabelReader("segmentation", known, path).read(path, SIZE)
+COLOURED = (
+    "classes:\n  - {name: road, colour: [128, 64, 128]}\n  - {name: car, colour: '#00008e'}\n"
+    "  - {name: wall, colour: [70, 70, 70]}\n  - tree\nignore_colours: ['#000000']\n"
+)
+GIVEN = {(128, 64, 128): 0, (0, 0, 0x8E): 1, (70, 70, 70): 2, (0, 0, 0): 255}
+
+
+def coloured(tmp_path, picture: Image.Image, text: str = COLOURED) -> np.ndarray:
+    """What is read of a picture."""
+    known = read_classes(label_files.write_classes(tmp_path / "classes.yaml", text))
+    picture.save(tmp_path / "1.png")
+    return LabelReader("segmentation", known, tmp_path / "classes.yaml").read(
+        tmp_path / "1.png", SIZE
+    )
+
+
+@pytest.mark.parametrize("form", ["RGB", "RGBA", "palette", "palette of its own"])
+def test_pictures_in_the_colours_of_classes_are_read_exactly(tmp_path, form):
+    colours = np.array(list(GIVEN), np.uint8)
+    places = np.random.default_rng(3).integers(0, 4, SIZE)
+    picture = Image.fromarray(colours[places])
+    if form == "RGBA":
+        picture = picture.convert("RGBA")
+    if form == "palette":  # indices that are ids of other classes: the colours tell
+        picture = Image.fromarray(places.astype(np.uint8)[::1], "P")
+        picture.putpalette(colours[[2, 0, 1, 3]].tobytes())
+        colours = colours[[2, 0, 1, 3]]
+    if form == "palette of its own":  # as Pillow orders it
+        picture = picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    found = coloured(tmp_path, picture)
+    assert found.dtype == np.uint8
+    for row, column in np.ndindex(*SIZE):
+        assert found[row, column] == GIVEN[tuple(colours[places[row, column]].tolist())]
+
+
+def test_a_colour_of_no_class_is_named_with_its_pixels(tmp_path):
+    """One that is nearly a class's is none."""
+    pixels = np.full((*SIZE, 3), (128, 64, 128), np.uint8)
+    pixels[0, :7] = (129, 64, 128)
+    with pytest.raises(DataError, match="colours that no class of") as refused:
+        coloured(tmp_path, Image.fromarray(pixels))
+    error = refused.value
+    assert error.found == "#814080 (7 pixels)" and error.where == tmp_path / "1.png"
+    assert "#804080" in error.expected and "ignore_colours: ['#814080']" in error.hint
+    with pytest.raises(DataError, match="transparent"):
+        coloured(tmp_path, Image.fromarray(np.dstack([pixels, pixels[..., 0]])))
+    found = coloured(tmp_path, Image.fromarray(pixels), COLOURED.replace("000000", "814080"))
+    assert (found == 255).sum() == 7 and (found == 0).sum() == found.size - 7
+
+
+def test_a_colour_of_two_classes_tells_neither(tmp_path):
+    text = "classes: [{name: a, colour: [9, 1, 1]}, {name: b, colour: [9, 1, 1]}]"
+    with pytest.raises(DataError, match="colours that no class of"):
+        coloured(tmp_path, Image.fromarray(np.full((*SIZE, 3), (9, 1, 1), np.uint8)), text)
+
+
+def test_indices_of_other_colours_are_ids_unless_a_colour_contradicts(tmp_path):
+    indices = ids() % 3
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette([128, 64, 128, 1, 2, 3, 4, 5, 6])  # road is 0, as its colour says
+    assert np.array_equal(coloured(tmp_path, picture), indices)
+    picture.putpalette([1, 2, 3, 128, 64, 128, 4, 5, 6])  # here road would be 1
+    with pytest.raises(DataError, match="contradict") as refused:
+        coloured(tmp_path, picture)
+    assert "id 1 in the colour #804080" in refused.value.found
+
+
+def test_ids_in_shades_of_grey_of_three_channels_stay_ids(tmp_path):
+    grey = ids() % 4
+    picture, white = Image.fromarray(np.dstack([grey] * 3)), COLOURED.replace("000000", "ffffff")
+    assert np.array_equal(coloured(tmp_path, picture, white), grey)
+    with pytest.raises(DataError, match="contradict"):  # is black 0, or does it not count?
+        coloured(tmp_path, picture)
+    wall = Image.fromarray(np.full((*SIZE, 3), 70, np.uint8))  # the colour of a class, no id
+    assert (coloured(tmp_path, wall) == 2).all()
+
+
+# 16 bits: depth, or ids
+
+
+def test_ids_of_16_bits_are_ids_where_a_file_of_classes_says_so(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    expected = []
+    for number, path in enumerate(sorted(root.glob("labels/*/*.png"))):
+        expected.append(ids(number))
+        label_files.write_depth16(path, expected[-1].astype(np.uint16))
+    store = stored(root, tmp_path / "out")
+    found = [label.values for label in labels_of(store)]
+    assert sorted(one.tobytes() for one in found) == sorted(one.tobytes() for one in expected)
+    (root / "classes.yaml").rename(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="needs its scale") as refused:
+        custom.sources(settings(root))
+    assert "if these are ids" in refused.value.expected
+    assert custom.sources(settings(root, classes=tmp_path / "c.yaml"))[0].reader.classes
+
+
+def test_a_scale_that_was_stated_goes_before_classes_that_lie_there(tmp_path):
+    root = write_labelled(tmp_path / "root")
+    for path in root.glob("labels/*/*.png"):
+        label_files.write_depth16(path, np.full(SIZE, 6000, np.uint16))
+    store = stored(root, tmp_path / "out", depth_scale=1000.0)
+    assert {float(label.values[0, 0]) for label in labels_of(store, "depth")} == {6.0}
+    with pytest.raises(ConfigError, match="no effect on labels of segmentation"):
+        custom.sources(settings(root, depth_scale=1000.0, classes=root / "classes.yaml"))
+    with pytest.raises(DataError, match="does not know") as refused:  # depths, unsaid
+        custom.sources(settings(root))
+    assert "6000" in refused.value.found and "--depth-scale" in refused.value.hint
 
 
 # The scale of depth
@@ -700,9 +803,9 @@ def test_pictures_in_colours_are_told_what_they_are(tmp_path):
     label_files.Image.fromarray(label_files.COLOURS[ids() % 4]).save(
         root / "labels/a/001060000.png"
     )
-    with pytest.raises(DataError, match="no picture of class ids") as refused:
+    with pytest.raises(DataError, match="colours that no class") as refused:
         custom.sources(settings(root))
-    assert "colours" in refused.value.hint
+    assert "#0a141e" in refused.value.found and "ignore_colours" in refused.value.hint
 
 
 def test_windows_of_so_many_events_do_not_reach_into_what_trains(tmp_path):
@@ -717,9 +820,12 @@ def test_windows_of_so_many_events_do_not_reach_into_what_trains(tmp_path):
     label_files.write_classes(root / "classes.yaml")
     store = stored(root, tmp_path / "out", window="count", window_events=2.5)
     pairs = [(store.recordings[k], *store.locate(k)) for k in range(len(store))]
-    windows = [(name.partition("@")[2], shard.events(row)[1]) for name, shard, row in pairs]
-    trained = max(window.end_us for part, window in windows if part == "train")
-    tested = [window for part, window in windows if part == "test"]
+    windows = [
+        (name.partition("@")[2].partition("-")[0], shard.events(row)[1])
+        for name, shard, row in pairs
+    ]
+    trained = max(window.end_us for one, window in windows if one == "train")
+    tested = [window for one, window in windows if one == "test"]
     assert tested and min(window.start_us for window in tested) >= trained
     counts = store.manifest["counts"]
     assert (

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_end_to_end import call
 
 import scaleevent
 from scaleevent.checkpoint import save_encoder, save_task
@@ -221,6 +222,36 @@ def test_colours_are_those_of_the_legend_where_no_event_is(folder, tmp_path):
     np.testing.assert_array_equal(shown[seen & ~hit], draw_depth(depth)[seen & ~hit])
     assert (shown[~seen] == 0).all() and not seen.all()
     assert (shown[seen & hit] < draw_depth(depth)[seen & hit]).any()
+
+
+@pytest.mark.parametrize("checkpoint", ["depth", "encoder"])
+def test_a_recording_without_a_window_does_not_end_the_others(folder, tmp_path, checkpoint, capsys):
+    """It is named at the end, with exit code 3; what the others gave is whole."""
+    times = np.array([1_000_000, 1_000_001])
+    for name in ("short.npz", "brief.npz"):
+        np.savez(tmp_path / name, t=times, x=[1, 2], y=[1, 2], p=[0, 1])
+    recordings = [folder / "one.h5", tmp_path / "short.npz", folder / "two.h5"]
+    line = f"predict {folder / checkpoint}.safetensors {' '.join(map(str, recordings))}"
+    line += f" --size {HEIGHT}x{WIDTH} --device cpu --start 0.1"
+    call(f"{line} --write npy -o {tmp_path / 'out'}", 3)
+    told = capsys.readouterr().err
+    assert "no prediction of 1 of 3 recordings" in told and "where: short" in told
+    assert "no window ends within the events" in told and "2 others are whole" in told
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [one["recording"] for one in report["recordings"]] == ["one", "two"]
+    assert list(report["failed"]) == ["short"] and not (tmp_path / "out/short").exists()
+    for name in ("one", "two"):
+        predict(folder, checkpoint, f"{name}.h5", out=tmp_path / name, write=["npy"], start=0.1, **(
+            {"basis": tmp_path / "out/basis.safetensors"} if checkpoint == "encoder" else {}
+        ))  # fmt: skip
+        for path in (tmp_path / name).glob("maps/*.npy"):
+            assert path.read_bytes() == (tmp_path / "out" / name / "maps" / path.name).read_bytes()
+    none = f"predict {folder / checkpoint}.safetensors {tmp_path / 'short.npz'}"
+    none += f" --size {HEIGHT}x{WIDTH} --device cpu --start 0.1"
+    call(f"{none} {tmp_path / 'brief.npz'} --write npy -o {tmp_path / 'none'}", 3)
+    assert "2 of 2" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    call(f"{none} --write npy -o {tmp_path / 'none'}", 2)  # of one, its own error
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("options", [{}, {"clusters": 4}])

@@ -197,9 +197,9 @@ def test_without_information_a_probe_scores_the_place_alone(probed, name):
     """Tokens that hold their place and noise: the difference to the control straddles nothing."""
     metric = next(iter(probed.probes[name].metrics))
     entry = probed.entry("place and noise", name, metric, PLACE)
-    low, high = entry["interval"]
-    assert low < entry["value"] < high and low < 0 < high
-    gained = probed.entry("images", name, metric, PLACE)["interval"]
+    low, high = entry.interval
+    assert low < entry.value < high and low < 0 < high
+    gained = probed.entry("images", name, metric, PLACE).interval
     assert gained[0] > 0 or gained[1] < 0
 
 

@@ -99,21 +99,22 @@ def test_a_run_leaves_its_record_and_every_step_is_announced(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_resumed_run_draws_the_same(tmp_path, capsys):
+def test_a_resumed_run_draws_the_same(tmp_path, caplog):
     whole = train(tmp_path / "whole")
     train(tmp_path / "parts", {"same": 1}, epochs=1)
-    capsys.readouterr()
+    caplog.clear()
     parts = train(tmp_path / "parts", {"same": 1}, resume=True)
-    assert "nothing to resume" not in capsys.readouterr().err
+    assert "nothing to resume" not in caplog.text
     assert parts.begun == [(2, 4), (3, 4)]
     assert torch.equal(whole.model.weight, parts.model.weight)
 
 
-def test_a_run_with_nothing_to_resume_says_so(tmp_path, capsys):
+def test_a_run_with_nothing_to_resume_says_so(tmp_path, caplog):
     train(tmp_path / "new", resume=True)
-    assert f"nothing to resume in {tmp_path / 'new'}" in capsys.readouterr().err
+    assert f"nothing to resume in {tmp_path / 'new'}" in caplog.text
+    caplog.clear()
     train(tmp_path / "other")
-    assert "nothing to resume" not in capsys.readouterr().err
+    assert "nothing to resume" not in caplog.text
 
 
 def test_resume_needs_the_same_settings_and_data(tmp_path):

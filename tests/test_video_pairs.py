@@ -318,7 +318,7 @@ def broken(tmp_path):
     return path
 
 
-def test_damage_in_mid_run_is_named_or_left_out_and_told_once(tmp_path, capsys):
+def test_damage_in_mid_run_is_named_or_left_out_and_told_once(tmp_path, caplog):
     path = broken(tmp_path)
     strict = pairs_of(path, keep_bars=True)  # which are looked for in frames from all over it
     wrong = []
@@ -336,7 +336,7 @@ def test_damage_in_mid_run_is_named_or_left_out_and_told_once(tmp_path, capsys):
     for k in range(len(strict)):
         shard, row = lenient.drawn(k, 1)
         assert shard.sensor(row) == (48, 64)
-    assert capsys.readouterr().err.count("warning: ") == 1
+    assert caplog.text.count("warning: ") == 1
 
 
 @pytest.mark.parametrize(("content", "what"), [

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scaleevent.benchmarks.draws import redraw
+from scaleevent.benchmarks.draws import mean_and_spread, redraw
 from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.samples import EvalSample, LabelledSamples
-from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, Stamp, choice_text, size_text
+from scaleevent.benchmarks.stamp import EVERY_LABEL_ONCE, UNKNOWN, Stamp, choice_text, size_text
 from scaleevent.config.labels import checked_facts
+from scaleevent.datasets.custom_labels_split import overlap
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import ConfigError
 from scaleevent.grids.inputs import InputSettings
@@ -23,6 +25,7 @@ from scaleevent.pairs.loading import load_batches
 from scaleevent.pairs.window_words import window_text
 from scaleevent.system.files import Json
 from scaleevent.system.ranks import Ranks
+from scaleevent.system.reports import Report
 from scaleevent.tasks.task import Result, State, Task
 
 MOST = 5  # recordings that are listed
@@ -40,6 +43,70 @@ class Evaluation:
     redrawn: tuple[Result, ...] = ()  # results of released draws, where they were asked for
     states: tuple[State, ...] = ()  # what each scored sample adds to the metric
     recordings: tuple[str, ...] = ()  # of the scored samples
+
+    @property
+    def draw_facts(self) -> Json:
+        """The results of released draws, for reports; empty where none were asked for."""
+        if not self.redrawn:
+            return {}
+        mean, spread = mean_and_spread(self.redrawn)
+        return {"released draws": {"number": len(self.redrawn), "mean": mean, "sd": spread}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult(Report):
+    """A task model's result on the test set of a benchmark.
+
+    Attributes:
+        benchmark: Its name.
+        checkpoint: The task model.
+        headline: Name of the number that stands for all.
+        metrics: All numbers by name. Segmentation: `miou`, `miou_present`, `acc`, `iou CLASS`, in
+            percent. Depth: `dav2_*` and `dae_*`, such as `dav2_rmse` in metres. Flow: `sparse_*` on
+            pixels with events and `dense_*`, such as `sparse_epe` in pixels. Of no label: empty.
+        samples: Number of labels that were scored.
+        baselines: Numbers of predictions that see no event, by their names.
+        stamp: The protocol: which labels, sizes, forms of the metric, window.
+    """
+
+    benchmark: str
+    checkpoint: Path
+    headline: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    samples: int = 0
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    stamp: Stamp = UNKNOWN
+
+    @property
+    def score(self) -> float:
+        """The number that stands for all."""
+        return self._metric(self.headline)
+
+    @property
+    def miou(self) -> float:
+        """Mean overlap of all classes, percent; of segmentation alone."""
+        return self._metric("miou")
+
+    @property
+    def rmse(self) -> float:
+        """Root mean square error in metres, as Depth-Anything-V2 computes it; of depth alone."""
+        return self._metric("dav2_rmse")
+
+    @property
+    def epe(self) -> float:
+        """End-point error on pixels with events, pixels; of flow alone."""
+        return self._metric("sparse_epe")
+
+    def own(self) -> Json:
+        """See `Report`."""
+        stamp = self.stamp.to_json()
+        return {"benchmark": self.benchmark, "metrics": dict(self.metrics), "stamp": stamp}
+
+    def _metric(self, name: str) -> float:
+        if name not in self.metrics:
+            there = ", ".join(self.metrics) or "no label was scored here"
+            raise AttributeError(f"no {name} of {self.benchmark}: {there}")
+        return self.metrics[name]
 
 
 @dataclass(frozen=True)
@@ -209,6 +276,14 @@ def check_fits(
     return decoder.encoder.input
 
 
+def seen_by(description: Json) -> dict[str, Sequence[str]]:
+    """The recordings that a task model has seen, as it says, for `refuse_leaks`."""
+    return {
+        "pretrained on": (description.get("pretraining") or {}).get("recordings", ()),
+        "trained on": (description.get("data") or {}).get("recordings", ()),
+    }
+
+
 def refuse_leaks(
     seen: dict[str, Sequence[str]],
     samples: LabelledSamples,
@@ -230,8 +305,7 @@ def refuse_leaks(
     """
     tested, notes = samples.recordings(test), []
     for how, names in seen.items():
-        known = set(names)
-        leaked = sorted(name for name in tested if known & {name, name.partition("@")[0]})
+        leaked = sorted(t for t in tested if any(overlap(name, t) for name in names))
         if leaked and not allowed:
             raise ConfigError(
                 f"the model was {how} test recordings of this benchmark",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaleevent.benchmarks.leaks import leak_notes
 from scaleevent.checkpoint import save_encoder
 from scaleevent.config.pretrain import PretrainConfig
-from scaleevent.objectives.objective import Compared, Objective
+from scaleevent.objectives.objective import Change, Compared, Objective, PretrainResult
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.system.files import Json, read_json_lines
-from scaleevent.system.reports import Report, counted
+from scaleevent.system.reports import counted
 from scaleevent.training.best import Best
 from scaleevent.training.log import LOG
 
@@ -21,8 +21,8 @@ BEST_BY = "val_loss"  # lower is better
 
 
 @dataclass(frozen=True)
-class PretrainResult:
-    """A pretrained encoder, after any number of steps."""
+class Pretrained:
+    """An encoder after any number of steps, and what is told of it."""
 
     cfg: PretrainConfig
     objective: Objective
@@ -61,22 +61,29 @@ class PretrainResult:
             "metrics": {title: [before, after] for title, before, after in rows},
         }
 
-    def report(self, compared: Compared, best: Best | None) -> Report:
-        """Numbers before and after; writes encoder.safetensors."""
-        cfg, objective = self.cfg, self.objective
-        last = [line for line in read_json_lines(cfg.out / LOG) if "epoch" in line][-1]
-        rows = [(t, self._before(k), last[k]) for k, t in objective.titles.items() if k in last]
-        rows += compared.rows
+    def report(
+        self, result: PretrainResult, compared: Compared, best: Best | None
+    ) -> PretrainResult:
+        """The result with its numbers; writes the encoder to `result.checkpoint`."""
+        objective = self.objective
+        last = [one for one in read_json_lines(self.cfg.out / LOG) if "epoch" in one][-1]
+        named = objective.titles.items()
+        metrics = {t: Change(self._before(key), last[key]) for key, t in named if key in last}
+        metrics |= {title: Change(before, after) for title, before, after in compared.rows}
+        rows = tuple((title, *change) for title, change in metrics.items())
         description = self.description(last["step"], rows)
-        path = cfg.out / "encoder.safetensors"
-        save_encoder(path, objective.encoder, description)
-        notes = (*leak_notes(self.origin), *compared.notes, f"encoder: {path}")
-        return Report(
-            "pretrain",
-            f"pretrain, {objective.source}: {counted(last['step'], 'step')}",
-            ("on held-out pairs", "before", "after"),
-            tuple(rows),
-            (*notes, best.describe() if best else "no best: no pair was held out"),
-            description | {"input": asdict(self.samples.settings)} | compared.facts,
-            compared.tables,
+        save_encoder(result.checkpoint, objective.encoder, description)
+        notes = (*leak_notes(self.origin), *compared.notes, f"encoder: {result.checkpoint}")
+        return replace(
+            result,
+            title=f"pretrain, {objective.source}: {counted(last['step'], 'step')}",
+            columns=("on held-out pairs", "before", "after"),
+            rows=rows,
+            notes=(*notes, best.describe() if best else "no best: no pair was held out"),
+            record=description | {"input": asdict(self.samples.settings)} | compared.facts,
+            more=compared.tables,
+            best=best.path if best and best.kept else None,
+            steps=last["step"],
+            metrics=metrics,
+            probes=compared.probes,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from scaleevent.benchmarks.baselines import Baseline
 from scaleevent.benchmarks.draws import TrainingLabels
-from scaleevent.benchmarks.evaluation import Evaluation
+from scaleevent.benchmarks.evaluation import EvalResult, Evaluation
 from scaleevent.benchmarks.intervals import beside
 from scaleevent.benchmarks.meaning import facts_of
 from scaleevent.benchmarks.own import benchmark_of
@@ -31,12 +31,36 @@ from scaleevent.checkpoint import save_task
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.decoders import decoder_name
 from scaleevent.system.files import Json
-from scaleevent.system.reports import Report
+from scaleevent.tasks.task import Task
 from scaleevent.training.best import Best
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskResult(EvalResult):
+    """What `probe` and `finetune` have made: a task model, scored on the benchmark's test set.
+
+    Attributes:
+        out: The run folder: settings, log, report, picture.
+        training_samples: Number of labels that were trained on.
+        best: The model of the best step; None where no labels are held out to choose it.
+    """
+
+    out: Path
+    training_samples: int = 0
+    best: Path | None = None
+
+    @classmethod
+    def of(cls, cfg: FinetuneConfig, command: str, task: Task) -> TaskResult:
+        """One without numbers, for ranks that have none."""
+        checkpoint = cfg.out / "task.safetensors"
+        return cls(
+            command, "", (), (), out=cfg.out, benchmark=cfg.benchmark, checkpoint=checkpoint,
+            headline=task.headline,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
-class TaskResult:
+class TrainedTask:
     """A task model in training, and what it leaves."""
 
     cfg: FinetuneConfig
@@ -120,7 +144,7 @@ class TaskResult:
         baselines: Sequence[Baseline],
         best: Best | None,
         notes: list[str],
-    ) -> Report:
+    ) -> TaskResult:
         """Write task.safetensors and panel.png; give the table beside published numbers."""
         cfg, scored = self.cfg, evaluation.samples
         benchmark = benchmark_of(cfg.benchmark, cfg.data)
@@ -147,4 +171,10 @@ class TaskResult:
         notes += [*counting_notes(benchmark.task, evaluation), *benchmark.notes]
         tables = class_tables(self.samples.task, evaluation)
         facts = description | {"input": asdict(self.samples.settings)} | others.facts
-        return Report(self.command, title, columns, rows, tuple(notes), facts, tables)
+        return replace(
+            TaskResult.of(cfg, self.command, benchmark.task),
+            title=title, columns=columns, rows=rows, notes=tuple(notes), record=facts, more=tables,
+            metrics=evaluation.result, samples=scored, baselines=others.results,
+            stamp=evaluation.stamp, training_samples=len(self.labels.kept),
+            best=best.path if best and best.kept else None,
+        )  # fmt: skip

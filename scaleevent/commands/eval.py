@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 from scaleevent.benchmarks.baselines import baselines_for
-from scaleevent.benchmarks.draws import REDRAWS, mean_and_spread
-from scaleevent.benchmarks.evaluation import check_fits, evaluate, refuse_leaks
+from scaleevent.benchmarks.draws import REDRAWS
+from scaleevent.benchmarks.evaluation import EvalResult, check_fits, evaluate, refuse_leaks, seen_by
 from scaleevent.benchmarks.foreign import foreign_notes, model_to_score
 from scaleevent.benchmarks.intervals import beside
 from scaleevent.benchmarks.leaks import provenance_notes, task_history
@@ -26,16 +27,21 @@ from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import EvalConfig
 from scaleevent.live.evaluating import in_time
 from scaleevent.system.files import write_json
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.ranks import Ranks, ranks
-from scaleevent.system.reports import Report, progress
+from scaleevent.system.reports import progress
 
 
-def run(cfg: EvalConfig, quiet: bool = False) -> Report:
+@kept_random_state()
+def run(cfg: EvalConfig, quiet: bool = True) -> EvalResult:
     """Score a task checkpoint, beside predictions without events and published results.
 
     Args:
         cfg: All settings; the network's input and everything else comes from the checkpoint.
         quiet: No progress on stderr.
+
+    Returns:
+        The scores; with several ranks, on the first of them.
 
     Raises:
         CheckpointError: Not a task checkpoint.
@@ -45,11 +51,14 @@ def run(cfg: EvalConfig, quiet: bool = False) -> Report:
         return _evaluate(cfg, group, quiet or not group.main)
 
 
-def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
+def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> EvalResult:
     benchmark = benchmark_of(cfg.benchmark, cfg.data)
-    task = benchmark.task
-    if cfg.alignment != "none":
-        task = task.aligned(cfg.alignment)
+    aligned = cfg.alignment != "none"
+    task = benchmark.task.aligned(cfg.alignment) if aligned else benchmark.task
+    result = EvalResult(
+        "eval", "", (), (), benchmark=cfg.benchmark, checkpoint=cfg.checkpoint,
+        headline=task.headline,
+    )  # fmt: skip
     decoder, description = model_to_score(cfg)
     settings = check_fits(decoder, task, cfg.checkpoint, description)
     if cfg.windows is not None:
@@ -58,12 +67,9 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
     samples = benchmark_samples(cfg.benchmark, task, cfg.data, settings, ranks, quiet=quiet)
     scored = "test" if cfg.submission else benchmark.eval_split
     split = benchmark_split(samples, scored, cfg.lists)
-    seen = {
-        "pretrained on": description.get("pretraining", {}).get("recordings", ()),
-        "trained on": description.get("data", {}).get("recordings", ()),
-    }
-    notes = refuse_leaks(seen, samples, split.test, cfg.transductive, cfg.checkpoint)
-    notes = [*foreign_notes(description), *notes]
+    notes = foreign_notes(description) + refuse_leaks(
+        seen_by(description), samples, split.test, cfg.transductive, cfg.checkpoint
+    )
     notes += provenance_notes(task_history(description), samples.recordings(split.test))
     claim = cfg.claimed() if ranks.main else nullcontext()
     submission = Submission(cfg.submission, samples) if cfg.submission else None
@@ -77,41 +83,38 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> Report:
         )  # fmt: skip
         files = int(ranks.sum([submission.files if submission else 0])[0])
         if not ranks.main:
-            return Report("eval", "", (), ())
-        found = []
-        if evaluation.samples:
-            found = baselines_for(samples, split.train, decoder.place_prior, quiet)
+            return result
+        prior, any_label = decoder.place_prior, evaluation.samples > 0
+        found = baselines_for(samples, split.train, prior, quiet) if any_label else []
         others = beside(found, samples, split.test, evaluation, cfg.at_input_size)
         notes += others.notes
         protocol = description.get("protocol", "full")
-        table = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
+        columns, rows = result_table(cfg.benchmark, task, protocol, evaluation, others.results)
         notes += stamp_notes(cfg.benchmark, protocol, evaluation.stamp)
         notes += protocol_notes(benchmark, cfg) + counting_notes(task, evaluation)
         notes += list_notes(cfg.lists, len(split.train) + len(split.test))
-        if files:
-            notes.append(f"{files:,} files to hand in: {cfg.submission}")
-        if cfg.pictures and cfg.out is not None and evaluation.samples:
+        notes += [f"{files:,} files to hand in: {cfg.submission}"] if files else []
+        if cfg.pictures and cfg.out is not None and any_label:
             draw_rows(decoder, samples, split.test, cfg.pictures, cfg.out / "panel.png")
             notes.append(f"picture: {cfg.out / 'panel.png'}")
-        facts = {
-            "benchmark": cfg.benchmark,
+        record = {
             "checkpoint": {"path": str(cfg.checkpoint), "sha256": description["sha256"]},
             "foreign": description.get("foreign"),
             "trained": {key: description.get(key) for key in ("benchmark", "protocol", "config")},
             "data": [store.fingerprint for store in samples.pairs.stores],
             **cfg.with_origins(),
             "input": description["input"],
-            "metrics": evaluation.result,
-            "stamp": evaluation.stamp.to_json(),
             **others.facts,
+            **evaluation.draw_facts,
         }
-        if evaluation.redrawn:
-            mean, spread = mean_and_spread(evaluation.redrawn)
-            facts["released draws"] = {"number": REDRAWS, "mean": mean, "sd": spread}
-        title = f"{cfg.benchmark}, {evaluation.samples:,} test samples"
-        report = Report("eval", title, *table, tuple(notes), facts, class_tables(task, evaluation))
+        result = replace(
+            result, title=f"{cfg.benchmark}, {evaluation.samples:,} test samples",
+            columns=columns, rows=rows, notes=tuple(notes), record=record,
+            more=class_tables(task, evaluation), metrics=evaluation.result,
+            samples=evaluation.samples, baselines=others.results, stamp=evaluation.stamp,
+        )  # fmt: skip
         if cfg.pace == "real":
-            report = in_time(report, decoder, task, samples.pairs.stores, scored, cfg.rate)
+            result = in_time(result, decoder, task, samples.pairs.stores, scored, cfg.rate)
         if cfg.out is not None:
-            write_json(cfg.out / "report.json", report.to_json())
-    return report
+            write_json(cfg.out / "report.json", result.to_json())
+    return result

@@ -13,15 +13,17 @@ from scaleevent.deployment.artifacts import artifacts, writable
 from scaleevent.deployment.latency import latency_table
 from scaleevent.deployment.parity import Parity, Run
 from scaleevent.deployment.program import LoadedCheckpoint
-from scaleevent.deployment.results import FLOAT32, write_results
+from scaleevent.deployment.results import FLOAT32, ExportResult, write_results
 from scaleevent.deployment.scoring import score_programs, task_of
 from scaleevent.pairs.draws import evenly_spaced
 from scaleevent.system.files import Json
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.ranks import ranks
-from scaleevent.system.reports import Report, progress
+from scaleevent.system.reports import progress
 
 
-def run(cfg: ExportConfig, quiet: bool = False) -> Report:
+@kept_random_state()
+def run(cfg: ExportConfig, quiet: bool = True) -> ExportResult:
     """Write a checkpoint in the requested formats, each file checked before it is kept.
 
     Args:
@@ -41,7 +43,9 @@ def run(cfg: ExportConfig, quiet: bool = False) -> Report:
     """
     formats, missing = writable(cfg.format)
     cfg.check()
-    checkpoint = LoadedCheckpoint(cfg.checkpoint, cfg.size, offline=cfg.offline)
+    checkpoint = LoadedCheckpoint(
+        cfg.checkpoint, cfg.size, offline=cfg.offline, for_others=cfg.format == "hub"
+    )
     if cfg.data:
         task_of(checkpoint, cfg.data)
     files = artifacts(checkpoint, formats, cfg.batch)

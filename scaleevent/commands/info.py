@@ -3,55 +3,69 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from scaleevent.config.data import InfoConfig
 from scaleevent.datasets.custom_files import found_beside
 from scaleevent.datasets.folders import folder_facts
 from scaleevent.formats import is_bag_folder, open_recording, recording_facts
 from scaleevent.pairs.classes import describe_labels
-from scaleevent.pairs.describing import describe_shard, describe_store, is_shard, verified_rows
+from scaleevent.pairs.describing import (
+    InfoResult,
+    describe_shard,
+    describe_store,
+    fact_rows,
+    is_shard,
+    verified_rows,
+)
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.mix_report import SETTINGS_FILES, describe_mix
 from scaleevent.pairs.mixing import Mix, lines, open_sources, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
+from scaleevent.system.hub_folders import is_hub_folder, named_folder, names_hub, weights_of_folder
 from scaleevent.system.locations import MANIFEST, address_of
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.refusals import check_there
-from scaleevent.system.reports import Report, cell
 from scaleevent.system.weight_facts import weight_facts, weight_rows
 
-SEGMENTS = 20  # listed one by one
 
-
-def run(cfg: InfoConfig, quiet: bool = False) -> Report:
-    """Facts about a path.
+@kept_random_state()
+def run(cfg: InfoConfig, quiet: bool = True) -> InfoResult:
+    """Facts about a path, or about weights on the hub.
 
     Args:
         cfg: The path, and options for recordings.
         quiet: Unused, since there is no progress to show.
+
+    Returns:
+        The facts: plain numbers and text by name, times in microseconds.
+
+    Raises:
+        DataError: Nothing is there, or nothing that is known; or it is damaged.
+        ConfigError: Stores that cannot be mixed.
+        EnvironmentProblem: It cannot be read, or fetched.
     """
     path = cfg.path
     if cfg.more or path.suffix in SETTINGS_FILES:
         return describe_mix(path, cfg.more, cfg.verify)
     if address_of(path) is not None:
         return _store(path, cfg)
+    if names_hub(str(path)) or named_folder(str(path)) is not None:
+        return _weights(str(path), _file_of(str(path)))
     check_there(path)
     folder = path.parent if path.name == MANIFEST else path
     if (folder / MANIFEST).is_file():
         return _store(folder, cfg)
+    if is_hub_folder(path):
+        return _weights(str(path), weights_of_folder(path, task=True))
     if path.is_dir() and not is_bag_folder(path):
         facts, remarks = folder_facts(path)
-        return Report("info", str(path), ("fact", "value"), _rows(facts), remarks, facts)
+        return InfoResult.of(str(path), facts, remarks)
     if is_shard(path):
-        facts = describe_shard(path)
-        return Report("info", str(path), ("fact", "value"), _rows(facts), (), facts)
+        return InfoResult.of(str(path), describe_shard(path))
     if path.suffix == ".safetensors":
-        facts, remarks = weight_facts(path)
-        return Report(
-            "info", str(path), ("fact", "value"), _rows(weight_rows(facts)), remarks, facts
-        )
+        return _weights(str(path), path)
     # reads what can be read of a damaged recording, and reports the damage
     recording = open_recording(path, size=cfg.size, **cfg.reading, max_bad=1.0)
     facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}
@@ -61,31 +75,22 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if cfg.picture:
         save_picture(cfg.picture, draw_recording(recording, facts))
         notes.append(f"picture: {cfg.picture}")
-    return Report("info", str(path), ("fact", "value"), _rows(facts), tuple(notes), facts)
+    return InfoResult.of(str(path), facts, notes)
 
 
-def _rows(facts: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            rows += [(f"{key}: {name}", _plain(part)) for name, part in value.items()]
-        elif key == "segments":
-            lines = [f"{s['first_us']} .. {s['last_us']} us, {s['events']:,} events" for s in value]
-            if len(lines) > 1:
-                rows += [(f"segment {k}", line) for k, line in enumerate(lines[:SEGMENTS], 1)]
-            if len(lines) > SEGMENTS:
-                rows.append(("more segments", f"{len(lines) - SEGMENTS} (--json lists all)"))
-        else:
-            rows.append((key.replace("_", " "), _plain(value)))
-    return tuple(rows)
+def _weights(name: str, file: Path) -> InfoResult:
+    facts, remarks = weight_facts(file)
+    return InfoResult.of(name, facts, remarks, fact_rows(weight_rows(facts)))
 
 
-def _plain(value: object) -> object:
-    """A list as text; anything else as it is."""
-    return ", ".join(map(cell, value)) if isinstance(value, list) else value
+def _file_of(name: str) -> Path:
+    """The file of weights by a name of the hub's, or of a folder in its layout."""
+    from scaleevent.encoders.hub import weight_file  # it imports torch
+
+    return weight_file(name, task=True)
 
 
-def _store(folder: Path, cfg: InfoConfig) -> Report:
+def _store(folder: Path, cfg: InfoConfig) -> InfoResult:
     store = PairStore(folder)
     notes: list[str] = []
     if cfg.picture and len(store):
@@ -95,13 +100,11 @@ def _store(folder: Path, cfg: InfoConfig) -> Report:
     verified = verify_shards(store) if cfg.verify else None
     told, tables, warnings = describe_labels(store)
     facts, notes = describe_store(store) | told, notes + warnings
-    rows = _rows({key: value for key, value in facts.items() if key != "class counts"})
+    rows = fact_rows({key: value for key, value in facts.items() if key != "class counts"})
     if verified is not None:
         facts["verified"], rows = verified, rows + verified_rows(verified)
     if not len(store) or not store.is_here:  # tags and activity are in the shards
-        return Report("info", store.where, ("fact", "value"), rows, tuple(notes), facts, tables)
+        return InfoResult.of(store.where, facts, notes, rows, tables)
     mixed = Mix(open_sources([folder]), {}).facts
-    return Report(
-        "info", store.where, ("fact", "value"), rows, (*notes, *lines(mixed)),
-        facts | {"composition": mixed}, (*tables, section(mixed)),
-    )  # fmt: skip
+    facts, notes = facts | {"composition": mixed}, [*notes, *lines(mixed)]
+    return InfoResult.of(store.where, facts, notes, rows, (*tables, section(mixed)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from scaleevent.config.predict import PredictConfig
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError, ScaleEventError
 from scaleevent.live.predicting import ended_by, event_source, open_inputs, predicted
 from scaleevent.prediction.models import open_model
 from scaleevent.prediction.recordings import (
@@ -17,18 +17,20 @@ from scaleevent.prediction.recordings import (
     learn,
     span_of,
 )
-from scaleevent.prediction.report import prediction_report
+from scaleevent.prediction.report import PredictResult, failures, prediction_report
 from scaleevent.prediction.streaming import Plan
 from scaleevent.prediction.views import choose_view
 from scaleevent.prediction.writers import check_packages
 from scaleevent.system.files import write_json
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.ranks import choose_device
-from scaleevent.system.reports import Report, progress, say
+from scaleevent.system.reports import progress, say
 
 BASIS = "basis.safetensors"
 
 
-def run(cfg: PredictConfig, quiet: bool = False) -> Report:
+@kept_random_state()
+def run(cfg: PredictConfig, quiet: bool = True) -> PredictResult:
     """Predict along recordings or a live source, and write what is predicted to a folder.
 
     Args:
@@ -40,8 +42,9 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
 
     Raises:
         CheckpointError: Not a model.
-        DataError: Not a recording, or a damaged one.
-        ConfigError: Options that the model does not have.
+        DataError: Not a recording, a damaged one, or one without a window; the predictions of
+            others are made and written before.
+        ConfigError: Options that the model does not have; no window of the only recording.
         ScaleEventError: What ended a live source; everything is written before.
     """
     cfg.check()
@@ -76,14 +79,22 @@ def run(cfg: PredictConfig, quiet: bool = False) -> Report:
     with cfg.claimed():
         expected = None if cfg.is_live else learn(view, sources, plan, cfg.out / BASIS, quiet)
         done: list[Done] = []
+        failed: dict[str, ScaleEventError] = {}
         with progress("predict", expected, "windows", not quiet) as ticker:
             for source in sources:
                 folder = cfg.out / source.name if len(sources) > 1 else cfg.out
-                done.append(predicted(source, view, plan, folder, cfg, times, ticker))
+                try:
+                    done.append(predicted(source, view, plan, folder, cfg, times, ticker))
+                except (DataError, ConfigError) as error:  # such as a recording without a window
+                    failed[source.name] = error
+        if not done:
+            raise failures(failed, done, cfg.out)
         if cfg.is_live and learns:
             view.save(cfg.out / BASIS)
-        report = prediction_report(cfg, opened, view, done, lines)
+        report = prediction_report(cfg, opened, view, done, lines, failed)
         write_json(cfg.out / "report.json", report.to_json())
-    for error in filter(None, map(ended_by, done)):
-        raise error
+    for ended in filter(None, map(ended_by, done)):
+        raise ended
+    if failed:
+        raise failures(failed, done, cfg.out)
     return report

@@ -11,12 +11,13 @@ from scaleevent.datasets.descriptions import tags_for, unverified
 from scaleevent.datasets.held_out import Tests, listed
 from scaleevent.errors import DataError
 from scaleevent.pairs.alignment import measure_prepared
-from scaleevent.pairs.describing import store_report
+from scaleevent.pairs.describing import StoreResult, store_report
 from scaleevent.pairs.planning import plan
 from scaleevent.pairs.preparing import executor_of, unfinished, write_store
 from scaleevent.pairs.source import PairSource, choices, label_facts
 from scaleevent.pairs.store import PairStore
-from scaleevent.system.reports import Report, progress, say
+from scaleevent.system.random_state import kept_random_state
+from scaleevent.system.reports import progress, remark, say
 
 NOT_CONTENT = {
     *("out", "jobs", "dask", "shard", "resume", "overwrite", "take_over"),
@@ -24,8 +25,22 @@ NOT_CONTENT = {
 }
 
 
-def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
-    """Prepare a data set; the report counts every image and event by kind."""
+@kept_random_state()
+def run(cfg: PrepareConfig, quiet: bool = True) -> StoreResult:
+    """Prepare a data set: its recordings and images as a pair store.
+
+    Args:
+        cfg: All settings.
+        quiet: No progress on stderr.
+
+    Returns:
+        The store, with every image and event counted by kind; of a dry run a `DryRun`.
+
+    Raises:
+        DataError: Data that are damaged, inconsistent or not there.
+        ConfigError: Settings that do not fit them, or the store that is resumed.
+        StoppedError: A stop signal came; finished shards are kept.
+    """
     module = DATASETS[cfg.name].load()
     sources = module.sources(cfg)
     out: Tests = module.left_out(cfg) if isinstance(cfg, SourceConfig) else {}
@@ -49,7 +64,7 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     ):
         manifest = write_store(
             sources, cfg.out, settings, executor=executor, share=cfg.share, advance=ticker.advance,
-            warn=say, remarks=({"left_out": out} if isinstance(cfg, SourceConfig) else {})
+            warn=remark, remarks=({"left_out": out} if isinstance(cfg, SourceConfig) else {})
             | {"tags": tags_for(cfg)} | label_facts(sources),
         )  # fmt: skip
     report = store_report("prepare", cfg.out, manifest, chosen)
@@ -61,7 +76,9 @@ def run(cfg: PrepareConfig, quiet: bool = False) -> Report:
     return report
 
 
-def _with_shift(report: Report, cfg: PrepareConfig, sources: Sequence[PairSource]) -> Report:
+def _with_shift(
+    report: StoreResult, cfg: PrepareConfig, sources: Sequence[PairSource]
+) -> StoreResult:
     """The report with the measured shift between events and images, where it can be measured."""
     try:
         measured = measure_prepared(sources, PairStore(cfg.out))
@@ -71,5 +88,4 @@ def _with_shift(report: Report, cfg: PrepareConfig, sources: Sequence[PairSource
     if measured is None:
         return report
     notes = (measured.describe(), *measured.warnings(cfg.out, getattr(cfg, "offset_us", None)))
-    facts = report.facts | {"alignment": measured.facts()}
-    return replace(report, notes=report.notes + notes, facts=facts)
+    return replace(report, notes=report.notes + notes, alignment=measured)

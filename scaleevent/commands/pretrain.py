@@ -7,17 +7,17 @@ from functools import partial
 import torch
 
 from scaleevent.benchmarks.leaks import seen_with
-from scaleevent.benchmarks.pretrain_report import PretrainResult
+from scaleevent.benchmarks.pretrain_report import Pretrained
 from scaleevent.commands.pretrain_data import pretraining_data, pretraining_origin
 from scaleevent.config.catalog import OBJECTIVES
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.grids.inputs import InputSettings
-from scaleevent.objectives.objective import Objective
+from scaleevent.objectives.objective import Objective, PretrainResult
 from scaleevent.pairs.draws import draw_epoch
 from scaleevent.pairs.loading import Pool
 from scaleevent.system.files import read_json_lines
-from scaleevent.system.reports import Report
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.training.log import LOG, log_once
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import Drawn, Run
@@ -25,13 +25,29 @@ from scaleevent.training.run import Drawn, Run
 VALIDATION_SAMPLES = 256
 
 
-def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
-    """Pretrain on the machine's devices; the report has held-out numbers before and after.
+@kept_random_state()
+def run(cfg: PretrainConfig, quiet: bool = True) -> PretrainResult:
+    """Pretrain an event encoder on the machine's devices.
 
     The run folder holds config.yaml, the log, encoder.safetensors, best.safetensors, pictures,
     report.json, state/.
+
+    Args:
+        cfg: All settings; `PretrainConfig.with_preset` gives those of the command line.
+        quiet: No progress on stderr.
+
+    Returns:
+        Held-out numbers before and after; with several ranks, on the first of them.
+
+    Raises:
+        ConfigError: Settings and data that do not fit each other.
+        DataError: Data or weights that are damaged, or of another kind.
+        DivergedError: A loss that is not finite.
+        StoppedError: A stop signal came; the state is saved.
     """
     origin = pretraining_origin(cfg, quiet)
+    path = cfg.out / "encoder.safetensors"
+    result = PretrainResult("pretrain", "", (), (), out=cfg.out, checkpoint=path)
     with Run.open(cfg, "pretrain", quiet) as this:
         this.say(cfg.describe())
         objective: Objective = OBJECTIVES[cfg.objective].load().build(cfg, this)
@@ -70,18 +86,18 @@ def run(cfg: PretrainConfig, quiet: bool = False) -> Report:
         order = partial(draw_epoch, samples, seen, cfg.draws, cfg.seed_of("draws"),
                         sampling=cfg.sampling, shares=mix.given)  # fmt: skip
         drawn = Drawn(samples, samples.numbered(order, cfg.draws), cfg.draws, batch)
-        result = PretrainResult(cfg, objective, samples, origin)
-        best = result.keeper() if len(held_out) else None
+        trained = Pretrained(cfg, objective, samples, origin)
+        best = trained.keeper() if len(held_out) else None
         with this.started(objective.model, optimizer, fingerprint, best) as first:
             this.foretell(objective, drawn, first, min(len(held_out), VALIDATION_SAMPLES))
             if first == 0 and this.ranks.main:
                 log_once(cfg, 0, {"epoch": 0} | validate())
             this.train(objective, optimizer, drawn, first, fingerprint, validate, best)
             if not this.ranks.main:
-                return Report("pretrain", "", (), ())
+                return result
             if not any(line.get("epoch") == cfg.epochs for line in read_json_lines(cfg.out / LOG)):
                 last = cfg.epochs * (cfg.draws // batch)
                 log_once(cfg, last, {"epoch": cfg.epochs} | validate())
             before.to(this.ranks.device).eval()
             compared = objective.compare(samples, split, before, local, cfg.out)
-            return this.finish(result.report(compared, best))
+            return this.finish(trained.report(result, compared, best))

@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from scaleevent.config.report import ReportConfig
-from scaleevent.reporting.page import check_free, write_page
+from scaleevent.reporting.page import PageResult, check_free, write_page
 from scaleevent.reporting.plots import check_matplotlib, write_plots
 from scaleevent.reporting.runs import CURVES, read_runs
 from scaleevent.system.files import claimed_folder
-from scaleevent.system.reports import Report, counted
+from scaleevent.system.random_state import kept_random_state
+from scaleevent.system.reports import counted
 
 
-def run(cfg: ReportConfig, quiet: bool = False) -> Report:
+@kept_random_state()
+def run(cfg: ReportConfig, quiet: bool = True) -> PageResult:
     """Write the page; the report lists the runs in it.
+
+    Args:
+        cfg: All settings.
+        quiet: Unused, since there is no progress to show.
 
     Raises:
         ConfigError: A run is named twice.
@@ -32,5 +38,7 @@ def run(cfg: ReportConfig, quiet: bool = False) -> Report:
     rows = tuple((run.name, run.command, run.state) for run in runs)
     notes = [f"page: {cfg.out} ({size / 1e6:.1f} MB); open it in a browser, no network needed"]
     notes += [f"curves: {counted(len(plots), 'picture')} in {cfg.curves}"] if plots else []
-    facts = {"page": str(cfg.out), "bytes": size, "curves": [str(path) for path in plots]}
-    return Report("report", "report", ("run", "command", "state"), rows, tuple(notes), facts)
+    return PageResult(
+        "report", "report", ("run", "command", "state"), rows, tuple(notes),
+        page=cfg.out, bytes=size, curves=tuple(plots),
+    )  # fmt: skip

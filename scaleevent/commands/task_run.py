@@ -18,20 +18,20 @@ from scaleevent.benchmarks.scene_baseline import scene_baselines
 from scaleevent.benchmarks.selection import Selection
 from scaleevent.benchmarks.task_model import task_model
 from scaleevent.benchmarks.task_objective import TaskObjective
-from scaleevent.benchmarks.task_report import TaskResult
+from scaleevent.benchmarks.task_report import TaskResult, TrainedTask
 from scaleevent.commands.benchmark_data import benchmark_samples
 from scaleevent.config.downstream import FinetuneConfig
 from scaleevent.config.run import RunSettings
 from scaleevent.system.files import write_json
-from scaleevent.system.reports import Report, progress
+from scaleevent.system.reports import progress
 from scaleevent.training.optimizer import build_optimizer
 from scaleevent.training.run import Drawn, Run
 from scaleevent.training.tensors import content_hash
 
 
 def run_task(
-    cfg: FinetuneConfig, command: str, quiet: bool = False, record: RunSettings | None = None
-) -> Report:
+    cfg: FinetuneConfig, command: str, quiet: bool = True, record: RunSettings | None = None
+) -> TaskResult:
     """Train a decoder, and the encoder unless it is frozen; score it on the test set.
 
     The report has the result beside baselines and published ones. The run folder holds config.yaml,
@@ -65,10 +65,10 @@ def run_task(
             layer_decay=cfg.layer_decay, weight_decay=cfg.weight_decay, freeze=cfg.freeze,
             never=decoder.dead_parameters(),
         )  # fmt: skip
-        result = TaskResult(cfg, command, start, samples, labels, selection, test)
-        for line in (*result.plan(run.machine), *classes):
+        trained = TrainedTask(cfg, command, start, samples, labels, selection, test)
+        for line in (*trained.plan(run.machine), *classes):
             run.say(line)
-        best = result.keeper()
+        best = trained.keeper()
         with (
             run.started(decoder, optimizer, fingerprint, best) as first,
             ExitStack() as after_training,
@@ -99,9 +99,9 @@ def run_task(
                     advance=lambda count: ticker.advance(count * run.ranks.world),
                 )  # fmt: skip
             if not run.ranks.main:
-                return Report(command, "", (), ())
+                return TaskResult.of(cfg, command, benchmark.task)
             place = place_baseline(samples, train, run.quiet)
             decoder.place_prior = np.asarray(place.values)
             scene = scene_baselines(samples, train, encoder) if command == "probe" else []
             baselines = (constant, place, *scene)
-            return run.finish(result.write(cfg.out, evaluation, baselines, best, notes))
+            return run.finish(trained.write(cfg.out, evaluation, baselines, best, notes))

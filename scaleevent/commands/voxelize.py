@@ -9,21 +9,23 @@ from scaleevent.config.data import VoxelizeConfig
 from scaleevent.datasets.recordings import UNPAIRED
 from scaleevent.datasets.recordings import sources as find_sources
 from scaleevent.pairs.alignment import spread
-from scaleevent.pairs.describing import store_report
+from scaleevent.pairs.describing import StoreResult, store_report
 from scaleevent.pairs.drawing import frame_of, pair_name
 from scaleevent.pairs.preparing import executor_of, unfinished, write_store
 from scaleevent.pairs.source import choices
 from scaleevent.pairs.store import PairStore
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import draw_voxel
-from scaleevent.system.reports import Report, progress, say
+from scaleevent.system.random_state import kept_random_state
+from scaleevent.system.reports import progress, remark, say
 
 NOT_CONTENT = {"out", "jobs", "dask", "shard", "resume", "overwrite", "take_over", "root"}
 PREVIEW_ROWS, CHANNELS = 4, 3
 EMPTY_SHARE = 0.2  # of windows without an active cell, above which we warn
 
 
-def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
+@kept_random_state()
+def run(cfg: VoxelizeConfig, quiet: bool = True) -> StoreResult:
     """Voxelize every recording below a folder.
 
     Args:
@@ -32,6 +34,11 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
 
     Returns:
         Counts, the fraction of active cells, and the path of a preview picture.
+
+    Raises:
+        DataError: No recording, or a damaged one.
+        ConfigError: The folder holds a store of other settings.
+        StoppedError: A stop signal came; finished shards are kept.
     """
     sources, passed, unused = find_sources(cfg)
     if not quiet:
@@ -52,13 +59,15 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
             share=cfg.share,
             voxels=cfg.model_dump(include={"bins", "tau", "patch", "representation"}),
             advance=ticker.advance,
-            warn=say,
+            warn=remark,
         )
     report = store_report("voxelize", cfg.out, manifest, choices(sources))
     if unfinished(manifest):
         return report
     counts = manifest["counts"]
-    notes, facts = list(report.notes), dict(report.facts)
+    notes = list(report.notes)
+    active: float | None = None
+    empty: float | None = None
     if not counts.get("pairs"):
         notes.append("warning: no window holds events")
     elif not counts.get("cells"):
@@ -68,7 +77,6 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     else:
         active = counts["cells active"] / counts["cells"]
         empty = counts["windows without an active cell"] / counts["pairs"]
-        facts |= {"active_share": active, "empty_share": empty}
         notes.append(
             f"{active:.1%} of {cfg.patch}x{cfg.patch} cells active at tau {cfg.tau:g}; "
             f"{empty:.1%} of windows have none"
@@ -82,8 +90,10 @@ def run(cfg: VoxelizeConfig, quiet: bool = False) -> Report:
     notes += [f"not used, {instead}: {line}" for line in unused]
     if unpaired := counts.get(UNPAIRED):
         notes.append(f"warning: {unpaired} {UNPAIRED}, {instead}; two clocks?")
-    facts |= {"passed_over": passed, "not_used": unused}
-    return replace(report, notes=tuple(notes), facts=facts)
+    record = report.record | {"passed_over": passed, "not_used": unused}
+    return replace(
+        report, notes=tuple(notes), record=record, active_share=active, empty_share=empty
+    )
 
 
 def _preview(out: Path) -> Path:

@@ -37,18 +37,21 @@ class WindowSettings(Settings):
     """How the window of events that ends at an image is chosen."""
 
     window: Literal["adaptive", "time", "count"] = Field(
-        "adaptive", description="rule for the window that ends at each image"
+        default="adaptive", description="rule for the window that ends at each image"
     )
     window_ms: float | None = Field(
-        None, gt=0, le=10_000, description="length for time (50), longest for adaptive (200)"
+        default=None,
+        gt=0,
+        le=10_000,
+        description="length for time (50), longest for adaptive (200)",
     )
     window_events: float = Field(
-        0.33, gt=0, le=100, description="events per sensor pixel, for count"
+        default=0.33, gt=0, le=100, description="events per sensor pixel, for count"
     )
     quantile: float = Field(
-        0.5, gt=0, le=1, description="fraction of cells that must be full, for adaptive"
+        default=0.5, gt=0, le=1, description="fraction of cells that must be full, for adaptive"
     )
-    cell: int = Field(16, ge=2, le=256, description="cell side in pixels, adaptive")
+    cell: int = Field(default=16, ge=2, le=256, description="cell side in pixels, adaptive")
 
     @model_validator(mode="after")
     def _used(self) -> WindowSettings:
@@ -83,10 +86,10 @@ class DamageSettings(Settings):
     """What happens with damaged recordings."""
 
     on_error: Literal["strict", "skip"] = Field(
-        "strict", description="damage in a recording: an error, or left out and counted"
+        default="strict", description="damage in a recording: an error, or left out and counted"
     )
     max_bad: float = Field(
-        0.001,
+        default=0.001,
         ge=0,
         le=1,
         json_schema_extra={"flag": "text"},
@@ -113,19 +116,25 @@ class RecordingSettings(Settings):
     """What a recording's file may leave open; shared by `info` and what reads any recording."""
 
     size: tuple[int, int] | None = Field(
-        None, description="sensor rows x columns if the file has none"
+        default=None, description="sensor rows x columns if the file has none"
     )
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of the event times"
+        default=None, description="unit of the event times"
     )
     columns: str | None = Field(
-        None, description="order of the columns, such as 't x y p -', or names, 't=a x=b y=c p=d'"
+        default=None,
+        description="order of the columns, such as 't x y p -', or names, 't=a x=b y=c p=d'",
     )
     topic: str | None = Field(
-        None, description="event stream of several: ROS topic, HDF5 group, variable, AEDAT4 id"
+        default=None,
+        description="event stream of several: ROS topic, HDF5 group, variable, AEDAT4 id",
     )
-    image_topic: str | None = Field(None, description="ROS topic or AEDAT4 id of the images")
-    camera: str | None = Field(None, description="camera model, if the file has none, as DVS128")
+    image_topic: str | None = Field(
+        default=None, description="ROS topic or AEDAT4 id of the images"
+    )
+    camera: str | None = Field(
+        default=None, description="camera model, if the file has none, as DVS128"
+    )
 
     _size = field_validator("size", mode="before")(parse_size)
 
@@ -142,14 +151,15 @@ class StreamSettings(WindowSettings, RecordingSettings, DamageSettings):
 class StoreSettings(OutputSettings):
     """How a command that writes a store shares out its work; nothing here changes a byte of it."""
 
-    jobs: int = Field(1, ge=1, le=1024, description="worker processes")
+    jobs: int = Field(default=1, ge=1, le=1024, description="worker processes")
     dask: str | None = Field(
-        None, description="Dask scheduler whose workers do the work: tcp://HOST:8786"
+        default=None, description="Dask scheduler whose workers do the work: tcp://HOST:8786"
     )
     shard: str | None = Field(
-        None, description="only this part of the work: 3/8, or slurm for that of an array task"
+        default=None,
+        description="only this part of the work: 3/8, or slurm for that of an array task",
     )
-    resume: bool = Field(False, description="keep shards that are finished")
+    resume: bool = Field(default=False, description="keep shards that are finished")
 
     @field_validator("shard")
     @classmethod
@@ -209,15 +219,17 @@ class PrepareConfig(PartSettings, StoreSettings):
     noun: ClassVar[str] = "data set"
 
     name: Annotated[str, OneOf(DATASETS)] = Field(description="data set")
-    roots: list[Path] = Field([], description="folder(s) or file(s) of the data set")
-    out: Path = Field(Path("pairs"), description="pair store to write")
-    lossless: bool = Field(False, description="store images as PNG, not JPEG q95")
-    dry_run: bool = Field(False, description="tell what would be read and written, how long")
+    roots: list[Path] = Field(default=[], description="folder(s) or file(s) of the data set")
+    out: Path = Field(default=Path("pairs"), description="pair store to write")
+    lossless: bool = Field(default=False, description="store images as PNG, not JPEG q95")
+    dry_run: bool = Field(
+        default=False, description="tell what would be read and written, how long"
+    )
     picture: Path | None = Field(
-        None, description="with dry_run: a PNG of the first pairs, events over their images"
+        default=None, description="with dry_run: a PNG of the first pairs, events over their images"
     )
     tag: GivenTags = Field(
-        [], description="what is known of all pairs: real, outdoor, sensor=NAME; repeatable"
+        default=[], description="what is known of all pairs: real, outdoor, sensor=NAME; repeatable"
     )
 
     def __init__(self, **values: Any) -> None:
@@ -276,7 +288,7 @@ class PrepareConfig(PartSettings, StoreSettings):
 class SequencesConfig(PrepareConfig):
     """Settings of a data set that consists of named sequences."""
 
-    sequences: list[str] = Field([], description="only these sequences (repeat the flag)")
+    sequences: list[str] = Field(default=[], description="only these sequences (repeat the flag)")
 
     def check_sequences(self, known: Collection[str]) -> None:
         """Refuse sequences that the data set does not have.
@@ -297,7 +309,7 @@ class SourceConfig(SequencesConfig):
     """Settings of a data set for pretraining some of whose sequences test benchmarks."""
 
     transductive: bool = Field(
-        False, description="take test recordings of benchmarks too, which is recorded"
+        default=False, description="take test recordings of benchmarks too, which is recorded"
     )
 
 
@@ -307,16 +319,16 @@ class VoxelizeConfig(StreamSettings, StoreSettings):
     KIND: ClassVar[str] = "voxels"
 
     root: Path = Field(description="folder of recordings, or one recording")
-    out: Path = Field(Path("voxels"), description="folder for the voxel shards")
-    bins: int = Field(3, ge=1, le=64, description="time bins")
+    out: Path = Field(default=Path("voxels"), description="folder for the voxel shards")
+    bins: int = Field(default=3, ge=1, le=64, description="time bins")
     representation: Annotated[str, OneOf(REPRESENTATIONS)] = Field(
-        "zhu", description="grid to store; others than zhu are not for pretrain"
+        default="zhu", description="grid to store; others than zhu are not for pretrain"
     )
     rate: float = Field(
-        20.0, gt=0, le=100_000, description="windows per second where there are no frames"
+        default=20.0, gt=0, le=100_000, description="windows per second where there are no frames"
     )
-    tau: float = Field(64.0, ge=0, description="activity threshold per 16x16 patch")
-    patch: int = Field(16, ge=2, le=256, description="patch of the activity statistics")
+    tau: float = Field(default=64.0, ge=0, description="activity threshold per 16x16 patch")
+    patch: int = Field(default=16, ge=2, le=256, description="patch of the activity statistics")
 
 
 class InfoConfig(RecordingSettings):
@@ -326,15 +338,18 @@ class InfoConfig(RecordingSettings):
         description="a recording, store (or its address), shard, run or checkpoint, or the YAML "
         "settings of a mix"
     )
-    more: list[Path] = Field([], description="further stores, to be mixed with the first one")
+    more: list[Path] = Field(
+        default=[], description="further stores, to be mixed with the first one"
+    )
     picture: Path | None = Field(
-        None, description="write a PNG here: events of a recording, or pairs of a store"
+        default=None, description="write a PNG here: events of a recording, or pairs of a store"
     )
     full: bool = Field(
-        False, description="read every event, where the file's index would do for most facts"
+        default=False,
+        description="read every event, where the file's index would do for most facts",
     )
     verify: bool = Field(
-        False, description="re-hash every shard of a pair store, and say what was checked"
+        default=False, description="re-hash every shard of a pair store, and say what was checked"
     )
 
     @model_validator(mode="after")

@@ -12,4 +12,4 @@ from scaleevent.config.settings import Settings
 class DoctorConfig(Settings):
     """Settings of `scaleevent doctor`."""
 
-    out: Path = Field(Path(), description="folder where output would go")
+    out: Path = Field(default=Path(), description="folder where output would go")

@@ -68,7 +68,7 @@ class ScoredSettings(ComputeSettings):
     benchmark: Benchmark
     data: Stores = []
     labels: Literal["all", "released"] = Field(
-        "all", description=f"released: those of the authors' lists ({', '.join(_LISTED)})"
+        default="all", description=f"released: those of the authors' lists ({', '.join(_LISTED)})"
     )
 
     @model_validator(mode="before")
@@ -123,32 +123,36 @@ class TaskSettings(ScoredSettings, RunSettings):
     )
 
     seed: int = Field(
-        0, ge=0, description="random seed of start, draws and --subset random; data and test stay"
+        default=0,
+        ge=0,
+        description="random seed of start, draws and --subset random; data and test stay",
     )
     checkpoint: Weights = Field(
         description="encoder: a file, a run folder, timm:NAME, hf-hub:ORG/NAME, "
         "local-dir:FOLDER, embedded, or random (baseline)"
     )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
-        None, description="size of a random encoder"
+        default=None, description="size of a random encoder"
     )
     size: tuple[int, int] | None = Field(
-        None, description="network input; default: the benchmark's"
+        default=None, description="network input; default: the benchmark's"
     )
     normaliser: Normaliser | None = Field(
-        None, description="range of the voxel input; default: the encoder's, else contrast"
+        default=None, description="range of the voxel input; default: the encoder's, else contrast"
     )
     fraction: float = Field(
-        1.0, gt=0, le=1, description="fraction of the training samples, such as 0.01"
+        default=1.0, gt=0, le=1, description="fraction of the training samples, such as 0.01"
     )
     subset: Literal["interval", "random", "prefix"] = Field(
-        "interval", description="how a fraction is chosen: of each sequence, or random of all"
+        default="interval",
+        description="how a fraction is chosen: of each sequence, or random of all",
     )
     steps: Literal["full", "subset"] = Field(
-        "full", description="steps of an epoch of a fraction: as of all labels, or as of its own"
+        default="full",
+        description="steps of an epoch of a fraction: as of all labels, or as of its own",
     )
     validation: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the training labels held out, by recording, to "
+        default=0.0, ge=0, lt=1, description="fraction of the training labels held out, by recording, to "
         "choose the best step; default: the data's own validation part, if any",
     )  # fmt: skip
     transductive: Transductive = False
@@ -173,40 +177,58 @@ class FinetuneConfig(TaskSettings, ScheduledSettings):
 
     COMMAND: ClassVar[str] = "finetune"
 
-    out: Path = Field(Path("runs/finetune"), description="run folder")
-    preset: str | None = Field(None, description="paper, released, origin, demo, own")
+    out: Path = Field(default=Path("runs/finetune"), description="run folder")
+    preset: str | None = Field(default=None, description="paper, released, origin, demo, own")
     decoder: Annotated[str, OneOf(DECODERS)] | None = Field(
-        None, description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"
+        default=None, description=f"default: {', '.join(DEFAULT_DECODERS.values())} by task"
     )
     decoder_options: dict[str, str] = Field(
-        {}, description="option of the decoder, NAME=VALUE; repeatable"
+        default={}, description="option of the decoder, NAME=VALUE; repeatable"
     )
-    decoder_weights: Path | None = Field(None, description="published weights of the decoder")
+    decoder_weights: Path | None = Field(
+        default=None, description="published weights of the decoder"
+    )
     eomt: Literal["upstream", "scaleevent"] = Field(
-        "scaleevent", description="the same as --decoder-option mode=..., where the decoder is EoMT"
+        default="scaleevent",
+        description="the same as --decoder-option mode=..., where the decoder is EoMT",
     )
     empty_masks: bool = Field(
-        False, description="EoMT: an image's absent classes are targets too, as the authors train"
+        default=False,
+        description="EoMT: an image's absent classes are targets too, as the authors train",
     )
     freeze: Literal["none", "released", "encoder"] = Field(
-        "none", description="released: tokens and final norm stay; encoder: all of it"
+        default="none", description="released: tokens and final norm stay; encoder: all of it"
     )
-    cache: bool = Field(True, description="linear on a frozen encoder: compute its features once")
+    cache: bool = Field(
+        default=True, description="linear on a frozen encoder: compute its features once"
+    )
     sampling: Literal["uniform", "released"] = Field(
-        "uniform", description="released: 2N draws an epoch, sequence, then label uniformly"
+        default="uniform", description="released: 2N draws an epoch, sequence, then label uniformly"
     )
-    epochs: int = Field(30, ge=1, le=100_000, description="epochs")
-    batch: int = Field(12, ge=1, le=65_536, description="global batch")
-    lr: float = Field(4e-6, gt=0, le=10, description="learning rate of the decoder")
+    epochs: int = Field(default=30, ge=1, le=100_000, description="epochs")
+    batch: int = Field(default=12, ge=1, le=65_536, description="global batch")
+    lr: float = Field(default=4e-6, gt=0, le=10, description="learning rate of the decoder")
     encoder_lr: float | None = Field(
-        None, gt=0, le=10, description="learning rate of the encoder; default: --lr"
+        default=None, gt=0, le=10, description="learning rate of the encoder; default: --lr"
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="factor on the rate per encoder block, from the top"
+        default=1.0, gt=0, le=1, description="factor on the rate per encoder block, from the top"
     )
-    decay_every: int = Field(5, ge=1, description="epochs between its steps")
+    decay_every: int = Field(default=5, ge=1, description="epochs between its steps")
 
     _options = field_validator("decoder_options", mode="before")(_parse_options)
+
+    @classmethod
+    def with_preset(cls, **values: Any) -> FinetuneConfig:
+        """Settings as the command line makes them: those given over a preset's, then the defaults.
+
+        Without `preset` it is the benchmark's.
+
+        Raises:
+            ConfigError: As `finetune_config`.
+            DataError: Own labels that cannot be read.
+        """
+        return finetune_config(values)
 
     @property
     def options(self) -> dict[str, str]:
@@ -221,11 +243,11 @@ class ProbeConfig(TaskSettings):
 
     COMMAND: ClassVar[str] = "probe"
 
-    out: Path = Field(Path("runs/probe"), description="run folder")
-    epochs: int = Field(20, ge=1, le=100_000, description="epochs")
-    batch: int = Field(8, ge=1, le=65_536, description="batch")
-    lr: float = Field(5e-4, gt=0, le=10, description="learning rate")
-    cache: bool = Field(True, description="compute the frozen features once")
+    out: Path = Field(default=Path("runs/probe"), description="run folder")
+    epochs: int = Field(default=20, ge=1, le=100_000, description="epochs")
+    batch: int = Field(default=8, ge=1, le=65_536, description="batch")
+    lr: float = Field(default=5e-4, gt=0, le=10, description="learning rate")
+    cache: bool = Field(default=True, description="compute the frozen features once")
 
     def as_finetuning(self) -> FinetuneConfig:
         """The same run in the words of `finetune`."""
@@ -245,47 +267,57 @@ class EvalConfig(ScoredSettings):
         description="task checkpoint of probe or finetune, its run, hf-hub:ORG/NAME, "
         "local-dir:FOLDER, or a published model's file"
     )
-    offline: bool = Field(False, description="never use the network")
+    offline: bool = Field(default=False, description="never use the network")
     size: tuple[int, int] | None = Field(
-        None, description="published file: network input; default: the benchmark's"
+        default=None, description="published file: network input; default: the benchmark's"
     )
     normaliser: Normaliser | None = Field(
-        None, description="published file: range of the voxel input; default: its authors', minmax"
+        default=None,
+        description="published file: range of the voxel input; default: its authors', minmax",
     )
     decoder_options: dict[str, str] = Field(
-        {}, description="published file: what it leaves open, NAME=VALUE: max_depth, iters, blocks"
+        default={},
+        description="published file: what it leaves open, NAME=VALUE: max_depth, iters, blocks",
     )
     encoder_weights: Path | None = Field(
-        None, description="published file of differences: the DINOv3 weights they belong to"
+        default=None, description="published file of differences: the DINOv3 weights they belong to"
     )
-    out: Path | None = Field(None, description="folder for report and pictures")
-    batch: int = Field(4, ge=1, le=65_536, description="samples at once")
+    out: Path | None = Field(default=None, description="folder for report and pictures")
+    batch: int = Field(default=4, ge=1, le=65_536, description="samples at once")
     pictures: Pictures = 0
     submission: Path | None = Field(
-        None, description=f"{', '.join(_SUBMITTED)}: folder for files to hand in"
+        default=None, description=f"{', '.join(_SUBMITTED)}: folder for files to hand in"
     )
     at_input_size: bool = Field(
-        False, description="segmentation: score at the input's size, which is the released code's"
+        default=False,
+        description="segmentation: score at the input's size, which is the released code's",
     )
     windows: int | None = Field(
-        None, ge=8, le=4096, description="segmentation: predict in square crops of this side"
+        default=None,
+        ge=8,
+        le=4096,
+        description="segmentation: predict in square crops of this side",
     )
     draw: Literal["exact", "released"] = Field(
-        "exact", description="released: segmentation: also the authors' random score, over 20 draws"
+        default="exact",
+        description="released: segmentation: also the authors' random score, over 20 draws",
     )
     alignment: Literal["none", "median", "least-squares"] = Field(
-        "none", description="depth: fit each prediction to its ground truth first"
+        default="none", description="depth: fit each prediction to its ground truth first"
     )
     pace: Literal["none", "real"] = Field(
-        "none",
+        default="none",
         description="real: custom: also score, at each label of the recordings, the newest "
         "prediction that was finished by then",
     )
     rate: float = Field(
-        30.0, gt=0, le=100_000, description="pace real: windows a second that come to the network"
+        default=30.0,
+        gt=0,
+        le=100_000,
+        description="pace real: windows a second that come to the network",
     )
     transductive: Transductive = False
-    gpus: int = Field(1, ge=1, le=1024, description="processes on this machine")
+    gpus: int = Field(default=1, ge=1, le=1024, description="processes on this machine")
 
     _size = field_validator("size", mode="before")(parse_size)
     _options = field_validator("decoder_options", mode="before")(_parse_options)
@@ -410,6 +442,9 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # some dozens of own labels: the demo's rates, and steps enough to learn from so few
     "own": {"custom": _DEMO | {"eomt": "upstream", "epochs": 40}},
 }  # fmt: skip
+
+
+FinetuneConfig.PRESETS = FINETUNE_PRESETS
 
 
 def finetune_config(

@@ -23,28 +23,33 @@ class ExportConfig(OutputSettings):
     checkpoint: Checkpoint = Field(
         description="encoder or task checkpoint, a run folder, hf-hub:ORG/NAME, local-dir:FOLDER"
     )
-    out: Path = Field(Path("export"), description="folder for the files")
+    out: Path = Field(default=Path("export"), description="folder for the files")
     format: str = Field(
-        "all",
+        default="all",
         description=f"all, or some of {', '.join(EXPORT_FORMATS)} with commas between: timm or "
         "Meta key names, torch.export .pt2, ONNX in float32, float16 or 8 bits, a folder for the "
         "Hugging Face hub (by itself); all: those that are exact",
     )
     batch: int | None = Field(
-        None, ge=1, le=1024, description="samples at once of whole programs; default: any number"
+        default=None,
+        ge=1,
+        le=1024,
+        description="samples at once of whole programs; default: any number",
     )
     data: list[Path] = Field(
-        [], description="pair stores: also score files of reduced precision on the test set"
+        default=[], description="pair stores: also score files of reduced precision on the test set"
     )
-    limit: int | None = Field(None, ge=1, description="with --data: score so many test samples")
+    limit: int | None = Field(
+        default=None, ge=1, description="with --data: score so many test samples"
+    )
     latency: bool = Field(
-        False, description="also measure eager, compiled and ONNX latency on this machine"
+        default=False, description="also measure eager, compiled and ONNX latency on this machine"
     )
     size: tuple[int, int] | None = Field(
-        None, description="input rows x columns; default: the checkpoint's"
+        default=None, description="input rows x columns; default: the checkpoint's"
     )
 
-    offline: bool = Field(False, description="never use the network")
+    offline: bool = Field(default=False, description="never use the network")
 
     _size = field_validator("size", mode="before")(parse_size)
 

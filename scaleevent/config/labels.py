@@ -54,7 +54,7 @@ class ClassEntry(_Checked):
 
     name: Name
     colour: Annotated[Colour, BeforeValidator(_as_colour)] | None = Field(
-        None, validation_alias=AliasChoices("colour", "color")
+        default=None, validation_alias=AliasChoices("colour", "color")
     )
 
 
@@ -77,6 +77,8 @@ class ClassesFile(_Checked):
     ]
     ignore: Byte | list[Byte] = IGNORE  # ids of pixels that do not count
     mapping: dict[Byte, str] = {}
+    # colours of pixels that do not count, in pictures whose colours are those of the classes
+    ignore_colours: list[Annotated[Colour, BeforeValidator(_as_colour)]] = []
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -106,6 +108,20 @@ class ClassesFile(_Checked):
         if not self.mapping:
             found = {number: number for number in range(len(self.classes))}
         return found | dict.fromkeys(self.ignored, IGNORE)
+
+    @property
+    def by_colour(self) -> dict[tuple[int, ...], int]:
+        """The class of every colour that was given, `IGNORE` for no class.
+
+        A colour of two classes tells neither, and is left out.
+        """
+        given = [tuple(one.colour) for one in self.classes if one.colour is not None]
+        found = {
+            tuple(one.colour): number
+            for number, one in enumerate(self.classes)
+            if one.colour is not None and given.count(tuple(one.colour)) == 1
+        }
+        return found | {tuple(colour): IGNORE for colour in self.ignore_colours}
 
     @property
     def named(self) -> list[NamedClass]:

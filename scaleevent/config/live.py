@@ -38,26 +38,29 @@ class LiveSettings(Settings):
     """How live events are read, and what happens where the network is slower than they come."""
 
     follow: bool = Field(
-        False, description="the file is still being written: predict what is appended to it"
+        default=False, description="the file is still being written: predict what is appended to it"
     )
     format: StreamFormat | None = Field(
-        None,
+        default=None,
         description="live: format of a stream without a header (EVT..), or of UDP packets "
         "(default t64_x16_y16_on8, faery's)",
     )
     idle: float = Field(
-        30.0, gt=0, le=1e7, description="live: seconds of silence after which it is over"
+        default=30.0, gt=0, le=1e7, description="live: seconds of silence after which it is over"
     )
     pace: Literal["fast", "real"] = Field(
-        "fast", description="real: play a file at its own speed and tell the lag"
+        default="fast", description="real: play a file at its own speed and tell the lag"
     )
     when_slow: Literal["drop", "wait"] = Field(
-        "drop",
+        default="drop",
         description="live and pace real, where the network is slower: drop older windows for newer "
         "ones, or let the source wait",
     )
     queue: int = Field(
-        1, ge=1, le=1000, description="live and pace real: windows that may wait for the network"
+        default=1,
+        ge=1,
+        le=1000,
+        description="live and pace real: windows that may wait for the network",
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
@@ -12,7 +13,7 @@ from scaleevent.config.live import LiveSettings, live_address
 from scaleevent.config.run import DeviceSettings
 from scaleevent.config.settings import Weights, nearest, parse_size
 from scaleevent.errors import ConfigError
-from scaleevent.system.locations import check_checkpoint, check_weights
+from scaleevent.system.locations import check_checkpoint, check_weights, names_model
 from scaleevent.system.refusals import check_there
 
 Kind = Literal["png", "npy", "hdf5", "video"]
@@ -29,46 +30,53 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
         description="task model or encoder: a file, a run folder, embedded, timm:NAME, hf-hub:NAME"
     )
     recordings: list[Path] = Field(
-        [], description="event recording(s); live: - for standard input, or udp://HOST:PORT"
+        default=[], description="event recording(s); live: - for standard input, or udp://HOST:PORT"
     )
-    out: Path = Field(Path("predictions"), description="folder for what is predicted")
+    out: Path = Field(default=Path("predictions"), description="folder for what is predicted")
     write: list[Kind] = Field(
-        ["png"], description=f"what is written, of {','.join(KINDS)}; commas or repeated"
+        default=["png"], description=f"what is written, of {','.join(KINDS)}; commas or repeated"
     )
     window: Literal["adaptive", "time", "count"] = Field(
-        "adaptive", description="rule for windows, if it is not to be the checkpoint's"
+        default="adaptive", description="rule for windows, if it is not to be the checkpoint's"
     )
-    rate: float = Field(30.0, gt=0, le=100_000, description="predictions per second")
+    rate: float = Field(default=30.0, gt=0, le=100_000, description="predictions per second")
     every_events: int | None = Field(
-        None, ge=1, description="a prediction every so many events instead"
+        default=None, ge=1, description="a prediction every so many events instead"
     )
     at: Path | None = Field(
-        None, description="predictions at the times in this text file instead, one a line"
+        default=None, description="predictions at the times in this text file instead, one a line"
     )
     at_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of these times; default: by what is plausible"
+        default=None, description="unit of these times; default: by what is plausible"
     )
     at_origin: Literal["clock", "first"] = Field(
-        "clock", description="whether they are on the recording's clock or since its first event"
+        default="clock",
+        description="whether they are on the recording's clock or since its first event",
     )
-    start: float = Field(0.0, ge=0, le=1e7, description="seconds after the first event")
-    duration: float | None = Field(None, gt=0, le=1e7, description="seconds from there")
+    start: float = Field(default=0.0, ge=0, le=1e7, description="seconds after the first event")
+    duration: float | None = Field(default=None, gt=0, le=1e7, description="seconds from there")
     patch: tuple[int, int] | None = Field(
-        None, description="encoder: similarity to the patch at this sensor pixel, X,Y"
+        default=None, description="encoder: similarity to the patch at this sensor pixel, X,Y"
     )
-    clusters: int | None = Field(None, ge=2, le=64, description="encoder: so many k-means clusters")
+    clusters: int | None = Field(
+        default=None, ge=2, le=64, description="encoder: so many k-means clusters"
+    )
     basis: Path | None = Field(
-        None, description="encoder: colours or clusters of another run, its basis.safetensors"
+        default=None,
+        description="encoder: colours or clusters of another run, its basis.safetensors",
     )
-    seed: int = Field(0, ge=0, description="random seed of the clusters")
+    seed: int = Field(default=0, ge=0, description="random seed of the clusters")
     layout: Literal["beside", "overlay"] = Field(
-        "beside", description="pictures: events and prediction side by side, or only the latter"
+        default="beside",
+        description="pictures: events and prediction side by side, or only the latter",
     )
-    frames: bool = Field(True, description="draw on the recording's own frames, where it has some")
+    frames: bool = Field(
+        default=True, description="draw on the recording's own frames, where it has some"
+    )
     input_size: tuple[int, int] | None = Field(
-        None, description="network input, rows x columns; default: the checkpoint's"
+        default=None, description="network input, rows x columns; default: the checkpoint's"
     )
-    offline: bool = Field(False, description="never use the network")
+    offline: bool = Field(default=False, description="never use the network")
 
     _sizes = field_validator("input_size", mode="before")(parse_size)
 
@@ -127,6 +135,22 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
                 raise ValueError(f"{key} has no effect without a live source or pace real")
         return self
 
+    def _check_order(self) -> None:
+        """Refuse a model among the recordings.
+
+        Raises:
+            ConfigError: The two have changed places.
+        """
+        models = [path for path in self.recordings if names_model(str(path))]
+        if not models or names_model(self.checkpoint):
+            return
+        first, *others = self.checkpoint, *(p for p in self.recordings if p is not models[0])
+        line = shlex.join(["predict", str(models[0]), first, *map(str, others)])
+        raise ConfigError(
+            "checkpoint and recording have changed places", where="checkpoint", found=first,
+            expected="the model first, then recordings", hint=f"`scaleevent {line}`",
+        )  # fmt: skip
+
     @property
     def asks_for_window(self) -> bool:
         """Whether a rule for windows was given, so that the checkpoint's does not count."""
@@ -146,6 +170,7 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
     def check(self) -> None:
         """Also the recordings and the checkpoint."""
         super().check()
+        self._check_order()
         check_weights(self.checkpoint)
         if self.basis is not None:
             check_checkpoint(self.basis)

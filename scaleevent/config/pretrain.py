@@ -49,66 +49,79 @@ class PretrainConfig(PartSettings, ScheduledSettings):
     NO_EFFECT: ClassVar[frozenset[str]] = ScheduledSettings.NO_EFFECT | {"transductive"}
 
     data: list[Path] = Field(
-        [],
+        default=[],
         description="pair stores or their addresses; default: $SCALEEVENT_DATA, ./pairs, "
         "else street",
     )
     weights: Weights = Field(
-        {}, description="how often a store is drawn, NAME=2, one for each; default: by its pairs"
+        default={},
+        description="how often a store is drawn, NAME=2, one for each; default: by its pairs",
     )
     only: WantedTags = Field(
-        [], description="pairs with these tags: real,outdoor, sensor=NAME, size=260x346"
+        default=[], description="pairs with these tags: real,outdoor, sensor=NAME, size=260x346"
     )
     videos: list[Path] = Field(
-        [], description="video, or folder of videos and pictures: events are simulated while "
+        default=[],
+        description="video, or folder of videos and pictures: events are simulated while "
         "training, and nothing is stored (repeat the flag); with or without pair stores",
     )  # fmt: skip
     film: dict[str, str] = Field(
-        {}, description="how --videos are filmed, NAME=VALUE: any such setting of `prepare video`, "
+        default={},
+        description="how --videos are filmed, NAME=VALUE: any such setting of `prepare video`, "
         "as sensor=davis346 (repeat the flag)",
     )  # fmt: skip
-    out: Path = Field(Path("runs/pretrain"), description="run folder")
+    out: Path = Field(default=Path("runs/pretrain"), description="run folder")
     objective: Annotated[str, OneOf(OBJECTIVES)] = Field(
-        "scaleevent", description="what the encoder is pretrained for"
+        default="scaleevent", description="what the encoder is pretrained for"
     )
     preset: str | None = Field(
-        None, description="demo, paper-vits|b|l, released-vits|b|l; default on a CPU: cpu"
+        default=None, description="demo, paper-vits|b|l, released-vits|b|l; default on a CPU: cpu"
     )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
-        None, description="encoder; default: that of --teacher, else vits"
+        default=None, description="encoder; default: that of --teacher, else vits"
     )
-    size: tuple[int, int] = Field((480, 640), description="network input, rows x columns")
+    size: tuple[int, int] = Field(default=(480, 640), description="network input, rows x columns")
     normaliser: Normaliser = Field(
-        DEFAULT_NORMALISER, description="how voxel values are normalised; the authors': minmax"
+        default=DEFAULT_NORMALISER,
+        description="how voxel values are normalised; the authors': minmax",
     )
     pad: bool = Field(
-        False, description="show the whole of sensors of another shape, black around them; no crop"
+        default=False,
+        description="show the whole of sensors of another shape, black around them; no crop",
     )
-    draws: int = Field(100_000, ge=1, le=10**9, description="samples per epoch")
-    batch: int | None = Field(None, ge=1, le=65_536, description="global batch; default by --arch")
+    draws: int = Field(default=100_000, ge=1, le=10**9, description="samples per epoch")
+    batch: int | None = Field(
+        default=None, ge=1, le=65_536, description="global batch; default by --arch"
+    )
     sampling: Literal["released", "uniform"] = Field(
-        "released",
+        default="released",
         description="within a store; released: recording, then pair, each evenly; uniform: passes",
     )
     freeze: Literal["none", "released"] = Field(
-        "none", description="released: class and register tokens and final norm stay"
+        default="none", description="released: class and register tokens and final norm stay"
     )
     validation: float = Field(
-        0.05, ge=0, lt=1, description="fraction of pairs held out, by recording"
+        default=0.05, ge=0, lt=1, description="fraction of pairs held out, by recording"
     )
-    seed: int = Field(0, ge=0, description="random seed of world, split, draws and start together")
+    seed: int = Field(
+        default=0, ge=0, description="random seed of world, split, draws and start together"
+    )
     world_seed: int | None = Field(
-        None, ge=0, description="family of street scenes; default: twice --seed"
+        default=None, ge=0, description="family of street scenes; default: twice --seed"
     )
     split_seed: int | None = Field(
-        None, ge=0, description="which pairs are held out; 0: the last ones; default: --seed"
+        default=None,
+        ge=0,
+        description="which pairs are held out; 0: the last ones; default: --seed",
     )
-    draws_seed: int | None = Field(None, ge=0, description="what the steps draw; default: --seed")
+    draws_seed: int | None = Field(
+        default=None, ge=0, description="what the steps draw; default: --seed"
+    )
     init_seed: int | None = Field(
-        None, ge=0, description="a random start of the student; default: --seed"
+        default=None, ge=0, description="a random start of the student; default: --seed"
     )
     transductive: bool = Field(
-        False, description="train on test recordings of benchmarks too, which is recorded"
+        default=False, description="train on test recordings of benchmarks too, which is recorded"
     )
 
     _size = field_validator("size", mode="before")(parse_size)
@@ -141,6 +154,17 @@ class PretrainConfig(PartSettings, ScheduledSettings):
         if self.validate_every is not None and not self.validation:
             raise ValueError("validate_every has no effect without validation")
         return self
+
+    @classmethod
+    def with_preset(cls, **values: Any) -> PretrainConfig:
+        """Settings as the command line makes them: those given over a preset's, then the defaults.
+
+        Without `preset` it is `demo` on street, and on a machine without a GPU `cpu`.
+
+        Raises:
+            ConfigError: As `pretrain_config`.
+        """
+        return pretrain_config(values)
 
     @property
     def filming(self) -> PrepareConfig:
@@ -274,6 +298,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         for arch, batch in (("vits", 80), ("vitb", 32), ("vitl", 12))
     },
 }  # fmt: skip
+
+
+PretrainConfig.PRESETS = PRESETS
 
 
 def pretrain_config(

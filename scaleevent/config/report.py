@@ -15,10 +15,11 @@ class ReportConfig(Settings):
     runs: list[Path] = Field(
         min_length=1, description="folders of runs, evaluations, exports or stores"
     )
-    out: Path = Field(Path("report.html"), description="the page, one file")
+    out: Path = Field(default=Path("report.html"), description="the page, one file")
     curves: Path | None = Field(
-        None, description="also a folder of the curves as PNGs; needs matplotlib, extra viz"
+        default=None, description="also a folder of the curves as PNGs; needs matplotlib, extra viz"
     )
     overwrite: bool = Field(
-        False, description="replace a file that is no report; empty the folder of curves first"
+        default=False,
+        description="replace a file that is no report; empty the folder of curves first",
     )

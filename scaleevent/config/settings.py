@@ -160,10 +160,10 @@ class OutputSettings(Settings):
 
     KIND: ClassVar[str]  # of output: what a folder of it is marked with
 
-    out: Path | None = Field(None, description="output folder")
-    overwrite: bool = Field(False, description="empty the output folder first")
+    out: Path | None = Field(default=None, description="output folder")
+    overwrite: bool = Field(default=False, description="empty the output folder first")
     take_over: bool = Field(
-        False, description="the run on another host that holds the output folder is dead"
+        default=False, description="the run on another host that holds the output folder is dead"
     )
 
     def check(self) -> None:

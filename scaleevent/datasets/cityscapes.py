@@ -49,7 +49,9 @@ class Settings(FilmedSettings):
 
     PARTS = PARTS
 
-    camera: Literal["left", "right", "both"] = Field("left", description="of the stereo pair")
+    camera: Literal["left", "right", "both"] = Field(
+        default="left", description="of the stereo pair"
+    )
 
 
 def sources(config: Settings) -> list[Joined]:

@@ -56,24 +56,27 @@ _LONGEST_NAME = 150  # file systems allow 255 bytes, with the number of a shard 
 class Settings(PrepareConfig, StreamSettings, LabelSettings):
     """What `custom` adds to the settings of `prepare`."""
 
-    frames: Path | None = Field(None, description="folder or video of the frame camera")
-    timestamps: Path | None = Field(None, description="text file of frame times")
+    frames: Path | None = Field(default=None, description="folder or video of the frame camera")
+    timestamps: Path | None = Field(default=None, description="text file of frame times")
     segment: int | None = Field(
-        None, ge=1, description="which segment between clock resets (1, 2, ..; see info)"
+        default=None, ge=1, description="which segment between clock resets (1, 2, ..; see info)"
     )
     frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of the times of frames and labels"
+        default=None, description="unit of the times of frames and labels"
     )
-    offset_us: int = Field(0, description="added to times of frames and labels, us")
+    offset_us: int = Field(default=0, description="added to times of frames and labels, us")
     exposure_point: Literal["start", "middle", "end"] = Field(
-        "middle", description="moment of the exposure that is the image time"
+        default="middle", description="moment of the exposure that is the image time"
     )
-    homography: Path | None = Field(None, description="3x3 matrix, event pixel to frame pixel")
+    homography: Path | None = Field(
+        default=None, description="3x3 matrix, event pixel to frame pixel"
+    )
     calibration: Path | None = Field(
-        None, description="YAML in the layout of DSEC's cam_to_cam.yaml"
+        default=None, description="YAML in the layout of DSEC's cam_to_cam.yaml"
     )
     valid: Path | None = Field(
-        None, description="picture of the sensor's size, black where images do not show its scene"
+        default=None,
+        description="picture of the sensor's size, black where images do not show its scene",
     )
 
 

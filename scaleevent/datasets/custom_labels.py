@@ -33,7 +33,7 @@ from scaleevent.datasets.custom_labels_files import (
     check_scale,
     task_of_file,
 )
-from scaleevent.datasets.custom_labels_split import Split, cut_in_time, split_recordings
+from scaleevent.datasets.custom_labels_split import Split, cut_in_time, part_name, split_recordings
 from scaleevent.datasets.custom_labels_times import LabelTimes, label_times
 from scaleevent.datasets.flow_png import KITTI_SCALE
 from scaleevent.datasets.frames import EventView, PictureFiles, natural_order, picture_size
@@ -60,31 +60,38 @@ class LabelSettings(BaseSettings):
     """Settings for labels of users' own."""
 
     labels: Path | None = Field(
-        None, description="folder of label files: class ids, depth in metres or optical flow"
+        default=None,
+        description="folder of label files: class ids, depth in metres or optical flow",
     )
     classes: Path | None = Field(
-        None, description="YAML file of names, colours and ids; default: classes.yaml there"
+        default=None, description="YAML file of names, colours and ids; default: classes.yaml there"
     )
     label_times: Path | None = Field(
-        None, description="text file of label times; default: by names, see prepare --list custom"
+        default=None,
+        description="text file of label times; default: by names, see prepare --list custom",
     )
     depth_scale: float | None = Field(
-        None, gt=0, description="words a metre of 16-bit depth: 256 as KITTI, 1000 for millimetres"
+        default=None,
+        gt=0,
+        description="words a metre of 16-bit depth: 256 as KITTI, 1000 for millimetres",
     )
     max_depth: float = Field(
-        80.0, gt=0, le=100_000, description="farthest depth that counts, metres"
+        default=80.0, gt=0, le=100_000, description="farthest depth that counts, metres"
     )
     flow_scale: float = Field(
-        KITTI_SCALE, gt=0, description="words a pixel of 16-bit flow: 64 as KITTI, 128 as DSEC"
+        default=KITTI_SCALE,
+        gt=0,
+        description="words a pixel of 16-bit flow: 64 as KITTI, 128 as DSEC",
     )
     flow_ms: float | None = Field(
-        None, gt=0, le=10_000, description="time that each flow spans; default: to the next"
+        default=None, gt=0, le=10_000, description="time that each flow spans; default: to the next"
     )
     split: Path | None = Field(
-        None, description="YAML file of recordings by part; default: drawn from --split-seed"
+        default=None,
+        description="YAML file of recordings by part; default: drawn from --split-seed",
     )
-    split_seed: int = Field(0, ge=0, description="of the recordings that test")
-    test_share: float = Field(0.3, gt=0, lt=1, description="of the recordings that test")
+    split_seed: int = Field(default=0, ge=0, description="of the recordings that test")
+    test_share: float = Field(default=0.3, gt=0, lt=1, description="of the recordings that test")
 
     @model_validator(mode="after")
     def _of_labels(self) -> LabelSettings:
@@ -307,7 +314,7 @@ def labelled_sources(
             found=", ".join(name for name, _ in recordings[:_SHOWN]),
             expected=f"a folder of the name of each recording in {config.labels}",
         )  # fmt: skip
-    task = _one_task(files, config.labels)
+    task = _one_task(files, config.labels, _says_ids(folders, config))
     config.check_task(task, {path.suffix.lower() for own in files for path in own})
     reader, read, told = _reader(task, files, folders, config)
     found: list[LabelledRecording] = []
@@ -340,9 +347,20 @@ def labelled_sources(
     return [replace(source, facts=facts.to_json()) for source in found]
 
 
-def _one_task(files: Sequence[Sequence[Path]], labels: Path) -> str:
+def _says_ids(folders: Sequence[Path], config: Settings) -> bool:
+    """Whether grey PNG files of 16 bits hold ids: a file of classes says so, a scale of depth not.
+
+    A file that was named goes before the scale, and the scale before a file that happens to lie
+    there.
+    """
+    if config.classes is not None or config.depth_scale is not None:
+        return config.classes is not None
+    return _found_classes(folders, config) is not None
+
+
+def _one_task(files: Sequence[Sequence[Path]], labels: Path, ids: bool) -> str:
     """The task of all label files, as the first one of each recording shows it."""
-    kinds = {task_of_file(one[0]): one[0] for one in files}
+    kinds = {task_of_file(one[0], ids): one[0] for one in files}
     if len(kinds) > 1:
         raise DataError(
             "labels of several tasks in one store", where=labels,
@@ -369,7 +387,8 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
             times, files=times.files[own], start_us=times.start_us[own],
             end_us=times.end_us[own], left_out=left_out,
         )  # fmt: skip
-        name, scene = f"{source.name}-{part}", f"{source.name}@{part}"
+        at_us = labels.end_us[-1] if part == "train" else labels.start_us[0]
+        name, scene = f"{source.name}-{part}", part_name(source.name, part, int(at_us))
         return replace(source, name=name, scene=scene, part=part, labels=labels)
 
     tests = replace(of("test", test, ()), not_before=int(times.end_us[train][-1]))
@@ -442,6 +461,19 @@ def _classes_file(folders: Sequence[Path], config: Settings) -> Path:
     Raises:
         ConfigError: None was named, and there is none at the usual places.
     """
+    found = _found_classes(folders, config)
+    if found is not None:
+        return found
+    raise ConfigError(
+        "nothing says what the ids of the labels mean", where=config.labels,
+        expected=f"{CLASSES_FILES[0]} there: `classes: [road, car]` in the order of their ids, "
+        "from 0, and `ignore: 255`",
+        hint="write it, or name another file: --classes",
+    )  # fmt: skip
+
+
+def _found_classes(folders: Sequence[Path], config: Settings) -> Path | None:
+    """That file: the one named, else the first at the usual places."""
     if config.classes is not None:
         return config.classes
     assert config.labels is not None
@@ -454,12 +486,7 @@ def _classes_file(folders: Sequence[Path], config: Settings) -> Path:
         for name in CLASSES_FILES:
             if (place / name).is_file():
                 return place / name
-    raise ConfigError(
-        "nothing says what the ids of the labels mean", where=config.labels,
-        expected=f"{CLASSES_FILES[0]} there: `classes: [road, car]` in the order of their ids, "
-        "from 0, and `ignore: 255`",
-        hint="write it, or name another file: --classes",
-    )  # fmt: skip
+    return None
 
 
 def _facts(reader: LabelReader, config: Settings) -> LabelFacts:

@@ -2,7 +2,9 @@
 
 | task         | files                                             | unknown                     |
 |--------------|---------------------------------------------------|-----------------------------|
-| segmentation | PNG of 8 bits, grey or palette: the id of a class | ids that are ignored        |
+| segmentation | PNG of 8 or 16 bits, grey: the id of a class      | ids that are ignored        |
+|              | PNG of colours, palette or RGB: those of classes  | `ignore_colours`            |
+|              | PNG with a palette of other colours: its indices  | ids that are ignored        |
 | depth        | PNG of 16 bits, grey: words / scale               | 0                           |
 |              | NPY (H, W): metres                                | NaN, infinite, 0 or below   |
 | flow         | PNG of 16 bits, RGB: (word - 2^15) / scale        | third channel 0             |
@@ -12,9 +14,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +27,7 @@ from scaleevent.datasets.flow_png import KITTI_SCALE, SIGNATURE, decode_flow, re
 from scaleevent.datasets.frames import read_bytes
 from scaleevent.datasets.timed_labels import check_size, read_id_picture
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.images import check_pixels
+from scaleevent.images import check_pixels, open_image
 
 SUFFIXES = (".png", ".npy", ".flo")
 NAMES = {"segmentation": "semantics", "depth": "depth", "flow": "flow"}  # task: label in a pair
@@ -34,6 +37,8 @@ PLAUSIBLE_M = (0.05, 2000.0)  # what the median of a label's depths can be, metr
 _FLO_MAGIC = b"PIEH"  # the float 202021.25, little-endian
 _FLO_UNKNOWN = 1e9  # pixels
 _NPY_MAGIC = b"\x93NUMPY"
+MOST_ID = 255  # ids in a `classes.yaml` are bytes
+_LISTED = 10  # ids or colours in a message
 _LOOKED_AT = 5  # files from which a scale is judged
 
 
@@ -77,25 +82,76 @@ class LabelReader:
 
     def _ids(self, path: Path, size: tuple[int, int] | None) -> np.ndarray:
         assert self.classes is not None
-        raw = read_id_picture(path, size, grey=True)
-        table, by_id = np.full(256, IGNORE, np.uint8), self.classes.by_id
-        table[list(by_id)] = list(by_id.values())
+        by_id = self.classes.by_id
+        if (found := self._coloured(path, size)) is not None:
+            return found
+        raw = id_words(path) if is_grey16(path) else read_id_picture(path, size, grey=True)
         ids, counts = np.unique(raw, return_counts=True)
         unknown = {int(k): int(n) for k, n in zip(ids, counts, strict=True) if k not in by_id}
         if unknown:
-            told = ", ".join(f"{key} ({count:,} pixels)" for key, count in unknown.items())
-            also = ", ".join(map(str, [*self.classes.ignored, *unknown]))
+            also = ", ".join(map(str, [*self.classes.ignored, *list(unknown)[:_LISTED]]))
+            hint = (
+                f"add them there: as classes, under `ignore: [{also}]` where"
+                f" they do not count, or under `mapping: {{{min(unknown)}: NAME}}` as ids of a "
+                "class that is there"
+            )
+            if max(unknown) > MOST_ID:
+                hint = "ids are at most 255; depth says so with --depth-scale"
             raise DataError(
                 f"class ids that {self.classes_file} does not know",
                 where=path,
-                found=told,
+                found=_counted(unknown),
                 expected=f"ids {_ranges(sorted(by_id))}",
-                hint=f"add them there: as classes, under `ignore: [{also}]` where"
-                f" they do not count, or under `mapping: {{{min(unknown)}: NAME}}` as ids of a "
-                "class that is there",
+                hint=hint,
             )
+        table = np.full(MOST_ID + 1, IGNORE, np.uint8)
+        table[list(by_id)] = list(by_id.values())
         classes: np.ndarray = table[raw]
         return classes
+
+    def _coloured(self, path: Path, size: tuple[int, int] | None) -> np.ndarray | None:
+        """(H, W) uint8 classes of a picture by its colours; None of one whose values are ids.
+
+        Colours count where all of a picture's are those of classes; of a palette, or of greys, that
+        have other colours too the values are ids, unless the two contradict each other.
+
+        Raises:
+            DataError: Colours that are of no class, and no ids; or those that contradict the ids.
+        """
+        assert self.classes is not None
+        picture = read_colours(path)
+        if picture is None:
+            return None
+        by_colour, by_id = self.classes.by_colour, self.classes.by_id
+        if size is not None:
+            check_size(picture.places, size, path)
+        known = [by_colour.get(colour) for colour in picture.colours]
+        if None not in known:
+            found: np.ndarray = np.array(known, np.uint8)[picture.places]
+            return found
+        if picture.ids is None:
+            counts = np.bincount(picture.places.ravel()).tolist()
+            listed = zip(map(_hex, picture.colours), counts, known, strict=True)
+            unknown = {name: count for name, count, one in listed if one is None}
+            raise DataError(
+                f"colours that no class of {self.classes_file} has", where=path,
+                found=_counted(unknown),
+                expected=", ".join(map(_hex, by_colour)) or "classes with colours",
+                hint="give a class this colour there, exactly as it is in the pictures; name it "
+                f"under `ignore_colours: ['{next(iter(unknown))}']` where such pixels do not count;"
+                " or save each pixel's id, as grey or palette, of one channel",
+            )  # fmt: skip
+        for colour, one, key in zip(picture.colours, known, picture.ids, strict=True):
+            if one is not None and by_id.get(key) != one:
+                raise DataError(
+                    "colours and ids of a picture contradict each other", where=path,
+                    found=f"id {key} in the colour {_hex(colour)}, which {self.classes_file} gives "
+                    "to another class; further colours are of no class",
+                    expected="ids in the order of the classes, or colours of classes alone",
+                    hint="save each pixel's id as grey, or give every colour that is used to a "
+                    "class or to `ignore_colours` there",
+                )  # fmt: skip
+        return None
 
     def _depth(self, path: Path) -> np.ndarray:
         if path.suffix.lower() == ".npy":
@@ -111,8 +167,73 @@ class LabelReader:
         return np.where(known, flow, np.float32(np.nan))
 
 
-def task_of_file(path: Path) -> str:
+@dataclass(frozen=True, eq=False)
+class ColourPicture:
+    """A picture as the colours that it has.
+
+    Args:
+        colours: Each of them once: red, green, blue.
+        places: (H, W) which of them each pixel has.
+        ids: What each may stand for besides: the index of a palette, or the value of a grey; None
+            where some are neither.
+    """
+
+    colours: list[tuple[int, ...]]
+    places: np.ndarray
+    ids: list[int] | None
+
+
+def read_colours(path: Path) -> ColourPicture | None:
+    """The colours of a PNG of 8 bits with a palette or with three channels; None of any other.
+
+    A fourth channel is left out where it hides nothing.
+
+    Raises:
+        DataError: Not a picture; or one in which pixels are transparent.
+    """
+    with open_image(path, path, ("PNG",)) as image:
+        mode = image.mode
+        if mode == "P":
+            indices, places = np.unique(np.asarray(image), return_inverse=True)
+            palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)))  # indices without a colour
+            colours = [tuple(one) for one in palette[indices].tolist()]
+            return ColourPicture(colours, places.reshape(image.size[::-1]), indices.tolist())
+        pixels = np.asarray(image) if mode in ("RGB", "RGBA") else None
+    if pixels is None:
+        return None
+    if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
+        raise DataError("a label picture with transparent pixels", where=path,
+                        expected="a colour or an id in every pixel")  # fmt: skip
+    words = pixels[..., :3].astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    found, places = np.unique(words, return_inverse=True)
+    colours = [(int(word) >> 16, int(word) >> 8 & 255, int(word) & 255) for word in found]
+    grey = all(red == green == blue for red, green, blue in colours)
+    ids = [red for red, _, _ in colours] if grey else None
+    return ColourPicture([*colours], places.reshape(words.shape), ids)
+
+
+def is_grey16(path: Path) -> bool:
+    """Whether a file is a grey PNG of 16 bits: depths, or ids."""
+    head = read_bytes(path)[:26]
+    return head.startswith(SIGNATURE) and tuple(head[24:26]) == (16, 0)
+
+
+def id_words(path: Path) -> np.ndarray:
+    """(H, W) uint16 ids of a grey PNG of 16 bits.
+
+    Raises:
+        DataError: Not such a file.
+    """
+    return read_png16(read_bytes(path), where=path)[..., 0]
+
+
+def task_of_file(path: Path, ids: bool = False) -> str:
     """The task that a label file is for, by its kind.
+
+    Args:
+        path: The file.
+        ids: Whether something says that grey PNG files of 16 bits hold ids, not depths.
 
     Raises:
         DataError: Not a file of labels.
@@ -125,7 +246,9 @@ def task_of_file(path: Path) -> str:
     bits, colour = struct.unpack(">BB", head[24:26].ljust(2, b"\0"))
     if bits != 16:
         return "segmentation"
-    return "depth" if colour == 0 else "flow"
+    if colour == 0:
+        return "segmentation" if ids else "depth"
+    return "flow"
 
 
 def depth_words(path: Path) -> np.ndarray:
@@ -216,7 +339,8 @@ def _check_median(files: Sequence[Path], scale: float | None, farthest: float) -
         raise ConfigError(
             "depth in 16-bit files needs its scale", where=chosen[0],
             found="; ".join(means) or "no pixel with a depth in the first files",
-            expected="words a metre", hint="state it: --depth-scale 256 or --depth-scale 1000",
+            expected="words a metre, or a file of classes if these are ids",
+            hint="state it: --depth-scale 256 or --depth-scale 1000",
         )  # fmt: skip
     if middle is None:
         return None
@@ -237,6 +361,18 @@ def _check_median(files: Sequence[Path], scale: float | None, farthest: float) -
             hint=f"{hint}; if these are metres, allow for larger depths",
         )  # fmt: skip
     return f"median depth {metres:.4g} m in {len(chosen)} of {len(files):,} files"
+
+
+def _hex(colour: Sequence[int]) -> str:
+    """`#rrggbb`."""
+    return "#" + "".join(f"{one:02x}" for one in colour)
+
+
+def _counted(unknown: Mapping[Any, int]) -> str:
+    """Ids or colours with the number of their pixels, the first ones of many."""
+    told = [f"{key} ({count:,} pixels)" for key, count in unknown.items()]
+    more = [f".. {len(told) - _LISTED:,} more"] if len(told) > _LISTED else []
+    return ", ".join(told[:_LISTED] + more)
 
 
 def _ranges(ids: Sequence[int]) -> str:

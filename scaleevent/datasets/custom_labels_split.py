@@ -2,11 +2,14 @@
 
 One recording alone is cut in time: its first labels train, its last ones test, and what lies
 between is left out, so that neighbours do not stand on both sides. The parts are recordings of
-their own, `NAME@train` and `NAME@test`; no name of a file has an `@`.
+their own, `NAME@train-until-TIME` and `NAME@test-from-TIME`, with the time of the last label that
+trains and of the first that tests; no name of a file has an `@`. So a model that was trained on one
+cut is not scored on labels of another that it has seen.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from scaleevent.config.labels import Part, read_split
 from scaleevent.config.settings import nearest
 from scaleevent.errors import ConfigError, DataError
 
+_CUT = re.compile(r"(train|test)(?:-(?:until|from)-(-?\d+)us)?")
 GAP = 0.05  # of the time of one recording's labels, between those that train and test
 
 
@@ -33,6 +37,33 @@ class Split:
     parts: Mapping[str, Part]
     told: str
     read: tuple[Path, ...] = ()
+
+
+def part_name(name: str, part: Part, at_us: int) -> str:
+    """The name of a part of one recording that is cut in time.
+
+    Args:
+        name: Of the recording.
+        part: `train` or `test`.
+        at_us: Time of the last label that trains, or of the first that tests, microseconds.
+    """
+    return f"{name}@{part}-{'until' if part == 'train' else 'from'}-{at_us}us"
+
+
+def overlap(seen: str, tested: str) -> bool:
+    """Whether a recording, or part of one, may hold something of another, as their names tell.
+
+    Stores of earlier versions name parts without a time: those of one version are those of one cut.
+    """
+    (one, _, first), (other, _, second) = seen.partition("@"), tested.partition("@")
+    if one != other:
+        return False
+    train, test = _CUT.fullmatch(first), _CUT.fullmatch(second)
+    if train is None or test is None or (train[1], test[1]) != ("train", "test"):
+        return True
+    if train[2] is None or test[2] is None:
+        return train[2] != test[2]
+    return int(train[2]) >= int(test[2])
 
 
 def split_recordings(

@@ -41,8 +41,12 @@ _PICTURE = re.compile(r"([0-9]{5})\.jpg")
 class Settings(FilmedSettings):
     """What `davis-2017` adds to the settings of `prepare`."""
 
-    resolution: Literal["480p", "Full-Resolution"] = Field("480p", description="of the pictures")
-    fps: float = Field(24.0, gt=0, le=1000, description="frames a second, which no file tells")
+    resolution: Literal["480p", "Full-Resolution"] = Field(
+        default="480p", description="of the pictures"
+    )
+    fps: float = Field(
+        default=24.0, gt=0, le=1000, description="frames a second, which no file tells"
+    )
 
 
 def sources(config: Settings) -> list[Joined]:

@@ -57,7 +57,8 @@ class Settings(SourceConfig, WindowSettings, DamageSettings):
     """What `ddd17` adds to the settings of `prepare`."""
 
     upright: bool = Field(
-        True, description="turn rec*.hdf5 by 180 degrees: the camera was mounted upside down"
+        default=True,
+        description="turn rec*.hdf5 by 180 degrees: the camera was mounted upside down",
     )
 
 

@@ -36,9 +36,11 @@ Parts = Mapping[str, Path | None]
 class LabelSettings(SequencesConfig):
     """What all label benchmarks on DSEC add to the settings of `prepare`."""
 
-    label_skip: int | None = Field(None, ge=0, description="labels left out at a sequence's start")
+    label_skip: int | None = Field(
+        default=None, ge=0, description="labels left out at a sequence's start"
+    )
     label_stride: int | None = Field(
-        None, ge=1, description="of the others every how many is taken"
+        default=None, ge=1, description="of the others every how many is taken"
     )
 
     def chosen(self, skip: int, stride: int) -> slice:

@@ -68,9 +68,12 @@ test labels.
 class Settings(LabelSettings, WindowSettings):
     """What `dsec-semantic` adds to the settings of `prepare`."""
 
-    event_view: Literal["rectified", "raw"] = Field("rectified", description="pixels of the events")
+    event_view: Literal["rectified", "raw"] = Field(
+        default="rectified", description="pixels of the events"
+    )
     labels: Literal["all", "ess"] = Field(
-        "all", description="ess: as its authors, every second from the seventh (1,397 of 2,809)"
+        default="all",
+        description="ess: as its authors, every second from the seventh (1,397 of 2,809)",
     )
 
 

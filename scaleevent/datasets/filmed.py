@@ -40,10 +40,14 @@ class FilmedSettings(CameraSettings, SequencesConfig):
     """Parts that the data set is published in; `test` is left out unless it is asked for."""
 
     splits: list[str] = Field(
-        [], description="only this split, such as train (repeat the flag); else all but test"
+        default=[],
+        description="only this split, such as train (repeat the flag); else all but test",
     )
     views: int = Field(
-        1, ge=0, le=8, description="4:3 views of a picture, side by side; 0: the whole picture"
+        default=1,
+        ge=0,
+        le=8,
+        description="4:3 views of a picture, side by side; 0: the whole picture",
     )
 
     @model_validator(mode="after")

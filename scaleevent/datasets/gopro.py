@@ -40,7 +40,7 @@ class Settings(FilmedSettings):
 
     PARTS = ("train", "test")
 
-    every: int = Field(8, ge=1, le=10_000, description="a pair for every so many frames")
+    every: int = Field(default=8, ge=1, le=10_000, description="a pair for every so many frames")
 
 
 def sources(config: Settings) -> list[Joined]:

@@ -59,7 +59,9 @@ class Settings(FilmedSettings):
 
     PARTS = ("train", "test")
 
-    camera: Literal["left", "right", "both"] = Field("left", description="of the colour pair")
+    camera: Literal["left", "right", "both"] = Field(
+        default="left", description="of the colour pair"
+    )
 
 
 def sources(config: Settings) -> list[Joined]:

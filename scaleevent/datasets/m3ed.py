@@ -49,10 +49,15 @@ CLASSES = 19  # Cityscapes' trainIds
 class Settings(SequencesConfig, WindowSettings, DamageSettings):
     """What `m3ed` adds to the settings of `prepare`."""
 
-    camera: Literal["both", "left", "right"] = Field("both", description="event camera to take")
-    images: Literal["rgb", "left", "right"] = Field("rgb", description="OVC camera of the images")
+    camera: Literal["both", "left", "right"] = Field(
+        default="both", description="event camera to take"
+    )
+    images: Literal["rgb", "left", "right"] = Field(
+        default="rgb", description="OVC camera of the images"
+    )
     semantics: bool = Field(
-        False, description="left events with the warped images and classes of SEQ_semantics.h5"
+        default=False,
+        description="left events with the warped images and classes of SEQ_semantics.h5",
     )
 
 

@@ -71,8 +71,10 @@ _PIECE = 1 << 20  # bytes
 class Settings(SequencesConfig):
     """What `mvsec-flow` adds to the settings of `prepare`: windows are the spans of its labels."""
 
-    dt: int = Field(1, ge=1, le=16, description="image intervals that a flow spans")
-    all_frames: bool = Field(False, description="beyond the part that is usually scored, too")
+    dt: int = Field(default=1, ge=1, le=16, description="image intervals that a flow spans")
+    all_frames: bool = Field(
+        default=False, description="beyond the part that is usually scored, too"
+    )
 
 
 @dataclass(frozen=True)

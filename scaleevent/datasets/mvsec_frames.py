@@ -38,7 +38,7 @@ CAMERAS = ("left", "right")
 class Settings(SourceConfig, WindowSettings, DamageSettings):
     """What `mvsec` adds to the settings of `prepare`."""
 
-    camera: Literal["both", "left", "right"] = Field("both", description="DAVIS to take")
+    camera: Literal["both", "left", "right"] = Field(default="both", description="DAVIS to take")
 
 
 class DavisFrames(FramedRecording):

@@ -42,7 +42,7 @@ class Settings(SourceConfig, DamageSettings):
     """What `rgbe-seg` adds to the settings of `prepare`."""
 
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of the event times"
+        default=None, description="unit of the event times"
     )
 
 

@@ -35,9 +35,9 @@ class Settings(FilmedSettings):
 
     PARTS = ("train", "test")
 
-    light: Literal["normal", "low", "both"] = Field("normal", description="on the scene")
+    light: Literal["normal", "low", "both"] = Field(default="normal", description="on the scene")
     fps: float | None = Field(
-        None, gt=0, le=1000, description="frames a second, which no file tells"
+        default=None, gt=0, le=1000, description="frames a second, which no file tells"
     )
 
 

@@ -44,30 +44,32 @@ from scaleevent.system.files import Json
 class CameraSettings(PrepareConfig, WindowSettings):
     """How clips are filmed: what all data sets add whose events are simulated."""
 
-    sensor: Annotated[str, OneOf(SENSORS)] = Field("vid2e", description="camera model")
+    sensor: Annotated[str, OneOf(SENSORS)] = Field(default="vid2e", description="camera model")
     threshold: tuple[float, float] | None = Field(
-        None,
+        default=None,
         description="range of the contrast threshold, log units, in place of the model's: 0.1-0.4",
     )
     illumination: float = Field(
-        1.0, gt=0, le=10, description="light on the scene; less: slower, noisier pixels"
+        default=1.0, gt=0, le=10, description="light on the scene; less: slower, noisier pixels"
     )
-    seed: int = Field(0, ge=0, description="of thresholds, levels and noise")
+    seed: int = Field(default=0, ge=0, description="of thresholds, levels and noise")
     size: tuple[int, int] | None = Field(
-        None, description="sensor rows x columns; else the picture's, the longer side at most 640"
+        default=None,
+        description="sensor rows x columns; else the picture's, the longer side at most 640",
     )
-    every: int = Field(1, ge=1, le=10_000, description="a pair for every so many frames")
+    every: int = Field(default=1, ge=1, le=10_000, description="a pair for every so many frames")
     gamma: Literal["srgb", "linear"] = Field(
-        "srgb", description="what picture levels mean; linear: raw frames of an event camera"
+        default="srgb",
+        description="what picture levels mean; linear: raw frames of an event camera",
     )
     shutter_ms: float = Field(
-        0.0, ge=0, le=1000, description="exposure of the stored images, ms: motion blur"
+        default=0.0, ge=0, le=1000, description="exposure of the stored images, ms: motion blur"
     )
     step_px: float = Field(
-        1.0, ge=0.1, le=100, description="largest motion between simulated pictures, pixels"
+        default=1.0, ge=0.1, le=100, description="largest motion between simulated pictures, pixels"
     )
     on_error: Literal["strict", "skip"] = Field(
-        "strict", description="damage in a clip: an error, or left out and counted"
+        default="strict", description="damage in a clip: an error, or left out and counted"
     )
 
     _size = field_validator("size", mode="before")(parse_size)
@@ -107,13 +109,16 @@ class Settings(CameraSettings):
     """What `video` adds to the settings of `prepare`."""
 
     fps: float | None = Field(
-        None, gt=0, le=1_000_000, description="frames a second, in place of the video's own times"
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="frames a second, in place of the video's own times",
     )
-    timestamps: Path | None = Field(None, description="text file of the times of pictures")
+    timestamps: Path | None = Field(default=None, description="text file of the times of pictures")
     frame_time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="unit of the frame times"
+        default=None, description="unit of the frame times"
     )
-    keep_bars: bool = Field(False, description="film black bars around the picture too")
+    keep_bars: bool = Field(default=False, description="film black bars around the picture too")
 
 
 @dataclass(frozen=True)

@@ -44,20 +44,24 @@ SPLITS = {
 class Settings(PrepareConfig):
     """What `street` adds to the settings of `prepare`."""
 
-    seed: int = Field(0, ge=0, description="family of scenes")
-    scenes: int = Field(1000, ge=1, description="number of scenes")
-    size: tuple[int, int] = Field((96, 128), description="image rows x columns")
-    window: Literal["time"] = Field("time", description="rule for the window")
+    seed: int = Field(default=0, ge=0, description="family of scenes")
+    scenes: int = Field(default=1000, ge=1, description="number of scenes")
+    size: tuple[int, int] = Field(default=(96, 128), description="image rows x columns")
+    window: Literal["time"] = Field(default="time", description="rule for the window")
     window_ms: float = Field(
-        50.0, gt=0, le=1000, description="duration of the window before the image"
+        default=50.0, gt=0, le=1000, description="duration of the window before the image"
     )
-    speed: float = Field(1.0, ge=0, le=16, description="factor on motion")
-    darkness: float = Field(0.0, ge=0, le=1, description="0 day .. 1 night")
-    exposure: float = Field(0.0, ge=-8, le=8, description="exposure compensation in stops")
-    shutter_ms: float = Field(8.0, ge=0, le=1000, description="exposure time, ms")
-    noise_hz: float = Field(0.1, ge=0, le=1000, description="noise events per pixel")
-    layout: Layout = Field(DEFAULT_LAYOUT, description="one camera in a straight street, or varied")
-    after: bool = Field(False, description="also the window after the image, for optical flow")
+    speed: float = Field(default=1.0, ge=0, le=16, description="factor on motion")
+    darkness: float = Field(default=0.0, ge=0, le=1, description="0 day .. 1 night")
+    exposure: float = Field(default=0.0, ge=-8, le=8, description="exposure compensation in stops")
+    shutter_ms: float = Field(default=8.0, ge=0, le=1000, description="exposure time, ms")
+    noise_hz: float = Field(default=0.1, ge=0, le=1000, description="noise events per pixel")
+    layout: Layout = Field(
+        default=DEFAULT_LAYOUT, description="one camera in a straight street, or varied"
+    )
+    after: bool = Field(
+        default=False, description="also the window after the image, for optical flow"
+    )
 
     _size = field_validator("size", mode="before")(parse_size)
 

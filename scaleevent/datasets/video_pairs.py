@@ -30,7 +30,7 @@ from scaleevent.pairs.shard import FORMAT, Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.simulation.clip import BRIDGED, Moment
 from scaleevent.system.files import fingerprint
-from scaleevent.system.reports import counted, say
+from scaleevent.system.reports import counted, remark
 
 WARM_UP_US = 20_000  # filmed before a window: several time constants of a dark pixel
 COUNT_US = 1_000_000  # that a window of a number of events reaches back at most
@@ -200,7 +200,7 @@ class VideoPairs(PairStore):
         damage = [key.removeprefix("damage: ") for key in counts if key.startswith("damage: ")]
         if damage and which not in self._told:
             self._told.add(which)
-            say(f"warning: {self.clips[which].clip.path}: {', '.join(damage)}: left out")
+            remark(f"warning: {self.clips[which].clip.path}: {', '.join(damage)}: left out")
 
     def _reaches(self, which: int) -> tuple[int, ...]:
         """How far a window may reach back, microseconds: tried one after another."""

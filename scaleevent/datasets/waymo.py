@@ -60,7 +60,7 @@ class Settings(FilmedSettings):
     PARTS = ("train", "val", "test", "unknown")
 
     camera: Literal["front", "front-left", "front-right", "side-left", "side-right", "all"] = Field(
-        "front", description="of the car"
+        default="front", description="of the car"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from scaleevent.deployment.parity import Limits, Loss, Parity, Run
 from scaleevent.deployment.program import Deployed
 from scaleevent.errors import CheckpointError
-from scaleevent.system.files import staged, writing
+from scaleevent.system.files import Json, staged, writing
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,49 @@ class Artifact:
     reload: Callable[[Path], Run]
     samples: int | None = None
     limits: Limits | None = None
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One file of an export.
+
+    Attributes:
+        path: The file.
+        format: One of `config.export.EXPORT_FORMATS`.
+        bytes: Its size.
+        sha256: Of its content.
+        samples: How many it takes at once; None for any number.
+        difference: The largest from the checkpoint on the test inputs, as a fraction of its largest
+            output.
+        loss: What reduced precision costs; None where precision is kept.
+        score: The task's headline number, where reduced precision was scored on a benchmark: its
+            name, that of the checkpoint and that of the file.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    sha256: str
+    samples: int | None
+    difference: float
+    loss: Loss | None = None
+    score: tuple[str, float, float] | None = None
+
+    def to_json(self) -> Json:
+        """For export.json."""
+        entry: Json = {
+            "format": self.format,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "samples": self.samples or "any",
+            "difference": self.difference,
+        }
+        if self.loss is not None:
+            entry["loss"] = {"rms": self.loss.rms, "means": self.loss.means}
+            if self.score is not None:
+                metric, *both = self.score
+                entry["loss"][metric] = both
+        return entry
 
 
 def write_checked(

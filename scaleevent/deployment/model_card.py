@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from scaleevent.config.run import RunSettings
+from scaleevent.deployment.artifact import ExportedFile
 from scaleevent.deployment.licence import licence_of, origins_of
 from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.prediction.models import rule_text
@@ -36,12 +38,14 @@ PIPELINES = {
 SHOWN = 12  # recordings that are named
 
 
-def model_card(checkpoint: LoadedCheckpoint, files: dict[str, Json], hub: bool = False) -> str:
+def model_card(
+    checkpoint: LoadedCheckpoint, files: Mapping[str, ExportedFile], hub: bool = False
+) -> str:
     """The text of README.md.
 
     Args:
         checkpoint: What was exported.
-        files: The entries of export.json by file name.
+        files: What was written, by file name.
         hub: Whether it is for the Hugging Face hub, which reads keys at its beginning.
     """
     about, known = checkpoint.about, checkpoint.description
@@ -78,9 +82,9 @@ def model_card(checkpoint: LoadedCheckpoint, files: dict[str, Json], hub: bool =
         "| file | samples at once | difference from the checkpoint | use | SHA-256 |",
         "|---|---|---|---|---|",
         *(
-            f"| {name} | {entry['samples']} | {entry['difference']:.1e} "
-            f"| {HOW.get(name) or HOW[Path(name).suffix]} | `{entry['sha256']}` |"
-            for name, entry in files.items()
+            f"| {name} | {file.samples or 'any'} | {file.difference:.1e} "
+            f"| {HOW.get(name) or HOW[Path(name).suffix]} | `{file.sha256}` |"
+            for name, file in files.items()
         ),
         "",
         "Made by `scaleevent export CHECKPOINT -o FOLDER`; sizes are in `export.json` too. Weight "

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.checkpoint import load_model
+from scaleevent.checkpoint import load_described
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.hub import weight_file
 from scaleevent.pairs.window_words import stored_rule
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
+from scaleevent.system.locations import names_only
 from scaleevent.tasks.segmentation import Segmentation
 
 OUTPUTS = {"encoder": "tokens", "segmentation": "scores", "depth": "depth", "flow": "flow"}
@@ -72,6 +73,7 @@ class LoadedCheckpoint:
         path: A .safetensors file written by ScaleEvent, or another name that `load_model` takes.
         size: Rows and columns of the input; None uses the checkpoint's.
         offline: Never use the network.
+        for_others: The description has no paths of this machine.
 
     Attributes:
         name: What the user calls it.
@@ -89,11 +91,16 @@ class LoadedCheckpoint:
     """
 
     def __init__(
-        self, path: Path, size: tuple[int, int] | None = None, offline: bool = False
+        self,
+        path: Path,
+        size: tuple[int, int] | None = None,
+        offline: bool = False,
+        for_others: bool = False,
     ) -> None:
         self.name = str(path)
         self.path = weight_file(path, task=True, offline=offline)
-        model, self.description = load_model(self.path, size)
+        model, description = load_described(self.path, size)
+        self.description = names_only(description) if for_others else description
         stored = stored_rule(self.description)
         self.predictor = Predictor(model, stored[0] if stored else None)
         settings, encoder = self.predictor.settings, self.predictor.encoder

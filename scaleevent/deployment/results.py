@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from scaleevent.deployment.artifact import Artifact
+from scaleevent.deployment.artifact import Artifact, ExportedFile
 from scaleevent.deployment.hub_folder import hub_config, hub_notes
 from scaleevent.deployment.model_card import model_card
 from scaleevent.deployment.parity import INPUTS, TOLERANCE, Loss
@@ -13,9 +14,30 @@ from scaleevent.deployment.program import LoadedCheckpoint
 from scaleevent.errors import MissingPackageError
 from scaleevent.system.files import Json, sha256_file, write_bytes, write_json
 from scaleevent.system.hub_folders import CONFIG
+from scaleevent.system.locations import names_only
 from scaleevent.system.reports import Report, Section
 
 FLOAT32 = "float32"  # name of the checkpoint among programs that are scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult(Report):
+    """What `export` has written.
+
+    Attributes:
+        out: The folder.
+        files: By name.
+        left_out: Formats of `all` whose packages are not installed.
+    """
+
+    out: Path
+    files: Mapping[str, ExportedFile]
+    left_out: tuple[str, ...] = ()
+
+    def own(self) -> Json:
+        """See `Report`."""
+        files = {name: file.to_json() for name, file in self.files.items()}
+        return {"files": files, "left_out": list(self.left_out)}
 
 
 def write_results(
@@ -28,7 +50,7 @@ def write_results(
     scores: Json,
     latency: tuple[Section, Json] | None,
     settings: Json,
-) -> Report:
+) -> ExportResult:
     """Write export.json, README.md and, for the hub, config.json beside checked files.
 
     Args:
@@ -56,39 +78,42 @@ def write_results(
         *(hub_notes(checkpoint, folder) if hub else ()),
         *(f"left out: {error.what}; {error.hint}" for error in left.values()),
     ]
-    facts = {"checkpoint": checkpoint.name, "model": checkpoint.about, "files": entries}
-    facts |= {"left_out": sorted(left), **({"scores": scores} if scores else {})} | settings
-    facts |= latency[1] if latency else {}
+    record = {"checkpoint": checkpoint.name, "model": checkpoint.about}
+    record |= ({"scores": scores} if scores else {}) | settings | (latency[1] if latency else {})
     rows = tuple(
-        (name, entry["format"], entry["samples"], entry["bytes"] / 1e6, entry["difference"])
-        for name, entry in entries.items()
+        (name, one.format, one.samples or "any", one.bytes / 1e6, one.difference)
+        for name, one in entries.items()
     )
-    report = Report(
+    report = ExportResult(
         "export", f"export of {checkpoint.name}",
-        ("file", "format", "samples at once", "MB", "difference"), rows, tuple(notes), facts,
-        (latency[0],) if latency else (),
+        ("file", "format", "samples at once", "MB", "difference"), rows, tuple(notes), record,
+        (latency[0],) if latency else (), out=folder, files=entries, left_out=tuple(sorted(left)),
     )  # fmt: skip
     if hub:
         write_json(folder / CONFIG, hub_config(checkpoint))
     write_bytes(folder / "README.md", model_card(checkpoint, entries, hub).encode())
-    write_json(folder / "export.json", report.to_json())
+    document = report.to_json()
+    if hub:  # for others, to whom this machine's folders are nothing
+        told = [note.replace(str(folder), folder.name) for note in notes]
+        document = names_only(document | {"title": "export", "notes": told})
+    write_json(folder / "export.json", document)
     return report
 
 
-def _entry(file: Artifact, found: float | Loss, folder: Path, scores: Json) -> Json:
+def _entry(file: Artifact, found: float | Loss, folder: Path, scores: Json) -> ExportedFile:
     """The facts of a file."""
-    entry: Json = {
-        "format": file.format,
-        "bytes": (folder / file.name).stat().st_size,
-        "sha256": sha256_file(folder / file.name),
-        "samples": file.samples or "any",
-        "difference": found.largest if isinstance(found, Loss) else found,
-    }
-    if isinstance(found, Loss):
-        entry["loss"] = {"rms": found.rms, "means": found.means}
-        if file.name in scores:
-            entry["loss"][scores["metric"]] = [scores[FLOAT32], scores[file.name]]
-    return entry
+    path, loss = folder / file.name, found if isinstance(found, Loss) else None
+    scored = loss is not None and file.name in scores
+    return ExportedFile(
+        path=path,
+        format=file.format,
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        samples=file.samples,
+        difference=found.largest if isinstance(found, Loss) else found,
+        loss=loss,
+        score=(scores["metric"], scores[FLOAT32], scores[file.name]) if scored else None,
+    )
 
 
 def _loss_notes(file: Artifact, found: float | Loss) -> list[str]:

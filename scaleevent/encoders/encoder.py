@@ -31,6 +31,7 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import Json
 from scaleevent.system.hub_folders import names_hub
 from scaleevent.system.locations import embedded_file, embedded_name, is_weight_file
+from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.sealed import check_kind, read_header
 
 DINOV3_HEAD_WIDTH = 64
@@ -305,6 +306,7 @@ def described_encoder(tensors: Mapping[str, Tensor], description: Json, where: o
     return encoder
 
 
+@kept_random_state()
 def _from_file(arch: str | None, file: Path, source: str, keep_periods: bool) -> Encoder:
     """Build an encoder with the weights of a file: of ours as described in it, else as detected."""
     tensors, description = read_every_tensor(file)
@@ -362,6 +364,7 @@ def as_teacher(encoder: Encoder) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
+@kept_random_state()
 def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
     """Build an encoder with the weights that timm publishes as ``NAME`` or ``NAME.TAG``."""
     model = name.partition(".")[0]

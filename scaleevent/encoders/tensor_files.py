@@ -17,7 +17,7 @@ from torch import Tensor
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json
 from scaleevent.system.refusals import refusal
-from scaleevent.system.reports import say
+from scaleevent.system.reports import remark
 from scaleevent.system.sealed import read_header, readable, starts_like_safetensors
 
 _CONTAINERS = ("model", "state_dict", "teacher", "train_model")
@@ -69,7 +69,7 @@ def _read(path: Path, unwrap: bool) -> tuple[dict[str, Tensor], Json | None]:
 def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], Json | None]:
     header = read_header(path)
     if header.remark and header.remark not in SAID:
-        say(header.remark)
+        remark(header.remark)
         SAID.add(header.remark)
     try:
         with readable(path), safe_open(path, framework="pt") as file:

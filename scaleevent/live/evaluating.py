@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import tee
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from scaleevent.predictor import Predictor
 from scaleevent.system.reports import Report, Section
 from scaleevent.tasks.task import GroundTruth, Result, State, Task
 
+Evaluated = TypeVar("Evaluated", bound=Report)
 Predict = Callable[[Cut, Fit], tuple[np.ndarray, float]]
 
 
@@ -171,13 +173,13 @@ def _nothing(height: int, width: int) -> Cut:
 
 
 def in_time(
-    report: Report,
+    report: Evaluated,
     decoder: Decoder,
     task: Task,
     stores: Sequence[PairStore],
     part: str,
     rate: float,
-) -> Report:
+) -> Evaluated:
     """A report, and in it both scores of a part of `custom` stores: a table, notes, the numbers.
 
     Raises:
@@ -212,6 +214,6 @@ def in_time(
     return replace(
         report,
         notes=(*report.notes, *notes),
-        facts=report.facts | {"in time": facts},
+        record=report.record | {"in time": facts},
         more=(*report.more, Section(title, ("", *keys), table)),
     )

@@ -17,7 +17,12 @@ from scaleevent.live.latest import WhenSlow
 from scaleevent.live.pace import Pace, SystemTimer, Timer
 from scaleevent.live.source import LiveSource, open_live
 from scaleevent.prediction.cutting import Cut, Tally, cut_windows
-from scaleevent.prediction.recordings import Done, open_recordings, predict_source
+from scaleevent.prediction.recordings import (
+    Done,
+    PredictedRecording,
+    open_recordings,
+    predict_source,
+)
 from scaleevent.prediction.sources import EventSource, recorded
 from scaleevent.prediction.streaming import Plan, inputs_of
 from scaleevent.prediction.times import GivenTimes
@@ -90,9 +95,9 @@ class Played(Done):
     live: Json = field(default_factory=dict)
     error: ScaleEventError | None = None
 
-    def facts(self) -> Json:
-        """For reports."""
-        return super().facts() | {"live": self.live}
+    def result(self) -> PredictedRecording:
+        """The numbers."""
+        return replace(super().result(), live=self.live)
 
 
 def open_inputs(cfg: PredictConfig) -> Sequence[Recording | LiveSource]:
@@ -199,9 +204,9 @@ def play(
             raise
         raise ended from error
     feed = feeds[0]
-    if not done.timing["windows"]:  # a stop signal before the first prediction
+    if not done.timing.windows:  # a stop signal before the first prediction
         raise feed.error or StopSignal(stop.received[0])
-    done.tally.windows = done.timing["windows"]  # those that were not dropped
+    done.tally.windows = done.timing.windows  # those that were not dropped
     notes = [*(source.live.told() if source.live else ()), *feed.told(), *done.notes]
     return Played(**vars(replace(done, notes=notes)), live=feed.to_json(), error=feed.error)
 

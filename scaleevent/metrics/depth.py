@@ -91,7 +91,7 @@ def update(
 
 def compute(
     states: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None
-) -> dict[str, float | list[float]]:
+) -> dict[str, float]:
     """For `dav2` the mean over frames; for `dae` the mean over sequences of their frames' mean.
 
     A frame counts in the metrics it has; sequences without any such frame are left out.
@@ -113,7 +113,7 @@ def compute(
         )
     pooled = [""] * len(states)
     sequences = pooled if groups is None else groups
-    result: dict[str, float | list[float]] = {"frames": len(states)}
+    result: dict[str, float] = {"frames": len(states)}
     for variant in VARIANTS:
         pixels = [state[f"{variant}_pixels"] for state in states]
         result[f"{variant}_pixels"] = sum(pixels)

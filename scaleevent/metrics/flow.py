@@ -104,7 +104,7 @@ def update(
 
 def compute(
     states: Sequence[Mapping[str, float]], groups: Sequence[str] | None = None
-) -> dict[str, float | list[float]]:
+) -> dict[str, float]:
     """Mean over the samples that have the metric.
 
     Args:
@@ -120,7 +120,7 @@ def compute(
     """
     if not any(state["dense_pixels"] for state in states):
         raise DataError("no sample has a pixel with known flow", found=f"{len(states)} samples")
-    result: dict[str, float | list[float]] = {"samples": len(states)}
+    result: dict[str, float] = {"samples": len(states)}
     for name in dict.fromkeys(name for state in states for name in state):
         values = [state[name] for state in states if name in state]
         if name.endswith("_pixels"):

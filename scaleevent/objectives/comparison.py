@@ -75,7 +75,9 @@ class Comparison:
             for name in probed.probes
         ]
         facts: Json = {"probes": probed.facts(DIFFERENCES)}
-        return Compared(numbers, probed.notes(), probed.sections(DIFFERENCES), facts)
+        return Compared(
+            numbers, probed.notes(), probed.sections(DIFFERENCES), facts, probed.scores()
+        )
 
     def random(self, seed: int) -> Encoder:
         """An encoder like the student that has learned nothing: what its form alone is worth."""

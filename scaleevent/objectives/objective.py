@@ -11,17 +11,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import nn
 
 from scaleevent.encoders.encoder import Encoder
+from scaleevent.objectives.probe_comparison import ProbeScores
 from scaleevent.pairs.loading import Pool
 from scaleevent.pairs.sample_inputs import INPUTS, Input
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.splits import Split
 from scaleevent.system.files import Json
-from scaleevent.system.reports import Section
+from scaleevent.system.reports import Report, Section
 from scaleevent.training.loop import Batch, Trainable, to_device
 from scaleevent.training.terms import Metrics, Terms, total
 
@@ -34,6 +35,37 @@ class Compared:
     notes: list[str] = field(default_factory=list)
     tables: tuple[Section, ...] = ()
     facts: Json = field(default_factory=dict)
+    probes: Mapping[str, ProbeScores] = field(default_factory=dict)  # by what was probed
+
+
+class Change(NamedTuple):
+    """A number on held-out pairs before and after pretraining; None: it was not measured."""
+
+    before: float | None
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainResult(Report):
+    """What `pretrain` has made.
+
+    Attributes:
+        out: The run folder: settings, log, report, pictures, state.
+        checkpoint: The encoder.
+        best: The encoder of the step with the lowest held-out loss; None where nothing is held out.
+        steps: Number of steps in all.
+        metrics: Numbers on held-out pairs by name, such as "held-out loss".
+        probes: What linear probes make of the tokens of each of: constant, place only, scene +
+            place, random weights, student before, student after, teacher on images. Empty where no
+            labelled pair is held out.
+    """
+
+    out: Path
+    checkpoint: Path
+    best: Path | None = None
+    steps: int = 0
+    metrics: Mapping[str, Change] = field(default_factory=dict)
+    probes: Mapping[str, ProbeScores] = field(default_factory=dict)
 
 
 class Objective(Trainable):

@@ -7,6 +7,7 @@ the place, so that knowing the kind of scene is no merit either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,7 @@ from scaleevent.system.reports import Section, cell
 FAR_M = 80.0  # depth that still counts, as in the benchmarks' metrics
 CONSTANT, PLACE, SCENE = "constant", "place only", "scene + place"
 RIDGE, BALANCED, DEPTH = "mIoU, ridge", "mIoU, balanced", "depth RMSE, m"
+_FIELDS = {RIDGE: "ridge", BALANCED: "balanced", DEPTH: "depth"}  # of `ProbeScores`
 
 Metric = Callable[[np.ndarray], np.ndarray]  # of (..., *S) sums over scenes
 
@@ -185,6 +187,71 @@ def build_probes(
     return found
 
 
+@dataclass(frozen=True)
+class Score:
+    """A number of a probe.
+
+    Args:
+        value: The number.
+        interval: What holds 95 % of it over resampled recordings; None of too few recordings.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    def to_json(self) -> Json:
+        """For reports."""
+        return {"value": self.value, "interval": self.interval and list(self.interval)}
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """What one probe makes of one set of tokens, or of its difference to another.
+
+    Args:
+        metrics: Classes: `miou`, percent. Depth: `rmse`, metres, and `abs_rel`.
+        classes: Overlap by class, percent; None where it is in neither labels nor prediction. Of
+            depth and of differences: None.
+        strength: Of the penalty, where it was chosen.
+    """
+
+    metrics: Mapping[str, Score]
+    classes: Mapping[str, float | None] | None = None
+    strength: float | None = None
+
+    def to_json(self, less: str | None = None) -> Json:
+        """For reports; `less`: what it is the difference to."""
+        found: Json = {name: score.to_json() for name, score in self.metrics.items()}
+        if less is None:
+            found["strength"] = self.strength
+        return found if self.classes is None else found | {"iou": dict(self.classes)}
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """What linear probes make of one set of tokens; None where there are no such labels.
+
+    Args:
+        ridge: Of classes.
+        balanced: Of classes, by softmax regression that weighs rare ones more.
+        depth: Of log depth.
+    """
+
+    ridge: ProbeScore | None = None
+    balanced: ProbeScore | None = None
+    depth: ProbeScore | None = None
+
+    @property
+    def miou(self) -> float:
+        """Mean overlap of the ridge, percent; NaN without labels of classes."""
+        return self.ridge.metrics["miou"].value if self.ridge else math.nan
+
+    @property
+    def rmse(self) -> float:
+        """Error of depth, metres; NaN without labels of depth."""
+        return self.depth.metrics["rmse"].value if self.depth else math.nan
+
+
 @dataclass
 class Probed:
     """The results of all probes by what was probed; scored on the same scenes throughout.
@@ -240,25 +307,36 @@ class Probed:
         measure = metrics[metric or next(iter(metrics))]
         return float(measure(self.sums[row, probe].sum(0)))
 
-    def entry(self, row: str, probe: str, metric: str, less: str | None = None) -> Json:
-        """A number with its interval, or that of a row's difference to another's; JSON-able."""
+    def entry(self, row: str, probe: str, metric: str, less: str | None = None) -> Score:
+        """A number with its interval, or that of a row's difference to another's."""
         measure = self.probes[probe].metrics[metric]
         other = None if less is None else self.sums[less, probe]
         value = self.number(row, probe, metric)
         if less is not None:
             value -= self.number(less, probe, metric)
-        span = self.resamples[probe].interval(measure, self.sums[row, probe], other)
-        return {"value": value, "interval": None if span is None else list(span)}
+        return Score(value, self.resamples[probe].interval(measure, self.sums[row, probe], other))
+
+    def score(self, row: str, probe: str, less: str | None = None) -> ProbeScore:
+        """What a probe makes of a row, or of its difference to another's."""
+        one = self.probes[probe]
+        metrics = {name: self.entry(row, probe, name, less) for name in one.metrics}
+        if less is not None:
+            return ProbeScore(metrics)
+        classes = one.by_class(self.sums[row, probe]) if isinstance(one, ClassProbe) else None
+        return ProbeScore(metrics, classes, self.strengths.get((row, probe)))
+
+    def scores(self) -> dict[str, ProbeScores]:
+        """What all probes make of each row."""
+        return {
+            row: ProbeScores(**{_FIELDS[probe]: self.score(row, probe) for probe in self.probes})
+            for row in self.rows
+        }
 
     def facts(self, differences: tuple[tuple[str, str], ...]) -> Json:
         """Everything in full precision; JSON-able."""
 
         def entries(row: str, less: str | None = None) -> Json:
-            return {
-                probe: {name: self.entry(row, probe, name, less) for name in one.metrics}
-                | self._details(row, probe, one, less)
-                for probe, one in self.probes.items()
-            }
+            return {probe: self.score(row, probe, less).to_json(less) for probe in self.probes}
 
         return {
             "fitted": len(self.scenes.fitted),
@@ -319,16 +397,6 @@ class Probed:
             found.append(f"fewer than {FEW} pairs on a side of the probes: rough numbers")
         return found
 
-    def _details(
-        self, row: str, probe: str, one: ClassProbe | DepthProbe, less: str | None
-    ) -> Json:
-        if less is not None:
-            return {}
-        found: Json = {"strength": self.strengths.get((row, probe))}
-        if isinstance(one, ClassProbe):
-            found["iou"] = one.by_class(self.sums[row, probe])
-        return found
-
 
 def _constant(scores: Tensor, samples: int, grid: tuple[int, int]) -> Tensor:
     """(N, L, K) of the same (1, K) scores."""
@@ -341,9 +409,8 @@ def _within(depths: list[Tensor]) -> bool:
     return any(bool(((one > 0) & (one <= FAR_M)).any()) for one in depths)
 
 
-def _text(entry: Json, signed: bool) -> str:
+def _text(score: Score, signed: bool) -> str:
     """A number with its interval; a difference shows its sign."""
     form = (lambda value: f"{value:+.3g}") if signed else cell
-    span = entry["interval"]
-    shown = form(entry["value"])
+    span, shown = score.interval, form(score.value)
     return shown if span is None else f"{shown} ({form(span[0])} to {form(span[1])})"

@@ -22,40 +22,50 @@ class Settings(PretrainConfig):
     NO_EFFECT: ClassVar[frozenset[str]] = PretrainConfig.NO_EFFECT | {"probe", "cache"}
 
     teacher: Weights | None = Field(
-        None,
+        default=None,
         description="weight file, timm name, hf-hub:ORG/NAME, local-dir:FOLDER or embedded; "
         "default: DINOv3 of --arch",
     )
     teacher_mean: tuple[float, float, float] | None = Field(
-        None, description="mean of the teacher's colours, such as 0.5,0.5,0.5; default: its own"
+        default=None,
+        description="mean of the teacher's colours, such as 0.5,0.5,0.5; default: its own",
     )
     teacher_std: tuple[float, float, float] | None = Field(
-        None, description="their standard deviation"
+        default=None, description="their standard deviation"
     )
     student_init: Weights = Field(
-        "teacher", description="start of the student: teacher, random, or as --teacher"
+        default="teacher", description="start of the student: teacher, random, or as --teacher"
     )
     structure: Annotated[str, OneOf(STRUCTURES)] = Field(
-        "released",
+        default="released",
         description="form of the loss; equation: eq. 1, 3, 4 as printed, sums over a sample; "
         "-row, -mean: averaged over its tokens, over all entries",
     )
-    mask: Literal["hard", "soft", "none"] = Field("hard", description="which tokens are compared")
-    tau: float = Field(64.0, ge=0, le=1e6, description="activity per 16x16 patch")
-    lambda_l1: float = Field(1.0, ge=0, le=1e6, description="weight of the token term")
-    lambda_is: float = Field(10.0, ge=0, le=1e6, description="weight of IS")
-    lambda_cs: float = Field(4.0, ge=0, le=1e6, description="weight of CS")
+    mask: Literal["hard", "soft", "none"] = Field(
+        default="hard", description="which tokens are compared"
+    )
+    tau: float = Field(default=64.0, ge=0, le=1e6, description="activity per 16x16 patch")
+    lambda_l1: float = Field(default=1.0, ge=0, le=1e6, description="weight of the token term")
+    lambda_is: float = Field(default=10.0, ge=0, le=1e6, description="weight of IS")
+    lambda_cs: float = Field(default=4.0, ge=0, le=1e6, description="weight of CS")
     balance: float | None = Field(
-        None, gt=0, le=1e6, description="what IS and CS together are set to at the start, as a "
+        default=None, gt=0, le=1e6,
+        description="what IS and CS together are set to at the start, as a "
         "share of L1, such as 0.25; their weights then give only their proportion",
     )  # fmt: skip
     token_scale: float | None = Field(
-        None, gt=0, le=1e6, description="factor on tokens; default 1 for DINOv3, else calibrated"
+        default=None,
+        gt=0,
+        le=1e6,
+        description="factor on tokens; default 1 for DINOv3, else calibrated",
     )
     cache: bool = Field(
-        True, description="compute the teacher's tokens once a pair, where 1 GiB holds them all"
+        default=True,
+        description="compute the teacher's tokens once a pair, where 1 GiB holds them all",
     )
-    probe: bool = Field(True, description="linear probes before and after, where labels exist")
+    probe: bool = Field(
+        default=True, description="linear probes before and after, where labels exist"
+    )
 
     @field_validator("teacher_mean", "teacher_std", mode="before")
     @classmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from scaleevent.config.data import PrepareConfig, VoxelizeConfig
 from scaleevent.config.settings import Settings
 from scaleevent.errors import DataError
+from scaleevent.pairs.alignment import Alignment
 from scaleevent.pairs.classes import describe_labels
 from scaleevent.pairs.manifest import Entry, read_document
 from scaleevent.pairs.preparing import lost, unfinished
@@ -18,9 +21,104 @@ from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import Json
 from scaleevent.system.remote import RemoteStore
-from scaleevent.system.reports import Report, counted
+from scaleevent.system.reports import Report, Section, cell, counted
+
+Rows = tuple[tuple[str, object], ...]
 
 SHOWN = 5  # recordings listed by name
+SEGMENTS = 20  # listed one by one
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreResult(Report):
+    """What `prepare` and `voxelize` have made.
+
+    Attributes:
+        out: Folder of the store.
+        choices: What was chosen, a line each, for people.
+        counts: Images, labels, events and what became of them, by kind; of the shards that are
+            there.
+        bytes: Size of these shards.
+        alignment: At which shift events lie best on their images; None where it was not measured.
+        active_share: Fraction of the patches that are active; `voxelize` alone.
+        empty_share: Fraction of the windows without an active patch; `voxelize` alone.
+    """
+
+    out: Path
+    choices: tuple[str, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    alignment: Alignment | None = None
+    active_share: float | None = None
+    empty_share: float | None = None
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs, or of windows without an image."""
+        return self.counts.get("pairs", 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the store is finished: of a share of the work others may be missing."""
+        return "missing" not in self.record
+
+    def own(self) -> Json:
+        """See `Report`."""
+        shares = {"active_share": self.active_share, "empty_share": self.empty_share}
+        return (
+            {"out": str(self.out), "choices": list(self.choices), "counts": dict(self.counts)}
+            | {"bytes": self.bytes}
+            | ({"alignment": self.alignment.facts()} if self.alignment else {})
+            | {key: share for key, share in shares.items() if share is not None}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoResult(Report):
+    """What `info` tells; `facts` has all of it, by name.
+
+    Attributes:
+        kind: Of what it is about: recording, folder of recordings, pairs, voxels, shard, mix, run,
+            evaluation, export, predictions, encoder, task, or weights of another origin.
+    """
+
+    kind: str
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        facts: Json,
+        notes: Sequence[str] = (),
+        rows: Rows | None = None,
+        tables: tuple[Section, ...] = (),
+    ) -> InfoResult:
+        """Facts, for people as rows: by default all of them; those of a recording name no kind."""
+        shown, kind = fact_rows(facts) if rows is None else rows, facts.get("kind", "recording")
+        columns = ("fact", "value")
+        return cls("info", name, columns, shown, tuple(notes), facts, tables, kind=str(kind))
+
+
+def fact_rows(facts: Json) -> Rows:
+    """Facts as the rows of a table."""
+    rows: list[tuple[str, object]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}: {name}", _plain(part)) for name, part in value.items()]
+        elif key == "segments":
+            lines = [f"{s['first_us']} .. {s['last_us']} us, {s['events']:,} events" for s in value]
+            if len(lines) > 1:
+                rows += [(f"segment {k}", line) for k, line in enumerate(lines[:SEGMENTS], 1)]
+            if len(lines) > SEGMENTS:
+                rows.append(("more segments", f"{len(lines) - SEGMENTS} (--json lists all)"))
+        else:
+            rows.append((key.replace("_", " "), _plain(value)))
+    return tuple(rows)
+
+
+def _plain(value: object) -> object:
+    """A list as text; anything else as it is."""
+    return ", ".join(map(cell, value)) if isinstance(value, list) else value
 
 
 def is_shard(path: Path) -> bool:
@@ -141,13 +239,13 @@ def _chosen(kind: str, settings: Json) -> Json:
     return {key: value for key, value in given.items() if key not in ("name", "root", "roots")}
 
 
-def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> Report:
+def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> StoreResult:
     """The counts of a written store; of one with labels of its own also its classes."""
     whole = "missing" not in manifest and manifest.get("labels") is not None
     told, tables, warnings = describe_labels(PairStore(out)) if whole else ({}, (), [])
     name = shlex.quote(str(out))
     size = sum(shard.get("bytes", 0) for shard in manifest["shards"])
-    return Report(
+    return StoreResult(
         command,
         f"{manifest['kind']} in {out}",
         ("what", "count"),
@@ -163,8 +261,10 @@ def store_report(command: str, out: Path, manifest: Json, chosen: list[str]) -> 
                 else ()
             ),
         ),
-        {"out": str(out), "counts": manifest["counts"], "bytes": size, "choices": chosen}
-        | {key: manifest[key] for key in ("missing",) if key in manifest}
-        | told,
+        {key: manifest[key] for key in ("missing",) if key in manifest} | told,
         tables,
+        out=out,
+        choices=tuple(chosen),
+        counts=manifest["counts"],
+        bytes=size,
     )

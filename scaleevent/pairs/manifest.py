@@ -31,7 +31,7 @@ class Entry(_Document):
     pairs: Count
     counts: Counts
     bytes: Count = 0
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     tags: dict[str, str] = {}  # of recordings, by name: what is not as in the manifest
 
     @model_validator(mode="after")

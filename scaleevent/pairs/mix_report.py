@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scaleevent.config.mix import VIDEOS, MixSettings, check_weights, is_ready, store_names, way_to
-from scaleevent.pairs.describing import verified_rows
+from scaleevent.pairs.describing import InfoResult, verified_rows
 from scaleevent.pairs.mixing import COLUMNS, Mix, keep_tagged, lines, open_sources, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.system.files import Json
 from scaleevent.system.locations import check_store, shown, store_path
-from scaleevent.system.reports import Report, Section, counted
+from scaleevent.system.reports import Section, counted
 
 SETTINGS_FILES = (".yaml", ".yml")
 
 
-def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Report:
+def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> InfoResult:
     """The composition of some stores, or of those that a file of settings names.
 
     Of the file's, those that are not there are listed, with the command that makes each.
@@ -64,14 +64,14 @@ def describe_mix(path: Path, more: Sequence[Path], verify: bool = False) -> Repo
         )
     if alone:
         notes.append(f"{len(ready)} of {counted(len(mix.data), 'store')} on this disk")
-    return Report(
+    return InfoResult(
         "info", title, COLUMNS, section(composition).rows if composition else (), tuple(notes),
         {
             "kind": "mix", "composition": composition,
             "missing": {shown(path): way_to(path) for path in missing},
             **({"verified": verified} if verify else {}),
         },
-        (_missing(missing, mix.weights),) if missing else (),
+        (_missing(missing, mix.weights),) if missing else (), kind="mix",
     )  # fmt: skip
 
 

@@ -11,25 +11,64 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from scaleevent.pairs.alignment import Scene, measure, spread
+from scaleevent.pairs.describing import StoreResult
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.pair import Pair, decode_image
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import Clocked, PairSource
 from scaleevent.pairs.store import PairStore, finish_shard
 from scaleevent.panels import save_picture
-from scaleevent.system.files import write_json
+from scaleevent.system.files import Json, write_json
 from scaleevent.system.locations import MANIFEST
-from scaleevent.system.reports import Report, counted
+from scaleevent.system.reports import counted
 
 SAMPLED, PAIRS, SECONDS = 4, 16, 3.0  # sources, and of each so many pairs or so long after one
 EVENTS = 2_000_000  # of a source, which are held in memory
 TIMES = 5  # how often the longer shard has the same pairs
 SLACK = 1.5  # by which the time may be off, both ways: other cores, other disks, other recordings
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would make, as far as a few pairs tell.
+
+    Args:
+        pairs: Number of pairs.
+        bytes: Size of the store.
+        seconds: Shortest and longest time that it is likely to take.
+    """
+
+    pairs: int
+    bytes: int
+    seconds: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun(StoreResult):
+    """What `prepare` would make: nothing is written.
+
+    Attributes:
+        images: Number of images, or labels, that would be looked at.
+        estimate: What would come of them; None where no pair came out of those looked at.
+    """
+
+    images: int
+    estimate: Estimate | None = None
+
+    def own(self) -> Json:
+        """See `Report`."""
+        told: Json = {"dry_run": True, "out": str(self.out), "images": self.images}
+        told |= {"choices": list(self.choices)}
+        told |= {"alignment": self.alignment.facts()} if self.alignment else {}
+        if self.estimate:
+            told["estimate"] = asdict(self.estimate)
+            told["estimate"]["seconds"] = list(self.estimate.seconds)
+        return told
 
 
 @dataclass(frozen=True)
@@ -58,7 +97,7 @@ def plan(
     sources: Sequence[PairSource],
     told: list[str],
     picture: Path | None = None,
-) -> Report:
+) -> DryRun:
     """The report of a dry run.
 
     Args:
@@ -77,9 +116,7 @@ def plan(
         (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
         for s in sources
     )
-    facts: dict[str, object] = {
-        "dry_run": True, "out": str(out), "images": images, "choices": told,
-    }  # fmt: skip
+    estimate, alignment = None, None
     notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
     samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
     if not sources:
@@ -101,19 +138,19 @@ def plan(
             f"{counted(jobs, 'job')}: from {counted(number, 'pair')} of "
             f"{counted(len(samples), 'source')}"
         )
-        facts["estimate"] = {"pairs": pairs, "bytes": round(size), "seconds": list(span)}
+        estimate = Estimate(pairs, round(size), span)
         notes += [line for k in spread(len(sources), SAMPLED) if (line := _clocks(sources[k]))]
         made = (pair for sample in samples for pair in sample.made)
         if scenes := [scene for pair in made if (scene := _scene(pair)) is not None]:
             alignment = measure(scenes)
             notes.append(alignment.describe())
-            facts["alignment"] = alignment.facts()
         if picture is not None:
             _draw(name, samples, picture)
             notes.append(f"picture: {picture}")
-    return Report(
+    return DryRun(
         "prepare", f"prepare {name}: dry run, nothing is written",
-        ("shard", "found", "images", "input MB"), rows, (*notes, *told), facts,
+        ("shard", "found", "images", "input MB"), rows, (*notes, *told),
+        out=out, choices=tuple(told), alignment=alignment, images=images, estimate=estimate,
     )  # fmt: skip
 
 

@@ -27,8 +27,7 @@ from scaleevent.grids.windows import STOPS, Window
 from scaleevent.packing import PackedEvents
 from scaleevent.pairs.pair import EventPicture, Label, Pair, decode_image
 from scaleevent.system.documents import MalformedError, parse_json
-from scaleevent.system.files import SteadyFile, staged, writing
-from scaleevent.system.hdf5 import open_hdf5
+from scaleevent.system.hdf5 import new_hdf5, open_hdf5
 from scaleevent.system.refusals import refusal
 
 FORMAT = 2
@@ -55,13 +54,7 @@ class ShardWriter:
         # would else depend on who looks at these frames: a profiler, such as a Dask worker has.
         self._datasets: dict[str, h5py.Dataset] = {}
         with ExitStack() as stack:
-            temporary = stack.enter_context(staged(self.path))
-            with writing(self.path):
-                self._bytes = SteadyFile(temporary)
-            stack.push(self._check)
-            stack.enter_context(self._bytes)
-            # libver: with checksums over its structure, so that damage is found before it is used
-            self._file = stack.enter_context(h5py.File(self._bytes, "w", libver="v110"))
+            self._file, self._check = stack.enter_context(new_hdf5(self.path))
             stack.push(self._finish)
             self._file.attrs["format"] = FORMAT
             self._exits = stack.pop_all()  # left open until `__exit__`
@@ -113,11 +106,6 @@ class ShardWriter:
 
     def __exit__(self, *error: Any) -> None:
         self._exits.__exit__(*error)
-
-    def _check(self, *_: object) -> None:
-        """Raise if something could not be written, whatever else went wrong because of that."""
-        with writing(self.path, self._bytes.size):
-            self._bytes.check()
 
     def _finish(self, kind: object, *_: object) -> None:
         """Write what is known only at the end, unless an error ended the block."""

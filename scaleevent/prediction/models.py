@@ -9,7 +9,7 @@ import torch
 
 from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
-from scaleevent.checkpoint import load_model
+from scaleevent.checkpoint import load_described
 from scaleevent.config.catalog import DEFAULT_NORMALISER
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.encoders.encoder import Encoder, build_encoder
@@ -95,7 +95,7 @@ def open_model(
     ours = path != Path(name) or is_weight_file(name)
     description = read_description(path, "encoder", "task") if ours else None
     if description is not None and (packaged is None or description.get("input")):
-        model, description = load_model(path, size)
+        model, description = load_described(path, size)
     else:
         description = {}
         model = build_encoder(None, name, offline=offline).eval()

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from scaleevent.config.predict import DRAWN, PredictConfig
@@ -24,7 +24,7 @@ from scaleevent.prediction.schedules import AtRate, AtTimes, EveryEvents, Schedu
 from scaleevent.prediction.sources import EventSource, LatestFrame
 from scaleevent.prediction.streaming import Plan, predictions, sample_of
 from scaleevent.prediction.times import GivenTimes, read_times
-from scaleevent.prediction.timing import Stopwatch
+from scaleevent.prediction.timing import Stopwatch, Timing
 from scaleevent.prediction.views import View
 from scaleevent.prediction.writers import TimesWriter, writers
 from scaleevent.system.files import Json
@@ -141,34 +141,85 @@ def _windows_expected(source: EventSource, plan: Plan) -> int | None:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """A stretch of a recording's clock, which may be reset.
+
+    Args:
+        first_us: Time of its first event, microseconds.
+        last_us: Time of its last event.
+        windows: Number of windows in it.
+    """
+
+    first_us: int
+    last_us: int
+    windows: int
+
+
+@dataclass(frozen=True)
+class PredictedRecording:
+    """What was predicted of one recording, in numbers.
+
+    Args:
+        recording: Its name.
+        folder: Where the predictions are.
+        sensor: (height, width) in pixels.
+        events_read: Number of events.
+        windows: Number of predictions.
+        windows_empty: Left out, without any event.
+        windows_without_the_one_after: Left out, not followed by a whole one, which flow needs.
+        times_outside: Given times that lie outside the events.
+        stretches: Of the clock.
+        timing: How long it took.
+        notes: What a person should know.
+        live: Of events that came meanwhile: dropped windows and how late predictions were, as in
+            the report; None of a file that was whole.
+    """
+
+    recording: str
+    folder: Path
+    sensor: tuple[int, int]
+    events_read: int
+    windows: int
+    windows_empty: int
+    windows_without_the_one_after: int
+    times_outside: int
+    stretches: tuple[Stretch, ...]
+    timing: Timing
+    notes: tuple[str, ...] = ()
+    live: Json | None = None
+
+    def to_json(self) -> Json:
+        """For reports."""
+        found = asdict(self) | {"folder": str(self.folder), "sensor": list(self.sensor)}
+        return found if self.live is not None else {k: v for k, v in found.items() if k != "live"}
+
+
+@dataclass(frozen=True)
 class Done:
     """What was predicted of one recording."""
 
     source: EventSource
     folder: Path
     tally: Tally
-    timing: Json
+    timing: Timing
     notes: list[str] = field(default_factory=list)
 
-    def facts(self) -> Json:
-        """For reports."""
+    def result(self) -> PredictedRecording:
+        """The numbers."""
         tally = self.tally
-        return {
-            "recording": self.source.name,
-            "folder": str(self.folder),
-            "sensor": [self.source.height, self.source.width],
-            "events_read": tally.events,
-            "windows": tally.windows,
-            "windows_empty": tally.empty,
-            "windows_without_the_one_after": tally.unfollowed,
-            "times_outside": tally.beyond,
-            "stretches": [
-                {"first_us": first, "last_us": last, "windows": windows}
-                for first, last, windows in tally.stretches
-            ],
-            "timing": self.timing,
-            "notes": self.notes,
-        }
+        return PredictedRecording(
+            recording=self.source.name,
+            folder=self.folder,
+            sensor=(self.source.height, self.source.width),
+            events_read=tally.events,
+            windows=tally.windows,
+            windows_empty=tally.empty,
+            windows_without_the_one_after=tally.unfollowed,
+            times_outside=tally.beyond,
+            stretches=tuple(Stretch(*one) for one in tally.stretches),
+            timing=self.timing,
+            notes=tuple(self.notes),
+        )
 
 
 def predict_source(
@@ -219,7 +270,7 @@ def predict_source(
         if not tally.windows:
             raise _nothing(source.name, tally, plan, times)
     notes = _notes(tally, frames, drawn)
-    return Done(source, folder, tally, watch.facts(), notes)
+    return Done(source, folder, tally, watch.timing(), notes)
 
 
 def _nothing(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -20,6 +21,43 @@ MEANING = {
     "drawing": "pictures and files",
     "latency": "all of these of one window",
 }
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long one stage takes, over all windows.
+
+    Args:
+        median: Milliseconds a window.
+        p99: Milliseconds that 99 % of the windows do not exceed.
+        share: Of the time of all stages, 0 to 1.
+    """
+
+    median: float
+    p99: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long predictions took.
+
+    Args:
+        windows: Number of windows.
+        seconds: From the first look at the recording to the last file.
+        windows_per_second: Over these seconds.
+        milliseconds: By stage, see `MEANING`; of no window none.
+    """
+
+    windows: int
+    seconds: float
+    windows_per_second: float
+    milliseconds: Mapping[str, StageTime]
+
+    def to_json(self) -> Json:
+        """For reports."""
+        found: Json = asdict(self)
+        return found
 
 
 class Stopwatch:
@@ -56,39 +94,38 @@ class Stopwatch:
         """Number of windows."""
         return len(self._seconds[STAGES[0]])
 
-    def facts(self) -> Json:
-        """Windows a second and, in milliseconds, the median and p99 of every stage and of all."""
+    def timing(self) -> Timing:
+        """What was measured until now."""
         wall = time.perf_counter() - self._began
         if not self.windows:
-            return {"windows": 0, "seconds": wall, "windows_per_second": 0.0, "milliseconds": {}}
+            return Timing(0, wall, 0.0, {})
         stages = {name: 1000 * np.array(values) for name, values in self._seconds.items()}
         waiting = {"waiting": stages.pop("reading")} if self._waits else {}
         total = np.sum(list(stages.values()), axis=0)
         whole = max(float(total.sum()) + sum(float(one.sum()) for one in waiting.values()), 1e-12)
-        return {
-            "windows": self.windows,
-            "seconds": wall,
-            "windows_per_second": self.windows / max(wall, 1e-9),
-            "milliseconds": {
-                name: {
-                    "median": float(np.median(values)),
-                    "p99": float(np.percentile(values, 99)),
-                    "share": float(values.sum()) / whole,
-                }
+        return Timing(
+            self.windows,
+            wall,
+            self.windows / max(wall, 1e-9),
+            {
+                name: StageTime(
+                    median=float(np.median(values)),
+                    p99=float(np.percentile(values, 99)),
+                    share=float(values.sum()) / whole,
+                )
                 for name, values in {**waiting, **stages, "latency": total}.items()
             },
-        }
+        )
 
 
-def timing_rows(facts: Json) -> tuple[tuple[object, ...], ...]:
+def timing_rows(timing: Timing) -> tuple[tuple[object, ...], ...]:
     """Rows of a table: stage, median ms, p99 ms, share of the time in percent."""
     return tuple(
-        (name, one["median"], one["p99"], 100 * one["share"])
-        for name, one in facts["milliseconds"].items()
+        (name, one.median, one.p99, 100 * one.share) for name, one in timing.milliseconds.items()
     )
 
 
-def timing_meaning(facts: Json) -> str:
+def timing_meaning(timing: Timing) -> str:
     """What the stages are that were measured, in words."""
-    told = (f"{name}: {MEANING[name]}" for name in facts["milliseconds"])
+    told = (f"{name}: {MEANING[name]}" for name in timing.milliseconds)
     return "; ".join([*told, "p99: 99 % of the windows take at most that long"])

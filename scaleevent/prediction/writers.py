@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-import h5py
 import hdf5plugin
 import numpy as np
 
@@ -20,7 +19,8 @@ from scaleevent.errors import MissingPackageError
 from scaleevent.panels import save_picture
 from scaleevent.prediction.cutting import Cut
 from scaleevent.prediction.views import View
-from scaleevent.system.files import SteadyFile, atomic_path, staged, writing
+from scaleevent.system.files import atomic_path
+from scaleevent.system.hdf5 import new_hdf5
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -86,20 +86,10 @@ class Hdf5Writer(Writer):
 
     def __enter__(self) -> Hdf5Writer:
         with ExitStack() as stack:
-            temporary = stack.enter_context(staged(self.path))
-            with writing(self.path):
-                self._bytes = SteadyFile(temporary)
-            stack.push(self._check)
-            stack.enter_context(self._bytes)
-            self._file = stack.enter_context(h5py.File(self._bytes, "w", libver="v110"))
+            self._file, self._check = stack.enter_context(new_hdf5(self.path))
             self._file.attrs.update(self._about)
             self.push(stack.pop_all())
         return self
-
-    def _check(self, *_: object) -> None:
-        """Raise if something could not be written, whatever else went wrong because of that."""
-        with writing(self.path, self._bytes.size):
-            self._bytes.check()
 
     def write(self, cut: Cut, values: np.ndarray, picture: np.ndarray | None) -> str:
         """See `Writer`."""

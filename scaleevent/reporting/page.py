@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scaleevent.errors import EnvironmentProblem
@@ -12,14 +13,34 @@ from scaleevent.reporting.comparison import families
 from scaleevent.reporting.markup import Markup, element
 from scaleevent.reporting.runs import RunRecord
 from scaleevent.reporting.sections import overview, run_section, side_by_side
-from scaleevent.system.files import write_bytes
+from scaleevent.system.files import Json, write_bytes
 from scaleevent.system.locations import PACKAGE
-from scaleevent.system.reports import counted
+from scaleevent.system.reports import Report, counted
 from scaleevent.version import __version__
 
 GENERATOR = "ScaleEvent report"
 _MARK = f'<meta name="generator" content="{GENERATOR}'
 _ICON = "data:,"  # none, so that no browser asks a server for one
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageResult(Report):
+    """What `report` has written.
+
+    Attributes:
+        page: The HTML file.
+        bytes: Its size.
+        curves: The PNG files of the curves, where they were asked for.
+    """
+
+    page: Path
+    bytes: int
+    curves: tuple[Path, ...] = ()
+
+    def own(self) -> Json:
+        """See `Report`."""
+        curves = [str(path) for path in self.curves]
+        return {"page": str(self.page), "bytes": self.bytes, "curves": curves}
 
 
 def page(runs: Sequence[RunRecord]) -> bytes:

@@ -1,13 +1,16 @@
-"""Open HDF5 files for reading: without locks, and with the system's refusals told as such."""
+"""HDF5 files of ours: read without locks, written whole, the system's refusals told as such."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
 
 from scaleevent.errors import DataError, EnvironmentProblem
+from scaleevent.system.files import SteadyFile, staged, writing
 from scaleevent.system.platform import locked_for_writing
 from scaleevent.system.refusals import refusal
 
@@ -51,6 +54,36 @@ def open_hdf5(path: Path, shown: object = None, **options: float) -> h5py.File:
                 "`h5clear -s` removes the mark, and the end of the data may be missing",
             ) from error
         raise
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """An HDF5 file to write, which gets its name when the block ends without an error.
+
+    Its structure has checksums, so that damage is found before it is used.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The file, and a function that raises if something could not be written by now.
+
+    Raises:
+        EnvironmentProblem: The disk is full, or refuses for another reason; raised whatever else
+            went wrong because of that.
+    """
+    with ExitStack() as stack:
+        temporary = stack.enter_context(staged(path))
+        with writing(path):
+            steady = SteadyFile(temporary)
+
+        def check() -> None:
+            with writing(path, steady.size):
+                steady.check()
+
+        stack.callback(check)
+        stack.enter_context(steady)
+        yield stack.enter_context(h5py.File(steady, "w", libver="v110")), check
 
 
 def _refuse_writers(descriptor: int, where: object) -> None:

@@ -7,11 +7,12 @@ model, `task.safetensors` (the whole task checkpoint). A snapshot in the hub's c
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from scaleevent.errors import CheckpointError
 from scaleevent.system.documents import MalformedError, parse_json, read_bounded
-from scaleevent.system.files import Json
+from scaleevent.system.files import MARKER, Json
 from scaleevent.system.refusals import refusal
 from scaleevent.system.sealed import read_description
 
@@ -29,8 +30,17 @@ def names_hub(name: str) -> bool:
 
 
 def named_folder(name: str) -> Path | None:
-    """The folder of ``local-dir:FOLDER``; None of any other name."""
-    return Path(name.removeprefix(LOCAL)) if name.startswith(LOCAL) else None
+    """The folder of ``local-dir:FOLDER``, in which no shell has replaced ~; None of other names."""
+    if not name.startswith(LOCAL):
+        return None
+    return Path(os.path.expanduser(name.removeprefix(LOCAL)))
+
+
+def is_hub_folder(path: Path) -> bool:
+    """Whether a path is a folder in the hub's layout that is no output folder of ours."""
+    return (
+        all((path / name).is_file() for name in (CONFIG, WEIGHTS)) and not (path / MARKER).exists()
+    )
 
 
 def weights_of_folder(folder: Path, task: bool = False) -> Path:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from scaleevent.errors import CheckpointError, ConfigError, DataError
 from scaleevent.system.files import MARKER, Json, read_json
-from scaleevent.system.hub_folders import find_weights, named_folder, names_hub
+from scaleevent.system.hub_folders import LOCAL, find_weights, named_folder, names_hub
 from scaleevent.system.sealed import readable
 
 MANIFEST = "manifest.json"
 LIMIT = "SCALEEVENT_CACHE_GB"  # of shards from elsewhere; without it there is no limit
 RESULTS = ("task.safetensors", "encoder.safetensors")  # what a finished run holds: one of them
 BEST = "best.safetensors"  # beside it: the step that did best on held-out samples
+# absolute, or a relative one without blanks that is no address and no timm:NAME
+_LOCAL_PATH = re.compile(r"~|/|[A-Za-z]:[/\\]|(?![a-z][a-z0-9+.-]+:)\S+[/\\]\S*$")
 NamedWeights = TypeVar("NamedWeights", str, Path)
 _UNFINISHED = "an interrupted `prepare` or `voxelize` goes on with the same command and --resume"
 _OTHER = "a folder of another kind: `scaleevent info {}` tells"
@@ -47,7 +49,9 @@ def address_of(path: Path) -> str | None:
 
     A path has one slash where the address had two.
     """
-    parts = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.+)", str(path).replace(os.sep, "/"))
+    parts = re.fullmatch(
+        r"(?!local-dir:)([a-z][a-z0-9+.-]+):/+(.+)", str(path).replace(os.sep, "/")
+    )
     if parts is None or Path(path).exists():
         return None
     return f"{parts[1]}://{'/' if parts[1] == 'file' else ''}{parts[2]}"
@@ -62,6 +66,22 @@ def shown(path: Path) -> str:
 def without_passwords(text: str) -> str:
     """A text whose addresses, also those that are paths, show neither user nor password."""
     return re.sub(r"(?<=[a-z0-9+.-]{2}:)(//?)(?!/)[^/@\s]*@", r"\1", text)
+
+
+def names_only(value: Any) -> Any:
+    """A JSON value for others: every path of this machine has become the name at its end.
+
+    Addresses, names of weights and of recordings stay.
+    """
+    if isinstance(value, dict):
+        return {k: one if k == "recordings" else names_only(one) for k, one in value.items()}
+    if isinstance(value, list):
+        return [names_only(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    kind = next((one for one in ("file ", LOCAL) if value.startswith(one)), "")
+    path = value.removeprefix(kind)
+    return kind + re.split(r"[/\\]", path.rstrip("/\\"))[-1] if _LOCAL_PATH.match(path) else value
 
 
 def check_store(folder: Path) -> None:
@@ -150,6 +170,16 @@ def is_weight_file(name: str) -> bool:
         return False
     local = named_folder(name) is not None or os.path.exists(name)
     return local or "/" in name or name.endswith(WEIGHT_FILES)
+
+
+def names_model(name: str) -> bool:
+    """Whether a name is beyond doubt that of a model: by its form, or as the folder of its run."""
+    if is_reserved(name) or names_hub(name) or named_folder(name) is not None:
+        return True
+    folder = Path(name)
+    if os.path.isdir(name):
+        return output_kind(folder) == "run" or any((folder / one).is_file() for one in RESULTS)
+    return name.startswith("timm:") or name.endswith((".safetensors", ".pth", ".ckpt"))
 
 
 def check_weights(name: str | None) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from scaleevent.errors import ConfigError, EnvironmentProblem, ScaleEventError, StoppedError
 from scaleevent.system.launchers import LAUNCHER, Place, find_place
 from scaleevent.system.platform import wake
-from scaleevent.system.reports import say
+from scaleevent.system.reports import remark
 from scaleevent.system.signals import on_stop
 from scaleevent.system.workers import describe
 
@@ -250,7 +250,7 @@ def _waited(began: float, said: bool, line: str, where: str) -> bool:
             hint="check that all tasks were started, with the same MASTER_ADDR and MASTER_PORT",
         )
     if waited > SILENT_SECONDS and not said:
-        say(line)
+        remark(line)
         said = True
     time.sleep(POLL_SECONDS)
     return said

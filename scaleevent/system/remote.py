@@ -14,6 +14,7 @@ fsspec does the reading: s3, gs, az, http, https and whatever else it knows.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from scaleevent.system.documents import MAX_BYTES
 from scaleevent.system.files import atomic_path, check_space, write_bytes, writing
 from scaleevent.system.locations import LIMIT, MANIFEST, address_of, cache_folder, without_passwords
 from scaleevent.system.platform import file_lock, make_folder, remove_file
-from scaleevent.system.reports import say
+from scaleevent.system.reports import remark
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -134,7 +135,7 @@ class RemoteStore:
                     for left in path.parent.glob(f".{path.name[:50]}.*.tmp"):  # of a dead process
                         remove_file(left)
                 make_room(path, size)
-                say(f"fetching {size / 1e6:,.1f} MB: {self.shown}/{name}")
+                remark(f"fetching {size / 1e6:,.1f} MB: {self.shown}/{name}", logging.INFO)
                 self._fetch(name, size, sha256, path)
             with suppress(OSError):
                 os.utime(path)  # the least recently used go first

@@ -1,8 +1,9 @@
-"""`Report`, the result of a command, and progress on stderr."""
+"""`Report`, the result of a command, and what is told on stderr or in the log meanwhile."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from rich.table import Table
 from scaleevent.system.files import Json
 from scaleevent.version import __version__
 
+LOG = logging.getLogger("scaleevent")
 STATUS_SECONDS = 30.0  # between lines where there is no terminal
 
 
@@ -50,16 +52,28 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A table with notes and facts, perhaps with further tables."""
+    """The result of a command, for people and as JSON: a table with notes, perhaps further tables.
+
+    What a command returns is a subclass, whose further attributes are the result for programs.
+    """
 
     command: str  # the command that made it; names the JSON schema
     title: str  # heading
     columns: tuple[str, ...]  # column names
     rows: tuple[tuple[Any, ...], ...]  # plain numbers and text, a value a column
     notes: tuple[str, ...] = ()  # lines under the tables
-    facts: Json = field(default_factory=dict)  # everything else worth keeping; JSON-able
+    record: Json = field(default_factory=dict)  # what else is worth keeping, JSON-able: settings
     more: tuple[Section, ...] = ()  # shown below the table; their numbers are in `facts`
     exit_code: int = 0  # of the command, where it ends with its report but not well
+
+    @property
+    def facts(self) -> Json:
+        """Everything beside the table that the JSON document has, by its names there."""
+        return self.record | self.own()
+
+    def own(self) -> Json:
+        """The attributes that a subclass adds, by their names in the JSON document; JSON-able."""
+        return {}
 
     def to_table(self) -> Table:
         """The first table for a screen."""
@@ -113,8 +127,31 @@ def cell(value: object) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr; it is not part of the result."""
+    """Print a line on stderr for a person who watches; it is not part of the result."""
     Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
+
+
+def remark(line: str, level: int = logging.WARNING) -> None:
+    """Tell whoever is there, watching or not: the logger `scaleevent`, which the CLI prints."""
+    LOG.log(level, line)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextmanager
+def remarks_said() -> Iterator[None]:
+    """Print remarks on stderr, as the command line does."""
+    said, level = _Said(), LOG.level
+    LOG.addHandler(said)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(said)
+        LOG.setLevel(level)
 
 
 class Ticker:

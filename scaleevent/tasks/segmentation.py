@@ -78,9 +78,11 @@ class Segmentation(Task):
 
     def compute(self, states: Sequence[State], groups: Sequence[str]) -> Result:
         """See `scaleevent.metrics.segmentation.compute`; the overlaps by class name."""
-        result: Result = segmentation_metrics.compute(states, groups)
-        by_class = dict(zip(self.classes, result.pop("iou"), strict=True))
-        return result | {f"iou {name}": value for name, value in by_class.items()}
+        found = segmentation_metrics.compute(states, groups)
+        result: Result = {k: one for k, one in found.items() if not isinstance(one, list)}
+        (by_class,) = (one for one in found.values() if isinstance(one, list))
+        names = (f"iou {name}" for name in self.classes)
+        return result | dict(zip(names, by_class, strict=True))
 
     def headline_parts(self, state: State) -> np.ndarray:
         """The confusion counts."""

@@ -14,7 +14,7 @@ from scaleevent.grids.geometry import Fit
 from scaleevent.legends import Legend
 
 State = Any  # what one sample adds to a metric; JSON-able parts, made and read by the task alone
-Result = dict[str, Any]  # metric names to numbers or lists of them
+Result = dict[str, float]  # metric names to numbers
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -23,12 +23,14 @@ from scaleevent.system.files import Json, write_json
 from scaleevent.system.launchers import find_place
 from scaleevent.system.platform import has_bfloat16
 from scaleevent.system.ranks import Ranks, ranks
-from scaleevent.system.reports import Report, Section, progress, say, say_table
+from scaleevent.system.reports import Report, Section, progress, remark, say, say_table
 from scaleevent.training.best import Best
 from scaleevent.training.estimate import estimate
 from scaleevent.training.log import LOG, TABLE, check_tensorboard, write_table
 from scaleevent.training.loop import Batch, Trainable, TrainSettings, train
 from scaleevent.training.state import load_state, mend_log, saved_calibration
+
+Finished = TypeVar("Finished", bound=Report)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Run:
         cfg = self.cfg
         with cfg.claimed() if self.ranks.main else nullcontext():
             self.ranks.wait()
-            warn = say if self.ranks.main else lambda line: None
+            warn = remark if self.ranks.main else lambda line: None
             first = load_state(cfg.out, model, optimizer, fingerprint, warn) if cfg.resume else 0
             if cfg.resume and not first:
                 warn(f"nothing to resume in {cfg.out}: no state was saved, so it begins at step 0")
@@ -238,7 +240,7 @@ class Run:
         ranks.broadcast(objective.model.buffers())  # statistics of the last step differ by rank
         objective.model.eval()
 
-    def finish(self, report: Report) -> Report:
+    def finish(self, report: Finished) -> Finished:
         """Keep the report in the folder."""
         write_json(Path(self.cfg.out) / "report.json", report.to_json())
         return report
