@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from scaleevent.benchmarks.leaks import leak_notes
 from scaleevent.checkpoint import save_encoder
@@ -40,12 +39,12 @@ class Pretrained:
 
         return Best(self.cfg.out, BEST_BY, False, save)
 
-    def _before(self, key: str) -> Any:
+    def _before(self, key: str) -> float | None:
         """A number before the first step; None where the log has lost it."""
         lines = read_json_lines(self.cfg.out / LOG)
         return next((line.get(key) for line in lines if line.get("epoch") == 0), None)
 
-    def description(self, step: int, rows: Iterable[tuple[str, Any, Any]]) -> Json:
+    def description(self, step: int, rows: Iterable[tuple[str, float | None, float]]) -> Json:
         """What the checkpoint says of itself; JSON-able.
 
         Args:

@@ -152,9 +152,12 @@ class TaskSettings(ScoredSettings, RunSettings):
         description="steps of an epoch of a fraction: as of all labels, or as of its own",
     )
     validation: float = Field(
-        default=0.0, ge=0, lt=1, description="fraction of the training labels held out, by recording, to "
-        "choose the best step; default: the data's own validation part, if any",
-    )  # fmt: skip
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the training labels held out, by recording, to choose the best "
+        "step; default: the data's own validation part, if any",
+    )
     transductive: Transductive = False
     pictures: Pictures = 4
 

@@ -68,7 +68,7 @@ class OneOf:
         raise ValueError(f"expected one of {', '.join(self.names)}{nearest(value, self.names)}")
 
 
-def _open(value: Any) -> Any:
+def _open(value: object) -> object:
     """A setting as JSON has it, whose addresses show neither user nor password."""
     if isinstance(value, str):
         return without_passwords(value)
