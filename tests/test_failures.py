@@ -50,7 +50,6 @@ class Failure(NamedTuple):
     code: str  # of the error; "" where Typer's parser refuses the line
     words: str  # of the message, divided by |
     fault: Fault | None = None  # of the system
-    first: str = ""  # what is run before
 
 
 F = Failure
