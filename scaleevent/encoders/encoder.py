@@ -376,9 +376,10 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
     config = timm.get_pretrained_cfg(name) if known else None
     if config is None or not config.hf_hub_id:
         raise ConfigError(
-            "timm has no pretrained weights of that name",
+            "neither a file nor a name of weights that timm publishes",
             found=name,
             expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
+            hint="name a file, the folder of a run, embedded, timm:NAME or hf-hub:ORG/NAME",
         )
     file = fetch_weights(config.hf_hub_id, offline)
     # `custom_load` is for the archives that some of the weights come from
