@@ -169,13 +169,13 @@ def test_a_command_line_parses_and_its_settings_fit(stores, monkeypatch, line):
     array_with_gaps(monkeypatch)
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "7")
     name, given = line.split()[0], parse(line)
-    file = given.pop("config")
-    assert not given.pop("json")
+    file, assigned = given.pop("config"), given.pop("set") or []
+    assert not given.pop("json") and not given.pop("print_config")
     if given.pop("list", False):
         return
     flags = {key: value for key, value in given.items() if value not in (None, [], ())}
     load = cli.LOADERS.get(name) or partial(load_config, cli.COMMANDS[name][0])
-    assert load(flags, file)
+    assert load(flags, file, assigned=assigned)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_every_command_has_its_section():
     assert re.findall(r"^#### `(\w+)`: ", commands, re.M) == list(cli.COMMANDS)
     for name in cli.COMMANDS:
         text = section(f"#### `{name}`: ")
-        assert re.search(rf"^scaleevent {name} ", text, re.M) and re.search(r"^Writes ", text, re.M)
+        assert re.search(rf"^scaleevent {name}( |$)", text, re.M) and re.search(r"^Writes ", text, re.M)
 
 
 def test_every_table_of_the_paper_is_accounted_for():
