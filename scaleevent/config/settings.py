@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -381,12 +380,16 @@ def explained_yaml(settings: Settings) -> str:
 
 
 def _on_one_line(value: object) -> str:
-    """A value as YAML without a line break: as JSON, which YAML reads too, where there is one."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True
-    )
-    text = text.removesuffix("...\n").removesuffix("\n")
-    return json.dumps(value) if "\n" in text else text
+    """A value as YAML without a line break of any kind; text that holds one is escaped."""
+    for style in (None, '"'):
+        text: str = yaml.safe_dump(
+            value, default_flow_style=True, sort_keys=False, width=math.inf,
+            default_style=style, allow_unicode=style is None,
+        )  # fmt: skip
+        text = text.removesuffix("\n").removesuffix("\n...")
+        if len(text.splitlines()) == 1:
+            break
+    return text
 
 
 def keep_settings(settings: Settings, folder: Path, exclude: set[str] | None = None) -> None:
