@@ -397,17 +397,16 @@ def explained_yaml(settings: Settings) -> str:
 
 
 def _on_one_line(value: object) -> str:
-    """A value as YAML without a line break: quoted, with breaks as escapes, where it has one."""
-
-    def dumped(quote: str | None) -> str:
-        text = yaml.safe_dump(
-            value, default_flow_style=True, default_style=quote, width=math.inf, sort_keys=False,
-            allow_unicode=quote is None,
+    """A value as YAML without a line break of any kind; text that holds one is escaped."""
+    for style in (None, '"'):
+        text: str = yaml.safe_dump(
+            value, default_flow_style=True, sort_keys=False, width=math.inf,
+            default_style=style, allow_unicode=style is None,
         )  # fmt: skip
-        return text.removesuffix("\n").removesuffix("\n...")
-
-    text = dumped(None)
-    return text if len(text.splitlines()) == 1 else dumped('"')
+        text = text.removesuffix("\n").removesuffix("\n...")
+        if len(text.splitlines()) == 1:
+            break
+    return text
 
 
 def keep_settings(settings: Settings, folder: Path, exclude: set[str] | None = None) -> None:

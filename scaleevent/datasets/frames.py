@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import ndimage
 
 from scaleevent.errors import DataError, UnpairedError
 from scaleevent.formats import Recording, open_recording, recording_facts, recording_files
@@ -302,6 +301,8 @@ def blank_border(files: Sequence[Path]) -> np.ndarray | None:
         black = here if black is None else black & here
     if black is None:
         return None
+    from scipy import ndimage  # help and completion of every data set wait for what is imported
+
     parts, _ = ndimage.label(black)
     edges = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
     blank = black & np.isin(parts, edges)
