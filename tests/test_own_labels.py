@@ -578,8 +578,9 @@ def test_labels_without_a_class_are_dropped_and_counted(tmp_path):
 
 def test_several_tasks_are_refused(tmp_path):
     root = write_labelled(tmp_path / "root")
-    for path in (root / "labels/b").iterdir():
-        label_files.write_depth16(path, np.full(SIZE, 2560, np.uint16))
+    for path in list((root / "labels/b").iterdir()):
+        path.unlink()
+        label_files.write_npy(path.with_suffix(".npy"), np.full(SIZE, 2.5))
     with pytest.raises(DataError, match="several tasks"):
         custom.sources(settings(root))
 
