@@ -330,7 +330,7 @@ SCORING = [
     F("report rig -o OUT.html", 3, "E300", "nothing of scaleevent|config.yaml"),
     F("report run -o alone", 5, "E500", "a folder|such as report.html"),
     F("report run -o notes.txt", 5, "E500", "is no report|--overwrite"),
-    F("doctor --set ouut=x", 2, "E200", "unknown setting|ouut|(did you mean out?)"),
+    F("doctor --set ouut=x", 2, "E200", "unknown setting|ouut|did you mean out?"),
     F(
         "report run -o OUT.html --curves OUT", 4, "E400", '"scaleevent[viz]"',
         missing("matplotlib"),
