@@ -17,7 +17,7 @@ from scaleevent.pairs.mixing import Mix, lines, open_sources, section
 from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
-from scaleevent.system.locations import MANIFEST, address_of
+from scaleevent.system.locations import MANIFEST, address_of, embedded_file
 from scaleevent.system.refusals import check_there
 from scaleevent.system.reports import Report, cell
 from scaleevent.system.weight_facts import weight_facts, weight_rows
@@ -37,6 +37,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
         return describe_mix(path, cfg.more, cfg.verify)
     if address_of(path) is not None:
         return _store(path, cfg)
+    path = embedded_file(str(path), task=True) or path
     check_there(path)
     folder = path.parent if path.name == MANIFEST else path
     if (folder / MANIFEST).is_file():
@@ -50,7 +51,7 @@ def run(cfg: InfoConfig, quiet: bool = False) -> Report:
     if path.suffix == ".safetensors":
         facts, remarks = weight_facts(path)
         return Report(
-            "info", str(path), ("fact", "value"), _rows(weight_rows(facts)), remarks, facts
+            "info", str(cfg.path), ("fact", "value"), _rows(weight_rows(facts)), remarks, facts
         )
     # reads what can be read of a damaged recording, and reports the damage
     recording = open_recording(path, size=cfg.size, **cfg.reading, max_bad=1.0)
