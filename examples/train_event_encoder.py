@@ -2,14 +2,14 @@
 
 The event encoder in the package, with a head for classes and one for depth. `street` is filmed at
 three speeds, each with other noise; the student starts from the image teacher `embedded` and is
-distilled as `pretrain --preset demo` does it, several times as long; the file keeps it in float16.
+distilled as `pretrain --preset demo` does it, somewhat longer; the file keeps it in float16.
 Linear heads then learn from the labels of other scenes, on the frozen tokens of that file, as
 `probe` does it, and are scored on scenes that neither stage has seen, beside what the place in the
 picture tells without any event.
 
 Writes the three files of `scaleevent/data`, with the names of all scenes that were learned from.
-About twenty minutes of one core with bf16, rendering included; the same numbers lead to the same
-files on one machine.
+About twelve CPU minutes of one busy core with bf16, rendering included; the same numbers lead to
+the same files on one machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from scaleevent.system.locations import EMBEDDED_DEFAULT, embedded_file
 from scaleevent.system.platform import has_bfloat16
 from scaleevent.training.tensors import load_tensors, save_tensors
 
-LIMITS = "no real recording: it shows at once that all works, and is no measure of the method"
+LIMITS = "no real recording among them: a demonstration, no measure of the method"
 SEED = 7001  # of the first family of scenes; odd ones are not those of `pretrain --seed N`
 FILMS: dict[str, dict[str, float]] = {  # what differs from `prepare street`
     "usual": {},

@@ -42,7 +42,7 @@ def test_the_files_are_small_and_say_where_they_are_from():
         about = read_description(path)["training"]
         assert (ROOT / about["script"]).is_file()
         assert "simulated events" in about["data"] and "96x128" in about["data"]
-        assert "no real recording" in about["limits"]
+        assert "no real recording among them" in about["limits"]
         assert f"of {len(recordings(ENCODER)):,} rendered" in about["data"]
         text = json.dumps(read_description(path))
         assert not re.search(r"/(tmp|work|home|root)\b", text)
@@ -78,7 +78,10 @@ def test_one_name_is_a_task_model_or_its_encoder(name):
     opened = open_model(name, (180, 240))
     assert opened.task == decoder.task and opened.benchmark_task is not None
     (note,) = opened.notes
-    assert note.startswith(f"{name}: taught by simulated events") and "no real recording" in note
+    assert (
+        note.startswith(f"{name}: taught by simulated events")
+        and "no real recording among them" in note
+    )
 
 
 @pytest.fixture
@@ -161,7 +164,7 @@ def scenes(tmp_path_factory):
 
 @pytest.mark.slow
 def test_it_knows_more_than_the_place(scenes, capsys):
-    """On 24 scenes; with 300 it is MIOU mIoU against PLACE, and RMSE m against PLACEM."""
+    """On scenes of a family of its own."""
     for name, benchmark, key in zip(
         NAMES, ("street-semantic", "street-depth"), ("miou", "rmse"), strict=True
     ):
@@ -202,10 +205,10 @@ def test_predict_shows_something_at_once(tmp_path, capsys):
     for name in NAMES:
         out = tmp_path / name
         call(f"predict {name} {tmp_path / 'a.npz'} --size 48x64 --time-unit us -o {out}")
-        assert capsys.readouterr().err.count("no real recording") == 1
+        assert capsys.readouterr().err.count("no real recording among them") == 1
         assert len(list((out / "pictures").glob("*.png"))) > 3
         told = json.loads((out / "report.json").read_text())["choices"]
-        assert sum("no real recording" in line for line in told) == 1
+        assert sum("no real recording among them" in line for line in told) == 1
 
 
 def test_it_is_exported_like_any_task_model(tmp_path):
