@@ -1,5 +1,5 @@
 #!/bin/sh
-# From scenes to a report, without a network: about five minutes on two cores.
+# From scenes to a report, without a network: about five minutes on two cores, pictures at once.
 #
 #     sh examples/quickstart.sh [FOLDER]
 #
@@ -7,6 +7,12 @@
 set -eu
 out=${1:-quickstart}
 here=$(dirname "$0")
+
+mkdir -p "$out"
+
+# what the small model in the package sees along a recording of the street; any recording will do
+python "$here/street_recording.py" "$out/recording.npz"
+scaleevent predict embedded-event "$out/recording.npz" --rate 20 -o "$out/first"
 
 # pairs of a picture and the events before it: embedded scenes to learn from, others with labels
 scaleevent prepare street --scenes 300 --seed 0 -o "$out/pairs"
@@ -22,8 +28,7 @@ scaleevent eval street-semantic "$out/classes" --data "$out/labelled" -o "$out/s
 # files for other programs, each checked against the model
 scaleevent export "$out/classes" --format onnx -o "$out/deploy"
 
-# what the encoder and the head see along a recording: classes, and features as colours
-python "$here/street_recording.py" "$out/recording.npz"
+# what your own encoder and head see along it: classes, and features as colours
 scaleevent predict "$out/classes" "$out/recording.npz" --rate 20 -o "$out/seen"
 scaleevent predict "$out/encoder" "$out/recording.npz" --rate 20 -o "$out/features"
 

@@ -4,7 +4,8 @@
 ``timm.create_model(name, checkpoint_path=FILE, **kwargs)`` loads them without ScaleEvent. In `task`
 files the names of the encoder start with ``encoder.`` and those of the decoder, which are the names
 of its origin, with ``decoder.``. `PLACE_PRIOR` is no weight but a baseline, see
-`Decoder.place_prior`; files of before it lack it.
+`Decoder.place_prior`; files of before it lack it. A `task` file without the encoder is a head: it
+names the `encoder` file beside it, whose hash must be the one that the head was trained on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from scaleevent.encoders.hub import weight_file
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json
 from scaleevent.system.random_state import kept_random_state
-from scaleevent.system.sealed import PLACE_PRIOR
+from scaleevent.system.sealed import BESIDE, PLACE_PRIOR, read_header
 from scaleevent.training.tensors import floats, load_tensors, save_tensors, under
 
 
@@ -36,18 +37,30 @@ def save_encoder(path: Path, encoder: Encoder, description: Json) -> None:
 
 def save_task(path: Path, decoder: Decoder, description: Json) -> None:
     """Write a task model with everything that is needed to rebuild it."""
-    encoder = decoder.encoder
-    own = {
-        "kind": "task",
-        "task": decoder.task,
-        "decoder": {"name": decoder_name(decoder), "settings": decoder.settings},
-        **_described(encoder),
-    }
-    tensors = {f"encoder.{key}": value for key, value in encoder.vit.state_dict().items()}
-    tensors |= {f"decoder.{key}": value for key, value in decoder.own_state().items()}
+    tensors = {f"encoder.{key}": value for key, value in decoder.encoder.vit.state_dict().items()}
+    save_tensors(path, tensors | _head_tensors(decoder), _described_task(decoder) | description)
+
+
+def save_head(path: Path, decoder: Decoder, encoder_file: Path, description: Json) -> None:
+    """Write a task model without its encoder, which is a file of ours in the same folder."""
+    known = read_header(encoder_file).description or {}
+    beside = {"name": encoder_file.name, "sha256": known["sha256"]}
+    own = _described_task(decoder) | {BESIDE: beside}
+    save_tensors(path, _head_tensors(decoder), own | description)
+
+
+def _described_task(decoder: Decoder) -> Json:
+    described = {"name": decoder_name(decoder), "settings": decoder.settings}
+    own: Json = {"kind": "task", "task": decoder.task, "decoder": described}
+    return own | _described(decoder.encoder)
+
+
+def _head_tensors(decoder: Decoder) -> dict[str, Tensor]:
+    """Everything of a task model that is not its encoder."""
+    tensors = {f"decoder.{key}": value for key, value in decoder.own_state().items()}
     if decoder.place_prior is not None:
         tensors[PLACE_PRIOR] = torch.from_numpy(decoder.place_prior)
-    save_tensors(path, tensors, own | description)
+    return tensors
 
 
 @kept_random_state()
@@ -138,7 +151,7 @@ def _task(tensors: dict[str, Tensor], description: Json, path: Path | str) -> De
             found=name,
             expected=", ".join(DECODERS),
         )
-    encoder = described_encoder(under(tensors, "encoder."), description, path)
+    encoder = described_encoder(_encoder_tensors(tensors, description, path), description, path)
     try:
         decoder: Decoder = DECODERS[name].load()(encoder, **settings)
     except Exception as problem:  # any value of a setting may fail anywhere
@@ -150,6 +163,29 @@ def _task(tensors: dict[str, Tensor], description: Json, path: Path | str) -> De
     decoder.load_own(floats(under(tensors, "decoder.")), path)
     decoder.place_prior = _place_prior(tensors, decoder.task, path)
     return decoder.eval()
+
+
+def _encoder_tensors(
+    tensors: dict[str, Tensor], description: Json, path: Path | str
+) -> dict[str, Tensor]:
+    """Those of the encoder in a task file, or in the file beside it that a head names."""
+    beside = description.get(BESIDE)
+    if beside is None:
+        return under(tensors, "encoder.")
+    match beside:
+        case {"name": str(name), "sha256": str(sha256)} if Path(name).name == name:
+            found, known = load_tensors(Path(path).parent / name, "encoder")
+        case _:
+            raise CheckpointError(
+                "the description is not that of a head", where=f"{path}, {BESIDE}",
+                found=str(beside)[:200], expected='{"name": ..., "sha256": ...}',
+            )  # fmt: skip
+    if known["sha256"] != sha256:
+        raise CheckpointError(
+            "a head of another encoder", where=path, found=f"{name} with SHA-256 {known['sha256']}",
+            expected=sha256,
+        )  # fmt: skip
+    return found
 
 
 def _place_prior(tensors: dict[str, Tensor], task: str, path: Path | str) -> np.ndarray | None:

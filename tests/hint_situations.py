@@ -988,6 +988,12 @@ TRAINING = [
         5,
     ),
     S(
+        ("objectives/scaleevent.py: sees events",),
+        "pretrain pairs --teacher embedded-event " + SHORT + " -o {out}",
+        ("pretrain pairs --arch tiny <--student-init _> " + SHORT + " -o {new}",),
+        2,
+    ),
+    S(
         ("config/pretrain.py: the paper's: --preset",),
         "pretrain pairs --arch tiny " + SHORT + " -o {out}",
         ("pretrain pairs --arch tiny " + SHORT + " <--preset _> -o {new}",),
@@ -1286,6 +1292,13 @@ TRAINING = [
         "eval street-semantic delta.bin --data labelled --size 48x64",
         ("{same} <--encoder-weights> dinov3.pth",),
         3,
+    ),
+    S(
+        ("deployment/program.py: makes an event encoder",),
+        "export embedded -o {out}",
+        ("{hint} " + SHORT + " && {second} --format safetensors -o {out}",),
+        2,
+        fill="PAIRS=pairs RUN={new}",
     ),
     S(
         ("deployment/scoring.py: without --data",),

@@ -118,6 +118,14 @@ def test_a_command_that_a_message_names_parses(line):
     parse(line)
 
 
+def test_every_command_of_the_quickstart_parses():
+    script = (PACKAGE.parent / "examples/quickstart.sh").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^scaleevent (.*)$", script, re.M)
+    assert len(lines) >= 10
+    named = {parse(line).get("checkpoint") for line in lines}
+    assert any(str(name) == "embedded-event" for name in named)
+
+
 def test_the_parser_refuses_what_is_not_there():
     with pytest.raises(Exception, match="No such option"):
         parse("probe X --nothing")

@@ -24,7 +24,7 @@ from scaleevent.pairs.store import PairStore, verify_shards
 from scaleevent.panels import save_picture
 from scaleevent.pictures import draw_recording
 from scaleevent.system.hub_folders import is_hub_folder, named_folder, names_hub, weights_of_folder
-from scaleevent.system.locations import MANIFEST, address_of
+from scaleevent.system.locations import MANIFEST, address_of, embedded_file
 from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.refusals import check_there
 from scaleevent.system.weight_facts import weight_facts, weight_rows
@@ -53,6 +53,7 @@ def run(cfg: InfoConfig, quiet: bool = True) -> InfoResult:
         return _store(path, cfg)
     if names_hub(str(path)) or named_folder(str(path)) is not None:
         return _weights(str(path), _file_of(str(path)))
+    path = embedded_file(str(path), task=True) or path
     check_there(path)
     folder = path.parent if path.name == MANIFEST else path
     if (folder / MANIFEST).is_file():
@@ -65,7 +66,7 @@ def run(cfg: InfoConfig, quiet: bool = True) -> InfoResult:
     if is_shard(path):
         return InfoResult.of(str(path), describe_shard(path))
     if path.suffix == ".safetensors":
-        return _weights(str(path), path)
+        return _weights(str(cfg.path), path)
     # reads what can be read of a damaged recording, and reports the damage
     recording = open_recording(path, size=cfg.size, **cfg.reading, max_bad=1.0)
     facts = recording_facts(recording, cfg.full) | {"beside": found_beside(path)}

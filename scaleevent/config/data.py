@@ -335,8 +335,8 @@ class InfoConfig(RecordingSettings):
     """Settings of `scaleevent info`."""
 
     path: Path = Field(
-        description="a recording, store (or its address), shard, run or checkpoint, or the YAML "
-        "settings of a mix"
+        description="a recording, store (or its address), shard, run or checkpoint (also embedded, "
+        "embedded-event), or the YAML settings of a mix"
     )
     more: list[Path] = Field(
         default=[], description="further stores, to be mixed with the first one"

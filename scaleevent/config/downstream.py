@@ -129,7 +129,7 @@ class TaskSettings(ScoredSettings, RunSettings):
     )
     checkpoint: Weights = Field(
         description="encoder: a file, a run folder, timm:NAME, hf-hub:ORG/NAME, "
-        "local-dir:FOLDER, embedded, or random (baseline)"
+        "local-dir:FOLDER, embedded, embedded-event, or random (baseline)"
     )
     arch: Annotated[str, OneOf(ARCHITECTURES)] | None = Field(
         default=None, description="size of a random encoder"
@@ -268,7 +268,7 @@ class EvalConfig(ScoredSettings):
 
     checkpoint: Checkpoint = Field(
         description="task checkpoint of probe or finetune, its run, hf-hub:ORG/NAME, "
-        "local-dir:FOLDER, or a published model's file"
+        "local-dir:FOLDER, embedded-event, or a published model's file"
     )
     offline: bool = Field(default=False, description="never use the network")
     size: tuple[int, int] | None = Field(

@@ -21,7 +21,8 @@ class ExportConfig(OutputSettings):
     KIND: ClassVar[str] = "export"
 
     checkpoint: Checkpoint = Field(
-        description="encoder or task checkpoint, a run folder, hf-hub:ORG/NAME, local-dir:FOLDER"
+        description="encoder or task checkpoint, a run folder, hf-hub:ORG/NAME, local-dir:FOLDER, "
+        "embedded-event"
     )
     out: Path = Field(default=Path("export"), description="folder for the files")
     format: str = Field(

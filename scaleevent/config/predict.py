@@ -27,7 +27,8 @@ class PredictConfig(StreamSettings, LiveSettings, DeviceSettings):
     KIND: ClassVar[str] = "predictions"
 
     checkpoint: Weights = Field(
-        description="task model or encoder: a file, a run folder, embedded, timm:NAME, hf-hub:NAME"
+        description="task model or encoder: a file, a run folder, embedded-event, "
+        "embedded-event-depth, embedded, timm:NAME, hf-hub:NAME"
     )
     recordings: list[Path] = Field(
         default=[], description="event recording(s); live: - for standard input, or udp://HOST:PORT"

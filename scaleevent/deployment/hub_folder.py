@@ -26,10 +26,11 @@ from scaleevent.encoders.encoder import Encoder
 from scaleevent.encoders.tensor_files import read_tensors
 from scaleevent.system.files import Json
 from scaleevent.system.hub_folders import ALWAYS, OURS, TASK, WEIGHTS
+from scaleevent.system.sealed import BESIDE
 from scaleevent.version import __version__
 
 # keys of a task checkpoint that `save_task` and the file format write
-_WRITTEN = {"kind", "task", "decoder", "arch", "input", "format", "version", "sha256"}
+_WRITTEN = {"kind", "task", "decoder", "arch", "input", "format", "version", "sha256", BESIDE}
 
 
 def hub_artifacts(checkpoint: LoadedCheckpoint) -> list[Artifact]:

@@ -13,8 +13,9 @@ from scaleevent.benchmarks.meaning import described_task
 from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_described
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.encoders.encoder import Encoder
+from scaleevent.encoders.encoder import Encoder, taught_by
 from scaleevent.encoders.hub import weight_file
+from scaleevent.errors import ConfigError
 from scaleevent.pairs.window_words import stored_rule
 from scaleevent.predictor import Predictor, input_names
 from scaleevent.system.files import sha256_file
@@ -100,6 +101,13 @@ class LoadedCheckpoint:
         self.name = str(path)
         self.path = weight_file(path, task=True, offline=offline)
         model, description = load_described(self.path, size)
+        if (model if isinstance(model, Encoder) else model.encoder).input is None:
+            raise ConfigError(
+                "the weights do not store how their input is made from events", where=self.name,
+                found="; ".join(taught_by(description, self.name)) or None,
+                hint=f"`scaleevent pretrain PAIRS --teacher {self.name} -o RUN` makes an event "
+                "encoder, and `scaleevent export RUN` takes that",
+            )  # fmt: skip
         self.description = names_only(description) if for_others else description
         stored = stored_rule(self.description)
         self.predictor = Predictor(model, stored[0] if stored else None)

@@ -30,7 +30,7 @@ from scaleevent.errors import CheckpointError, ConfigError
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.system.files import Json
 from scaleevent.system.hub_folders import names_hub
-from scaleevent.system.locations import embedded_file, embedded_name, is_weight_file
+from scaleevent.system.locations import embedded_file, embedded_name, is_weight_file, similar_name
 from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.sealed import check_kind, read_header
 
@@ -258,9 +258,9 @@ def build_encoder(
     packaged = embedded_file(source)
     if packaged is not None:
         encoder = _from_file(arch, packaged, source, keep_periods)
-        about = (read_header(packaged).description or {})["training"]
-        encoder.remarks = (f"{embedded_name(source)}: taught by {about['data']}",)
-        encoder.history = {"recordings": []}
+        known = read_header(packaged).description or {}
+        encoder.remarks = taught_by(known, str(embedded_name(source)))
+        encoder.history = history_in(known.get("data") or {"recordings": []})
         return encoder
     if source.startswith(TIMM_ON_HUB) and "@" not in source:
         source = f"timm:{source.removeprefix(TIMM_ON_HUB)}"
@@ -331,6 +331,15 @@ def _from_file(arch: str | None, file: Path, source: str, keep_periods: bool) ->
     return encoder
 
 
+def taught_by(description: Json, name: str) -> tuple[str, ...]:
+    """A line on what weights in the package learned from and what they are not; none of others."""
+    about = description.get("training")
+    if not isinstance(about, dict):
+        return ()
+    said = "; ".join(str(about[key]) for key in ("data", "limits") if key in about)
+    return (f"{name}: taught by {said}",)
+
+
 def encoder_of(tensors: Mapping[str, Tensor], where: object) -> Encoder:
     """The encoder inside a file of another origin, with the rotary periods stored there.
 
@@ -378,7 +387,7 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
         raise ConfigError(
             "neither a file nor a name of weights that timm publishes",
             found=name,
-            expected=", ".join(published or get_close_matches(model, timm.list_models())) or None,
+            expected=", ".join(published or _similar_names(name, model)) or None,
             hint="name a file, the folder of a run, embedded, timm:NAME or hf-hub:ORG/NAME",
         )
     file = fetch_weights(config.hf_hub_id, offline)
@@ -387,6 +396,12 @@ def _from_timm(arch: str | None, name: str, offline: bool) -> Encoder:
     encoder.colours = colours_of_timm(name)
     encoder.history = history_of("")
     return encoder
+
+
+def _similar_names(name: str, model: str) -> list[str]:
+    """The name in the package that a name is close to, else timm's models."""
+    own = similar_name(name)
+    return [own] if own is not None else get_close_matches(model, timm.list_models())
 
 
 def _spec_of(found: ViTWeights, arch: str | None, where: str) -> Spec:

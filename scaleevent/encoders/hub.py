@@ -34,10 +34,10 @@ def weight_file(name: Path | str, *, task: bool = False, offline: bool = False) 
     """The file that weights are in: every command and function that takes weights asks here.
 
     Args:
-        name: A file, ``embedded``, ``local-dir:FOLDER`` in the hub's layout, or
-            ``hf-hub:ORG/NAME``, optionally with ``@REVISION``.
-        task: Whether a task model will do: of a folder or repository that has both, the task model
-            is taken, else its encoder.
+        name: A file, ``embedded`` or another name of weights in the package, ``local-dir:FOLDER``
+            in the hub's layout, or ``hf-hub:ORG/NAME``, optionally with ``@REVISION``.
+        task: Whether a task model will do: of a name, folder or repository that has both, the task
+            model is taken, else its encoder.
         offline: Never use the network. $HF_HUB_OFFLINE forbids it too.
 
     Returns:
@@ -53,7 +53,7 @@ def weight_file(name: Path | str, *, task: bool = False, offline: bool = False) 
     if folder is not None:
         return weights_of_folder(folder, task)
     if not names_hub(text):
-        return embedded_file(text) or Path(name)
+        return embedded_file(text, task) or Path(name)
     repository = text.removeprefix(HUB)
     config = _fetch_optional(repository, CONFIG, offline)
     known = read_hub_config(config) if config else {}

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from scaleevent.config.pretrain import PretrainConfig
 from scaleevent.config.settings import OneOf, Weights
 from scaleevent.objectives.structures import STRUCTURES
-from scaleevent.system.locations import check_weights
+from scaleevent.system.locations import EMBEDDED_TEACHER, EVENT_ENCODERS, check_weights
 
 if TYPE_CHECKING:
     from scaleevent.objectives.distillation import Distillation
@@ -66,6 +66,17 @@ class Settings(PretrainConfig):
     probe: bool = Field(
         default=True, description="linear probes before and after, where labels exist"
     )
+
+    @field_validator("teacher")
+    @classmethod
+    def _of_images(cls, value: str | None) -> str | None:
+        """Refuse an encoder of the package that sees events."""
+        if value in EVENT_ENCODERS:
+            raise ValueError(
+                f"{value} sees events, and a teacher sees images, as {EMBEDDED_TEACHER} does; "
+                f"a student can start from it: --student-init {value}"
+            )
+        return value
 
     @field_validator("teacher_mean", "teacher_std", mode="before")
     @classmethod

@@ -12,13 +12,13 @@ from scaleevent.benchmarks.registry import BENCHMARKS
 from scaleevent.checkpoint import load_described
 from scaleevent.config.catalog import DEFAULT_NORMALISER
 from scaleevent.decoders.decoder import Decoder
-from scaleevent.encoders.encoder import Encoder, build_encoder
+from scaleevent.encoders.encoder import Encoder, build_encoder, taught_by
 from scaleevent.encoders.hub import weight_file
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import WindowRule
 from scaleevent.predictor import Predictor
 from scaleevent.system.files import Json
-from scaleevent.system.locations import embedded_file, is_weight_file
+from scaleevent.system.locations import embedded_file, embedded_name, is_weight_file
 from scaleevent.system.sealed import read_description
 from scaleevent.tasks.task import Task
 
@@ -96,6 +96,7 @@ def open_model(
     description = read_description(path, "encoder", "task") if ours else None
     if description is not None and (packaged is None or description.get("input")):
         model, description = load_described(path, size)
+        notes += taught_by(description, embedded_name(name) or name)
     else:
         description = {}
         model = build_encoder(None, name, offline=offline).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -27,11 +28,18 @@ _INSTEAD = {  # of a pair store, by the kind of a folder
     **dict.fromkeys(("run", "evaluation", "export", "predictions"), _OTHER),
 }
 PACKAGE = Path(__file__).parents[1]
-# Weights in the package: images of `street` taught them, not one recording.
+# Encoders in the package: images of `street` taught the first, its simulated events the others.
 EMBEDDED_WEIGHTS = {
     "embedded-v1": "data/tiny_teacher.safetensors",  # of layout fixed
     "embedded-v2": "data/street_teacher.safetensors",  # of layout varied
+    "embedded-event": "data/street_event.safetensors",
+    "embedded-event-depth": "data/street_event.safetensors",
 }
+EMBEDDED_TASKS = {  # where a task model will do: heads of that encoder
+    "embedded-event": "data/street_event_classes.safetensors",
+    "embedded-event-depth": "data/street_event_depth.safetensors",
+}
+EVENT_ENCODERS = tuple(EMBEDDED_TASKS)
 EMBEDDED_TEACHER = "embedded"
 EMBEDDED_DEFAULT = "embedded-v2"  # which of them that is: the one of the default layout
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -141,8 +149,11 @@ def check_checkpoint(path: Path) -> None:
     folder = named_folder(str(path))
     if folder is not None:
         find_weights(folder)
-    if folder is not None or names_hub(str(path)):
+    if folder is not None or names_hub(str(path)) or embedded_name(str(path)) is not None:
         return
+    near = similar_name(str(path))
+    if near is not None and not os.path.exists(path):
+        raise CheckpointError("file not found", where=path, hint=f"did you mean {near}?")
     with readable(path):
         path.stat()
 
@@ -153,10 +164,21 @@ def embedded_name(name: str) -> str | None:
     return full if full in EMBEDDED_WEIGHTS else None
 
 
-def embedded_file(name: str) -> Path | None:
-    """The file of weights in the package by either of their names; None of any others."""
+def embedded_file(name: str, task: bool = False) -> Path | None:
+    """The file of weights in the package by any of their names; None of any others.
+
+    With `task` that of a task model where the name has one, else always an encoder's.
+    """
     full = embedded_name(name)
-    return None if full is None else PACKAGE / EMBEDDED_WEIGHTS[full]
+    if full is None:
+        return None
+    return PACKAGE / ((EMBEDDED_TASKS.get(full) if task else None) or EMBEDDED_WEIGHTS[full])
+
+
+def similar_name(name: str) -> str | None:
+    """The name of weights in the package that one is close to; None of others."""
+    close = difflib.get_close_matches(name, [EMBEDDED_TEACHER, *EMBEDDED_WEIGHTS], 1, 0.8)
+    return close[0] if close else None
 
 
 def is_reserved(name: str) -> bool:

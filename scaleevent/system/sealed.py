@@ -31,6 +31,7 @@ from scaleevent.version import __version__
 FORMAT = 2
 KEY, SEAL = "scaleevent", "scaleevent.sha256"
 PLACE_PRIOR = "prior.place"  # a tensor of task files that is no weight
+BESIDE = "encoder_file"  # key of a head's description: the file of its encoder
 _METADATA = "__metadata__"
 _BLANK = "0" * 64  # in place of the seal's digits while hashing
 _HEADER_BYTES = 100_000_000  # the safetensors format's own limit

@@ -6,13 +6,15 @@ from math import prod
 from pathlib import Path
 
 from scaleevent.system.files import Json
-from scaleevent.system.sealed import PLACE_PRIOR, read_header
+from scaleevent.system.sealed import BESIDE, PLACE_PRIOR, read_header
 
 FACTS = (  # keys of a checkpoint's description that are shown
-    "version", "step", "task", "labels", "benchmark", "protocol", "decoder", "arch", "input",
-    "teacher", "token_scale", "structure", "window", "metrics", "best", "stamp", "sha256",
+    "version", "training", "step", "task", "labels", "benchmark", "protocol", "decoder", "arch",
+    "input", "teacher", "token_scale", "structure", "window", "metrics", "best", "stamp", BESIDE,
+    "sha256",
 )  # fmt: skip
 
+TRAINING = ("data", "limits", "script")  # that are listed
 METRICS = 8  # that are listed
 
 
@@ -45,6 +47,9 @@ def weight_facts(path: Path) -> tuple[Json, tuple[str, ...]]:
 def weight_rows(facts: Json) -> Json:
     """The same facts in some twenty lines: what a person wants to know first."""
     shown = {key: value for key, value in facts.items() if value is not None}
+    match facts.get("training"):
+        case dict(training):
+            shown["training"] = {key: training[key] for key in TRAINING if key in training}
     match facts.get("decoder"):
         case {"name": name}:
             shown["decoder"] = name
