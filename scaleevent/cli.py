@@ -32,7 +32,7 @@ from scaleevent.config.settings import (
     read_yaml,
     unknown_setting,
 )
-from scaleevent.errors import ScaleEventError, starved
+from scaleevent.errors import EnvironmentProblem, ScaleEventError, starved
 from scaleevent.system.launchers import find_place, speaks_for_all
 from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
 from scaleevent.system.reports import remarks_said
@@ -358,6 +358,9 @@ def main() -> None:
         _complete()
         return
     try:
+        if not os.path.exists(os.curdir):
+            raise EnvironmentProblem("the working folder is not there any more",
+                                     hint="change to a folder that exists")  # fmt: skip
         with remarks_said():
             build(sys.argv[1:])(prog_name=PROGRAM)
     except Exception as error:

@@ -53,7 +53,10 @@ def test_commands_and_their_options():
         (("finetune", ""), BENCHMARKS),
         (("eval", "street-d"), ["street-depth"]),
         (("finetune", "street-depth", "random", "--decoder", ""), DECODERS),
-        (("probe", "street-depth", "emb"), ["embedded-v1", "embedded-v2", "embedded"]),
+        (
+            ("probe", "street-depth", "emb"),
+            ["embedded-event", "embedded-event-depth", "embedded-v1", "embedded-v2", "embedded"],
+        ),
         (
             ("pretrain", "--preset", "released-"),
             ["released-vits", "released-vitb", "released-vitl"],

@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_end_to_end import call
 
-from scaleevent.checkpoint import load_encoder, load_model, load_task, save_head, save_task
+from scaleevent.checkpoint import load_described, load_encoder, load_task, save_head, save_task
 from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.datasets.held_out import scored_recordings
 from scaleevent.datasets.street import recording_name
@@ -66,7 +66,7 @@ def test_every_scene_that_was_learned_from_is_recorded():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_name_is_a_task_model_or_its_encoder(name):
-    decoder, description = load_model(name)
+    decoder, description = load_described(name)
     assert description["kind"] == "task" and decoder.task == description["task"]
     encoder = build_encoder("tiny", name)
     assert encoder.history == {"recordings": recordings(ENCODER)}

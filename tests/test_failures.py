@@ -177,7 +177,13 @@ READING = [
     F("info cut.h5", 3, "E300", "cut.h5|truncated"),
     F("info strange.npz", 3, "E301", "a.npy int64|--columns"),
     F("info flipped.safetensors", 3, "E310", "flipped.safetensors|damaged"),
-    F("info wordy.bag", 4, "E400", 'rosbags|pip install "scaleevent[ros]"', missing("rosbags")),
+    F(
+        "info wordy.bag",
+        4,
+        "E400",
+        'rosbags|pip install "scaleevent[ros]"',
+        missing("rosbags", "scaleevent.formats.ros_readers"),
+    ),
     F("info rotten --verify", 3, "E300", "rotten|00000-street-0-000000.h5|--resume"),
 ]
 PREPARING = [
@@ -463,3 +469,20 @@ def test_a_program_of_its_own_ends_the_same(tmp_path, line, exit_code):
                            capture_output=True, text=True)  # fmt: skip
     assert ended.returncode == exit_code and ended.stdout == ""
     assert ended.stderr.startswith("error[E") and not list(tmp_path.iterdir())
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f'cd "{gone}" && rmdir "{gone}" && "{sys.executable}" -m scaleevent info x.raw'
+    ended = subprocess.run(line, shell=True, capture_output=True, text=True)
+    assert ended.returncode == 5 and "Traceback" not in ended.stderr
+    assert "error[E500]: the working folder is not there any more" in ended.stderr
+
+
+def test_a_store_that_is_not_there_is_told_with_the_nearest(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labelled").mkdir()
+    (tmp_path / "labelled" / "manifest.json").write_text("{}")
+    exit_code, _, told = typed("eval street-semantic embedded-event --data labeled", capfd)
+    assert exit_code == 3 and "no such pair store" in told and "did you mean labelled?" in told

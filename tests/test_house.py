@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "scaleevent").rglob("*.py"))
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LONGEST_FUNCTION = 84
-LINES_OF_A_COMMAND, LINES_OF_ALL_COMMANDS = 120, 1208
+LINES_OF_A_COMMAND, LINES_OF_ALL_COMMANDS = 120, 1209
 TYPE_IGNORES, ANYS, EXEMPT_FROM_MYPY = 1, 111, 0
 
 

@@ -17,6 +17,7 @@ from scaleevent.errors import EnvironmentProblem, StoppedError
 from scaleevent.system import ranks as ranks_module
 from scaleevent.system.launchers import ADDRESS, TORCHRUN, Place, find_place
 from scaleevent.system.ranks import launch, ranks
+from scaleevent.system.reports import remarks_said
 
 MEET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 TORCH = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **MEET}
@@ -139,7 +140,8 @@ def meeting(environment, monkeypatch):
 def test_waiting_for_others_is_said_and_ends(meeting, capfd, rank, line):
     with pytest.raises((EnvironmentProblem, SystemExit)) as left:
         meet = {"RANK": rank, "LOCAL_RANK": rank}
-        meeting(meet)
+        with remarks_said():
+            meeting(meet)
     printed = capfd.readouterr().err + str(left.value)
     assert printed.count(f"{line} 127.0.0.1:") == 2  # once before, once in the error
     assert "not all processes of this run have come" in printed

@@ -146,7 +146,7 @@ def test_every_arm_is_measured_on_the_same_tokens():
     found = [Distillation(Patches(1.0), Patches(1.3), **arm).validate([batch(4)]) for arm in arms]
     for name in ("val_cosine", "val_cosine_all", "val_active", "val_rank"):
         assert len({one[name] for one in found}) == 1, name
-    assert len({one["val_loss"] for one in found}) > 1
+    assert len({one.get("val_loss") for one in found}) > 1  # none where no token counts
     shown, active = evaluation_masks(batch()["density"], batch()["valid"])
     assert shown[0].tolist() == [True, True, True, True, False, False]
     assert active[0].tolist() == [False, False, True, False, False, False]

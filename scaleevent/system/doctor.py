@@ -17,7 +17,13 @@ from pathlib import Path
 from scaleevent.errors import EnvironmentProblem
 from scaleevent.system.files import Json, temporary_path, writing
 from scaleevent.system.locations import LIMIT, PACKAGE, cache_folder
-from scaleevent.system.platform import files_allowed, has_bfloat16, remove_file
+from scaleevent.system.platform import (
+    cores_allowed,
+    files_allowed,
+    has_bfloat16,
+    memory_installed,
+    remove_file,
+)
 from scaleevent.system.reports import Report, Section
 from scaleevent.version import __version__
 
@@ -194,14 +200,14 @@ def _devices(found: Examination, trials: dict[str, Json]) -> None:
     """What computes."""
     about, flags = _processor()
     torch = trials.get("torch", {}).get("found", {})
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores_allowed()
     bf16 = {True: "in hardware", False: "emulated: fp32 is faster", None: "not known"}
     rows: list[tuple[object, ...]] = [
         ("processor", about),
         ("cores, threads of torch", f"{cores}, {torch.get('threads', '-')}"),
         ("instructions", ", ".join(flag for flag in FLAGS if flag in flags) or "not known"),
         ("bfloat16", bf16[has_bfloat16()]),
-        *([("memory", _size(memory))] if (memory := _memory()) else []),
+        *([("memory", _size(memory))] if (memory := memory_installed()) else []),
         ("open files allowed", files_allowed() or "no limit"),
     ]
     for gpu in torch.get("gpus", ()):
@@ -242,13 +248,6 @@ def _processor() -> tuple[str, set[str]]:
     named = re.search(r"^model name\s*: (.*)", text, re.M)
     flags = re.search(r"^(?:flags|Features)\s*: (.*)", text, re.M)
     return named[1] if named else platform.machine(), set(flags[1].split() if flags else ())
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _extras(found: Examination) -> None:

@@ -71,7 +71,7 @@ def atomic_path(path: Path, size: int | None = None) -> Iterator[Path]:
 def staged(path: Path) -> Iterator[Path]:
     """`atomic_path` for a block that does more than write; what it writes is put in `writing`."""
     path = Path(path)
-    temporary = temporary_path(path)
+    temporary, had_folder = temporary_path(path), path.parent.exists()
     try:
         with writing(path):
             make_folder(path.parent)
@@ -87,6 +87,8 @@ def staged(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             remove_file(temporary)
+        if not had_folder:
+            _remove_if_empty(path.parent)
 
 
 def temporary_path(path: Path) -> Path:

@@ -104,6 +104,12 @@ def check_store(folder: Path) -> None:
 
         at_hand(folder)
         return
+    if not os.path.lexists(folder):
+        beside = Path(folder).absolute().parent
+        there = [path.parent.name for path in beside.glob(f"*/{MANIFEST}")]
+        close = difflib.get_close_matches(Path(folder).name, there, 1)
+        raise DataError("no such pair store", where=folder, expected=f"a folder with {MANIFEST}",
+                        hint=f"did you mean {close[0]}?" if close else None)  # fmt: skip
     if not (Path(folder) / MANIFEST).exists():
         raise DataError(
             "not a prepared pair store",
