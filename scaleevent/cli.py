@@ -352,15 +352,21 @@ def _complete() -> None:
         application(prog_name=PROGRAM)
 
 
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise EnvironmentProblem("the working folder is not there any more",
+                                 hint="change to a folder that exists") from None  # fmt: skip
+
+
 def main() -> None:
     """Every error becomes its message and exit code."""
     if COMPLETE in os.environ:
         _complete()
         return
     try:
-        if not os.path.exists(os.curdir):
-            raise EnvironmentProblem("the working folder is not there any more",
-                                     hint="change to a folder that exists")  # fmt: skip
+        _check_working_folder()
         with remarks_said():
             build(sys.argv[1:])(prog_name=PROGRAM)
     except Exception as error:
