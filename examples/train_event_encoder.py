@@ -2,13 +2,13 @@
 
 The event encoder in the package, with a head for classes and one for depth. `street` is filmed at
 three speeds, each with other noise; the student starts from the image teacher `embedded` and is
-distilled as `pretrain --preset demo` does it, somewhat longer; the file keeps it in float16.
+distilled as `pretrain --preset demo` does it, three times as long; the file keeps it in float16.
 Linear heads then learn from the labels of other scenes, on the frozen tokens of that file, as
 `probe` does it, and are scored on scenes that neither stage has seen, beside what the place in the
 picture tells without any event.
 
 Writes the three files of `scaleevent/data`, with the names of all scenes that were learned from.
-About twelve CPU minutes of one busy core with bf16, rendering included; the same numbers lead to
+About twenty CPU minutes of one busy core with bf16, rendering included; the same numbers lead to
 the same files on one machine.
 """
 
@@ -136,7 +136,7 @@ def ship_head(benchmark: str, encoder: Path, stores: list[Path], out: Path, work
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder for the three files")
-    parser.add_argument("--steps", type=int, default=1200, help="of the distillation")
+    parser.add_argument("--steps", type=int, default=3000, help="of the distillation")
     parser.add_argument("--scenes", type=int, default=3000, help="of all; a quarter for the heads")
     parser.add_argument("--jobs", type=int, default=1, help="processes that render")
     parser.add_argument("--work", type=Path, help="keep pairs and runs here")
