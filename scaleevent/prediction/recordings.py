@@ -297,11 +297,13 @@ def _nothing(
     elif isinstance(plan.schedule, EveryEvents):
         hint = "a smaller --every-events"
     else:
-        hint = "a higher --rate, or a longer --duration"
+        room, asked = last - first - plan.span.start_us, plan.span.duration_us
+        rate = -(-1_000_000 // max(min(room, asked or room), 1))
+        hint = f"--rate {rate}" + (", or a longer --duration" if asked else "")
     return ConfigError(
         "no window ends within the events", where=name,
-        found=f"{found}; {tally.empty:,} windows without events, {tally.unfollowed:,} without the "
-        "window after them",
+        found=f"{found}; windows without events: {tally.empty:,}, without the window after them: "
+        f"{tally.unfollowed:,}",
         hint=hint,
     )  # fmt: skip
 
