@@ -276,6 +276,25 @@ def test_pictures_are_there_small_and_readable():
             assert 800 <= picture.width <= 1400
 
 
+def test_tables_are_tables():
+    """Markdown shows rows as a table only below a head and a line of dashes, all of one width."""
+    tables = re.findall(
+        r"(?:^\|.*\|\n)+", re.sub(r"^```.*?^```", "", README, flags=re.S | re.M), re.M
+    )
+    assert len(tables) > 20
+    for table in tables:
+        head, dashes, *rows = table.splitlines()
+        assert re.fullmatch(r"\|(---\|)+", dashes), head
+        widths = {re.sub(r"`[^`]*`", "", row).count("|") for row in (head, dashes, *rows)}
+        assert len(widths) == 1, head
+
+
+def test_no_line_of_text_is_longer_than_the_others():
+    for name in ("README.md", "CHANGELOG.md"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if line[:1] != "|"]
+        assert max(lines, key=len)[125:] == "", name
+
+
 def test_links_within_the_page_have_their_heading():
     headings = {
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
