@@ -1371,9 +1371,9 @@ PREDICTING = [
         2,
     ),
     S(
-        ("prediction/recordings.py: a higher --rate",),
+        ("prediction/recordings.py: --rate", "prediction/recordings.py: , or a longer --duration"),
         "predict embedded plain.npz --duration 0.02 -o {out}",
-        ("{same} <--rate> 100", "{same} <--duration> 0.1"),
+        ("{same} <--rate> 50", "{same} <--duration> 0.1"),
         2,
     ),
     S(

@@ -525,6 +525,17 @@ def test_what_is_refused_leaves_nothing_behind(folder, tmp_path, told):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("span_us", [50, 8_801, 33_000])
+def test_the_rate_that_a_brief_recording_needs_is_told_and_does(folder, tmp_path, span_us):
+    write_dsec(tmp_path / "brief.h5", some_events(2_000, HEIGHT, WIDTH, span_us=span_us))
+    with pytest.raises(ConfigError, match="no window ends within the events") as caught:
+        predict(folder, "depth", tmp_path / "brief.h5", out=tmp_path / "out", rate=0.5)
+    option, rate = str(caught.value.hint).split()
+    assert option == "--rate"
+    predict(folder, "depth", tmp_path / "brief.h5", out=tmp_path / "out", rate=float(rate))
+    assert lines_of(tmp_path / "out")
+
+
 def test_times_on_another_clock_are_told(folder, tmp_path):
     events = some_events(2_000, HEIGHT, WIDTH, start_us=5_000_000, span_us=400_000)
     write_dsec(tmp_path / "late.h5", events)

@@ -276,6 +276,28 @@ def test_pictures_are_there_small_and_readable():
             assert 800 <= picture.width <= 1400
 
 
+def test_tables_are_tables():
+    """Markdown shows rows as a table only below a head and a line of dashes, all of one width."""
+    tables = re.findall(r"(?:^\|.*\|\n)+", README, re.M)
+    assert len(tables) == len(re.findall(r"^\|---", README, re.M)) > 15
+    for table in tables:
+        head, dashes, *rows = table.splitlines()
+        assert re.fullmatch(r"\|(---\|)+", dashes), head
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {dashes.count("|")}, head
+
+
+def test_no_line_of_text_is_too_long():
+    for name in ("README.md", "CHANGELOG.md"):
+        for line in (ROOT / name).read_text().splitlines():
+            assert len(line) <= 125 or line.startswith("|"), line
+
+
+def test_no_line_of_text_is_longer_than_the_others():
+    for name in ("README.md", "CHANGELOG.md"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if line[:1] != "|"]
+        assert max(lines, key=len)[125:] == "", name
+
+
 def test_links_within_the_page_have_their_heading():
     headings = {
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

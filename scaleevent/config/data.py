@@ -226,7 +226,7 @@ class PrepareConfig(PartSettings, StoreSettings):
         default=False, description="tell what would be read and written, how long"
     )
     picture: Path | None = Field(
-        default=None, description="with dry_run: a PNG of the first pairs, events over their images"
+        default=None, description="with --dry-run: a PNG of the first pairs, events over images"
     )
     tag: GivenTags = Field(
         default=[], description="what is known of all pairs: real, outdoor, sensor=NAME; repeatable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 from collections import Counter
@@ -290,20 +291,27 @@ def _nothing(
             expected="times after the first event and until the last",
             hint=f"they would with {' or '.join(ways)}" if ways else None,
         )  # fmt: skip
+    least, hint = _least_rate(plan.span, first, last), None
     if first + plan.span.start_us > last:
         hint = "an earlier --start"
     elif tally.unfollowed:
         hint = "shorter windows, which others can follow: --window-ms"
     elif isinstance(plan.schedule, EveryEvents):
         hint = "a smaller --every-events"
-    else:
-        hint = "a higher --rate, or a longer --duration"
+    elif isinstance(plan.schedule, AtRate) and plan.schedule.rate < least:
+        hint = f"--rate {least}" + (", or a longer --duration" if plan.span.duration_us else "")
     return ConfigError(
         "no window ends within the events", where=name,
-        found=f"{found}; {tally.empty:,} windows without events, {tally.unfollowed:,} without the "
-        "window after them",
+        found=f"{found}; windows without events: {tally.empty:,}, without the window after them: "
+        f"{tally.unfollowed:,}",
         hint=hint,
     )  # fmt: skip
+
+
+def _least_rate(span: Span, first: int, last: int) -> int:
+    """The least whole rate at which a window ends within the events and the time asked for."""
+    room = last - first - span.start_us
+    return math.ceil(1e6 / max(min(room, span.duration_us or room), 1))
 
 
 def _notes(tally: Tally, frames: LatestFrame, drawn: bool) -> list[str]:
