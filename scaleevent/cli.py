@@ -33,7 +33,7 @@ from scaleevent.config.settings import (
     unknown_setting,
 )
 from scaleevent.errors import EnvironmentProblem, ScaleEventError, starved
-from scaleevent.system.launchers import find_place, speaks_for_all
+from scaleevent.system.launchers import find_place, first_of_run, speaks_for_all
 from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
 from scaleevent.system.reports import remarks_said
 from scaleevent.version import __version__
@@ -124,13 +124,13 @@ def _chosen(
 
 
 def _given(arguments: list[str], flag: str) -> list[str]:
-    """The values of an option, each given as ``--flag value`` or ``--flag=value``."""
+    """The values of an option: ``--flag value``, ``--flag=value``, ``-f value``, ``-fvalue``."""
     found = []
     for argument, following in pairwise([*arguments, ""]):
         if argument == flag:
             found.append(following)
-        elif argument.startswith(f"{flag}="):
-            found.append(argument.partition("=")[2])
+        elif argument.startswith(joined := flag if len(flag) == 2 else f"{flag}="):
+            found.append(argument.removeprefix(joined))
     return found
 
 
@@ -171,7 +171,8 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             find_place()
         settings = load(flags, file, assigned=assigned)
         if only_printed:
-            _print_settings(name, settings, as_json)
+            if first_of_run():
+                _print_settings(name, settings, as_json)
             return
         settings.check()
         if getattr(settings, "gpus", 1) > 1:

@@ -40,6 +40,7 @@ from scaleevent.system.files import Json, check_folder, claimed_folder, write_by
 from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import weights_within, without_passwords
 from scaleevent.system.refusals import refusal
+from scaleevent.system.reports import remark
 
 ORIGINS = "origins.json"  # beside config.yaml: where each setting comes from
 LARGEST_SIDE = 65_536  # pixels
@@ -281,6 +282,11 @@ def load_config(
         settings = model(**merged)
     except ValidationError as error:
         raise ConfigError("settings cannot be used", found=described_problems(error)) from None
+    if preset and read.get("preset") not in (None, preset["preset"]) and first_of_run():
+        remark(
+            f"{file} is of preset {read['preset']}: its settings overrule those of preset "
+            f"{preset['preset']}"
+        )
     origins = dict.fromkeys(type(settings).model_fields, "default")
     if preset and "preset" in preset:
         origins |= dict.fromkeys(preset, f"preset {preset['preset']}")
