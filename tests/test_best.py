@@ -293,6 +293,9 @@ def test_every_command_takes_the_best(place, tmp_path, capsys):
     recording = tmp_path / "events.npz"
     call(f"predict {best} {recording} -o {tmp_path / 'seen'} --size 48x64 --rate 10")
     call(f"export {best} -o {tmp_path / 'out'} --format safetensors")
+    kept = read_json(place / "run/best.json")
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"- Step: {kept['step']}, the best of its run on held-out samples: val_loss " in card
     call(
         f"probe street-depth {best} --data {place / 'pairs'} -o {tmp_path / 'probe'} --epochs 1 "
         "--size 48x64 --pictures 0"

@@ -282,7 +282,7 @@ def load_config(
         settings = model(**merged)
     except ValidationError as error:
         raise ConfigError("settings cannot be used", found=described_problems(error)) from None
-    if preset and read.get("preset") not in (None, preset["preset"]) and first_of_run():
+    if preset and read.get("preset") not in (None, preset.get("preset")) and first_of_run():
         remark(
             f"{file} is of preset {read['preset']}: its settings overrule those of preset "
             f"{preset['preset']}"

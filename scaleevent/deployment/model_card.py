@@ -51,7 +51,7 @@ def model_card(
     about, known = checkpoint.about, checkpoint.description
     title = f"Event-based {about['task']}" if "task" in about else "Event encoder"
     (output, shape), *_ = about["outputs"].items()
-    teacher = (known.get("teacher") or {}).get("source")
+    teacher, best = (known.get("teacher") or {}).get("source"), known.get("best")
     lines = [
         *(_front_matter(checkpoint) if hub else []),
         f"# {title}" + (f", {about['benchmark']}" if about.get("benchmark") else ""),
@@ -61,6 +61,14 @@ def model_card(
         "",
         f"- Encoder: `{about['arch']['name']}` {json.dumps(about['arch']['kwargs'])}",
         *([f"- Teacher: {teacher}"] if teacher else []),
+        *(
+            [
+                f"- Step: {best['step']:,}, the best of its run on held-out samples: {best['metric']} "
+                f"{cell(best['value'])}"
+            ]
+            if best
+            else []
+        ),
         *([f"- Decoder: {json.dumps(about['decoder'])}"] if "decoder" in about else []),
         *([f"- Classes: {', '.join(about['classes'])}"] if "classes" in about else []),
         "",
