@@ -173,7 +173,7 @@ def test_a_setting_that_nobody_has_names_the_nearest(capsys, monkeypatch):
         ("lr=fast", "valid number"),
         ("lr.peak=1", "no mapping"),
         ("epochs.first=1", "valid integer"),
-        ("data=pairs", "valid list"),
+        ("data=pairs", r'valid list, such as \["pairs"\], not'),
         ("arch=\udc80[", "one of"),
         ('arch="\udc80"', "JSON"),
     ],

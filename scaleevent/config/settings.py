@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -377,6 +378,8 @@ def _describe(problem: ErrorDetails) -> str:
     if problem["type"] == "literal_error":
         names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         text = f"expected one of {', '.join(names)}{nearest(str(problem['input']), names)}"
+    if problem["type"] == "list_type" and isinstance(problem["input"], str):
+        text += f", such as {json.dumps([problem['input'][:_SHOWN]])}"
     given = repr(problem["input"])
     return f"{key}: {text}, not {given if len(given) <= _SHOWN else f'{given[:_SHOWN]}..'}"
 
