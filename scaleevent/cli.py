@@ -33,7 +33,7 @@ from scaleevent.config.settings import (
     unknown_setting,
 )
 from scaleevent.errors import EnvironmentProblem, ScaleEventError, starved
-from scaleevent.system.launchers import find_place, speaks_for_all
+from scaleevent.system.launchers import find_place, first_of_run, speaks_for_all
 from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
 from scaleevent.system.reports import remarks_said
 from scaleevent.version import __version__
@@ -63,7 +63,6 @@ LOADERS: dict[str, Callable[..., Settings]] = {
     "finetune": downstream.finetune_config,
 }
 PROGRAM, COMPLETE = "scaleevent", "_SCALEEVENT_COMPLETE"  # which a shell sets to complete a line
-PRESET_NAMES = (*pretrain.PRESETS, *downstream.FINETUNE_PRESETS)
 SHORT = {"out": "-o"}
 SWITCHES = ("--print-config", "--json", "--list", "--help", "-h")  # options without a value
 # commands with --list: what tells of one of their parts, or of all
@@ -124,13 +123,13 @@ def _chosen(
 
 
 def _given(arguments: list[str], flag: str) -> list[str]:
-    """The values of an option, each given as ``--flag value`` or ``--flag=value``."""
+    """The values of an option: ``--flag value``, ``--flag=value``, ``-f value``, ``-fvalue``."""
     found = []
     for argument, following in pairwise([*arguments, ""]):
         if argument == flag:
             found.append(following)
-        elif argument.startswith(f"{flag}="):
-            found.append(argument.partition("=")[2])
+        elif argument.startswith(joined := flag if len(flag) == 2 else f"{flag}="):
+            found.append(argument.removeprefix(joined))
     return found
 
 
@@ -171,7 +170,8 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
             find_place()
         settings = load(flags, file, assigned=assigned)
         if only_printed:
-            _print_settings(name, settings, as_json)
+            if first_of_run():
+                _print_settings(name, settings, as_json)
             return
         settings.check()
         if getattr(settings, "gpus", 1) > 1:
@@ -190,8 +190,8 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
 
     keep = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        inspect.Parameter(key, keep, default=None, annotation=_flag(key, field, key in positional))
-        for key, field in _own_first(model, positional).items()
+        inspect.Parameter(key, keep, default=None, annotation=_flag(model, key, key in positional))
+        for key in _own_first(model, positional)
     ]
     parameters += [
         inspect.Parameter("config", keep, default=None, annotation=Annotated[
@@ -223,23 +223,22 @@ def _print_settings(name: str, settings: Settings, as_json: bool) -> None:
     print(explained_yaml(settings), end="")
 
 
-def _own_first(model: type[Settings], positional: tuple[str, ...]) -> dict[str, FieldInfo]:
-    """The settings of a command: arguments in their order, those that many commands have last."""
+def _own_first(model: type[Settings], positional: tuple[str, ...]) -> list[str]:
+    """The names of a command's settings: arguments in their order, what many commands have last."""
     own = [key for part in model.__mro__ for key in part.__dict__.get("__annotations__", {})]
     names = [*positional, *own]
-    return {key: model.model_fields[key] for key in names if key in model.model_fields}
+    return [key for key in dict.fromkeys(names) if key in model.model_fields]
 
 
-def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
+def _flag(model: type[Settings], name: str, positional: bool) -> Any:
     """Typer annotation of a setting; every flag defaults to "not given"."""
-    kind = field.annotation
+    field = model.model_fields[name]
+    kind, completion = field.annotation, _completion(model, name)
     if positional:
         many = get_origin(kind) is list
         return Annotated[
             (list[Path] if many else _accepted(kind)) | None,
-            typer.Argument(
-                help=field.description, show_default=False, autocompletion=_completion(name, field)
-            ),
+            typer.Argument(help=field.description, show_default=False, autocompletion=completion),
         ]
     if get_origin(kind) is dict:  # NAME=VALUE, one a flag
         name, kind = name.removesuffix("s"), list[str]
@@ -250,7 +249,7 @@ def _flag(name: str, field: FieldInfo, positional: bool) -> Any:
         accepted | None,
         typer.Option(
             *flags, *filter(None, [SHORT.get(name)]), help=_help(field), show_default=False,
-            autocompletion=_completion(name, field),
+            autocompletion=completion,
         ),
     ]  # fmt: skip
 
@@ -274,9 +273,11 @@ def _names(field: FieldInfo) -> Collection[str]:
     return named[0] if named else _choices(field.annotation)
 
 
-def _completion(key: str, field: FieldInfo) -> Callable[[str], list[str]] | None:
+def _completion(model: type[Settings], key: str) -> Callable[[str], list[str]] | None:
     """What a shell offers for the value of a setting; None leaves it to the shell: files."""
-    names = PRESET_NAMES if key == "preset" else _names(field)
+    field = model.model_fields[key]
+    presets = getattr(model, "PRESETS", ()) if key == "preset" else ()
+    names = presets or _names(field)
     if any(isinstance(part, AfterValidator) and part.func is weights_within
            for part in field.metadata):  # fmt: skip
         names = (*EMBEDDED_WEIGHTS, EMBEDDED_TEACHER)

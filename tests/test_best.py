@@ -218,6 +218,7 @@ def test_pretrain_keeps_its_best(place, capsys):
     step = min(scores, key=scores.get)
     assert pointer == {"step": step, "metric": "val_loss", "value": scores[step],
                        "file": "best.safetensors"}  # fmt: skip
+    assert read_json(place / "run/report.json")["best"] == pointer
     call(f"pretrain {place / 'pairs'} -o {place / 'plain'} {TINY} --arch tiny")
     assert f"best: {place / 'plain/best.safetensors'} (val_loss" in capsys.readouterr().out
     often, plain = (load_file(place / one / "encoder.safetensors") for one in ("run", "plain"))
@@ -237,6 +238,7 @@ def test_without_pairs_held_out_there_is_no_best(place, capsys):
     line = f"pretrain {place / 'pairs'} -o {place / 'none'} {TINY.replace('0.3', '0')} --arch tiny"
     call(line)
     assert "no best: no pair was held out" in capsys.readouterr().out
+    assert read_json(place / "none/report.json")["best"] is None
     assert not (place / "none/best.safetensors").exists()
     call(f"{line} --validate-every 1 --overwrite", 2)
     assert "validate_every has no effect without validation" in capsys.readouterr().err
@@ -262,6 +264,7 @@ def test_a_task_model_is_chosen_on_labels_that_neither_train_nor_test(
     pointer = read_json(out / "best.json")
     assert pointer["value"] == choose(scores.values()) == scores[pointer["step"]]
     assert pointer["metric"] == f"val_{metric}"
+    assert read_json(out / "report.json")["best"] == pointer
     _, best = load_tensors(out / "best.safetensors", "task")
     _, last = load_tensors(out / "task.safetensors", "task")
     assert "metrics" not in best and "stamp" not in best and "best" not in last
@@ -290,6 +293,9 @@ def test_every_command_takes_the_best(place, tmp_path, capsys):
     recording = tmp_path / "events.npz"
     call(f"predict {best} {recording} -o {tmp_path / 'seen'} --size 48x64 --rate 10")
     call(f"export {best} -o {tmp_path / 'out'} --format safetensors")
+    kept = read_json(place / "run/best.json")
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"- Step: {kept['step']}, the best of its run on held-out samples: val_loss " in card
     call(
         f"probe street-depth {best} --data {place / 'pairs'} -o {tmp_path / 'probe'} --epochs 1 "
         "--size 48x64 --pictures 0"

@@ -10,6 +10,8 @@ import pytest
 from scaleevent.cli import COMMANDS, split_words
 from scaleevent.config.benchmarks import BENCHMARKS
 from scaleevent.config.catalog import ARCHITECTURES, DATASETS, DECODERS, OBJECTIVES
+from scaleevent.config.downstream import FinetuneConfig
+from scaleevent.config.pretrain import PretrainConfig
 
 LIGHT = (
     "import sys; from scaleevent.__main__ import main\n"
@@ -61,6 +63,8 @@ def test_commands_and_their_options():
             ("pretrain", "--preset", "released-"),
             ["released-vits", "released-vitb", "released-vitl"],
         ),
+        (("pretrain", "--preset", ""), PretrainConfig.PRESETS),  # each once, and none of others
+        (("finetune", "--preset", ""), FinetuneConfig.PRESETS),
         (("predict", "run", "a.raw", "--write", "png,n"), ["png,npy"]),
         (("pretrain", "--structure", "rel"), ["released"]),
         (("predict", "run", ""), []),  # files, which the shell knows

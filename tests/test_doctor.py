@@ -89,7 +89,8 @@ def test_every_variable_that_is_read_is_told():
 
 
 def test_a_machine_that_is_well(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_do_not_tell")
+    for name in ("HF_TOKEN", "SLURM_JWT"):
+        monkeypatch.setenv(name, "hf_do_not_tell")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/kept").write_bytes(bytes(3000))
     report = told(monkeypatch, tmp_path / "not" / "yet")
@@ -104,7 +105,8 @@ def test_a_machine_that_is_well(tmp_path, monkeypatch):
     assert output["folder"] == str(tmp_path) and output["can be written"] == "yes"
     assert cache["folder"] == str(tmp_path / "cache")
     values = {row["variable"]: row["value"] for row in facts["variables"]}
-    assert values["HF_TOKEN"] == "set" and values["SCALEEVENT_DATA"] == "-"
+    assert values["HF_TOKEN"] == values["SLURM_JWT"] == "set"
+    assert values["SCALEEVENT_DATA"] == "-"
     assert "hf_do_not_tell" not in json.dumps(facts)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["cache", "kept"]  # nothing is left
 

@@ -107,6 +107,33 @@ def test_the_order_of_all_sources(tmp_path):
     assert named.arch == "vitb" and named.origins["preset"] == "--set"
 
 
+def test_a_file_of_another_preset_is_told(tmp_path, capsys, monkeypatch):
+    """Its settings are stronger than the preset that a flag names, so the name says too much."""
+    text = run("finetune street-depth random --preset demo --print-config", capsys, monkeypatch)
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    for preset, said in (("demo", ""), ("origin", f"{file} is of preset demo")):
+        cfg = ["scaleevent", "finetune", "-c", str(file), "--preset", preset, "--print-config"]
+        monkeypatch.setattr(sys, "argv", cfg)
+        with pytest.raises(SystemExit):
+            cli.main()
+        told = capsys.readouterr()
+        assert told.err.startswith(said) and bool(told.err) == bool(said)
+        expected = yaml.safe_load(text) | {"preset": preset}
+        assert yaml.safe_load(told.out).items() >= expected.items()
+
+
+def test_one_process_of_a_launcher_prints(capsys, monkeypatch):
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "LOCAL_RANK": "0"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    printed = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        printed.append(run("pretrain --preset demo --print-config", capsys, monkeypatch))
+    assert yaml.safe_load(printed[0])["preset"] == "demo" and printed[1] == ""
+
+
 def test_values_are_text_as_of_flags_or_json():
     texts = ["a=1", "b=[1, 2]", 'c="7"', "d=null", "e=x=y", "f=", "a=2", "g.h=3", 'g.i={"j": 1}']
     assert assignments(texts) == {
@@ -146,7 +173,7 @@ def test_a_setting_that_nobody_has_names_the_nearest(capsys, monkeypatch):
         ("lr=fast", "valid number"),
         ("lr.peak=1", "no mapping"),
         ("epochs.first=1", "valid integer"),
-        ("data=pairs", "valid list"),
+        ("data=pairs", r'valid list, such as \["pairs"\], not'),
         ("arch=\udc80[", "one of"),
         ('arch="\udc80"', "JSON"),
     ],
@@ -161,6 +188,10 @@ def test_a_part_is_chosen_by_set_too(capsys, monkeypatch):
     told = run("prepare --set name=street --scenes 9 --print-config", capsys, monkeypatch)
     assert yaml.safe_load(told) == {"name": "street", "scenes": 9}
     assert "did you mean street" in run("prepare --set name=stret", capsys, monkeypatch, 2)
+    Path("own.yaml").write_text("name: street\n")
+    for named in ("-c own.yaml", "-cown.yaml", "--config own.yaml", "--config=own.yaml"):
+        told = run(f"prepare {named} --scenes 9 --print-config", capsys, monkeypatch)
+        assert yaml.safe_load(told) == {"name": "street", "scenes": 9}
     told = run("prepare --set name=street custom . --print-config", capsys, monkeypatch)
     assert yaml.safe_load(told)["name"] == "custom"  # what is explicit is stronger
     assert PrepareConfig(name="street").origins["name"] == "given"

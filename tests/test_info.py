@@ -80,6 +80,13 @@ def test_a_run_says_how_far_it_is(tmp_path):
     rows, report = told(tmp_path)
     assert rows["kind"] == "run" and rows["state"] == "not finished" and rows["steps"] == 7
     assert rows["preset"] == "demo" and rows["data"] == "a, b"
+    with open(tmp_path / "log.jsonl", "a") as log:  # the last steps need not have a loss
+        log.write('{"step": 8, "epoch": 1, "val_loss": 2.5}\n')
+    best = {"step": 8, "metric": "val_loss", "value": 2.5, "file": "best.safetensors"}
+    write_json(tmp_path / "best.json", best)
+    rows, report = told(tmp_path)
+    assert rows["steps"] == 8 and report.facts["best"] == best
+    assert rows["best: value"] == 2.5
     assert report.notes == ("the same command with --resume goes on",)
     (tmp_path / "encoder.safetensors").write_bytes(b"x")
     write_json(tmp_path / "report.json", {"title": "pretrain: 9 steps", "rows": [

@@ -79,7 +79,9 @@ class Pretrained:
             columns=("on held-out pairs", "before", "after"),
             rows=rows,
             notes=(*notes, best.describe() if best else "no best: no pair was held out"),
-            record=description | {"input": asdict(self.samples.settings)} | compared.facts,
+            record=description
+            | {"input": asdict(self.samples.settings), "best": best.fact() if best else None}
+            | compared.facts,
             more=compared.tables,
             best=best.path if best and best.kept else None,
             steps=last["step"],

@@ -67,7 +67,7 @@ class Selection:
         parted = split_samples(samples.pairs, cfg.validation, 0, split.train)
         dropped = f", {parted.dropped:,} overlapping dropped" if parted.dropped else ""
         shared = ", though their windows overlap those trained on" if parted.shared else ""
-        origin = f"the last {cfg.validation:.0%} of the training recordings{dropped}{shared}"
+        origin = f"the last {100 * cfg.validation:g}% of the training recordings{dropped}{shared}"
         return cls(parted.validation, origin), split._replace(train=parted.train)
 
     def describe(self) -> str:

@@ -160,7 +160,9 @@ class TrainedTask:
             cfg.benchmark, benchmark.task, self.protocol, evaluation, others.results
         )
         if cfg.fraction < 1:
-            notes.append(f"labels of {cfg.fraction:.0%} of the training samples, by {cfg.subset}")
+            notes.append(
+                f"labels of {100 * cfg.fraction:g}% of the training samples, by {cfg.subset}"
+            )
         notes.append(self.labels.describe())
         labels = len(self.labels.available) + len(self.test) + len(self.selection.held_out)
         notes += list_notes(cfg.lists, labels)
@@ -171,6 +173,7 @@ class TrainedTask:
         notes += [*counting_notes(benchmark.task, evaluation), *benchmark.notes]
         tables = class_tables(self.samples.task, evaluation)
         facts = description | {"input": asdict(self.samples.settings)} | others.facts
+        facts["best"] = best.fact() if best else None
         return replace(
             TaskResult.of(cfg, self.command, benchmark.task),
             title=title, columns=columns, rows=rows, notes=tuple(notes), record=facts, more=tables,

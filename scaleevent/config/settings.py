@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -40,6 +41,7 @@ from scaleevent.system.files import Json, check_folder, claimed_folder, write_by
 from scaleevent.system.launchers import first_of_run
 from scaleevent.system.locations import weights_within, without_passwords
 from scaleevent.system.refusals import refusal
+from scaleevent.system.reports import remark
 
 ORIGINS = "origins.json"  # beside config.yaml: where each setting comes from
 LARGEST_SIDE = 65_536  # pixels
@@ -281,6 +283,11 @@ def load_config(
         settings = model(**merged)
     except ValidationError as error:
         raise ConfigError("settings cannot be used", found=described_problems(error)) from None
+    if preset and read.get("preset") not in (None, preset.get("preset")) and first_of_run():
+        remark(
+            f"{file} is of preset {read['preset']}: its settings overrule those of preset "
+            f"{preset['preset']}"
+        )
     origins = dict.fromkeys(type(settings).model_fields, "default")
     if preset and "preset" in preset:
         origins |= dict.fromkeys(preset, f"preset {preset['preset']}")
@@ -371,6 +378,8 @@ def _describe(problem: ErrorDetails) -> str:
     if problem["type"] == "literal_error":
         names = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         text = f"expected one of {', '.join(names)}{nearest(str(problem['input']), names)}"
+    if problem["type"] == "list_type" and isinstance(problem["input"], str):
+        text += f", such as {json.dumps([problem['input'][:_SHOWN]])}"
     given = repr(problem["input"])
     return f"{key}: {text}, not {given if len(given) <= _SHOWN else f'{given[:_SHOWN]}..'}"
 

@@ -11,7 +11,7 @@ from scaleevent.datasets.recordings import files_below
 from scaleevent.errors import DataError
 from scaleevent.formats import recording_kind
 from scaleevent.system.files import Json, read_json, read_json_lines
-from scaleevent.system.locations import MANIFEST, RESULTS, output_kind
+from scaleevent.system.locations import MANIFEST, POINTER, RESULTS, output_kind
 from scaleevent.system.reports import cell
 
 SHOWN = 20  # files or folders
@@ -47,16 +47,17 @@ def _run(folder: Path) -> tuple[Json, tuple[str, ...]]:
     file = folder / "config.yaml"
     settings = read_yaml(file) if file.is_file() else {}
     try:
-        steps = [line for line in read_json_lines(folder / "log.jsonl") if "loss" in line]
-    except (ValueError, TypeError) as error:
+        steps = [line["step"] for line in read_json_lines(folder / "log.jsonl")]
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError("damaged log", where=folder / "log.jsonl", found=error) from None
     result = next((folder / name for name in RESULTS if (folder / name).is_file()), None)
     finished = (folder / "report.json").is_file()
     facts: Json = {
         "kind": "run",
         "state": "finished" if finished else "not finished",
-        "steps": steps[-1]["step"] if steps else 0,
+        "steps": steps[-1] if steps else 0,
         "wrote": str(result) if result else None,
+        **({"best": read_json(folder / POINTER)} if (folder / POINTER).is_file() else {}),
         **{key: settings[key] for key in SETTINGS if settings.get(key) not in (None, [])},
         **(_reported(folder / "report.json") if finished else {}),
     }

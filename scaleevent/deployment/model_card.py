@@ -51,7 +51,7 @@ def model_card(
     about, known = checkpoint.about, checkpoint.description
     title = f"Event-based {about['task']}" if "task" in about else "Event encoder"
     (output, shape), *_ = about["outputs"].items()
-    teacher = (known.get("teacher") or {}).get("source")
+    teacher, best = (known.get("teacher") or {}).get("source"), known.get("best")
     lines = [
         *(_front_matter(checkpoint) if hub else []),
         f"# {title}" + (f", {about['benchmark']}" if about.get("benchmark") else ""),
@@ -61,6 +61,7 @@ def model_card(
         "",
         f"- Encoder: `{about['arch']['name']}` {json.dumps(about['arch']['kwargs'])}",
         *([f"- Teacher: {teacher}"] if teacher else []),
+        *([_chosen(best)] if best else []),
         *([f"- Decoder: {json.dumps(about['decoder'])}"] if "decoder" in about else []),
         *([f"- Classes: {', '.join(about['classes'])}"] if "classes" in about else []),
         "",
@@ -109,6 +110,12 @@ def _front_matter(checkpoint: LoadedCheckpoint) -> list[str]:
     keys["tags"] = ["event-camera", "neuromorphic", "scaleevent", "timm", task]
     text = yaml.safe_dump(keys, sort_keys=False, allow_unicode=True, width=1000)
     return ["---", *text.splitlines(), "---", ""]
+
+
+def _chosen(best: Json) -> str:
+    """Which step of a run its best one is."""
+    score = f"{best['metric']} {cell(best['value'])}"
+    return f"- Step: {best['step']:,}, the best of its run on held-out samples: {score}"
 
 
 def _use(checkpoint: LoadedCheckpoint) -> list[str]:

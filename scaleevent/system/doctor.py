@@ -31,7 +31,7 @@ PATIENCE = 600  # seconds for all trials together
 LITTLE = 2e9  # bytes of free disk with less than which a note is due
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16", "sve")  # of processors
 _NEEDED = re.compile(r"^([\w.-]+)(?:\[.*?\])?\s*(.*)$")  # name, extras, versions
-SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD")
+SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD|JWT")
 VARIABLES = {  # that are read here, or by the libraries that are used: what they do
     "SCALEEVENT_DATA": "folder of named pair stores, and the default data of pretrain",
     "SCALEEVENT_CACHE": "folder for what can be made or fetched again",

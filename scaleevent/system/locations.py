@@ -17,6 +17,7 @@ MANIFEST = "manifest.json"
 LIMIT = "SCALEEVENT_CACHE_GB"  # of shards from elsewhere; without it there is no limit
 RESULTS = ("task.safetensors", "encoder.safetensors")  # what a finished run holds: one of them
 BEST = "best.safetensors"  # beside it: the step that did best on held-out samples
+POINTER = "best.json"  # beside that: which step it is of
 # absolute, or a relative one without blanks that is no address and no timm:NAME
 _LOCAL_PATH = re.compile(r"~|/|[A-Za-z]:[/\\]|(?![a-z][a-z0-9+.-]+:)\S+[/\\]\S*$")
 NamedWeights = TypeVar("NamedWeights", str, Path)

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from scaleevent.errors import CheckpointError
 from scaleevent.system.files import Json, write_json
-from scaleevent.system.locations import BEST
+from scaleevent.system.locations import BEST, POINTER
 from scaleevent.system.platform import remove_file
 from scaleevent.system.reports import counted
 from scaleevent.system.sealed import read_description
-
-POINTER = "best.json"  # beside it: which step it is of
 
 
 class Best:
@@ -69,5 +67,9 @@ class Best:
         step, value = self.kept["step"], self.kept["value"]
         return f"best: {self.path} ({self.metric} {value:.4g} after {counted(step, 'step')})"
 
+    def fact(self) -> Json | None:
+        """Step, metric and value, and the file; None where there is none. JSON-able."""
+        return None if self.kept is None else {**self.kept, "file": BEST}
+
     def _point(self) -> None:
-        write_json(self.pointer, {**(self.kept or {}), "file": BEST})
+        write_json(self.pointer, self.fact())
