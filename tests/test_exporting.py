@@ -426,7 +426,7 @@ def test_sizes(tmp_path):
     encoder = small_encoder()
     encoder.input = None
     save_encoder(path, encoder, {})
-    with pytest.raises(ConfigError, match="how its input is made"):
+    with pytest.raises(ConfigError, match="how their input is made"):
         LoadedCheckpoint(path)
     with pytest.raises(CheckpointError, match="not found"):
         LoadedCheckpoint(tmp_path / "absent.safetensors")

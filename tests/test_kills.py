@@ -136,7 +136,7 @@ def test_a_stop_before_anything_is_claimed(place, stopped, command, before, numb
     ("command", "moment"),
     [
         ("pretrain", "scaleevent.training.run.keep_settings"),
-        ("pretrain", "scaleevent.commands.pretrain.save_encoder"),
+        ("pretrain", "scaleevent.benchmarks.pretrain_report.save_encoder"),
         ("probe", "scaleevent.commands.task_run.evaluate"),
         ("voxelize", "scaleevent.commands.voxelize.save_picture"),
         ("prepare", "scaleevent.commands.prepare.store_report"),

@@ -62,10 +62,10 @@ def test_data_are_synced_before_the_name_and_the_folder_after_it(kind, tmp_path,
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 8 MB."""
+    """A disk of 12 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small tmpfs cannot be mounted here")
     yield place
