@@ -1,6 +1,7 @@
 """What a run keeps beside its last step, and when it stops by itself."""
 
 import json
+import shutil
 from math import inf, nan
 from types import SimpleNamespace
 
@@ -188,6 +189,17 @@ def test_the_best_of_another_run_is_forgotten(tmp_path):
     _, best = train(tmp_path, None, resume=True)  # nothing to resume: it begins anew
     assert best.kept is None and not (tmp_path / "best.safetensors").exists()
     assert "no number" in best.describe()
+
+
+def test_a_resumed_run_tells_of_an_earlier_best_with_the_same_bytes(tmp_path):
+    planted = [9, 1, 2, 3, 4, 5, 6, 7, 8]  # the first step is the best
+    _, straight = train(tmp_path / "straight", planted, validate_every=1)
+    (tmp_path / "resumed").mkdir()
+    shutil.copy(straight.path, tmp_path / "resumed")
+    resumed = Best(tmp_path / "resumed", "val_loss", False, lambda path, kept: None)
+    resumed.begin(1)
+    assert json.dumps(resumed.fact()) == json.dumps(straight.fact())
+    assert resumed.pointer.read_bytes() == straight.pointer.read_bytes()
 
 
 def test_a_damaged_best_is_replaced_by_the_next(tmp_path):

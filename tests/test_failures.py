@@ -60,6 +60,9 @@ def missing(*packages: str) -> Fault:
 
     def fault(patch: pytest.MonkeyPatch) -> None:
         for name in packages:
+            parent, _, child = name.rpartition(".")
+            if hasattr(sys.modules.get(parent), child):  # `from parent import child` takes it there
+                patch.delattr(sys.modules[parent], child)
             for module in [name, *(m for m in sys.modules if m.startswith(f"{name}."))]:
                 patch.setitem(sys.modules, module, None)
 

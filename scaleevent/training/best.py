@@ -14,6 +14,8 @@ from scaleevent.system.platform import remove_file
 from scaleevent.system.reports import counted
 from scaleevent.system.sealed import read_description
 
+KEPT = ("step", "metric", "value")  # of the best so far
+
 
 class Best:
     """The checkpoint of the step with the best number so far.
@@ -33,13 +35,14 @@ class Best:
     ) -> None:
         self.path, self.pointer = folder / BEST, folder / POINTER
         self.metric, self.higher_is_better, self.save = metric, higher_is_better, save
-        self.kept: Json | None = None  # step, metric and value of the best so far
+        self.kept: Json | None = None  # `KEPT`
 
     def begin(self, first: int) -> None:
         """Forget what another run left; at a resume from step `first` find the best so far."""
         if first and self.path.is_file():
             with suppress(CheckpointError):  # damaged: the next one replaces it
-                self.kept = (read_description(self.path) or {}).get("best")
+                found = (read_description(self.path) or {}).get("best")
+                self.kept = found and {key: found[key] for key in KEPT}  # in order, as `offer` has
         if self.kept is not None:
             self._point()
             return
@@ -55,7 +58,7 @@ class Best:
             gain = value - self.kept["value"]
             if not (gain if self.higher_is_better else -gain) > 0:
                 return
-        found = {"step": step, "metric": self.metric, "value": value}
+        found = dict(zip(KEPT, (step, self.metric, value), strict=True))
         self.save(self.path, {"step": step, "best": found})
         self.kept = found
         self._point()
