@@ -6,7 +6,6 @@ with its code, the inputs as they were, and no output that looks finished.
 
 import hashlib
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from hint_situations import (
     stalled,
     stopped_at_once,
 )
-from test_hints import given_inputs
+from test_hints import given_inputs, typed
 from test_own_labels import SIZE
 
 from scaleevent import cli, errors
@@ -371,18 +370,6 @@ def inputs(place, capfd, monkeypatch):
                 OWN[word](place / word)
 
     return make
-
-
-def typed(line, capfd):
-    """(exit code, stdout, stderr) of a command line."""
-    capfd.readouterr()
-    arguments, sys.argv = sys.argv, ["scaleevent", *shlex.split(line)]
-    try:
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    finally:
-        sys.argv = arguments
-    return left.value.code or 0, *capfd.readouterr()
 
 
 def contents(folder):

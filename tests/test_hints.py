@@ -215,8 +215,8 @@ def given_inputs(line, place, capfd):
                 made(place / word)
 
 
-def run(line, code, capfd):
-    """What a command line prints."""
+def typed(line, capfd):
+    """(exit code, stdout, stderr) of a command line."""
     capfd.readouterr()
     arguments, sys.argv = sys.argv, ["scaleevent", *shlex.split(line)]
     try:
@@ -224,8 +224,14 @@ def run(line, code, capfd):
             cli.main()
     finally:
         sys.argv = arguments
-    told = "".join(capfd.readouterr())
-    assert (left.value.code or 0) == code, f"{line}\n{told}"
+    return left.value.code or 0, *capfd.readouterr()
+
+
+def run(line, code, capfd):
+    """What a command line prints."""
+    left, *printed = typed(line, capfd)
+    told = "".join(printed)
+    assert left == code, f"{line}\n{told}"
     return told
 
 

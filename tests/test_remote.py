@@ -172,6 +172,11 @@ def test_an_at_that_ends_no_password_stays(text):
     assert without_passwords(text) == text
 
 
+@pytest.mark.parametrize("start", ["https://", "HTTPS://", "s3:/", "S3:/", "//", "failed at //"])
+def test_a_password_goes_however_an_address_begins(start):
+    assert without_passwords(f"{start}me:secret@host/a@b") == f"{start}host/a@b"
+
+
 def test_no_record_of_settings_holds_a_password():
     address = Path("https://me:secret@host/pairs")
     data = {"data": [address], "weights": {str(address): 2}, "videos": [address]}

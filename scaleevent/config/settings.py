@@ -70,13 +70,15 @@ class OneOf:
         raise ValueError(f"expected one of {', '.join(self.names)}{nearest(value, self.names)}")
 
 
-def _open(value: object) -> object:
-    """A setting as JSON has it, whose addresses show neither user nor password."""
+def _cleaned(value: object) -> object:
+    """A setting as JSON has it, whose addresses name neither user nor password."""
     if isinstance(value, str):
         return without_passwords(value)
     if isinstance(value, list):
-        return [_open(one) for one in value]
-    return {_open(k): _open(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return [_cleaned(one) for one in value]
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(one) for key, one in value.items()}
+    return value
 
 
 def nearest(value: str, names: Collection[str]) -> str:
@@ -132,7 +134,7 @@ class Settings(BaseModel):
     def _for_records(self, serialize: SerializerFunctionWrapHandler) -> Json:
         """What is written of settings, whichever record it is, holds no password of an address."""
         record: Json = serialize(self)
-        return {key: _open(value) for key, value in record.items()}
+        return {key: _cleaned(value) for key, value in record.items()}
 
     @cached_property
     def origins(self) -> dict[str, str]:

@@ -74,7 +74,7 @@ def shown(path: Path) -> str:
 
 def without_passwords(text: str) -> str:
     """A text whose addresses, also those that are paths, show neither user nor password."""
-    return re.sub(r"(?<=[a-z0-9+.-]{2}:)(//?)(?!/)[^/@\s]*@", r"\1", text)
+    return re.sub(r"((?<!/)//|(?<=[A-Za-z0-9+.-]{2}:)/)(?!/)[^/@\s]*@", r"\1", text)
 
 
 def names_only(value: Any) -> Any:
