@@ -252,7 +252,38 @@ def _crossings(
     return n
 
 
-_SHORT = 24  # entries that insertion sort orders faster than a merge
+_RUN = 24  # entries that insertion sort orders faster than a merge
+
+
+@nb.njit(nogil=True, cache=True)
+def _sort_part(t: np.ndarray, key: np.ndarray, first: int, last: int) -> None:
+    """Sort t[first:last] and `key` with it in place; stable.
+
+    Runs by insertion, then merges of neighbouring runs; NumPy's own sorts take seconds to compile.
+    """
+    for low in range(first, last, _RUN):
+        for i in range(low + 1, min(low + _RUN, last)):
+            moving, event = t[i], key[i]
+            at = i
+            while at > low and t[at - 1] > moving:
+                t[at], key[at] = t[at - 1], key[at - 1]
+                at -= 1
+            t[at], key[at] = moving, event
+    run = _RUN
+    while run < last - first:
+        for low in range(first, last - run, 2 * run):
+            early_t, early_key = t[low : low + run].copy(), key[low : low + run].copy()
+            early, late, high = 0, low + run, min(low + 2 * run, last)
+            for at in range(low, high):
+                if early == run:
+                    break  # the rest of the later run is where it belongs
+                if late < high and t[late] < early_t[early]:
+                    t[at], key[at] = t[late], key[late]
+                    late += 1
+                else:
+                    t[at], key[at] = early_t[early], early_key[early]
+                    early += 1
+        run *= 2
 
 
 @nb.njit(nogil=True, cache=True)
@@ -281,18 +312,7 @@ def _by_time(
     first = 0
     for part in range(parts):
         last = ends[part]
-        if last - first > _SHORT:
-            order = np.argsort(t[first:last], kind="mergesort")
-            t[first:last] = t[first:last][order]
-            key[first:last] = key[first:last][order]
-        else:
-            for i in range(first + 1, last):
-                moving, event = t[i], key[i]
-                at = i
-                while at > first and t[at - 1] > moving:
-                    t[at], key[at] = t[at - 1], key[at - 1]
-                    at -= 1
-                t[at], key[at] = moving, event
+        _sort_part(t, key, first, last)
         first = last
     x = np.empty(count, np.uint16)
     y = np.empty(count, np.uint16)
