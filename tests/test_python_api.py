@@ -313,3 +313,28 @@ def test_the_section_of_the_readme_runs(tmp_path):
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1].startswith("True {") and run.stderr == ""
+
+
+SCRIPT = """
+import scaleevent
+
+print("begun")
+scaleevent.prepare(scaleevent.PrepareConfig(name="street", scenes=6, size=(48, 64), out="pairs"))
+run = scaleevent.pretrain(
+    scaleevent.PretrainConfig.with_preset(
+        data=["pairs"], preset="demo", size=(48, 64), epochs=1, draws=32, batch=16,
+        validation=0.4, workers=2, probe=False, out="run",
+    )
+)
+print(run.checkpoint.name)
+"""
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    """Its worker processes do not begin with it, although nothing in it asks for a main program."""
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, text=True,
+                         capture_output=True)  # fmt: skip
+    assert (run.stdout.split(), run.returncode) == (["begun", "encoder.safetensors"], 0), run.stderr

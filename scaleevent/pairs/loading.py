@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count, islice
 from multiprocessing import active_children, connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from threading import current_thread, main_thread
 from typing import Any
@@ -23,7 +24,7 @@ from scaleevent.pairs.draws import StepBatches, evenly_spaced
 from scaleevent.pairs.samples import LOAD_SECONDS, PairSamples
 from scaleevent.system.allocator import keep_freed_memory
 from scaleevent.system.platform import loader_start
-from scaleevent.system.workers import describe, end_with_parent, kill
+from scaleevent.system.workers import describe, end_with_parent, kill, script_left_out
 
 PRELOAD = (__name__, "scipy.linalg")  # the latter is imported by the first call of a numba kernel
 SERVER = "scaleevent.system.loader_server"
@@ -75,7 +76,8 @@ def load_batches(
     )
     others, patience = active_children(), getattr(samples, "patience", LOAD_SECONDS)
     try:
-        loaded = iter(loader)
+        with script_left_out(bytes(ForkingPickler.dumps((samples, collate)) if workers else b"")):
+            loaded = iter(loader)
     except (EOFError, OSError) as error:  # the server died, or the system refuses another process
         kill([process for process in active_children() if process not in others])
         raise EnvironmentProblem(

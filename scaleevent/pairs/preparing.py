@@ -287,7 +287,8 @@ def _wait_for(
                     where=tasks[future].path,
                     found=error,
                     hint="usually a full disk or memory; free some, then run again with --resume "
-                    '(in a script of your own, `if __name__ == "__main__":` goes before the call)',
+                    "(a script that defines its own data set: "
+                    '`if __name__ == "__main__":` goes before the call)',
                 ) from None
         if stop() and pending:
             raise StoppedError(

@@ -6,15 +6,18 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from scaleevent.system.platform import end_with_starter, leave_stop_signals_to_others, signals_held
@@ -70,7 +73,7 @@ class ProcessExecutor(Executor):
         """Have this thread's worker run a task, and wait for the outcome."""
         message = pickle.dumps(task)
         if not hasattr(self._own, "worker"):
-            self._own.worker = self._start()
+            self._own.worker = self._start(message)
         process, connection = self._own.worker
         try:
             connection.send_bytes(message)
@@ -86,7 +89,8 @@ class ProcessExecutor(Executor):
             raise error
         return result
 
-    def _start(self) -> tuple[BaseProcess, Connection]:
+    def _start(self, first: bytes) -> tuple[BaseProcess, Connection]:
+        """A worker that can run a task like the first one, pickled."""
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(
             target=_serve, args=(theirs,), daemon=True
@@ -95,13 +99,36 @@ class ProcessExecutor(Executor):
             if not self._kill.still_active():
                 raise BrokenExecutor("shut down before the task began")
             try:
-                with signals_held():
+                with signals_held(), script_left_out(first):
                     process.start()
             except OSError as error:  # it died at once, or the system refuses another process
                 raise BrokenExecutor(f"a process that could not start: {error}") from None
             self._processes.append(process)
         theirs.close()  # now the pipe ends with the process
         return process, ours
+
+
+_main_module = threading.Lock()  # held by the one who replaces it
+
+
+@contextmanager
+def script_left_out(sent: bytes) -> Iterator[None]:
+    """Processes that start inside do not begin with the user's script.
+
+    multiprocessing has every process import the main module first: a script that is not written for
+    that would start over in each of them. Only what is defined in the script needs it.
+
+    Args:
+        sent: What the processes get, pickled; with a name of the main module in it, they import it.
+    """
+    with _main_module:
+        main = sys.modules["__main__"]
+        if b"__main__" not in sent:
+            sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def kill(processes: Sequence[BaseProcess]) -> None:
