@@ -18,8 +18,8 @@ scaleevent predict embedded-event "$out/recording.npz" --rate 20 -o "$out/first"
 scaleevent prepare street --scenes 300 --seed 0 -o "$out/pairs"
 scaleevent prepare street --scenes 150 --seed 1 -o "$out/labelled"
 
-# an event encoder, taught by an image encoder without any label (a third of the usual length)
-scaleevent pretrain "$out/pairs" --preset demo --draws 1280 -o "$out/encoder"
+# an event encoder, taught by an image encoder without any label (half the usual length)
+scaleevent pretrain "$out/pairs" --preset demo --draws 640 -o "$out/encoder"
 
 # a linear head on its frozen features: which class is where? scored on scenes never seen
 scaleevent probe street-semantic "$out/encoder" --data "$out/labelled" -o "$out/classes"

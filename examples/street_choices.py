@@ -52,7 +52,7 @@ WINDOWS = {
 }
 BASE: dict[str, Any] = {
     "mask": "none", "lambda_is": 0.0, "lambda_cs": 0.0, "normaliser": "contrast",
-    "precision": "bf16", "epochs": 6, "draws": 800,
+    "precision": "bf16", "epochs": 6, "draws": 800, "batch": 16, "lr": 5e-4,
 }  # fmt: skip
 STRUCTURE = {"lambda_is": 10.0, "lambda_cs": 4.0}
 CHOICES: dict[str, dict[str, Any]] = {

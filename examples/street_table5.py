@@ -15,10 +15,10 @@ Arms, all from the same teacher, pairs, draws and start within a world and seed:
     f  c + IS + CS, the paper's method       u  f without the mask
     p  f in the form `equation`, as printed  q  p without the mask
 The world is the varied street, the teacher embedded-v2, which learned from it; 400 steps of 16,
-normaliser `contrast`, bf16. Everything else is the demo's: architecture, size, rates. A seed varies
-the draws of pretraining and fine-tuning; what is held out is the same in a world. Changed after 29
-rows: on a processor without bf16, where it is many times slower, rows are of float32 and say so
-(street_choices.py measured a difference of 0.01 mIoU).
+rate 5e-4, normaliser `contrast`, bf16. Everything else is the demo's: architecture, size. A seed
+varies the draws of pretraining and fine-tuning; what is held out is the same in a world. Changed
+after 29 rows: on a processor without bf16, where it is many times slower, rows are of float32 and
+say so (street_choices.py measured a difference of 0.01 mIoU).
 
 Hypotheses, with the paper's sign (its Table 5 fine-tunes; a frozen probe may differ):
     H1 b - a > 0  distillation helps         H2 c - b > 0  the mask helps
@@ -64,7 +64,7 @@ WORLDS, SEEDS = (0, 1, 2), (0, 1)
 TEACHER = "embedded-v2"
 SCENES, HELD_OUT = 1650, 0.4  # half of what is held out fits the probes, half is scored
 COMMON = {
-    "mask": "hard", "normaliser": "contrast", "epochs": 8, "draws": 800,
+    "mask": "hard", "normaliser": "contrast", "epochs": 8, "draws": 800, "batch": 16, "lr": 5e-4,
     "precision": "bf16" if has_bfloat16() else "fp32",
 }  # fmt: skip
 L1: dict[str, Any] = {"lambda_is": 0.0, "lambda_cs": 0.0}

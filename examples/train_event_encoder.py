@@ -2,10 +2,10 @@
 
 The event encoder in the package, with a head for classes and one for depth. `street` is filmed at
 three speeds, each with other noise; the student starts from the image teacher `embedded` and is
-distilled as `pretrain --preset demo` does it, three times as long; the file keeps it in float16.
-Linear heads then learn from the labels of other scenes, on the frozen tokens of that file, as
-`probe` does it, and are scored on scenes that neither stage has seen, beside what the place in the
-picture tells without any event.
+distilled as `pretrain --preset demo` does it, for 3,000 steps of 16 pairs; the file keeps it in
+float16. Linear heads then learn from the labels of other scenes, on the frozen tokens of that file,
+as `probe` does it, and are scored on scenes that neither stage has seen, beside what the place in
+the picture tells without any event.
 
 Writes the three files of `scaleevent/data`, with the names of all scenes that were learned from.
 About twenty CPU minutes of one busy core with bf16, rendering included; the same numbers lead to
@@ -83,7 +83,7 @@ def distil(stores: list[Path], steps: int, work: Path) -> Path:
     """The encoder after some steps."""
     flags = {
         "preset": "demo", "data": stores, "teacher": EMBEDDED_DEFAULT, "validation": HELD_OUT,
-        "batch": BATCH, "epochs": 1, "draws": BATCH * steps, "probe": False,
+        "batch": BATCH, "lr": 5e-4, "epochs": 1, "draws": BATCH * steps, "probe": False,
         "out": work / "encoder", "device": "cpu",
     }  # fmt: skip
     path = work / "encoder" / "encoder.safetensors"
