@@ -20,7 +20,8 @@ RECORDED = Path(__file__).parent / "data/losses.json"
 COMMANDS = (
     "prepare street --layout fixed --scenes 48 --seed 3 -o pairs",
     "pretrain pairs --preset demo --teacher embedded-v1 --normaliser minmax --precision fp32"
-    " --mask hard --epochs 1 --draws 320 --batch 16 --lr 5e-4 --log-every 1 --device cpu -o pretrain",
+    " --mask hard --epochs 1 --draws 320 --batch 16 --lr 5e-4 --log-every 1 --device cpu"
+    " -o pretrain",
     "finetune street-depth pretrain/encoder.safetensors --data pairs --decoder linear --epochs 5"
     " --transductive --log-every 1 --device cpu -o finetune",
 )
