@@ -46,6 +46,20 @@ S = Situation
 
 READING = [
     S(
+        ("usage.py: an option that",),
+        "info plain.npz -z",
+        ("{hint}",),
+        2,
+        sees="Usage: scaleevent info .* --full ",
+    ),
+    S(
+        ("usage.py: VALUE, see",),
+        "prepare custom rig --frames",
+        ("{hint}",),
+        2,
+        sees="Usage: scaleevent prepare .* --frames <",
+    ),
+    S(
         ("commands/info.py: the clock was reset",),
         "info reset.npz",
         ("prepare custom reset <--segment> 2 --size 48x64 -o {out}",),
