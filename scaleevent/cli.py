@@ -64,7 +64,7 @@ LOADERS: dict[str, Callable[..., Settings]] = {
     "finetune": downstream.finetune_config,
 }
 PROGRAM, COMPLETE = "scaleevent", "_SCALEEVENT_COMPLETE"  # which a shell sets to complete a line
-SHORT = {"out": "-o"}
+SHORT = {"out": "-o", "check_only": "--check"}  # other names of options
 SWITCHES = ("--print-config", "--json", "--list", "--help", "-h")  # options without a value
 # commands with --list: what tells of one of their parts, or of all
 LISTINGS = {"prepare": Part("scaleevent.datasets.descriptions:listing", "data sets")}
@@ -137,7 +137,8 @@ def _given(arguments: list[str], flag: str) -> list[str]:
 def _first_positional(model: type[Settings], arguments: list[str]) -> str | None:
     """The first argument that is no option and no option's value, with these settings' options."""
     fields = model.model_fields
-    switches = {f"--{key.replace('_', '-')}" for key, f in fields.items() if f.annotation is bool}
+    flags = [key for key, field in fields.items() if field.annotation is bool]
+    switches = {name for key in flags for name in (f"--{key.replace('_', '-')}", SHORT.get(key))}
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):

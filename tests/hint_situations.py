@@ -602,9 +602,9 @@ PREPARING = [
         "FOLDER=bags VOXELS={out}",
     ),
     S(
-        ("config/data.py: has no effect without --dry-run",),
+        ("config/data.py: has no effect without --check",),
         "prepare street --scenes 2 --picture sheet.png -o {out}",
-        ("{same} <--dry-run>",),
+        ("{same} <--check>", "{same} <--dry-run>"),
         2,
     ),
     S(
