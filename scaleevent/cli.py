@@ -32,10 +32,11 @@ from scaleevent.config.settings import (
     read_yaml,
     unknown_setting,
 )
-from scaleevent.errors import EnvironmentProblem, ScaleEventError, starved
+from scaleevent.errors import ConfigError, EnvironmentProblem, ScaleEventError, starved
 from scaleevent.system.launchers import find_place, first_of_run, speaks_for_all
 from scaleevent.system.locations import EMBEDDED_TEACHER, EMBEDDED_WEIGHTS, weights_within
 from scaleevent.system.reports import remarks_said
+from scaleevent.usage import refused
 from scaleevent.version import __version__
 
 MODEL = ("benchmark", "checkpoint")
@@ -63,7 +64,7 @@ LOADERS: dict[str, Callable[..., Settings]] = {
     "finetune": downstream.finetune_config,
 }
 PROGRAM, COMPLETE = "scaleevent", "_SCALEEVENT_COMPLETE"  # which a shell sets to complete a line
-SHORT = {"out": "-o"}
+SHORT = {"out": "-o", "check_only": "--check"}  # other names of options
 SWITCHES = ("--print-config", "--json", "--list", "--help", "-h")  # options without a value
 # commands with --list: what tells of one of their parts, or of all
 LISTINGS = {"prepare": Part("scaleevent.datasets.descriptions:listing", "data sets")}
@@ -136,7 +137,8 @@ def _given(arguments: list[str], flag: str) -> list[str]:
 def _first_positional(model: type[Settings], arguments: list[str]) -> str | None:
     """The first argument that is no option and no option's value, with these settings' options."""
     fields = model.model_fields
-    switches = {f"--{key.replace('_', '-')}" for key, f in fields.items() if f.annotation is bool}
+    flags = [key for key, field in fields.items() if field.annotation is bool]
+    switches = {name for key in flags for name in (f"--{key.replace('_', '-')}", SHORT.get(key))}
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
@@ -168,7 +170,11 @@ def _command(name: str, model: type[Settings], positional: tuple[str, ...]) -> C
         load = LOADERS.get(name) or partial(load_config, COMMANDS[name][0])
         if "device" in model.model_fields:  # a command that joins the processes of a launcher
             find_place()
-        settings = load(flags, file, assigned=assigned)
+        try:
+            settings = load(flags, file, assigned=assigned)
+        except ConfigError as error:
+            error.where = error.where or f"{PROGRAM} {name}"
+            raise
         if only_printed:
             if first_of_run():
                 _print_settings(name, settings, as_json)
@@ -353,6 +359,16 @@ def _complete() -> None:
         application(prog_name=PROGRAM)
 
 
+def _understood(arguments: list[str]) -> str:
+    """The command line as far as it names a command and a part: ``scaleevent prepare dsec``."""
+    first = next(iter(arguments), "")
+    if first not in COMMANDS:
+        return PROGRAM
+    model, positional, _ = COMMANDS[first]
+    parts = model.parts if issubclass(model, PartSettings) and model.chooser in positional else ()
+    return " ".join([PROGRAM, first, *[a for a in arguments if a in parts][:1]])
+
+
 def _check_working_folder() -> None:
     try:
         os.getcwd()
@@ -369,9 +385,12 @@ def main() -> None:
     try:
         _check_working_folder()
         with remarks_said():
-            build(sys.argv[1:])(prog_name=PROGRAM)
+            arguments = sys.argv[1:]
+            # without a word there is nothing to refuse: Click shows the help
+            application = build(arguments)
+            sys.exit(application(prog_name=PROGRAM, standalone_mode=not arguments))
     except Exception as error:
-        told = starved(error) or error
+        told = starved(error) or refused(error, _understood(sys.argv[1:])) or error
         if isinstance(told, ScaleEventError):
             if speaks_for_all():
                 print(told, file=sys.stderr)

@@ -46,6 +46,20 @@ S = Situation
 
 READING = [
     S(
+        ("usage.py: an option that",),
+        "info plain.npz -z",
+        ("{hint}",),
+        2,
+        sees="Usage: scaleevent info .* --full ",
+    ),
+    S(
+        ("usage.py: VALUE, see",),
+        "prepare custom rig --frames",
+        ("{hint}",),
+        2,
+        sees="Usage: scaleevent prepare .* --frames <",
+    ),
+    S(
         ("commands/info.py: the clock was reset",),
         "info reset.npz",
         ("prepare custom reset <--segment> 2 --size 48x64 -o {out}",),
@@ -588,9 +602,9 @@ PREPARING = [
         "FOLDER=bags VOXELS={out}",
     ),
     S(
-        ("config/data.py: has no effect without --dry-run",),
+        ("config/data.py: has no effect without --check",),
         "prepare street --scenes 2 --picture sheet.png -o {out}",
-        ("{same} <--dry-run>",),
+        ("{same} <--check>", "{same} <--dry-run>"),
         2,
     ),
     S(

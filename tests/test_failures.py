@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 
     line: str  # inputs are made by name; OUT is a new folder
     exit_code: int
-    code: str  # of the error; "" where Typer's parser refuses the line
+    code: str  # of the error
     words: str  # of the message, divided by |
     fault: Fault | None = None  # of the system
 
@@ -162,9 +162,14 @@ NEEDS = {
 }
 
 READING = [
-    F("inof plain.npz", 2, "", "No such command 'inof'"),
-    F("info plain.npz --ful", 2, "", "No such option: --ful"),
-    F("info", 2, "E200", "path is not given"),
+    F("inof plain.npz", 2, "E200", "no such command|found: inof|one of info, prep|mean info?"),
+    F("--json info plain.npz", 2, "E200", "no such option|where: scaleevent\n|after the command"),
+    F("info plain.npz --ful", 2, "E200", "where: scaleevent info\n|found: --ful|mean --full?"),
+    F("info plain.npz --fulll=x", 2, "E200", "found: --fulll|did you mean --full?"),
+    F("info plain.npz -z", 2, "E200", "found: -z|`scaleevent info --help`"),
+    F("info plain.npz --topic", 2, "E200", "needs a value|scaleevent info\n|--topic VALUE"),
+    F("info plain.npz --full=1", 2, "E200", "takes no value|found: --full|--full alone"),
+    F("info", 2, "E200", "where: scaleevent info\n|path is not given|path: a recording, store"),
     F("info plain.npz --size 48", 2, "E200", "rows x columns, such as 480x640|not '48'"),
     F("info nowhere.raw", 3, "E300", "no such file or folder|where: nowhere.raw"),
     F("info alone", 3, "E300", "where: alone|found: empty|manifest.json"),
@@ -189,7 +194,9 @@ READING = [
     F("info rotten --verify", 3, "E300", "rotten|00000-street-0-000000.h5|--resume"),
 ]
 PREPARING = [
-    F("prepare -o OUT", 2, "E200", "name is not given"),
+    F("prepare -o OUT", 2, "E200", "name is not given|data set, one of street, custom"),
+    F("prepare custom rig --frams x -o OUT", 2, "E200", "prepare custom\n|did you mean --frames?"),
+    F("prepare custom rig --out", 2, "E200", "--out VALUE|`scaleevent prepare custom --help`"),
     F("prepare custm rig -o OUT", 2, "E200", "did you mean custom?|found: custm|dsec-semantic"),
     F("prepare rig -o OUT", 2, "E200", "rig, which is a path|prepare custom rig -o PAIRS"),
     F("prepare street --fps 25 -o OUT", 2, "E200", "fps is only for video|--fps"),
@@ -255,7 +262,9 @@ TRAINING = [
     F("pretrain pairs -c misspelt.yaml -o OUT", 2, "E200", "misspelt.yaml, key learning_rate"),
     F("pretrain pairs -c twice.yaml -o OUT", 2, "E200", "twice.yaml|line 2|epochs"),
     F("pretrain pairs -c torn.yaml -o OUT", 2, "E200", "torn.yaml|line"),
-    F("pretrain pairs --lr fast -o OUT", 2, "", "--lr|a valid number"),
+    F("pretrain pairs --lr fast -o OUT", 2, "E200", "pretrain --lr\n|found: fast|: a valid number"),
+    F("pretrain pairs --epochs 1.5 -o OUT", 2, "E200", "--epochs\n|found: 1.5|: a valid integer"),
+    F("pretrain pairs -lr 1 -o OUT", 2, "E200", "found: -l\n|did you mean --lr?"),
     F("pretrain pairs --lr nan -o OUT", 2, "E200", "lr|nan"),
     F("pretrain pairs --preset debug -o OUT", 2, "E200", "found: debug|demo, cpu, paper-vits"),
     F("pretrain pairs --size 50x64 -o OUT", 2, "E200", "height 50|multiples of 8 pixels|height 48"),
@@ -300,6 +309,9 @@ TRAINING = [
 ]  # fmt: skip
 SCORING = [
     F("eval depth street-depth", 2, "E200", "changed places|`scaleevent eval street-depth depth`"),
+    F("eval street-depth depth labelled", 2, "E200", "more arguments|found: labelled|[checkpoint]"),
+    F("eval street-depth depth --dta labelled", 2, "E200", "found: --dta|did you mean --data?"),
+    F("eval", 2, "E200", "scaleevent eval|checkpoint is not given|checkpoint: task checkpoint"),
     F("eval street-depth depth --data labelled --pictures 1", 2, "E200", "add --out FOLDER"),
     F("eval street-semantic depth --data labelled", 2, "E200", "found: depth|segmentation"),
     F("eval street-depth run --data labelled", 3, "E310", "found: encoder|`scaleevent probe"),
@@ -406,11 +418,8 @@ def test_a_failure_is_told_and_leaves_nothing_that_looks_whole(
     assert [
         word for word in failure.words.replace("OUT", name).split("|") if word not in told
     ] == []
-    if failure.code:
-        assert told.count("error[") == 1
-        assert message(told)[0] == failure.code
-    else:
-        assert told.startswith("Usage: ") and told.count("Error: ") == 1
+    assert told.count("error[") == 1 and "Usage:" not in told
+    assert message(told)[0] == failure.code
     after = contents(place)
     assert {path: after.get(path) for path in before} == before
     new = {path for path in after.keys() - before.keys() if path.parts[0] != "cache"}
@@ -423,16 +432,17 @@ def test_a_failure_is_told_and_leaves_nothing_that_looks_whole(
 
 @pytest.mark.parametrize("failure", QUICK, ids=lambda f: f"{f.line.split()[0]}-{f.words[:40]}")
 def test_where_json_is_asked_for_stdout_stays_empty_too(place, inputs, capfd, failure):
-    line = failure.line.replace("OUT", "jsonout") + " --json"
+    command, _, rest = failure.line.replace("OUT", "jsonout").partition(" ")
+    line = f"{command} --json {rest}"
     inputs(line)
     exit_code, out, told = typed(line, capfd)
     assert (exit_code, out) == (failure.exit_code, "")
-    assert not failure.code or message(told)[0] == failure.code
+    assert message(told)[0] == failure.code
 
 
 def test_the_table_covers_every_command_and_every_code():
     assert len(FAILURES) >= 60 and len({(f.line, f.fault) for f in FAILURES}) == len(FAILURES)
-    assert {f.line.split()[0] for f in FAILURES} == {*cli.COMMANDS, "inof"}
+    assert {f.line.split()[0] for f in FAILURES} == {*cli.COMMANDS, "inof", "--json"}
     kinds = {kind for kind in vars(errors).values()
              if isinstance(kind, type) and issubclass(kind, errors.ScaleEventError)}  # fmt: skip
     exits = {(kind.code, kind.exit_code) for kind in kinds if kind is not errors.ScaleEventError}
@@ -441,6 +451,12 @@ def test_the_table_covers_every_command_and_every_code():
     for command in cli.COMMANDS.keys() - {"doctor"}:
         found = {f.exit_code for f in FAILURES if f.line.split()[0] == command}
         assert {2, 3} <= found and found & {4, 5}, command
+
+
+def test_without_a_word_the_help_is_shown(capfd):
+    exit_code, out, told = typed("", capfd)
+    assert (exit_code, out) == (2, "") and "error[" not in told
+    assert told.startswith("Usage: scaleevent [OPTIONS] COMMAND") and "pretrain" in told
 
 
 def test_what_we_did_wrong_ourselves_is_told_as_that(inputs, capfd, monkeypatch):

@@ -22,7 +22,10 @@ from scaleevent.errors import DataError
 from scaleevent.formats import open_recording
 
 PACKAGE = Path(scaleevent.__file__).parent
-FREE = {"--version", "--help", "--json", "--config", "--list", "--set", "--print-config"}
+FREE = {
+    "--version", "--help", "--json", "--config", "--list", "--set", "--print-config",
+    *cli.SHORT.values(),
+}  # fmt: skip
 SYSTEM = {  # flags of other programs
     "--bits", "--array", "--nthreads", "--nworkers", "--upgrade", "--force-reinstall",
 }  # fmt: skip

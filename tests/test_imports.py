@@ -44,6 +44,7 @@ ORDER = [
     "deployment",
     "reporting",
     "commands",
+    "usage",
     "cli",
     "__main__",
 ]

@@ -135,6 +135,35 @@ def test_the_shift_of_the_first_pairs_is_told(tmp_path, capsys):
     assert told["alignment"]["pixels"]["shift"] == [4, -3]
 
 
+def test_check_tells_clocks_counts_and_shift_and_draws(tmp_path, capsys, monkeypatch):
+    """Of a recording without an index too, whose events are read, but not for long."""
+    film = write_film(tmp_path / "film", MOVING, (4, -3))
+    write_times(film / "timestamps.txt", [50, *range(100_000, 400_000, 50_000), 600_000])
+    line = f"prepare custom {film} --size {HEIGHT}x{WIDTH} -o {tmp_path / 'pairs'} --check"
+
+    def notes():
+        call(f"{line} --json")
+        return json.loads(capsys.readouterr().out)["notes"]
+
+    told = notes()
+    assert "film: images from 0.000 to 0.600 s, events from 0.000 to 0.478 s, 80% covered" in told
+    (looked,) = (note for note in told if note.startswith("looked at: 8 images, 6 pairs, "))
+    assert "1 images dropped (before the first event)" in looked
+    assert "1 images dropped (after the last event)" in looked
+    (shift,) = (note for note in told if note.startswith("best shift of events over 6 images: "))
+    assert "x +4, y -3 pixels" in shift
+    sheet = tmp_path / "pairs-check.png"
+    assert f"picture of the first pairs: {sheet}" in told
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 3 * WIDTH and shift in drawn.text["Description"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film", sheet.name]
+    line = f"{line} --picture {tmp_path / 'elsewhere.png'}"
+    monkeypatch.setattr(planning, "SECONDS", 0.0)
+    told = notes()
+    assert f"picture of the first pairs: {tmp_path / 'elsewhere.png'}" in told
+    assert "events from 0.000 to at least 0.478 s, at least 80% covered" in "".join(told)
+
+
 def test_the_clocks_and_a_picture_of_the_first_pairs(tmp_path, capsys):
     root = write_scene(tmp_path / "scenes", right=False)
     line = f"prepare mvsec {root} -o {tmp_path / 'pairs'} --picture {tmp_path / 'sheet.png'}"
@@ -151,4 +180,4 @@ def test_the_clocks_and_a_picture_of_the_first_pairs(tmp_path, capsys):
     assert not (tmp_path / "pairs").exists()
     capsys.readouterr()
     call(f"{line}", 2)
-    assert "--picture has no effect without --dry-run" in capsys.readouterr().err
+    assert "--picture has no effect without --check or --dry-run" in capsys.readouterr().err

@@ -20,8 +20,8 @@ from scaleevent.pairs.preparing import lost
 from scaleevent.pairs.store import PairStore
 
 SHARED = {"--out", "--lossless", "--jobs", "--dask", "--shard", "--resume", "--overwrite",
-          "--take-over", "--dry-run", "--picture", "--tag", "--config", "--set", "--print-config",
-          "--json", "--list", "--help"}  # fmt: skip
+          "--take-over", "--dry-run", "--check-only", "--picture", "--tag", "--config", "--set",
+          "--print-config", "--json", "--list", "--help"}  # fmt: skip
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ assert "torch" not in sys.modules
         "prepare --after --scenes=5 street --dry-run",
         "prepare --scenes 5 --dry-run -o custom street",
         "prepare -oFOLDER street --scenes 5 --dry-run",
+        "prepare --check -o FOLDER/pairs --scenes 5 street",
         "prepare street --window time --window-ms 40 --scenes 5 --dry-run",
         "prepare -c FOLDER/street.yaml --dry-run",
         "prepare -c FOLDER/street.yaml --dry-run --speed 2",

@@ -21,7 +21,7 @@ from scaleevent.system.reports import progress, remark, say
 
 NOT_CONTENT = {
     *("out", "jobs", "dask", "shard", "resume", "overwrite", "take_over"),
-    *("dry_run", "picture", "transductive", "tag"),
+    *("dry_run", "check_only", "picture", "transductive", "tag"),
 }
 
 
@@ -51,8 +51,8 @@ def run(cfg: PrepareConfig, quiet: bool = True) -> StoreResult:
     chosen = unverified(cfg.name) + choices(sources)
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
-    if cfg.dry_run:
-        return plan(cfg.name, cfg.out, cfg.jobs, own, chosen, cfg.picture)
+    if cfg.plans:
+        return plan(cfg.name, cfg.out, cfg.jobs, own, chosen, cfg.sheet)
     if not quiet:
         for line in chosen:
             say(line)

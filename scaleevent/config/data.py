@@ -225,8 +225,11 @@ class PrepareConfig(PartSettings, StoreSettings):
     dry_run: bool = Field(
         default=False, description="tell what would be read and written, how long"
     )
+    check_only: bool = Field(
+        default=False, description="as --dry-run, and draw the first pairs: OUT-check.png"
+    )
     picture: Path | None = Field(
-        default=None, description="with --dry-run: a PNG of the first pairs, events over images"
+        default=None, description="with --dry-run or --check: that PNG, events over images"
     )
     tag: GivenTags = Field(
         default=[], description="what is known of all pairs: real, outdoor, sensor=NAME; repeatable"
@@ -257,12 +260,25 @@ class PrepareConfig(PartSettings, StoreSettings):
 
     def check(self) -> None:
         """A dry run writes nothing but its picture."""
-        if self.picture and not self.dry_run:
+        if self.plans:
+            return
+        if self.picture:
             raise ConfigError(
-                "--picture has no effect without --dry-run", where="picture", found=self.picture
-            )
-        if not self.dry_run:
-            super().check()
+                "--picture has no effect without --check or --dry-run",
+                where="picture", found=self.picture,
+            )  # fmt: skip
+        super().check()
+
+    @property
+    def plans(self) -> bool:
+        """Whether nothing but what would come is asked for."""
+        return self.dry_run or self.check_only
+
+    @property
+    def sheet(self) -> Path | None:
+        """Where the first pairs are drawn; None: nowhere."""
+        beside = self.out.with_name(f"{self.out.name}-check.png") if self.check_only else None
+        return self.picture or beside
 
     @property
     def told_tags(self) -> list[str]:

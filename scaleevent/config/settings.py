@@ -284,7 +284,12 @@ def load_config(
     try:
         settings = model(**merged)
     except ValidationError as error:
-        raise ConfigError("settings cannot be used", found=described_problems(error)) from None
+        lacking = [str(part["loc"][0]) for part in error.errors() if part["type"] == "missing"]
+        expected = "; ".join(f"{key}: {_wanted(model, key)}" for key in lacking)
+        raise ConfigError(
+            "settings cannot be used",
+            found=described_problems(error), expected=expected or None,
+        ) from None  # fmt: skip
     if preset and read.get("preset") not in (None, preset.get("preset")) and first_of_run():
         remark(
             f"{file} is of preset {read['preset']}: its settings overrule those of preset "
@@ -363,6 +368,13 @@ def unknown_setting(model: type[Settings], key: str, where: str) -> ConfigError:
         expected=f"one of {', '.join(model.model_fields)}",
         hint=f"did you mean {near[0]}?" if near else None,
     )
+
+
+def _wanted(model: type[Settings], key: str) -> str:
+    """What a setting is, and the names to choose from."""
+    field = model.model_fields[key]
+    names = [name for part in field.metadata if isinstance(part, OneOf) for name in part.names]
+    return f"{field.description}{', one of ' if names else ''}{', '.join(names)}"
 
 
 def described_problems(error: ValidationError) -> str:

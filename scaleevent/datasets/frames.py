@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from scaleevent.grids.windows import WindowRule
 from scaleevent.images import open_image
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import TimedImage, pair_images
+from scaleevent.pairs.source import Clocks
 from scaleevent.system.refusals import reading
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -222,15 +224,21 @@ class FramedRecording(ABC):
         """The recording, not yet read; `pairs.alignment` reads it again."""
         return open_recording(self.recording, size=self.size, **self.options)
 
-    def clocks(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """First and last time of images and events; None where only reading all would tell."""
-        extent = self.opened().source.extent()
-        if extent is None or not self.frames.times_us:
+    def clocks(self, seconds: float) -> Clocks | None:
+        """First and last time of images and events; events are read where the file has no index."""
+        recording, times = self.opened(), self.frames.times_us
+        if not times:
             return None
-        return (self.frames.times_us[0], self.frames.times_us[-1]), (
-            extent.first_us,
-            extent.last_us,
-        )
+        if (extent := recording.source.extent()) is not None:
+            return Clocks((times[0], times[-1]), (extent.first_us, extent.last_us), whole=True)
+        until, span, whole = monotonic() + seconds, None, True
+        for block in recording.blocks():
+            first, last = int(block.t[0]), int(block.t[-1])
+            span = (min(first, span[0]), max(last, span[1])) if span else (first, last)
+            if monotonic() > until:
+                whole = False
+                break
+        return Clocks((times[0], times[-1]), span, whole) if span else None
 
     @abstractmethod
     def view(self) -> EventView:

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scaleevent.pairs.alignment import Scene, measure, spread
+from scaleevent.pairs.alignment import Alignment, measure, scenes_of_store, spread
 from scaleevent.pairs.describing import StoreResult
 from scaleevent.pairs.drawing import draw_pairs
-from scaleevent.pairs.pair import Pair, decode_image
+from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
 from scaleevent.pairs.source import Clocked, PairSource
 from scaleevent.pairs.store import PairStore, finish_shard
@@ -76,18 +76,23 @@ class Sample:
     """Some pairs of one source.
 
     Args:
-        looked_at: Images or labels that they were made of.
+        counts: What became of the images or labels that were looked at.
         pair_bytes: What a pair adds to a shard.
         shard_bytes: What a shard has besides.
         seconds: Time for a pair.
         made: The pairs.
     """
 
-    looked_at: int
+    counts: Counter[str]
     pair_bytes: float
     shard_bytes: float
     seconds: float
     made: list[Pair]
+
+    @property
+    def looked_at(self) -> int:
+        """Images or labels that the pairs were made of."""
+        return self.counts["images"] + self.counts["labels"]
 
 
 def plan(
@@ -139,14 +144,12 @@ def plan(
             f"{counted(len(samples), 'source')}"
         )
         estimate = Estimate(pairs, round(size), span)
+        notes.append(_tally(samples))
         notes += [line for k in spread(len(sources), SAMPLED) if (line := _clocks(sources[k]))]
-        made = (pair for sample in samples for pair in sample.made)
-        if scenes := [scene for pair in made if (scene := _scene(pair)) is not None]:
-            alignment = measure(scenes)
+        if (alignment := _shown(name, samples, picture)) is not None:
             notes.append(alignment.describe())
         if picture is not None:
-            _draw(name, samples, picture)
-            notes.append(f"picture: {picture}")
+            notes.append(f"picture of the first pairs: {picture}")
     return DryRun(
         "prepare", f"prepare {name}: dry run, nothing is written",
         ("shard", "found", "images", "input MB"), rows, (*notes, *told),
@@ -182,24 +185,28 @@ def sampled(source: PairSource) -> Sample | None:
         long = _written(pairs * TIMES, Path(folder) / "long.h5")
         written_in = (time.perf_counter() - began) / (TIMES * len(pairs))
     pair_bytes = (long - short) / ((TIMES - 1) * len(pairs))
-    looked_at = counts["images"] + counts["labels"]
     shard_bytes = max(short - pair_bytes * len(pairs), 0.0)
-    return Sample(looked_at, pair_bytes, shard_bytes, made_in + written_in, pairs)
+    return Sample(counts, pair_bytes, shard_bytes, made_in + written_in, pairs)
 
 
 def _clocks(source: PairSource) -> str | None:
-    """How much of the images' time the events cover; None where that is not known so soon."""
-    if not isinstance(source, Clocked) or (clocks := source.clocks()) is None:
-        return None
-    images, events = clocks
-    shared = max(min(images[1], events[1]) - max(images[0], events[0]), 0)
-    share = shared / max(images[1] - images[0], 1)
-    (a, b), (c, d) = ([f"{us / 1e6:.3f}" for us in span] for span in clocks)
-    return f"{source.name}: images from {a} to {b} s, events from {c} to {d} s, {share:.0%} covered"
+    """How much of the images' time the events cover; None where the source does not tell."""
+    clocks = source.clocks(SECONDS) if isinstance(source, Clocked) else None
+    return f"{source.name}: {clocks.describe()}" if clocks is not None else None
 
 
-def _draw(name: str, samples: list[Sample], picture: Path) -> None:
-    """Write a PNG of some of the pairs."""
+def _tally(samples: list[Sample]) -> str:
+    """What became of the images, labels and events that were looked at."""
+    counts = sum((sample.counts for sample in samples), Counter[str]())
+    told = []
+    for kind in sorted(counts, key=lambda kind: kind not in ("images", "labels", "pairs")):
+        what, _, why = kind.partition(": ")
+        told.append(f"{counts[kind]:,} {what}{f' ({why})' if why else ''}")
+    return f"looked at: {', '.join(told)}"
+
+
+def _shown(name: str, samples: list[Sample], picture: Path | None) -> Alignment | None:
+    """The shift of events over images, None without either; and a PNG of some pairs."""
     with TemporaryDirectory() as parent:
         folder = Path(parent) / name
         folder.mkdir()
@@ -209,16 +216,11 @@ def _draw(name: str, samples: list[Sample], picture: Path) -> None:
             _written(sample.made, path)
             shards.append(finish_shard(path, len(sample.made), {}, ""))
         write_json(folder / MANIFEST, {"format": FORMAT, "settings": {}, "shards": shards})
-        save_picture(picture, draw_pairs(PairStore(folder))[0])
-
-
-def _scene(pair: Pair) -> Scene | None:
-    """A pair as its alignment is measured; None without an image or events on its pixels."""
-    events, window = pair.events, pair.window
-    image = decode_image(pair.image) if pair.image and len(events) else None
-    if image is None or image.shape[:2] != (events.height, events.width):
-        return None
-    return Scene(image, pair.image_us, events, (window.start_us, window.end_us), pair.valid)
+        store = PairStore(folder)
+        if picture is not None:
+            save_picture(picture, draw_pairs(store)[0])
+        scenes = [scene for scene in scenes_of_store(store) if len(scene.events)]
+        return measure(scenes) if scenes else None
 
 
 def _written(pairs: list[Pair], path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -38,12 +39,36 @@ Span = tuple[int, int]
 """First and last time, microseconds."""
 
 
+@dataclass(frozen=True)
+class Clocks:
+    """When the images and the events of a source were taken.
+
+    Args:
+        images: Of the images.
+        events: Of the events, as far as they are known.
+        whole: Whether `events` are all of them.
+    """
+
+    images: Span
+    events: Span
+    whole: bool
+
+    def describe(self) -> str:
+        """How much of the images' time the events cover."""
+        (a, b), (c, d) = ([f"{us / 1e6:.3f}" for us in span] for span in (self.images, self.events))
+        first, last = self.images
+        shared = max(min(last, self.events[1]) - max(first, self.events[0]), 0)
+        known = "" if self.whole else "at least "
+        share = f"{known}{shared / max(last - first, 1):.0%} covered"
+        return f"images from {a} to {b} s, events from {c} to {known}{d} s, {share}"
+
+
 @runtime_checkable
 class Clocked(Protocol):
-    """A source that may know the times of its images and events before they are read."""
+    """A source that can tell the times of its images and events."""
 
-    def clocks(self) -> tuple[Span, Span] | None:
-        """Of the images and of the events; None where they are not known."""
+    def clocks(self, seconds: float) -> Clocks | None:
+        """The times, reading for so many seconds at most; None where there are none."""
 
 
 def label_facts(sources: Sequence[PairSource]) -> Json:
