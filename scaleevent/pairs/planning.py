@@ -122,7 +122,7 @@ def plan(
         for s in sources
     )
     estimate, alignment = None, None
-    notes = [f"{images:,} images in {len(sources)} shards would go to {out}"]
+    notes = [f"{counted(images, 'image')} in {counted(len(sources), 'shard')} would go to {out}"]
     samples = [sample for k in spread(len(sources), SAMPLED) if (sample := sampled(sources[k]))]
     if not sources:
         notes.append("nothing to do for this share: there are more shares than recordings")
@@ -139,7 +139,7 @@ def plan(
         span = fast / SLACK, slow * SLACK
         number = sum(len(s.made) for s in samples)
         notes.append(
-            f"about {pairs:,} pairs, {size / 1e6:,.1f} MB, {_duration(*span)} with "
+            f"about {counted(pairs, 'pair')}, {size / 1e6:,.1f} MB, {_duration(*span)} with "
             f"{counted(jobs, 'job')}: from {counted(number, 'pair')} of "
             f"{counted(len(samples), 'source')}"
         )
