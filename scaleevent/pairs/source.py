@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from scaleevent.formats import Recording
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.system.files import Json
 
@@ -44,6 +46,22 @@ class Clocked(Protocol):
 
     def clocks(self) -> tuple[Span, Span] | None:
         """Of the images and of the events; None where they are not known."""
+
+
+@runtime_checkable
+class Replayable(Protocol):
+    """A source of labels whose events can be read again, as the camera gave them."""
+
+    @property
+    def scene(self) -> str:
+        """Recording name of its pairs."""
+
+    @property
+    def rule(self) -> WindowRule | None:
+        """How the window before a label is found; None for labels of a span."""
+
+    def opened(self) -> Recording:
+        """The events that its pairs are made of, on the pixels of the labels; not yet read."""
 
 
 def label_facts(sources: Sequence[PairSource]) -> Json:
