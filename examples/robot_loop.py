@@ -1,98 +1,60 @@
-"""A robot's loop with numpy and onnxruntime alone: events in, an output a tick, no ScaleEvent.
+"""A robot's loop with numpy and onnxruntime alone: events in, the numbers of `predict` out.
 
-    scaleevent export runs/mine --format onnx -o deploy
-    python robot_loop.py deploy/encoder.onnx recording.npz --size 480x640 --rate 20 --ms 50
-
-How the input is made stands in the model file. A tick looks at the last --ms milliseconds (flow:
-also at as many that follow), by default those that the model was trained with. A recording has
-columns t (microseconds, ascending), x, y, p; the driver of a camera would fill the same arrays.
+Usage: python robot_loop.py deploy/encoder.onnx recording.npz 480x640 [MILLISECONDS_BACK]
 """
 
-import argparse
 import json
-import time
+import sys
 
 import numpy as np
 import onnxruntime
 
-UNIT = {  # normaliser: scale and shift that bring a grid to 0..1
-    "none": lambda v: (1, 0),
-    "minmax": lambda v: (1 / np.ptp(v), -v.min() / np.ptp(v)) if np.ptp(v) else (0, 0.5),
-    "symmetric": lambda v: (0.5 / np.abs(v).max() if v.any() else 0, 0.5),
-    "contrast": lambda v: (0.225 / np.sqrt((v[v != 0] ** 2).mean()) if v.any() else 0, 0.5),
+RANGE = {  # normaliser: middle and length of the values that become 0 to 1
+    "none": lambda v: (0.5, 1),
+    "minmax": lambda v: ((v.max() + v.min()) / 2, np.ptp(v)),
+    "symmetric": lambda v: (0, 2 * np.abs(v).max()),
+    "contrast": lambda v: (0, np.sqrt((v**2).sum() / max(np.count_nonzero(v), 1)) / 0.225),
 }
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+about = json.loads(session.get_modelmeta().custom_metadata_map["scaleevent"])
+own, rule, sensor = about["input"], about["window"], [int(n) for n in sys.argv[3].split("x")]
+if sys.argv[4:]:  # instead of the windows that the model was trained on
+    rule |= {"kind": "time", "duration_us": round(1000 * float(sys.argv[4]))}
+if lacking := {rule["kind"], own["normaliser"]} - {"time", "count", *RANGE}:
+    raise SystemExit(f"this loop has time, count, {', '.join(RANGE)}; it lacks {lacking}")
+# rows and columns of the input as weighted means of those of a centred box of the sensor
+targets, maps = np.array([own["height"], own["width"]]), []
+scales = targets / sensor
+if abs(scales[0] / scales[1] - 1) > own["stretch"]:
+    scales[:] = min(scales) if own["pad"] else max(scales)
+    down, across = np.rint(targets / scales) / targets
+    if abs(across / down - 1) > 0.01:
+        raise SystemExit(f"a sensor of {sensor} pixels does not fit {targets} unstretched")
+for size, target, scale in zip(sensor, targets, scales, strict=True):
+    length = round(target / scale)
+    first = (size - length) // 2
+    pixels = np.arange(min(first, 0), max(first + length, size))
+    centres = first + (np.arange(target)[:, None] + 0.5) * length / target
+    near = np.maximum(1 - np.abs(pixels + 0.5 - centres) * min(target / length, 1), 0)
+    maps.append((near / near.sum(1, keepdims=True))[:, (pixels >= 0) & (pixels < size)])
 
-
-def voxel(events, start, end, bins, rows, columns):
-    """(B, H, W): each event of [start, end) in the two bins around its time; -1 for darker."""
-    t, x, y, p = (each[slice(*np.searchsorted(events[0], [start, end]))] for each in events)
-    place, size = (bins - 1) * (t - start) / (end - start), rows * columns
-    low, sign = place.astype(int), np.where(p > 0, 1.0, -1.0)
-    cell = low * size + y.astype(int) * columns + x
-    grid = np.bincount(cell, sign * (1 - place + low), (bins + 1) * size)
-    grid += np.bincount(cell + size, sign * (place - low), (bins + 1) * size)
-    return grid.reshape(-1, rows, columns)[:bins]
-
-
-def fitted(grid, own):
-    """(B, H', W'): a centred box of the input's shape, in or (pad) around the sensor, scaled."""
-    sizes, targets = np.array(grid.shape[1:]), np.array([own["height"], own["width"]])
-    down, across = scales = targets / sizes
-    box = sizes
-    if abs(down / across - 1) > own["stretch"]:
-        inside = np.rint(targets / (scales.min() if own["pad"] else scales.max())).astype(int)
-        box = (np.maximum if own["pad"] else np.minimum)(sizes, np.maximum(inside, 1))
-        if abs(targets[0] * box[1] / (targets[1] * box[0]) - 1) > 0.01:
-            raise SystemExit(f"a sensor of {sizes} pixels does not fit {targets} unstretched")
-    maps = []
-    for size, length, target in zip(sizes, box, targets, strict=True):
-        first, scale = (size - length) // 2, length / target
-        pixels = np.arange(min(first, 0), max(first + length, size))  # without events beyond
-        centres = first + (np.arange(target)[:, None] + 0.5) * scale
-        near = np.maximum(1 - np.abs(pixels + 0.5 - centres) / max(scale, 1), 0)
-        maps.append((near / near.sum(1, keepdims=True))[:, (pixels >= 0) & (pixels < size)])
-    return maps[0] @ grid @ maps[1].T
-
-
-def main():
-    """Run a model over a recording at a rate, print the latency, keep the outputs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model")
-    parser.add_argument("recording")
-    parser.add_argument("--size", default="480x640", help="rows x columns of the sensor")
-    parser.add_argument("--rate", type=float, default=20, help="ticks a second")
-    parser.add_argument("--ms", type=float, help="milliseconds a tick looks back")
-    parser.add_argument("--out", default="outputs.npz")
-    args = parser.parse_args()
-    session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
-    about = json.loads(session.get_modelmeta().custom_metadata_map["scaleevent"])
-    own, (rows, columns) = about["input"], map(int, args.size.split("x"))
-    if own["normaliser"] not in UNIT:
-        raise SystemExit(f"this loop lacks the normaliser {own['normaliser']}, has {list(UNIT)}")
-    mean, std = (np.array(own[key])[:, None, None] for key in ("mean", "std"))
-    rule = about["window"]  # others than `time` have no fixed duration
-    span = int(1000 * (args.ms or 50))
-    if not args.ms and rule["kind"] == "time":
-        span = rule["duration_us"]
-    data = np.load(args.recording)
-    events = [data[name].astype(np.int64) for name in "txyp"]
-    outputs, took = [], []
-    shifts = {"voxel": 0, "after": span}  # of the window that each input shows
-    ticks = np.arange(events[0][0] + span, events[0][-1] + 1, round(1e6 / args.rate))
-    for at in ticks:
-        began, feed = time.perf_counter(), {}
-        for name in about["inputs"]:
-            end = at + shifts[name]
-            grid = fitted(voxel(events, end - span, end, own["bins"], rows, columns), own)
-            scale, shift = UNIT[own["normaliser"]](grid)
-            feed[name] = ((grid * scale + shift - mean) / std)[None].astype(np.float32)
-        outputs.append(session.run(None, feed)[0][0])  # act on it here
-        took.append(time.perf_counter() - began)
-        time.sleep(max(0, 1 / args.rate - took[-1]))
-    np.savez(args.out, at=ticks, output=np.stack(outputs))
-    late, (median, p99) = np.mean(np.array(took) > 1 / args.rate), np.percentile(took, [50, 99])
-    print(f"{len(took)} ticks: {1000 * median:.1f} ms, p99 {1000 * p99:.1f} ms, {late:.0%} late")
-
-
-if __name__ == "__main__":
-    main()
+# t in microseconds, ascending; p is 1 where it got brighter, else 0
+t, x, y, p = (np.load(sys.argv[2])[name].astype(np.int64) for name in "txyp")
+many = max(round(rule["events_per_pixel"] * sensor[0] * sensor[1]), 1)
+outputs, feed, (mean, std) = {}, {}, (np.reshape(own[name], (3, 1, 1)) for name in ("mean", "std"))
+for now in range(t[0] + 50_000, t[-1] + 1, 50_000):  # 20 times a second
+    first = max(np.searchsorted(t, now) - many, 0)
+    begin = t[first] if rule["kind"] == "count" else now - rule["duration_us"]
+    spans = {"voxel": (begin, now), "after": (now, 2 * now - begin)}  # the latter for flow
+    for name in about["inputs"]:
+        start, end = spans[name]
+        part = slice(*np.searchsorted(t, [start, end]))
+        time = (own["bins"] - 1) * (t[part] - start) / max(end - start, 1)
+        low, grid = time.astype(int), np.zeros((own["bins"] + 1, *sensor))
+        share = (2 * p[part] - 1) * [1 - time + low, time - low]  # between two bins
+        np.add.at(grid, (low + [[0], [1]], y[part], x[part]), share)
+        grid = maps[0] @ grid[:-1] @ maps[1].T
+        middle, length = RANGE[own["normaliser"]](grid)
+        feed[name] = np.float32([((grid - middle) / (length or 1) + 0.5 - mean) / std])
+    outputs[now] = session.run(None, feed)[0][0]  # act on it here
+np.savez("outputs.npz", at=[*outputs], output=[*outputs.values()])

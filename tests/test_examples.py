@@ -48,6 +48,36 @@ def test_an_objective_of_ones_own(tmp_path):
     assert "held-out loss" in printed and (out / "encoder.safetensors").exists()
 
 
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(sys.platform == "win32", reason="a script of sh")
+def test_the_quickstart_runs_to_its_end(tmp_path):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    (tmp_path / "bin").mkdir()
+    for name, words in (("python", ""), ("scaleevent", " -m scaleevent")):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        program.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path), "SCENES": "24", "LABELLED": "16", "DRAWS": "32",
+    }  # fmt: skip
+    command = ["sh", EXAMPLES / "quickstart.sh", tmp_path / "out"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = re.fullmatch(
+        r"open (.*) in a browser; pictures are in (.*)", done.stdout.splitlines()[-1]
+    )
+    report, pictures = map(Path, said.groups())
+    assert report == tmp_path / "out/report.html"
+    page = report.read_text(encoding="utf-8")
+    for name in ("encoder", "classes", "score", "deploy", "seen"):
+        assert str(report.parent / name) in page
+    assert len(list(pictures.glob("*.png"))) == 16  # of 0.8 s
+    config = (tmp_path / "out/encoder/config.yaml").read_text()
+    assert "draws: 32\n" in config  # the variable came through
+
+
 def test_a_data_set_of_ones_own(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "clips").mkdir()

@@ -20,7 +20,7 @@ from hint_situations import array_with_gaps
 from PIL import Image
 from test_end_to_end import call
 from test_failures import typed
-from test_hints import parse
+from test_hints import QUICKSTART, parse
 from test_own_labels import write_labelled
 
 from scaleevent import cli, errors
@@ -132,7 +132,6 @@ def blocks(text):
 LINES = blocks(README)
 RUN = [line for line in LINES if line.reason is None]
 PARSED = [command for line in LINES for command in line.commands]
-QUICKSTART = (ROOT / "examples/quickstart.sh").read_text()
 PARSED += [command for line in lines_of(QUICKSTART) for command in line.commands]
 PARSED += [c for line in blocks((ROOT / "CHANGELOG.md").read_text()) for c in line.commands]
 

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
-from scaleevent import Events, Predictor, Window
+from scaleevent import Events, Predictor, Window, WindowRule
 from scaleevent.checkpoint import save_encoder, save_task
 from scaleevent.commands import export
 from scaleevent.config.export import ExportConfig
@@ -68,12 +69,15 @@ def encoder(tmp_path_factory) -> tuple[Encoder, Path]:
     return predictor.encoder, file
 
 
-def prepared(encoder: tuple[Encoder, Path], folder: Path, **settings) -> tuple[Predictor, Path]:
+def prepared(
+    encoder: tuple[Encoder, Path], folder: Path, rule: WindowRule | None = None, **settings
+) -> tuple[Predictor, Path]:
     """The same network with another input: it stands in the metadata alone."""
     model, file = encoder
     settings = replace(InputSettings(HEIGHT, WIDTH, 8, mean=(0.5, 0.4, 0.3)), **settings)
     program = onnx.load(file)
-    about = json.loads(program.metadata_props[0].value) | {"input": asdict(settings)}
+    own = {"input": asdict(settings), "window": asdict(rule or WindowRule("time"))}
+    about = json.loads(program.metadata_props[0].value) | own
     onnx.helper.set_model_props(program, {"scaleevent": json.dumps(about)})
     onnx.save(program, folder / "model.onnx")
     model.input = settings
@@ -90,22 +94,22 @@ def events_on(rows: int, columns: int) -> Events:
     return Events.from_columns(*(each[kept] for each in all_columns), rows, columns)
 
 
-def loop(file: Path, events: Events, folder: Path, *options: str) -> subprocess.CompletedProcess:
+def loop(file: Path, events: Events, folder: Path, *ms: str) -> subprocess.CompletedProcess:
     """Run the example where torch and ScaleEvent cannot be imported."""
     np.savez(folder / "recording.npz", t=events.t, x=events.x, y=events.y, p=events.p)
-    line = [LOOP, file, folder / "recording.npz", "--size", f"{events.height}x{events.width}"]
-    line += ["--ms", "40", "--out", folder / "out.npz", *options]
+    line = [LOOP, file, folder / "recording.npz", f"{events.height}x{events.width}", *ms]
     command = [sys.executable, "-c", ALONE, *map(str, line)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
-def outputs(file: Path, events: Events, folder: Path) -> tuple[list[int], np.ndarray]:
-    """What the loop computes at 30 ticks a second; they include windows without events."""
-    done = loop(file, events, folder, "--rate", "30")
-    assert done.returncode == 0, done.stderr
-    assert "9 ticks: " in done.stdout and "p99" in done.stdout
-    with np.load(folder / "out.npz") as found:
-        return found["at"].tolist(), found["output"]
+def outputs(file: Path, events: Events, folder: Path, *ms: str) -> tuple[list[int], np.ndarray]:
+    """What the loop computes; with 40 milliseconds some windows have no event."""
+    done = loop(file, events, folder, *ms)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    with np.load(folder / "outputs.npz") as found:
+        ticks, output = found["at"].tolist(), found["output"]
+    assert ticks == list(range(int(events.t[0]) + 50_000, int(events.t[-1]) + 1, 50_000))
+    return ticks, output
 
 
 CASES = [
@@ -119,10 +123,26 @@ CASES = [
 def test_features_are_those_of_the_predictor(encoder, tmp_path, sensor, normaliser, pad):
     predictor, file = prepared(encoder, tmp_path, normaliser=normaliser, pad=pad)
     events = events_on(*sensor)
-    ticks, found = outputs(file, events, tmp_path)
+    ticks, found = outputs(file, events, tmp_path, "40")
     assert any(len(events.between(at - 40_000, at)) == 0 for at in ticks)
     for at, tokens in zip(ticks, found, strict=True):
         expected = predictor.features(events, Window(at - 40_000, at)).flatten(0, 1).numpy()
+        assert np.abs(tokens - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+RULES = [
+    WindowRule("time", 30_000), WindowRule("count", events_per_pixel=0.1),
+    WindowRule("count", events_per_pixel=3.0),  # more than there are at first
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_windows_are_those_of_the_rule_in_the_file(encoder, tmp_path, rule):
+    predictor, file = prepared(encoder, tmp_path, rule)
+    events = events_on(60, 80)
+    ticks, found = outputs(file, events, tmp_path)
+    for at, tokens in zip(ticks, found, strict=True):
+        expected = predictor.features(events, at, rule).flatten(0, 1).numpy()
         assert np.abs(tokens - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
@@ -130,7 +150,7 @@ def test_features_are_those_of_the_predictor(encoder, tmp_path, sensor, normalis
 def test_predictions_are_those_of_the_predictor(tmp_path, task):
     predictor, file = exported(tmp_path, task)
     events = events_on(HEIGHT, WIDTH)
-    ticks, found = outputs(file, events, tmp_path)
+    ticks, found = outputs(file, events, tmp_path, "40")
     for at, output in zip(ticks, found, strict=True):
         expected = predictor.predict(events, Window(at - 40_000, at)).numpy()
         if task == "segmentation":
@@ -142,13 +162,22 @@ def test_predictions_are_those_of_the_predictor(tmp_path, task):
 
 
 def test_what_it_lacks_is_named(encoder, tmp_path):
+    events = events_on(HEIGHT, WIDTH)
     _, file = prepared(encoder, tmp_path, normaliser="robust8")
-    done = loop(file, events_on(HEIGHT, WIDTH), tmp_path)
-    assert done.returncode == 1 and "lacks the normaliser robust8" in done.stderr
-    _, file = prepared(encoder, tmp_path)
-    done = loop(file, events_on(5, 9), tmp_path)
+    done = loop(file, events, tmp_path)
+    assert done.returncode == 1 and "it lacks {'robust8'}" in done.stderr
+    _, file = prepared(encoder, tmp_path, WindowRule())
+    done = loop(file, events, tmp_path)
+    assert done.returncode == 1 and "it lacks {'adaptive'}" in done.stderr
+    assert loop(file, events, tmp_path, "40").returncode == 0
+    done = loop(file, events_on(5, 9), tmp_path, "40")
     assert done.returncode == 1 and "unstretched" in done.stderr
 
 
+def test_every_rule_is_computed_or_refused():
+    kinds = get_args(get_type_hints(WindowRule)["kind"])
+    assert {rule.kind for rule in RULES} | {"adaptive"} == set(kinds)
+
+
 def test_it_is_short():
-    assert len(LOOP.read_text().splitlines()) <= 100
+    assert len(LOOP.read_text().splitlines()) <= 60

@@ -114,7 +114,7 @@ def _evaluate(cfg: EvalConfig, ranks: Ranks, quiet: bool) -> EvalResult:
             samples=evaluation.samples, baselines=others.results, stamp=evaluation.stamp,
         )  # fmt: skip
         if cfg.pace == "real":
-            result = in_time(result, decoder, task, samples.pairs.stores, scored, cfg.rate)
+            result = in_time(result, decoder, task, samples, split.test, cfg.rate)
         if cfg.out is not None:
             write_json(cfg.out / "report.json", result.to_json())
     return result

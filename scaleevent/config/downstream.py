@@ -310,8 +310,8 @@ class EvalConfig(ScoredSettings):
     )
     pace: Literal["none", "real"] = Field(
         default="none",
-        description="real: custom: also score, at each label of the recordings, the newest "
-        "prediction that was finished by then",
+        description="real: also score, at each label, the newest prediction that was finished by "
+        "then; from the recordings that the store was prepared from",
     )
     rate: float = Field(
         default=30.0,
@@ -340,8 +340,8 @@ class EvalConfig(ScoredSettings):
             raise ValueError(f"only {', '.join(_SUBMITTED)} takes submissions")
         if self.pictures and self.out is None:
             raise ValueError("pictures need a folder: add --out FOLDER")
-        if self.pace == "real" and self.benchmark != "custom":
-            raise ValueError("pace real is for labels of your own (custom), which have recordings")
+        if self.pace == "real" and BENCHMARKS[self.benchmark].embedded:
+            raise ValueError("pace real needs recordings: rendered scenes have a window each")
         if self.pace == "real" and self.task == "flow":
             raise ValueError("pace real is not for flow, whose labels are spans")
         if self.pace == "real" and (self.at_input_size or self.windows is not None):

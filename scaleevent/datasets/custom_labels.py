@@ -137,7 +137,7 @@ def _flag(key: str) -> str:
 
 @dataclass(frozen=True)
 class LabelledRecording:
-    """One recording and some of its labels: a `pairs.source.PairSource`.
+    """One recording and some of its labels: a `pairs.source.PairSource`, and `Replayable`.
 
     Args:
         recording: The event file, or the folder of a ROS 2 bag.
@@ -189,6 +189,10 @@ class LabelledRecording:
         """Number of labels."""
         return len(self.labels.files) + sum(count for _, count in self.labels.left_out)
 
+    def opened(self) -> Recording:
+        """The recording, not yet read."""
+        return open_recording(self.recording, size=self.size, **self.options)
+
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label that has events before it, with the frame that is near in time.
 
@@ -206,9 +210,8 @@ class LabelledRecording:
                 self.labels.files, self.labels.start_us, self.labels.end_us, strict=True
             )
         ]  # fmt: skip
-        recording = open_recording(self.recording, size=self.size, **self.options)
         task = NAMES[self.reader.task]
-        pairs = pair_labels(recording, timed, task, self.rule, self.scene, counts)
+        pairs = pair_labels(self.opened(), timed, task, self.rule, self.scene, counts)
         pairs = self._apart(pairs, counts)
         if self.framed is not None and view is not None:
             pairs = with_images(pairs, self.framed.frames.timed(self.framed.opened(), view))

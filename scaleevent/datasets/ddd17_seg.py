@@ -106,7 +106,7 @@ class DavisEvents(Source):
 
 @dataclass(frozen=True)
 class Drive:
-    """One folder of the data set: a `pairs.source.PairSource`.
+    """One folder of the data set: a `pairs.source.PairSource`, and `Replayable`.
 
     Args:
         events: Its events.
@@ -127,6 +127,11 @@ class Drive:
     found: str
 
     @property
+    def scene(self) -> str:
+        """Recording name of its pairs."""
+        return self.name
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """All files that are read."""
         folder = self.events.folder
@@ -138,17 +143,20 @@ class Drive:
         """Number of labels."""
         return len(self.masks)
 
+    def opened(self) -> Recording:
+        """Its events on the upper rows, which the labels have."""
+        recording = Recording(self.events.folder / TIMES, self.events, *SENSOR)
+        return seen_from(recording, pixel_grid(*SENSOR), SIZE[0])
+
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label with at least one valid pixel and events before it.
 
         Raises:
             DataError: Damage, or not one pair.
         """
-        folder = self.events.folder
-        recording = Recording(folder / TIMES, self.events, *SENSOR)
-        upper = seen_from(recording, pixel_grid(*SENSOR), SIZE[0])
-        pairs = pair_labels(upper, self._labels(), "semantics", self.rule, self.name, counts)
-        yield from complete(pairs, "semantics", "a class", self._image, counts, folder / MASKS)
+        labels, masks = self._labels(), self.events.folder / MASKS
+        pairs = pair_labels(self.opened(), labels, "semantics", self.rule, self.name, counts)
+        yield from complete(pairs, "semantics", "a class", self._image, counts, masks)
 
     def _labels(self) -> list[TimedLabel]:
         """The labels with the time of their image."""

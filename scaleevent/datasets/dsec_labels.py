@@ -24,7 +24,7 @@ from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
 from scaleevent.datasets.finding import require
 from scaleevent.datasets.frames import check_count, list_pictures
 from scaleevent.datasets.timed_labels import TimedLabel, pair_labels, read_times, seen_from
-from scaleevent.formats import open_recording
+from scaleevent.formats import Recording, open_recording
 from scaleevent.formats.hdf5 import DSEC_SIZE
 from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
@@ -56,7 +56,7 @@ class LabelSettings(SequencesConfig):
 
 @dataclass(frozen=True)
 class LabelledSequence:
-    """One sequence and its labels: a `pairs.source.PairSource`.
+    """One sequence and its labels: a `pairs.source.PairSource`, and `Replayable`.
 
     Args:
         place: Where its events lie.
@@ -87,6 +87,11 @@ class LabelledSequence:
         return self.place.name
 
     @property
+    def scene(self) -> str:
+        """Recording name of its pairs."""
+        return self.name
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """All files that are read."""
         maps = (self.rectify_map,) if self.rectify_map else ()
@@ -97,16 +102,18 @@ class LabelledSequence:
         """Number of labels, chosen or not."""
         return len(self.labels)
 
+    def opened(self) -> Recording:
+        """Its events on the pixels of the labels: rectified where they are, without lower rows."""
+        points = read_rectify_map(self.rectify_map) if self.rectify_map else pixel_grid(*self.size)
+        return seen_from(open_recording(self.place.events, size=self.size), points, self.rows)
+
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label that has events before it."""
-        points = read_rectify_map(self.rectify_map) if self.rectify_map else pixel_grid(*self.size)
-        recording = open_recording(self.place.events, size=self.size)
-        seen = seen_from(recording, points, self.rows)
         labels = self.labels[self.chosen]
         if unwanted := len(self.labels) - len(labels):
             counts["labels"] += unwanted
             counts["labels dropped: not of the protocol"] += unwanted
-        yield from pair_labels(seen, labels, self.task, self.rule, self.name, counts)
+        yield from pair_labels(self.opened(), labels, self.task, self.rule, self.name, counts)
 
 
 def find_labelled(

@@ -50,7 +50,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Scene(ABC):
-    """One scene: a `PairSource`; a subclass reads its ground truth and makes labels of it.
+    """One scene: a `PairSource`, `Replayable`; a subclass reads its truth and makes labels of it.
 
     Args:
         data: Its `_data.hdf5`.
@@ -70,6 +70,11 @@ class Scene(ABC):
     found: str
 
     @property
+    def scene(self) -> str:
+        """Recording name of its pairs."""
+        return self.name
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """Both files."""
         return (self.data, self.truth)
@@ -83,6 +88,10 @@ class Scene(ABC):
     def open_truth(cls, path: Path) -> TimedMaps:
         """The ground truth in a file."""
 
+    def opened(self) -> Recording:
+        """The events of the left camera."""
+        return open_left(self.data)
+
     def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
         """A pair for every label that is known at some pixel and has events."""
         with self.open_truth(self.truth) as truth, open_images(self.data) as images:
@@ -92,8 +101,7 @@ class Scene(ABC):
                 return b"" if frame is None else encode_image(images[frame], self.lossless)
 
             labels = self.labels(truth, images, counts)
-            recording = open_left(self.data)
-            pairs = pair_labels(recording, labels, self.task, self.rule, self.name, counts)
+            pairs = pair_labels(self.opened(), labels, self.task, self.rule, self.name, counts)
             yield from complete(pairs, self.task, self.task, image, counts, self.data)
             truth.verify()
 

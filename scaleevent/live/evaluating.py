@@ -1,7 +1,8 @@
 """The latency-aware score of a task model: what it would have said in time, at every label.
 
-Labels come with their recordings, which the settings of a `custom` store name; a store holds no
-more than the windows of its labels. See `scoring` for what is scored.
+A store holds its labels, but no more events than the windows that end at them. What a network sees
+between them is read from the recordings that the store was prepared from, by the same sources, so
+that the events are on the labels' pixels here too. See `scoring` for what is scored.
 """
 
 from __future__ import annotations
@@ -9,29 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import tee
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from scaleevent.datasets.custom import Settings, sources
-from scaleevent.datasets.custom_labels import LabelledRecording
+from scaleevent.benchmarks.samples import LabelledSamples
+from scaleevent.config.catalog import DATASETS
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import DataError
 from scaleevent.events import Events
-from scaleevent.formats import open_recording
 from scaleevent.grids.geometry import Fit
 from scaleevent.grids.windows import Window
 from scaleevent.live.lag import Lags
-from scaleevent.live.scoring import Course, newest_at
+from scaleevent.live.scoring import Course, Newest, newest_at
+from scaleevent.pairs.source import Replayable
 from scaleevent.pairs.store import PairStore
 from scaleevent.prediction.cutting import Cut, cut_windows
-from scaleevent.prediction.schedules import AtRate, AtTimes
+from scaleevent.prediction.schedules import AtRate
 from scaleevent.prediction.streaming import inputs_of
 from scaleevent.predictor import Predictor
 from scaleevent.system.reports import Report, Section
-from scaleevent.tasks.task import GroundTruth, Result, State, Task
+from scaleevent.tasks.task import Result, State, Task
 
 Evaluated = TypeVar("Evaluated", bound=Report)
 Predict = Callable[[Cut, Fit], tuple[np.ndarray, float]]
@@ -58,31 +58,66 @@ class InTime:
     course: Course = field(default_factory=Course)
 
 
-def labelled_recordings(stores: Sequence[PairStore], part: str) -> list[LabelledRecording]:
-    """The recordings of a part of `custom` stores, with their labels.
+@dataclass(frozen=True)
+class Replay:
+    """A recording of a store, and the store's labels that are scored along it.
+
+    Args:
+        source: What reads its events.
+        labels_us: Time of each label, ascending.
+        indices: The sample of each.
+    """
+
+    source: Replayable
+    labels_us: Sequence[int]
+    indices: Sequence[int]
+
+
+def replays(samples: LabelledSamples, indices: Sequence[int]) -> list[Replay]:
+    """The recordings of some samples, opened as `prepare` did.
 
     Raises:
-        DataError: A store of something else, or whose recordings are not there any more.
+        DataError: Those that a store was prepared from are not there any more, or others.
     """
+    labels: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    for index in indices:
+        number, inside = samples.pairs.locate(index)
+        shard, row = samples.pairs.shard(index)
+        name = str(samples.pairs.stores[number].recordings[inside])
+        labels.setdefault((number, name), []).append((int(shard.row("image_us", row)), index))
+    stores = {number: samples.pairs.stores[number] for number, _ in labels}
+    scenes = {number: _scenes(store) for number, store in stores.items()}
     found = []
-    for store in stores:
-        settings = store.manifest["settings"]
-        missing = [path for path in settings.get("roots", []) if not Path(path).exists()]
-        if settings.get("name") != "custom" or not settings.get("labels") or missing:
-            raise DataError(
-                "the recordings that a store was prepared from are not there",
-                where=store.where, found=", ".join(missing[:5]) or settings.get("name"),
-                expected="recordings with labels of your own, and paths as when it was prepared",
-            )  # fmt: skip
-        own = sources(Settings(**settings))
-        found += [one for one in own if isinstance(one, LabelledRecording) and one.part == part]
+    for (number, name), own in labels.items():
+        if name not in scenes[number]:
+            raise _gone(stores[number], name)
+        times, chosen = zip(*sorted(own), strict=True)
+        found.append(Replay(scenes[number][name], times, chosen))
     return found
+
+
+def _scenes(store: PairStore) -> dict[str, Replayable]:
+    """The sources that a store was prepared from, by the recording name of their pairs."""
+    settings = store.manifest["settings"]
+    if missing := [path for path in settings.get("roots", []) if not Path(path).exists()]:
+        raise _gone(store, ", ".join(missing[:5]))
+    module = DATASETS[settings["name"]].load()
+    sources = module.sources(module.Settings(**settings))
+    return {one.scene: one for one in sources if isinstance(one, Replayable)}
+
+
+def _gone(store: PairStore, found: str) -> DataError:
+    return DataError(
+        "the recordings that a store was prepared from are not there", where=store.where,
+        found=found, expected="the same recordings, and paths as when it was prepared",
+    )  # fmt: skip
 
 
 def score_in_time(
     decoder: Decoder,
     task: Task,
-    recordings: Sequence[LabelledRecording],
+    samples: LabelledSamples,
+    recordings: Sequence[Replay],
     rate: float,
     predict: Predict | None = None,
 ) -> InTime:
@@ -91,7 +126,8 @@ def score_in_time(
     Args:
         decoder: On its device.
         task: What the labels mean.
-        recordings: With their labels.
+        samples: The labels.
+        recordings: Of `samples`.
         rate: Windows a second that come to the network.
         predict: Makes a prediction of a window and says how many seconds that took; by default
             the decoder does, and it is measured.
@@ -103,51 +139,40 @@ def score_in_time(
     found = InTime()
     states: dict[str, list[State]] = {"usual": [], "aware": []}
     names: list[str] = []
-    settings = decoder.encoder.input
-    assert settings is not None
     for one in recordings:
-        fit = settings.fit(*one.size)
-        predict(_nothing(*one.size), fit)  # what is set up for the first one takes no time later
-        for cut, newest, age_us, values in _at_labels(one, rate, predict, fit, found.course):
-            if newest is None:
+        size = samples.sensor(one.indices[0])
+        fit = samples.settings.fit(*size)
+        predict(_nothing(*size), fit)  # what is set up for the first one takes no time later
+        along = _along(one, rate, predict, fit, found.course)
+        for index, newest in zip(one.indices, along, strict=True):
+            sample = samples.eval_sample(index)
+            if sample.truth is None:
+                continue
+            if newest.prediction is None:
                 found.early += 1
                 continue
-            truth = GroundTruth(
-                fit.crop_label(values), fit.crop_label(_seen(cut.events)), one.scene
-            )
-            states["usual"].append(task.update(predict(cut, fit)[0], truth))
-            states["aware"].append(task.update(newest, truth))
-            names.append(one.scene)
-            found.ages.add(age_us / 1e6)
+            shard, row = samples.pairs.shard(index)
+            events, window = shard.events(row)
+            usual, _ = predict(Cut(0, 0, 0, window, events), fit)
+            states["usual"].append(task.update(usual, sample.truth))
+            states["aware"].append(task.update(newest.prediction, sample.truth))
+            names.append(sample.recording)
+            found.ages.add(newest.age_us / 1e6)
     found.labels = len(names)
     if names:
         found.usual, found.aware = (task.compute(own, names) for own in states.values())
     return found
 
 
-def _at_labels(
-    one: LabelledRecording, rate: float, predict: Predict, fit: Fit, course: Course
-) -> Iterator[tuple[Cut, np.ndarray | None, int, np.ndarray]]:
-    """The window of every label, the newest prediction then, its age, and the label."""
-    rule = one.rule
+def _along(
+    one: Replay, rate: float, predict: Predict, fit: Fit, course: Course
+) -> Iterator[Newest[np.ndarray]]:
+    """What there is at every label of a recording."""
+    rule = one.source.rule
     assert rule is not None  # flow has none
-    files = dict(zip(one.labels.end_us, one.labels.files, strict=True))
-    view = one.framed.view() if one.framed else None
-
-    def cuts(schedule: AtRate | AtTimes) -> Iterator[Cut]:
-        recording = open_recording(one.recording, size=one.size, **one.options)
-        return cut_windows(recording.blocks(), schedule, rule)
-
-    at, again = tee(cuts(AtTimes(np.array(sorted(files), np.int64))))
-    newest = newest_at(
-        (cut.window.end_us for cut in again),
-        ((cut.window.end_us, cut) for cut in cuts(AtRate(rate))),
-        lambda cut: predict(cut, fit),
-        course,
-    )
-    for cut, there in zip(at, newest, strict=True):
-        values = one.load(files[cut.window.end_us], view)
-        yield cut, there.prediction, there.age_us, values
+    cuts = cut_windows(one.source.opened().blocks(), AtRate(rate), rule)
+    windows = ((cut.window.end_us, cut) for cut in cuts)
+    return newest_at(one.labels_us, windows, lambda cut: predict(cut, fit), course)
 
 
 def _measured(predictor: Predictor) -> Predict:
@@ -157,13 +182,6 @@ def _measured(predictor: Predictor) -> Predict:
         return found, time.perf_counter() - began
 
     return predict
-
-
-def _seen(events: Events) -> np.ndarray:
-    """(H, W) bool: pixels with an event."""
-    seen = np.zeros((events.height, events.width), bool)
-    seen[events.y, events.x] = True
-    return seen
 
 
 def _nothing(height: int, width: int) -> Cut:
@@ -176,16 +194,17 @@ def in_time(
     report: Evaluated,
     decoder: Decoder,
     task: Task,
-    stores: Sequence[PairStore],
-    part: str,
+    samples: LabelledSamples,
+    indices: np.ndarray,
     rate: float,
 ) -> Evaluated:
-    """A report, and in it both scores of a part of `custom` stores: a table, notes, the numbers.
+    """A report, and in it both scores of some samples: a table, notes, the numbers.
 
     Raises:
-        DataError: As `labelled_recordings` and `score_in_time`.
+        DataError: As `replays` and `score_in_time`.
     """
-    found = score_in_time(decoder, task, labelled_recordings(stores, part), rate)
+    recordings = replays(samples, indices.tolist())
+    found = score_in_time(decoder, task, samples, recordings, rate)
     rows = []
     for name, result in (
         ("predictions at the labels, as if they took no time", found.usual),

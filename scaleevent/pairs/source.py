@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from scaleevent.formats import Recording
+from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.system.files import Json
 
@@ -69,6 +71,22 @@ class Clocked(Protocol):
 
     def clocks(self, seconds: float) -> Clocks | None:
         """The times, reading for so many seconds at most; None where there are none."""
+
+
+@runtime_checkable
+class Replayable(Protocol):
+    """A source of labels whose events can be read again, as the camera gave them."""
+
+    @property
+    def scene(self) -> str:
+        """Recording name of its pairs."""
+
+    @property
+    def rule(self) -> WindowRule | None:
+        """How the window before a label is found; None for labels of a span."""
+
+    def opened(self) -> Recording:
+        """The events that its pairs are made of, on the pixels of the labels; not yet read."""
 
 
 def label_facts(sources: Sequence[PairSource]) -> Json:
