@@ -731,8 +731,11 @@ PREPARING = [
     ),
     S(
         ("pairs/preparing.py: a new store: every share",),
-        "prepare custom rig --quantile 0.3 --shard 1/1 -o {out}",
-        ("prepare custom rig --quantile 0.3 --shard 1/1 <--out> {new}",),
+        "prepare custom rig --tag indoor --shard 1/1 -o {out}",
+        (
+            "prepare custom rig --tag indoor --shard 1/1 <--out> {new}",
+            "prepare custom rig --tag indoor -o {out} <--resume>",
+        ),
         2,
         first=("prepare custom rig -o {out}",),
     ),
