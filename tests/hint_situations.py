@@ -436,13 +436,13 @@ PREPARING = [
         3,
     ),
     S(
-        ("datasets/custom_labels.py: has no effect without --labels",),
+        ("datasets/custom_labels_settings.py: has no effect without --labels",),
         "prepare custom rig --split-seed 3 -o {out}",
         ("prepare custom mylabels <--labels> labels --split-seed 3 --size 48x64 -o {out}",),
         2,
     ),
     S(
-        ("datasets/custom_labels.py: name another file: --classes",),
+        ("datasets/custom_labels_finding.py: name another file: --classes",),
         "prepare custom unclassed --labels labels --size 48x64 -o {out}",
         ("{same} <--classes> mylabels/classes.yaml",),
         2,
@@ -454,14 +454,14 @@ PREPARING = [
         3,
     ),
     S(
-        ("datasets/custom_labels.py: never resized silently",),
+        ("datasets/custom_labels_pairs.py: never resized silently",),
         "prepare custom twiceaslarge --labels labels --size 48x64 --split twiceaslarge/split.yaml "
         "-o {out}",
         ("{same} <--homography> two.txt",),
         3,
     ),
     S(
-        ("datasets/custom_labels.py: never resized silently",),
+        ("datasets/custom_labels_pairs.py: never resized silently",),
         "prepare custom othercamera --labels labels --size 48x64 --split othercamera/split.yaml "
         "-o {out}",
         ("{same} <--calibration> cam_to_cam.yaml",),

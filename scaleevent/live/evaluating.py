@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from scaleevent.datasets.custom import Settings, sources
-from scaleevent.datasets.custom_labels import LabelledRecording
+from scaleevent.datasets.custom_labels_pairs import LabelledRecording
 from scaleevent.decoders.decoder import Decoder
 from scaleevent.errors import DataError
 from scaleevent.events import Events
