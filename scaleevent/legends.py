@@ -7,14 +7,14 @@ puts some below the pictures of a sheet, see `drawn_keys`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from scaleevent.panels import FADED, GAP, INK, NARROWEST, TEXT, font, wrapped, write
-from scaleevent.pictures import BLUE, RED, draw_amount, draw_depth, draw_flow
+from scaleevent.pictures import BLUE, HATCH, RED, draw_amount, draw_depth, draw_flow
 
 STEPS = 256  # colours of a scale
 WHEEL = 96  # diameter of the colour wheel in pixels
@@ -51,6 +51,13 @@ def class_legend(
 def event_legend() -> Legend:
     """The colours of `draw_events` and `draw_voxel`."""
     return Legend("Events", [("brighter", RED), ("darker", BLUE), ("no event", (255, 255, 255))])
+
+
+def hatch_legends(counted: Iterable[np.ndarray | None]) -> list[Legend]:
+    """What the lines of `hatched` mean: one legend, or none where these masks leave out nothing."""
+    if all(mask is None or mask.all() for mask in counted):
+        return []
+    return [Legend("Hatched", [("the image does not show it: it counts for nothing", HATCH)])]
 
 
 def depth_legend(

@@ -15,6 +15,8 @@ from scaleevent.formats import Recording
 
 PICTURE_EVENTS = 0.5  # per pixel: enough to see edges, few enough to tell them apart
 RED, BLUE = (215, 38, 30), (28, 75, 200)  # brighter, darker
+HATCH, VEIL = (240, 140, 20), 128  # of what does not count: its lines, and the grey between them
+TOKEN = 8  # pixels of a token's side where some are hatched
 AMOUNT_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AMOUNT_COLOURS = np.array(
     [(20, 20, 90), (110, 30, 130), (200, 60, 90), (245, 140, 50), (250, 240, 110)]
@@ -83,6 +85,32 @@ def brightened(image: np.ndarray) -> tuple[np.ndarray, str]:
     while (level**power).mean() < LIFTED / 255 and power > 0.3:
         power -= 0.05
     return np.rint(255 * level**power).astype(np.uint8), ", image brightened"
+
+
+def hatched(picture: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3) uint8 with slanted lines over what does not count, and greyed between them.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        counted: (H, W) bool, which pixels count; None: all.
+    """
+    if counted is None or counted.all():
+        return picture
+    rows, columns = counted.shape
+    apart, wide = max(6, rows // 16), max(1, rows // 100)
+    slant = np.add.outer(np.arange(rows), np.arange(columns)) % apart
+    drawn = np.where(counted[..., None], picture, picture // 2 + VEIL // 2).astype(np.uint8)
+    drawn[~counted & (slant < 2 * wide)] = 0  # an edge, by which the lines are seen on any colour
+    drawn[~counted & (slant < wide)] = HATCH
+    return drawn
+
+
+def hatched_tokens(picture: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
+    """The same of a (h, w, 3) picture of tokens, which is enlarged so that lines fit into one."""
+    if counted is None or counted.all():
+        return picture
+    enlarged = [one.repeat(TOKEN, 0).repeat(TOKEN, 1) for one in (picture, counted)]
+    return hatched(*enlarged)
 
 
 def overlay_events(image: np.ndarray, events: Events) -> np.ndarray:

@@ -450,13 +450,13 @@ PREPARING = [
         3,
     ),
     S(
-        ("datasets/custom_labels.py: has no effect without --labels",),
+        ("datasets/custom_labels_settings.py: has no effect without --labels",),
         "prepare custom rig --split-seed 3 -o {out}",
         ("prepare custom mylabels <--labels> labels --split-seed 3 --size 48x64 -o {out}",),
         2,
     ),
     S(
-        ("datasets/custom_labels.py: name another file: --classes",),
+        ("datasets/custom_labels_finding.py: name another file: --classes",),
         "prepare custom unclassed --labels labels --size 48x64 -o {out}",
         ("{same} <--classes> mylabels/classes.yaml",),
         2,
@@ -468,14 +468,14 @@ PREPARING = [
         3,
     ),
     S(
-        ("datasets/custom_labels.py: never resized silently",),
+        ("datasets/custom_labels_pairs.py: never resized silently",),
         "prepare custom twiceaslarge --labels labels --size 48x64 --split twiceaslarge/split.yaml "
         "-o {out}",
         ("{same} <--homography> two.txt",),
         3,
     ),
     S(
-        ("datasets/custom_labels.py: never resized silently",),
+        ("datasets/custom_labels_pairs.py: never resized silently",),
         "prepare custom othercamera --labels labels --size 48x64 --split othercamera/split.yaml "
         "-o {out}",
         ("{same} <--calibration> cam_to_cam.yaml",),
@@ -745,8 +745,11 @@ PREPARING = [
     ),
     S(
         ("pairs/preparing.py: a new store: every share",),
-        "prepare custom rig --quantile 0.3 --shard 1/1 -o {out}",
-        ("prepare custom rig --quantile 0.3 --shard 1/1 <--out> {new}",),
+        "prepare custom rig --tag indoor --shard 1/1 -o {out}",
+        (
+            "prepare custom rig --tag indoor --shard 1/1 <--out> {new}",
+            "prepare custom rig --tag indoor -o {out} <--resume>",
+        ),
         2,
         first=("prepare custom rig -o {out}",),
     ),

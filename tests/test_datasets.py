@@ -1,3 +1,4 @@
+import json
 import pickle
 import re
 import sys
@@ -13,6 +14,7 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.pairs.pair import Pair, decode_image
+from scaleevent.pairs.shard import CONTENT
 from tests import fakes
 from tests.event_files import write_aedat4
 
@@ -33,11 +35,70 @@ def content(pair: Pair) -> tuple:
 
 # --- the contract
 
+RECORDED = Path(__file__).parent / "data/pairs.json"
+
+
+def facts(pairs: list[Pair]) -> dict[str, float]:
+    """What tells pairs of one kind from those of another, but not one processor from another."""
+    images = [decode_image(pair.image) for pair in pairs if pair.image]
+    found = {
+        "pairs": len(pairs),
+        "images": len(images),
+        "brightness": float(np.mean([image.mean() for image in images])) if images else 0.0,
+        "events": sum(len(pair.events) for pair in pairs),
+        "window ms": sum(pair.window.end_us - pair.window.start_us for pair in pairs) / 1000,
+        "with a mask": sum(pair.valid is not None for pair in pairs),
+        "shown": float(np.mean([p.valid.mean() if p.valid is not None else 1.0 for p in pairs])),
+        "with events after": sum(pair.after is not None for pair in pairs),
+    }
+    for pair in pairs:
+        for task, label in pair.labels.items():
+            known = np.isfinite(label.values)
+            found[f"{task} labels"] = found.get(f"{task} labels", 0) + 1
+            size = float(np.abs(label.values[known]).sum())
+            found[f"{task} sum"] = found.get(f"{task} sum", 0) + size
+    return found
+
+
+DISTORTED = "dsec, distorted pictures"
+
+
+def cases(folder: Path) -> dict[str, PrepareConfig]:
+    """All data sets, and DSEC-Det's pictures, which are black at the border."""
+    root = fakes.write_dsec_root(folder / "distorted")
+    sequence = root / "train" / fakes.SEQUENCE
+    pictures = fakes.sensor_pictures()
+    for picture in pictures:
+        picture[40:] = 0
+    fakes.write_pictures(sequence / "images/left/distorted", pictures)
+    (sequence / "calibration/cam_to_cam.yaml").unlink()
+    return fakes.fake_configs(folder) | {DISTORTED: PrepareConfig(name="dsec", roots=[root])}
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory) -> dict[str, PrepareConfig]:
+    return cases(tmp_path_factory.mktemp("data"))
+
+
+def facts_of(config: PrepareConfig) -> dict[str, float]:
+    sources = DATASETS[config.name].load().sources(config)
+    return facts([pair for source in sources for pair in source.pairs(Counter())])
+
+
+@pytest.mark.parametrize("name", [*DATASETS, DISTORTED])
+def test_pairs_are_those_recorded_unless_their_number_was_raised(configs, name):
+    """A store that was begun earlier is resumed, and must be of one kind.
+
+    Where a change is meant: raise `CONTENT`, then `python -m tests.test_datasets`.
+    """
+    recorded = json.loads(RECORDED.read_text())
+    assert recorded["content"] == CONTENT, "record the pairs anew"
+    assert facts_of(configs[name]) == pytest.approx(recorded["facts"][name], rel=0.01)
+
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_every_data_set_keeps_the_contract(tmp_path, name):
-    config = fakes.fake_configs(tmp_path)[name]
-    sources = DATASETS[name].load().sources(config)
+def test_every_data_set_keeps_the_contract(configs, name):
+    sources = DATASETS[name].load().sources(configs[name])
     assert sources and len({source.name for source in sources}) == len(sources)
     for source in sources:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", source.name)
@@ -425,3 +486,11 @@ def test_rectify_map_that_cannot_be_used(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="rectify_map.h5"):
         prepare("dsec", root)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as work:
+        told = {name: facts_of(config) for name, config in cases(Path(work)).items()}
+    RECORDED.write_text(json.dumps({"content": CONTENT, "facts": told}, indent=1) + "\n")

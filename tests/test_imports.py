@@ -81,6 +81,8 @@ PLUGINS = {
         "video",
         "custom",
         "custom_files",
+        "custom_labels_files",
+        "custom_labels_times",
         "dsec",
         "dsec_labels",
         "finding",

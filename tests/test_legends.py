@@ -13,10 +13,11 @@ from scaleevent.legends import (
     drawn_keys,
     event_legend,
     flow_legend,
+    hatch_legends,
     legend_strip,
 )
 from scaleevent.panels import Row, panel
-from scaleevent.pictures import BLUE, RED, draw_amount, draw_classes, draw_depth, draw_flow
+from scaleevent.pictures import BLUE, HATCH, RED, draw_amount, draw_classes, draw_depth, draw_flow
 
 
 def pixels(legend, width=420):
@@ -71,6 +72,13 @@ def test_the_wheel_has_each_direction_where_it_points(right, down):
 
 def test_events_are_red_and_blue():
     assert has(event_legend(), RED) and has(event_legend(), BLUE)
+
+
+def test_hatching_is_explained_where_there_is_any():
+    part = np.array([[True, False]])
+    assert hatch_legends([None, part[:, :1]]) == []
+    (legend,) = hatch_legends([None, part])
+    assert has(legend, HATCH)
 
 
 def test_long_names_are_wrapped_and_stay_inside():

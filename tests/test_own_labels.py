@@ -14,8 +14,8 @@ from PIL import Image
 from scaleevent import PairStore, PrepareConfig, prepare
 from scaleevent.config.labels import LabelFacts, read_classes, read_split
 from scaleevent.datasets import custom
-from scaleevent.datasets.custom_labels import seen_on
 from scaleevent.datasets.custom_labels_files import LabelReader, check_scale
+from scaleevent.datasets.custom_labels_pairs import seen_on
 from scaleevent.datasets.custom_labels_split import cut_in_time, split_recordings
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scaleevent.panels import Row, panel, save_picture
-from scaleevent.pictures import brightened
+from scaleevent.pictures import HATCH, TOKEN, brightened, hatched, hatched_tokens
 from scaleevent.tasks.flow import Flow
 
 RED, GREEN = (250, 0, 0), (0, 250, 0)
@@ -87,6 +87,29 @@ def test_dark_frames_are_brightened_and_said():
     for image in (dark + np.uint8(100), np.zeros_like(dark)):
         same, words = brightened(image)
         assert same is image and words == ""
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (128, 128, 128), RED, HATCH])
+def test_what_does_not_count_is_hatched_on_any_colour(colour):
+    counted = np.ones((48, 64), bool)
+    counted[30:, :50] = False
+    picture = plain(48, 64, colour)
+    drawn = hatched(picture, counted)
+    assert (drawn == picture)[counted].all() and (picture == colour).all()
+    hidden = drawn[~counted].astype(int)
+    assert (hidden == HATCH).all(-1).mean() > 0.1
+    assert (np.abs(hidden - colour).max(-1) > 100).mean() > 0.1  # lines, or their edges, stand out
+    for mask in (None, np.ones((48, 64), bool)):
+        assert hatched(picture, mask) is picture and hatched_tokens(picture, mask) is picture
+
+
+def test_tokens_are_enlarged_where_some_are_hatched():
+    counted = np.array([[True, False], [True, True]])
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
+    drawn = hatched_tokens(picture, counted)
+    assert drawn.shape == (2 * TOKEN, 2 * TOKEN, 3)
+    assert (drawn[TOKEN:] == picture[1].repeat(TOKEN, 0)).all()
+    assert (drawn[:TOKEN, TOKEN:] == HATCH).all(-1).sum() >= TOKEN // 2
 
 
 def test_flow_has_one_scale_in_all_rows():

@@ -219,7 +219,7 @@ def test_recordings_that_have_changed_are_made_again_and_said(tmp_path, capsys):
     write_times(root / "timestamps.txt", [1_080_000, 1_130_000, 1_170_000])
     call(f"{line} --resume")
     told = capsys.readouterr().err
-    assert "1 of 1 shards are made again, not resumed: their files or the version" in told
+    assert "1 of 1 shards are made again, not resumed: their files, or what" in told
     assert PairStore(tmp_path / "pairs").windows_us[-1, 1] == 1_170_000
 
 

@@ -15,10 +15,11 @@ import pytest
 from test_store import SOURCES, Source, content, when_there
 
 from scaleevent.config.data import PrepareConfig
-from scaleevent.datasets import street
+from scaleevent.datasets import dsec, street
 from scaleevent.errors import ConfigError, DataError, EnvironmentProblem
 from scaleevent.pairs import preparing
 from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.shard import Shard
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.files import MARKER, claimed_folder
 from scaleevent.system.locations import MANIFEST
@@ -28,7 +29,7 @@ from scaleevent.system.shares import ARRAY, Share, check_shares, joined_folder
 MANY = [*SOURCES, Source("gamma", (5,)), Source("delta", (6, 7))]
 
 
-def write(sources, out: Path, share: str | None = None, settings=None):
+def write(sources, out: Path, share: str | None = None, settings=None, **options):
     """As `prepare` does: claim the folder or join it, then write."""
     part = Share.parse(share) if share else None
     claim = (
@@ -40,7 +41,7 @@ def write(sources, out: Path, share: str | None = None, settings=None):
     )
     with claim, ThreadPoolExecutor(1) as executor:
         return preparing.write_store(
-            sources, out, settings or {"seed": 1}, executor=executor, share=part
+            sources, out, settings or {"seed": 1}, executor=executor, share=part, **options
         )
 
 
@@ -180,6 +181,74 @@ def test_a_share_of_other_settings_is_refused(tmp_path):
     write(MANY, out, "1/2")
     with pytest.raises(ConfigError, match=r"seed 2[\s\S]*seed 1"):
         write(MANY, out, "2/2", {"seed": 2})
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_shares_of_other_tags_are_refused_and_both_are_named(tmp_path, finished):
+    """Tags are of the whole store: the last share would have told them for all."""
+    out = tmp_path / "pairs"
+    told = {"left_out": {}, "tags": {"*": "real, outdoor", "a*": "real, static"}}
+    other = told | {"tags": {"*": "real, indoor", "a*": "real, static"}}
+    for share in ("1/2", "2/2")[: 1 + finished]:
+        write(MANY, out, share, remarks=told)
+    before = content(out)
+    with pytest.raises(ConfigError) as caught:
+        write(MANY, out, "2/2", remarks=other)
+    assert caught.value.found == "tags *: real, indoor"
+    assert caught.value.expected == "tags *: real, outdoor"
+    assert content(out) == before
+    write(MANY, out, "2/2", remarks=told)
+    assert PairStore(out).manifest["tags"] == told["tags"]
+    write(MANY, out, remarks=other)  # they can be told anew of the whole
+    assert PairStore(out).manifest["tags"] == other["tags"]
+
+
+def test_a_share_that_began_at_the_same_time_with_other_tags_is_found_at_the_end(
+    tmp_path, monkeypatch
+):
+    out = tmp_path / "pairs"
+    both = [{"tags": {"*": word}} for word in ("indoor", "outdoor")]
+    made = preparing.write_json
+
+    def meanwhile(path, value):
+        made(path, value)
+        if path.name == "settings.json":
+            made(path, value | both[1])
+
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="indoor"):
+        patched.setattr(preparing, "write_json", meanwhile)
+        write(MANY, out, "1/1", remarks=both[0])
+    assert not (out / MANIFEST).exists()
+
+
+def test_shards_of_pairs_as_they_once_were_are_made_again(tmp_path, monkeypatch):
+    """DSEC's pictures have masks of their black border since; a store is of one kind."""
+    from fakes import write_dsec_root, write_pictures
+
+    root = write_dsec_root(tmp_path / "raw", sequence="zurich_city_00_a")
+    write_dsec_root(tmp_path / "raw", sequence="zurich_city_00_b")
+    for folder in (root / "train").iterdir():
+        pictures = [np.full((48, 64), 90, np.uint8) for _ in range(3)]
+        for picture in pictures:
+            picture[40:] = 0
+        write_pictures(folder / "images/left/distorted", pictures)
+        (folder / "calibration/cam_to_cam.yaml").unlink()
+    sources = dsec.sources(PrepareConfig(name="dsec", roots=[root]))
+    out, said = tmp_path / "pairs", []
+    with monkeypatch.context() as earlier:
+        earlier.setattr(preparing, "CONTENT", preparing.CONTENT - 1)
+        earlier.setattr(dsec, "blank_border", lambda files: None)
+        write(sources, out, "1/2")
+        (old,) = out.glob("*.h5")
+        assert Shard(old).valid(0) is None
+    assert [one["shard"] for one in write(sources, out, "2/2")["missing"]] == ["1/2"]
+    write(sources, out, warn=said.append)
+    assert "1 of 2 shards are made again" in said[0]
+    store = PairStore(out)
+    assert len(store.shards) == 2 and len(store) == 6
+    for index in range(6):
+        shard, row = store.locate(index)
+        assert shard.valid(row) is not None
 
 
 # What is missing

@@ -92,6 +92,19 @@ def test_a_choice_of_streams_names_no_flag_that_is_not_there(tmp_path):
     assert "--" not in line
 
 
+def test_start_and_end_of_boxes_change_no_pair_and_that_is_told(tmp_path, capsys):
+    """Nobody says what start_end_index.txt means; all frames of the recording are taken."""
+    told, _ = prepare("coesot", write_videos(tmp_path / "with"), **WINDOW)
+    root = write_videos(tmp_path / "without")
+    (root / "train" / NAME / "start_end_index.txt").unlink()
+    plain, _ = prepare("coesot", root, **WINDOW)
+    assert [pair.image_us for pair in told] == [pair.image_us for pair in plain]
+    assert len(told) == len(IMAGES_US)
+    call("prepare --list coesot --json")
+    rows = {row["of"]: row["told"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert "start_end_index.txt" in rows["doubts"] and "not read" in rows["doubts"]
+
+
 def test_what_is_wrong_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no video with its recording") as caught:

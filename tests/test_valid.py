@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_events
+from PIL import Image
 from test_end_to_end import call
 
 from scaleevent.checkpoint import load_encoder
 from scaleevent.encoders.encoder import ARCHS, Encoder
 from scaleevent.grids.inputs import InputSettings
 from scaleevent.grids.windows import Window
+from scaleevent.objectives.comparison import Comparison
 from scaleevent.objectives.distillation import Distillation
+from scaleevent.objectives.maps import Shown
+from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.loading import Pool, in_order
 from scaleevent.pairs.pair import Label, Pair, encode_image
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.splits import Split
 from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard
+from scaleevent.pictures import HATCH, TOKEN
 from scaleevent.system.files import write_json
 
 SIZE = (50, 72)
@@ -160,3 +166,53 @@ def test_a_run_on_padded_input_with_masks(tmp_path):
     encoder = load_encoder(tmp_path / "run/encoder.safetensors")
     assert encoder.input.pad and encoder.input.fit(*SIZE).pads
     assert (tmp_path / "run/panel.png").exists()
+
+
+def lines(picture) -> np.ndarray:
+    """(H, W) bool, where a picture has the lines of what does not count."""
+    return (np.asarray(picture) == HATCH).all(-1)
+
+
+def test_a_sheet_of_pairs_hatches_what_images_do_not_show(tmp_path):
+    masked, _ = draw_pairs(write_store(tmp_path / "masked", some_masks()))
+    plain, _ = draw_pairs(write_store(tmp_path / "plain", [None] * PAIRS))
+    assert not lines(plain).any() and masked.height > plain.height  # by the legend
+    columns = lines(masked)[: plain.height].sum(0)
+    first, second, third = (part.sum() for part in np.array_split(columns, 3))
+    assert first > 1000 and third > 1000  # the image, and events over it
+    assert second == 0  # all events go into the network
+
+
+@pytest.mark.parametrize("name", ["as it is", "padded"])
+def test_a_pair_as_it_is_drawn_hatches_pixels_and_tokens_that_do_not_count(tmp_path, name):
+    samples = PairSamples([write_store(tmp_path / "s", some_masks())], FITS[name])
+    fit = FITS[name].fit(*SIZE)
+    for number, mask in enumerate(some_masks()):
+        one, sample = Shown.of(samples, number), samples[number]
+        hidden = ~fit.crop_label(mask)
+        assert np.array_equal(one.valid, ~hidden)
+        assert not (lines(one.image) & ~hidden).any()
+        assert lines(one.image).any() == hidden.any() and not lines(one.events).any()
+        counted = sample["valid"].numpy() >= 0.5
+        assert np.array_equal(one.counted, counted)
+        drawn = one.tokens(np.full((*counted.shape, 3), 7, np.uint8))
+        if counted.all():
+            assert (drawn == 7).all()
+            continue
+        changed = (drawn != 7).any(-1).reshape(len(counted), TOKEN, -1, TOKEN).all((1, 3))
+        assert np.array_equal(changed, ~counted)
+
+
+def test_all_sheets_of_a_run_hatch_and_say_so(tmp_path):
+    for folder, masks in (("masked", some_masks()), ("plain", [None] * PAIRS)):
+        samples = PairSamples([write_store(tmp_path / folder, masks)], FITS["larger"])
+        everything = np.arange(PAIRS)
+        split = Split(everything, everything[:0])
+        teacher, before, after = (Encoder(ARCHS["tiny"]).eval() for _ in range(3))
+        paths = Comparison(samples, split, teacher, before, after, 2).pictures(tmp_path / folder)
+        assert [path.name for path in paths] == ["panel.png", "maps.png", "scales.png"]
+        for path in paths:
+            with Image.open(path) as sheet:
+                width, drawn = sheet.width, lines(sheet.convert("RGB"))
+            columns = sum(part.any() for part in np.array_split(drawn, width // 200, axis=1))
+            assert columns == 0 if folder == "plain" else columns >= len(drawn[0]) // 200 - 1

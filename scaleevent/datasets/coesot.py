@@ -2,8 +2,10 @@
 
     SUBSET/VIDEO/{VIDEO_aps/*, VIDEO_dvs/*, groundtruth.txt, start_end_index.txt, VIDEO.aedat4}
 
-Event-AHU/COESOT:README.md. `start_end_index.txt` says which frames were given boxes; it is not
-read, since frames without boxes are as good for pretraining.
+Event-AHU/COESOT:README.md. `start_end_index.txt` is not read: the README names it and says no more,
+and no script of that repository opens it (event_to_voxel_coesot.py takes all frames of a
+recording). By its name it says which frames were given boxes. It cannot change a pair: a frame has
+the time of its exposure on the events' clock in the recording itself, and needs no box.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ from scaleevent.datasets.custom_files import (
     folder_of,
     listed_picture,
 )
-from scaleevent.datasets.custom_labels import LabelledRecording, LabelSettings, labelled_sources
+from scaleevent.datasets.custom_labels import labelled_sources
+from scaleevent.datasets.custom_labels_pairs import LabelledRecording
+from scaleevent.datasets.custom_labels_settings import LabelSettings
 from scaleevent.datasets.frame_times import check_fit, moment, read_frame_times
 from scaleevent.datasets.frames import (
     EventView,

@@ -1,288 +1,43 @@
-"""Labels of users' own for `custom`: label files found, timed, and brought onto the event pixels.
+"""Recordings with labels of users' own as the sources of `custom`: found, timed, and split.
 
-    FOLDER/RECORDING.raw and FOLDER/LABELS/RECORDING/*.png
-    FOLDER/RECORDING/RECORDING.raw and FOLDER/RECORDING/LABELS/*.png
-    FOLDER/RECORDING.raw and LABELS/*.png where there is one recording
-
-A label lies on the event pixels, or, where `homography` or `calibration` relates the frames to
-them, on the frames' pixels: then every event pixel takes the label pixel that is nearest to where
-it lies in the frame.
+Along the data's path: `custom_labels_settings`, `custom_labels_finding` (folders and files),
+`custom_labels_files` (their formats), `custom_labels_times`, `custom_labels_split` (which test),
+`custom_labels_pairs` (on the event pixels, beside frames).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.labels import LabelFacts, Part, read_classes
-from scaleevent.config.settings import Settings as BaseSettings
-from scaleevent.datasets.custom_files import FRAME_FOLDERS, folder_of, videos_in, visible_files
-from scaleevent.datasets.custom_labels_files import (
-    CONTENT,
-    NAMES,
-    SUFFIXES,
-    LabelReader,
-    check_scale,
-    task_of_file,
+from scaleevent.datasets.custom_files import FRAME_FOLDERS, folder_of, videos_in
+from scaleevent.datasets.custom_labels_files import LabelReader, check_scale, task_of_file
+from scaleevent.datasets.custom_labels_finding import (
+    classes_file,
+    found_classes,
+    label_files,
+    label_folder,
 )
+from scaleevent.datasets.custom_labels_pairs import LabelledRecording
 from scaleevent.datasets.custom_labels_split import Split, cut_in_time, part_name, split_recordings
-from scaleevent.datasets.custom_labels_times import LabelTimes, label_times
-from scaleevent.datasets.flow_png import KITTI_SCALE
-from scaleevent.datasets.frames import EventView, PictureFiles, natural_order, picture_size
-from scaleevent.datasets.timed_labels import TimedLabel, complete, pair_labels
+from scaleevent.datasets.custom_labels_times import label_times
+from scaleevent.datasets.frames import PictureFiles, picture_size
 from scaleevent.datasets.video import VideoFile, video_frames
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.formats import Recording, open_recording, recording_files
-from scaleevent.grids.windows import WindowRule
-from scaleevent.pairs.pair import Pair
-from scaleevent.pairs.pairing import TimedImage, window_rule
-from scaleevent.system.files import Json
+from scaleevent.formats import Recording
+from scaleevent.pairs.pairing import window_rule
 
 if TYPE_CHECKING:
     from scaleevent.datasets.custom import CustomRecording, Settings
 
-CLASSES_FILES = ("classes.yaml", "classes.yml")
-NEAR_US = 5_000  # an image belongs to a label that is no further away
 BETWEEN = "between those that train and those that test"
-REACHES_BACK = "its window reaches into the time of those that train"
 _SHOWN = 5
-
-
-class LabelSettings(BaseSettings):
-    """Settings for labels of users' own."""
-
-    labels: Path | None = Field(
-        default=None,
-        description="folder of label files: class ids, depth in metres or optical flow",
-    )
-    classes: Path | None = Field(
-        default=None, description="YAML file of names, colours and ids; default: classes.yaml there"
-    )
-    label_times: Path | None = Field(
-        default=None,
-        description="text file of label times; default: by names, see prepare --list custom",
-    )
-    depth_scale: float | None = Field(
-        default=None,
-        gt=0,
-        description="words a metre of 16-bit depth: 256 as KITTI, 1000 for millimetres",
-    )
-    max_depth: float = Field(
-        default=80.0, gt=0, le=100_000, description="farthest depth that counts, metres"
-    )
-    flow_scale: float = Field(
-        default=KITTI_SCALE,
-        gt=0,
-        description="words a pixel of 16-bit flow: 64 as KITTI, 128 as DSEC",
-    )
-    flow_ms: float | None = Field(
-        default=None, gt=0, le=10_000, description="time that each flow spans; default: to the next"
-    )
-    split: Path | None = Field(
-        default=None,
-        description="YAML file of recordings by part; default: drawn from --split-seed",
-    )
-    split_seed: int = Field(default=0, ge=0, description="of the recordings that test")
-    test_share: float = Field(default=0.3, gt=0, lt=1, description="of the recordings that test")
-
-    @model_validator(mode="after")
-    def _of_labels(self) -> LabelSettings:
-        """Refuse settings that nothing would use."""
-        for key in LabelSettings.model_fields:
-            if self.labels is None and self._asks_for(key):
-                raise ValueError(f"{_flag(key)} has no effect without --labels")
-        for key in ("split_seed", "test_share"):
-            if self.split is not None and self._asks_for(key):
-                raise ValueError(f"{_flag(key)} has no effect where a list says which test")
-        return self
-
-    def _asks_for(self, key: str) -> bool:
-        return bool(getattr(self, key) != LabelSettings.model_fields[key].default)
-
-    def check_task(self, task: str, suffixes: Collection[str]) -> None:
-        """Refuse settings that labels of a task, in files of some kinds, have no use for.
-
-        Raises:
-            ConfigError: With the flag.
-        """
-        used = {key for key, (of, suffix) in _OF_TASK.items()
-                if task == of and (suffix is None or suffix in suffixes)}  # fmt: skip
-        for key in sorted(_OF_TASK.keys() - used):
-            if self._asks_for(key):
-                raise ConfigError(
-                    f"no effect on labels of {task}", where=_flag(key),
-                    found=", ".join(f"*{suffix}" for suffix in sorted(suffixes)),
-                    expected=" ".join(filter(None, ("labels of", *_OF_TASK[key]))),
-                )  # fmt: skip
-
-
-# settings of one task alone, and of one kind of its files
-_OF_TASK: dict[str, tuple[str, str | None]] = {
-    "classes": ("segmentation", None), "depth_scale": ("depth", ".png"),
-    "max_depth": ("depth", None), "flow_scale": ("flow", ".png"), "flow_ms": ("flow", None),
-}  # fmt: skip
-
-
-def _flag(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
-
-
-@dataclass(frozen=True)
-class LabelledRecording:
-    """One recording and some of its labels: a `pairs.source.PairSource`, and `Replayable`.
-
-    Args:
-        recording: The event file, or the folder of a ROS 2 bag.
-        size: (height, width) of its sensor.
-        options: Further arguments of `open_recording`.
-        labels: Their files and times.
-        reader: How a file is read.
-        framed: The recording with its frames, where it has any.
-        pixels: (height, width) of the frames, where labels lie on their pixels; else None.
-        rule: How windows are found; None for flow, whose labels are spans.
-        scene: Recording name of the pairs.
-        part: Of the split.
-        facts: What the labels of the whole store mean; JSON-able.
-        read: Further files that are read.
-        not_before: Least begin of a window, microseconds; None for any.
-    """
-
-    name: str
-    recording: Path
-    size: tuple[int, int]
-    options: Json
-    labels: LabelTimes
-    reader: LabelReader
-    framed: CustomRecording | None
-    pixels: tuple[int, int] | None
-    rule: WindowRule | None
-    scene: str
-    part: Part
-    facts: Json
-    read: tuple[Path, ...]
-    found: str
-    choices: tuple[str, ...] = ()
-    not_before: int | None = None
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """All files that are read, each once."""
-        own = (*recording_files(self.recording), *self.labels.files, *self.labels.read, *self.read)
-        framed = self.framed.inputs if self.framed else ()
-        return tuple(dict.fromkeys((*own, *framed)))
-
-    @property
-    def chosen_by_others(self) -> list[str]:
-        """Its part, which changes with the recordings beside it: the shard is made again then."""
-        return [self.scene, self.part]
-
-    @property
-    def expected(self) -> int:
-        """Number of labels."""
-        return len(self.labels.files) + sum(count for _, count in self.labels.left_out)
-
-    def opened(self) -> Recording:
-        """The recording, not yet read."""
-        return open_recording(self.recording, size=self.size, **self.options)
-
-    def pairs(self, counts: Counter[str]) -> Iterator[Pair]:
-        """A pair for every label that has events before it, with the frame that is near in time.
-
-        Raises:
-            DataError: As `pair_labels` and `complete`; a file that cannot be read.
-        """
-        view = self.framed.view() if self.framed else None
-        for reason, count in self.labels.left_out:
-            counts["labels"] += count
-            counts[f"labels dropped: {reason}"] += count
-        timed = [
-            TimedLabel(start, end, partial(self.load, path, view),
-                       {"file": path.name, "split": self.part})
-            for path, start, end in zip(
-                self.labels.files, self.labels.start_us, self.labels.end_us, strict=True
-            )
-        ]  # fmt: skip
-        task = NAMES[self.reader.task]
-        pairs = pair_labels(self.opened(), timed, task, self.rule, self.scene, counts)
-        pairs = self._apart(pairs, counts)
-        if self.framed is not None and view is not None:
-            pairs = with_images(pairs, self.framed.frames.timed(self.framed.opened(), view))
-        content, folder = CONTENT[self.reader.task], self.labels.files[0].parent
-        yield from complete(pairs, task, content, lambda pair: pair.image, counts, folder)
-
-    def _apart(self, pairs: Iterator[Pair], counts: Counter[str]) -> Iterator[Pair]:
-        """Those whose window begins after the labels that train: of so many events it may not."""
-        for pair in pairs:
-            if self.not_before is None or pair.window.start_us >= self.not_before:
-                yield pair
-                continue
-            counts["pairs"] -= 1
-            counts[f"labels dropped: {REACHES_BACK}"] += 1
-
-    def load(self, path: Path, view: EventView | None) -> np.ndarray:
-        """A label's values on the event pixels.
-
-        Raises:
-            DataError: As the reader; another size than that of its pixels.
-        """
-        if self.pixels is None or view is None or view.source is None:
-            try:
-                return self.reader.read(path, self.size)
-            except DataError as error:
-                error.hint = error.hint or self._size_hint(error)
-                raise
-        return seen_on(self.reader.read(path, self.pixels), view.source)
-
-    def _size_hint(self, error: DataError) -> str | None:
-        if "differ in size" not in error.what:
-            return None
-        return (
-            "labels are never resized silently; labels on the pixels of another camera, or k times "
-            "as large, go with frames of that size and --homography or --calibration"
-        )
-
-
-def seen_on(values: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """A label of one view on the pixels of another: each takes the nearest, none beyond the border.
-
-    Args:
-        values: (H, W) class ids or depth, as in a store.
-        source: (h, w, 2) column and row in it of every pixel.
-    """
-    column, row = (np.rint(source[..., axis]) for axis in (0, 1))
-    height, width = values.shape
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    found = values[np.where(inside, row, 0).astype(int), np.where(inside, column, 0).astype(int)]
-    unknown = np.float32(np.nan) if values.dtype.kind == "f" else np.uint8(IGNORE)
-    return np.where(inside, found, unknown).astype(values.dtype)
-
-
-def with_images(pairs: Iterator[Pair], images: Iterator[TimedImage]) -> Iterator[Pair]:
-    """The pairs, each with the image nearest to it in time, if it is no further than `NEAR_US`.
-
-    Args:
-        pairs: In order of time.
-        images: The same; each is read only if it is used.
-    """
-    before, after = None, next(images, None)
-    for pair in pairs:
-        while after is not None and after.image_us <= pair.image_us:
-            before, after = after, next(images, None)
-        near = [one for one in (before, after) if one is not None]
-        best = min(near, key=lambda one: abs(one.image_us - pair.image_us), default=None)
-        if best is None or abs(best.image_us - pair.image_us) > NEAR_US:
-            yield pair
-            continue
-        image, valid = best.load()
-        yield replace(pair, image=image, valid=valid, provenance=best.provenance | pair.provenance)
 
 
 def labelled_sources(
@@ -358,7 +113,7 @@ def _says_ids(folders: Sequence[Path], config: Settings) -> bool:
     """
     if config.classes is not None or config.depth_scale is not None:
         return config.classes is not None
-    return _found_classes(folders, config) is not None
+    return found_classes(folders, config) is not None
 
 
 def _one_task(files: Sequence[Sequence[Path]], labels: Path, ids: bool) -> str:
@@ -398,56 +153,12 @@ def _parts(source: LabelledRecording, split: Split, config: Settings) -> list[La
     return [of("train", train, left_out), tests]
 
 
-def label_folder(name: str, recording: Recording, labels: Path, of: int) -> Path:
-    """The folder of a recording's labels.
-
-    Args:
-        name: Of the recording.
-        recording: The events.
-        labels: The folder that was named, beside the recording or as it stands.
-        of: Number of recordings.
-
-    Raises:
-        DataError: There is none.
-    """
-    bases = [folder_of(recording.path) / labels, labels]
-    below = [base / one for base in bases for one in (recording.path.stem, name)]
-    looked = [*below, *(bases if of == 1 else bases[:1])]
-    for folder in dict.fromkeys(looked):
-        if folder.is_dir() and _label_files(folder):
-            return folder.resolve()
-    raise DataError(
-        "no labels for this recording", where=recording.path,
-        found=f"no {', '.join(SUFFIXES)} file in " + ", ".join(map(str, dict.fromkeys(looked))),
-        hint="put its labels in a folder of its name, or name only recordings that have labels",
-    )  # fmt: skip
-
-
-def _label_files(folder: Path) -> list[Path]:
-    files = [path for path in visible_files(folder) if path.suffix.lower() in SUFFIXES]
-    return sorted(files, key=natural_order)
-
-
-def label_files(folder: Path) -> list[Path]:
-    """The label files of a folder, by name with numbers in order of their value.
-
-    Raises:
-        DataError: Files of several kinds.
-    """
-    files = _label_files(folder)
-    endings = sorted({path.suffix.lower() for path in files})
-    if len(endings) > 1:
-        raise DataError("label files of several kinds", where=folder, found=", ".join(endings),
-                        expected="one kind in a folder")  # fmt: skip
-    return files
-
-
 def _reader(
     task: str, files: Sequence[Sequence[Path]], folders: Sequence[Path], config: Settings
 ) -> tuple[LabelReader, tuple[Path, ...], tuple[str, ...]]:
     """How files are read, which others that needs, and what it found out."""
     if task == "segmentation":
-        where = _classes_file(folders, config)
+        where = classes_file(folders, config)
         return LabelReader(task, read_classes(where), where), (where,), (f"classes: {where}",)
     if task == "depth":
         told = check_scale(
@@ -456,40 +167,6 @@ def _reader(
         reader = LabelReader(task, depth_scale=config.depth_scale)
         return reader, (), (f"depth: {told}",) if told else ()
     return LabelReader(task, flow_scale=config.flow_scale), (), ()
-
-
-def _classes_file(folders: Sequence[Path], config: Settings) -> Path:
-    """The file that says what ids mean.
-
-    Raises:
-        ConfigError: None was named, and there is none at the usual places.
-    """
-    found = _found_classes(folders, config)
-    if found is not None:
-        return found
-    raise ConfigError(
-        "nothing says what the ids of the labels mean", where=config.labels,
-        expected=f"{CLASSES_FILES[0]} there: `classes: [road, car]` in the order of their ids, "
-        "from 0, and `ignore: 255`",
-        hint="write it, or name another file: --classes",
-    )  # fmt: skip
-
-
-def _found_classes(folders: Sequence[Path], config: Settings) -> Path | None:
-    """That file: the one named, else the first at the usual places."""
-    if config.classes is not None:
-        return config.classes
-    assert config.labels is not None
-    places = [
-        config.labels, *folders[:1], *(folder.parent for folder in folders[:1]),
-        *(root if root.is_dir() else root.parent for root in config.roots),
-        *((root if root.is_dir() else root.parent) / config.labels for root in config.roots),
-    ]  # fmt: skip
-    for place in places:
-        for name in CLASSES_FILES:
-            if (place / name).is_file():
-                return place / name
-    return None
 
 
 def _facts(reader: LabelReader, config: Settings) -> LabelFacts:

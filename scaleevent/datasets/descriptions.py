@@ -163,7 +163,8 @@ DESCRIPTIONS: dict[str, Description] = {
         "the videos with their .aedat4 files", "https://github.com/Event-AHU/COESOT",
         "160 + 105 GB (train + test)", "none stated: research only",
         "SUBSET/VIDEO/VIDEO.aedat4; pip install 'scaleevent[aedat]'",
-        doubts="AEDAT4 itself is verified on two real files of a DAVIS346",
+        doubts="AEDAT4 itself is verified on two real files of a DAVIS346; start_end_index.txt, "
+        "whose meaning is not documented, is not read: frames have their times in the recording",
         tags={"*": "real, sensor=DAVIS346"},
     ),
     "eventscape": Description(

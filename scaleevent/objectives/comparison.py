@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scaleevent.encoders.encoder import Encoder, encode_all
-from scaleevent.legends import Legend, drawn_keys, event_legend
+from scaleevent.legends import Legend, drawn_keys, event_legend, hatch_legends
 from scaleevent.objectives.maps import FEATURES, Shown, busiest, draw_maps, draw_scales
 from scaleevent.objectives.objective import Compared
 from scaleevent.objectives.probe_comparison import PLACE, SCENE, probe_encoders
@@ -104,7 +104,8 @@ class Comparison:
         shown = [Shown.of(self.samples, int(index)) for index in indices]
         rows = [
             Row(one.name, [one.image, one.events] + [
-                basis.draw(each[i], self.grid) for basis, ones in colours for each in ones
+                one.tokens(basis.draw(each[i], self.grid))
+                for basis, ones in colours for each in ones
             ])
             for i, one in enumerate(shown)
         ]  # fmt: skip
@@ -113,11 +114,10 @@ class Comparison:
             f"Tokens on {kind} pairs, in the colours of the teacher's principal components; "
             "residual: less the teacher's mean token of the place, so it shows what is of the scene"
         )
-        columns, keys = (
-            COLUMNS[: len(rows[0].pictures)],
-            drawn_keys(event_legend(), Legend(FEATURES)),
-        )
-        save_picture(out / "panel.png", panel(title, columns, rows, keys=keys))
+        columns = COLUMNS[: len(rows[0].pictures)]
+        legends = event_legend(), Legend(FEATURES), *hatch_legends(one.valid for one in shown)
+        sheet = panel(title, columns, rows, keys=drawn_keys(*legends))
+        save_picture(out / "panel.png", sheet)
         draw_maps(shown, tokens, ENCODERS, self._busiest(indices), self.grid, out / "maps.png")
         drawn = draw_scales(
             self.samples, indices[:SCALE_ROWS], self.teacher, self.after, out / "scales.png"

@@ -7,13 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from scaleevent.encoders.clusters import fit_clusters, nearest_cluster
 from scaleevent.encoders.encoder import Encoder, encode_all
-from scaleevent.legends import Legend, amount_legend, class_legend, drawn_keys, event_legend
+from scaleevent.legends import (
+    Legend,
+    amount_legend,
+    class_legend,
+    drawn_keys,
+    event_legend,
+    hatch_legends,
+)
+from scaleevent.objectives.meters import shown_tokens
 from scaleevent.pairs.drawing import pair_name
 from scaleevent.pairs.loading import in_order
 from scaleevent.pairs.pair import decode_image
+from scaleevent.pairs.sample_inputs import StoredPair, valid
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.panels import Row, panel, save_picture
 from scaleevent.pictures import (
@@ -22,6 +32,8 @@ from scaleevent.pictures import (
     distinct_colours,
     draw_amount,
     draw_voxel,
+    hatched,
+    hatched_tokens,
 )
 
 CLUSTERS = 6
@@ -35,21 +47,33 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Shown:
-    """A pair as it is drawn."""
+    """A pair as it is drawn: what its image does not show is hatched."""
 
     name: str
     image: np.ndarray  # (h, w, 3) uint8, as the network sees it
     events: np.ndarray  # (h, w, 3) uint8, of the same part of the sensor
+    valid: np.ndarray | None = None  # (h, w) bool, pixels that the image shows; None: all
+    counted: np.ndarray | None = None  # (rows, columns) bool, tokens that count; None: all
 
     @classmethod
     def of(cls, samples: PairSamples, index: int) -> Shown:
         """A sample with its image, brightened if it is dark, and its events."""
-        shard, row = samples.shard(index)
+        pair = StoredPair(*samples.shard(index), samples.settings)
+        shard, row, fit = pair.shard, pair.row, pair.fit
         image, lifted = brightened(decode_image(shard.image(row)))
-        fit = samples.settings.fit(*image.shape[:2])
-        voxel = shard.voxel(row, samples.settings.bins)
-        events = draw_voxel(fit.crop_array(voxel))
-        return cls(pair_name(shard, row) + lifted, fit.crop_picture(image), events)
+        mask = shard.valid(row)
+        shown = fit.crop_label(np.ones(image.shape[:2], bool) if mask is None else mask)
+        return cls(
+            pair_name(shard, row) + lifted,
+            hatched(fit.crop_picture(image), shown),
+            draw_voxel(fit.crop_array(pair.voxel)),
+            shown,
+            _counted(valid(pair)),
+        )
+
+    def tokens(self, picture: np.ndarray) -> np.ndarray:
+        """(h, w, 3) uint8 picture of its tokens; those that do not count are hatched."""
+        return hatched_tokens(picture, self.counted)
 
 
 def cosine_map(tokens: np.ndarray, at: int) -> np.ndarray:
@@ -108,10 +132,10 @@ def draw_maps(
     rows = []
     for number, (one, place) in enumerate(zip(shown, places, strict=True)):
         own = [each[number] for each in tokens]
-        alike = [draw_amount(cosine_map(each, place).reshape(grid)) for each in own]
-        grouped = [palette[nearest_cluster(each, centres)].reshape(*grid, 3) for each in own]
+        drawn = [draw_amount(cosine_map(each, place).reshape(grid)) for each in own]
+        drawn += [palette[nearest_cluster(each, centres)].reshape(*grid, 3) for each in own]
         pair = [marked(picture, place, grid) for picture in (one.image, one.events)]
-        rows.append(Row(one.name, (*pair, *alike, *grouped)))
+        rows.append(Row(one.name, (*pair, *map(one.tokens, drawn))))
     columns = (
         "image", "events", *(f"like the square, {name}" for name in names),
         *(f"clusters, {name}" for name in names),
@@ -123,8 +147,9 @@ def draw_maps(
     names_of = [str(number + 1) for number in range(CLUSTERS)]
     told = "Clusters of the teacher's tokens (k-means), the same in all pictures"
     alike_to = amount_legend("Cosine with the token in the square", "0 or less", "1", "0.5")
-    keys = drawn_keys(event_legend(), alike_to, class_legend(names_of, palette, title=told))
-    save_picture(path, panel(title, columns, rows, keys=keys))
+    clusters = class_legend(names_of, palette, title=told)
+    legends = event_legend(), alike_to, clusters, *hatch_legends(one.valid for one in shown)
+    save_picture(path, panel(title, columns, rows, keys=drawn_keys(*legends)))
 
 
 def draw_scales(
@@ -154,20 +179,26 @@ def draw_scales(
             tokens = encode_all(encoder, (batch[key] for batch in batches)).numpy()
             colours = colours or FeatureColours.fitted(tokens)
             columns.append(f"{name}, {size[0]}x{size[1]}")
-            for pictures, one in zip(drawn, tokens, strict=True):
-                pictures.append(colours.draw(one, grid))
-    rows = []
-    for index, pictures in zip(indices, drawn, strict=True):
-        one = Shown.of(samples, int(index))
-        rows.append(Row(one.name, (one.image, one.events, *pictures)))
+            for pictures, one, batch in zip(drawn, tokens, batches, strict=True):
+                counted = _counted(batch["valid"][0])
+                pictures.append(hatched_tokens(colours.draw(one, grid), counted))
+    shown = [Shown.of(samples, int(index)) for index in indices]
+    rows = [
+        Row(one.name, (one.image, one.events, *pictures))
+        for one, pictures in zip(shown, drawn, strict=True)
+    ]
     title = (
         "The same scenes with the network's input enlarged, as in figure 4 of the paper: what "
         "stays sharp, and what dissolves"
     )
-    save_picture(
-        path, panel(title, columns, rows, keys=drawn_keys(event_legend(), Legend(FEATURES)))
-    )
+    legends = event_legend(), Legend(FEATURES), *hatch_legends(one.valid for one in shown)
+    save_picture(path, panel(title, columns, rows, keys=drawn_keys(*legends)))
     return scales
+
+
+def _counted(share: Tensor) -> np.ndarray:
+    """(h, w) bool: the tokens that count, of the (h, w) shares of them that the image shows."""
+    return shown_tokens(share[None]).reshape(share.shape).numpy()
 
 
 def _unit(tokens: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from scaleevent.grids.representations import represent
 from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.pair import Pair
-from scaleevent.pairs.shard import FORMAT, ShardWriter
+from scaleevent.pairs.shard import CONTENT, FORMAT, ShardWriter
 from scaleevent.pairs.source import PairSource
 from scaleevent.pairs.store import finish_shard, publish_shard, shard_done, shard_entry
 from scaleevent.system.dask_workers import DaskExecutor
@@ -77,7 +77,8 @@ def write_store(
         share: Which tasks to run, in a folder of its own that was claimed before; None: all.
         voxels: `representation`, `bins`, `tau` and `patch` to store grids instead of events; None
             stores events. Activity is counted on the voxel grid, whatever is stored.
-        remarks: Further facts for the manifest, which shape no bytes of shards.
+        remarks: Further facts for the manifest, which shape no bytes of shards. Shares have to
+            agree on `tags`; a run without a share may tell them anew.
         advance: Callback(count): images or labels processed since the last call.
         warn: Told before finished shards are made again.
 
@@ -92,7 +93,10 @@ def write_store(
     """
     work = share.folder(out) if share else out
     clean_leftovers(work)
-    _check_settings(out, settings | (voxels or {}), share)
+    about = {**(remarks or {}), "kind": "voxels" if voxels else "pairs"}
+    tags = {key: about[key] for key in ("tags",) if key in about}
+    shared = settings | (voxels or {}) | tags
+    _check_settings(out, shared, share)
     names = Counter(source.name for source in sources)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -103,16 +107,16 @@ def write_store(
             for index, source in enumerate(sources)
         ]
         if share is None or any(task.entry() is None for task in planned):
-            write_json(out / SETTINGS, settings | (voxels or {}))
+            write_json(out / SETTINGS, shared)
             remove_file(out / MANIFEST)  # of an earlier run: it does not describe what follows
         own = share.of(planned) if share else planned
         if other := sum(task.made_otherwise() for task in own):
-            why = "their files or the version have changed"
+            why = "their files, or what this version makes of them, have changed"
             warn(f"warning: {other} of {len(own)} shards are made again, not resumed: {why}")
         shards = _run(own, executor, run, advance, stop)
     clean_leftovers(work)  # of workers that died; others have done their tasks
-    about = (remarks or {}) | {"kind": "voxels" if voxels else "pairs"}
     if share:
+        _check_settings(out, shared, share)  # again: another may have begun at the same time
         entries = [task.entry() for task in planned]
         if missing := missing_shards(out, [t.path for t in planned], entries, share):
             return _manifest(about, settings, shards) | {"missing": missing}
@@ -233,29 +237,48 @@ def lost(counts: Mapping[str, int]) -> list[str]:
 
 
 def _check_settings(out: Path, settings: Json, share: Share | None) -> None:
-    """Refuse to mix shards of these settings with those of others."""
+    """Refuse to mix shards of these settings with those of others, and shares of other tags."""
     path, manifest = out / SETTINGS, out / MANIFEST
     earlier: Json = {}
     with suppress(DataError, ValueError):  # damaged: the shards' own hashes are left
         if path.exists():
             earlier = dict(read_json(path))
         elif manifest.exists():
-            earlier = read_document(manifest, Manifest).settings
-    other = [
-        k for k in sorted(settings) if k in earlier and _same(earlier[k]) != _same(settings[k])
-    ]
+            known = read_document(manifest, Manifest)
+            earlier = known.settings | known.model_dump(include={"tags"}, exclude_unset=True)
+    if share is None:
+        earlier.pop("tags", None)
+    other = _differing(settings, earlier)
     if other:
         raise ConfigError(
             "the folder holds a store of other settings, which cannot be resumed with these",
             where=out,
-            found="; ".join(f"{key} {settings[key]}" for key in other),
-            expected="; ".join(f"{key} {earlier[key]}" for key in other),
+            found="; ".join(f"{key} {now}" for key, (now, _) in other.items()),
+            expected="; ".join(f"{key} {before}" for key, (_, before) in other.items()),
             hint="a new store: the same command with another --out and without --resume; "
             "in place of this one: with --overwrite instead of --resume"
             if share is None
             else "a new store: every share with another --out; in place of this one: delete the "
-            "folder before the first share",
+            "folder before the first share; to change its tags alone: without --shard, once no "
+            "share is at work, with --resume",
         )
+
+
+def _differing(now: Json, before: Json) -> dict[str, tuple[object, object]]:
+    """What is said in both and not alike: by name, as it is now and as it was before."""
+    return {
+        key: (_besides(now[key], before[key]), _besides(before[key], now[key]))
+        for key in sorted(now.keys() & before.keys())
+        if _same(now[key]) != _same(before[key])
+    }
+
+
+def _besides(value: object, other: object) -> object:
+    """A value for people: of several with names those that another has not."""
+    if not isinstance(value, dict) or not isinstance(other, dict):
+        return value
+    own = [f"{key}: {one or 'none'}" for key, one in value.items() if other.get(key) != one]
+    return ", ".join(own) or "nothing more"
 
 
 def _same(value: object) -> object:
@@ -368,7 +391,7 @@ class ShardTask:
         """Hash of what the shard is made from."""
         source = self.source
         inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
-        made = [__version__, self.settings, self.voxels, source.name, inputs]
+        made = [__version__, CONTENT, self.settings, self.voxels, source.name, inputs]
         chosen = getattr(source, "chosen_by_others", None)  # what the other sources decide
         return fingerprint(made if chosen is None else [*made, chosen])
 

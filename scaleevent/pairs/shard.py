@@ -30,7 +30,8 @@ from scaleevent.system.documents import MalformedError, parse_json
 from scaleevent.system.hdf5 import new_hdf5, open_hdf5
 from scaleevent.system.refusals import refusal
 
-FORMAT = 2
+FORMAT = 2  # of the file: raised where earlier versions could not read it
+CONTENT = 2  # of the pairs: raised where the same recordings and settings give others than before
 MAX_SIDE = 1 << 15  # pixels
 MAX_BYTES = 512 << 20  # of one value, or of one table of a shard
 CHUNK_BYTES = 65_536  # the fastest of the measured sizes for reading windows
