@@ -123,7 +123,7 @@ def test_the_name_may_stand_anywhere(line, tmp_path, capsys):
     (tmp_path / "street.yaml").write_text("name: street\nscenes: 5\n")
     call(line.replace("FOLDER", str(tmp_path)))
     number = 3 if "rig" in line else 5
-    assert f"{number} images in 1 shards would go to" in capsys.readouterr().out
+    assert f"{number} images in 1 shard would go to" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Deployable files: reduced precision with its measured loss, fixed batches, latency."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -97,7 +98,8 @@ def test_the_loss_is_the_one_that_is_told(files):
         assert document[name]["difference"] == pytest.approx(worst, rel=0.02)
         cosine = (found * exact).sum(-1) / np.linalg.norm(found, axis=-1)
         cosine = (weight[..., 0] * cosine / np.linalg.norm(exact, axis=-1)).sum() / (10 * 24)
-        assert f"mean cosine of the tokens {cosine:.4f}" in "\n".join(report.notes)
+        told = re.findall(r"mean cosine of the tokens (\S+)", "\n".join(report.notes))
+        assert min(abs(float(one) - cosine) for one in told) < 2e-5  # five digits are printed
     sizes = [(out / f"encoder{kind}.onnx").stat().st_size for kind in ("", "_fp16", "_int8")]
     assert sizes == sorted(sizes, reverse=True)
 
