@@ -301,8 +301,10 @@ def test_settings_follow_the_task_of_the_store(place):
 # Other tasks
 
 
-@pytest.mark.parametrize(("suffix", "decoder"), [(".npy", "dpt"), (".npy", "linear"),
-                                                (".flo", "linear")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suffix", "decoder"),
+    [(".npy", "dpt"), (".npy", "linear"), (".flo", "linear"), (".flo", "waft")],
+)
 def test_depth_and_flow_go_the_same_way(tmp_path, suffix, decoder):
     depth = np.full((HEIGHT, WIDTH), 10.0)
     depth[:, ::2] = 20.0
