@@ -2,9 +2,9 @@
 
     python examples/step_cost.py [vits vitb vitl demo]
 
-`demo`: milliseconds of a step of the default `scaleevent pretrain` on the CPU, 16 pairs of 96x128
-and their loading, with the teacher's tokens computed or kept, in float32 or bfloat16, on one thread
-and on two. Variants take turns; medians of the wall and the processor.
+`demo`: milliseconds of a step of `scaleevent pretrain` on the CPU with 16 pairs of 96x128, twice
+its default, and their loading, with the teacher's tokens computed or kept, in float32 or bfloat16,
+on one thread and on two. Variants take turns; medians of the wall and the processor.
 
 For every other size, in a process of its own: random weights are written as a Meta `.pth`, teacher
 and student are built from that file, one street pair is rendered at 480x640, and steps run:
