@@ -1,5 +1,5 @@
 #!/bin/sh
-# From scenes to a report, without a network: about five minutes on two cores, pictures at once.
+# From scenes to a report, without a network: two to five minutes on two cores, pictures at once.
 #
 #     sh examples/quickstart.sh [FOLDER]
 #     SCENES=24 LABELLED=16 DRAWS=32 sh examples/quickstart.sh    # does it run? nothing is learnt
