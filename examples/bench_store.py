@@ -3,8 +3,8 @@
     python examples/bench_store.py [--against CHECKOUT]
 
 One core, 480x640, 250,000 events and a JPEG of quality 95 a pair, read in random order from a warm
-cache: what one worker of the training loader does. CPU time; medians and minima. Then pairs a
-second of one process and of two at a time, by the wall clock, in turns.
+cache. CPU time of one sample, by stage and whole, and of a pair in the batches that training takes;
+medians and minima. Then pairs a second that one worker and two load, by the wall clock, in turns.
 
 `--against` names a checkout of another version, such as `git worktree add --detach OLD COMMIT`
 makes: both versions read the same store in turns, each in a process of its own.
@@ -13,6 +13,8 @@ makes: both versions read the same store in turns, each in a process of its own.
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +45,7 @@ from scaleevent.system.allocator import keep_freed_memory  # noqa: E402
 from scaleevent.system.files import write_json  # noqa: E402
 
 SPAN_US = 50_000
+ROUNDS_AT_MOST = 10_000
 STAGES = (
     "read image", "decode JPEG", "events to voxel", "density", "normalise image", "normalise voxel"
 )  # fmt: skip
@@ -105,28 +108,31 @@ def samples_of(folder: Path, normaliser: str) -> PairSamples:
 
 
 class Reader:
-    """A process that reads all samples of a store in a new order whenever it is asked to."""
+    """A process that loads all pairs of a store in batches of a new order whenever it is asked."""
 
-    def __init__(self, folder: Path, normaliser: str, code: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, normaliser: str, batch: int, code: Path | None = None, workers: int = 0
+    ) -> None:
         path = os.pathsep.join(map(str, filter(None, (code, os.environ.get("PYTHONPATH")))))
-        command = [sys.executable, __file__, "--serve", str(folder), "--normaliser", normaliser]
+        command = [
+            sys.executable, Path(__file__).resolve(), "--serve", folder, "--normaliser", normaliser,
+            "--batch", batch, "--workers", workers,
+        ]  # fmt: skip
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": path},
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": path}, cwd=folder,  # or its workers look here first
         )  # fmt: skip
         self.pipes = self.process.stdin, self.process.stdout
-        self.ask()
-        self.answer()  # it has compiled
+        for _ in range(2):
+            self.ask()  # it compiles, and its batches have their memory
 
-    def ask(self) -> None:
-        assert self.pipes[0] is not None
+    def ask(self) -> dict[str, list[float]]:
+        """Seconds a pair: `sample` and `batch` of processor time, `wall` by the clock."""
+        assert self.pipes[0] is not None and self.pipes[1] is not None
         self.pipes[0].write("again\n")
         self.pipes[0].flush()
-
-    def answer(self) -> list[float]:
-        """CPU seconds of each sample."""
-        assert self.pipes[1] is not None
-        return list(map(float, self.pipes[1].readline().split()))
+        answer: dict[str, list[float]] = json.loads(self.pipes[1].readline())
+        return answer
 
     def close(self) -> None:
         assert self.pipes[0] is not None
@@ -134,16 +140,31 @@ class Reader:
         self.process.wait()
 
 
-def serve(folder: Path, normaliser: str) -> None:
+def serve(folder: Path, normaliser: str, batch: int, workers: int) -> None:
     samples = samples_of(folder, normaliser)
     rng = np.random.default_rng(0)
+    each = len(samples) // batch
+    orders = (rng.permutation(len(samples)) for _ in range(ROUNDS_AT_MOST))
+    groups = [order[batch * i : batch * (i + 1)].tolist() for order in orders for i in range(each)]
+    before = importlib.util.find_spec("scaleevent.pairs.loading") is None  # in another checkout
+    room = importlib.import_module(f"scaleevent.pairs.{'samples' if before else 'loading'}")
+    batches = room.load_batches(samples, groups, workers)
     for _ in sys.stdin:
-        seconds = []
-        for index in rng.permutation(len(samples)).tolist():
+        for _ in range(2 * workers):  # which workers have loaded while nobody asked
+            next(batches)
+        seconds: dict[str, list[float]] = defaultdict(list)
+        count = each * (8 if workers else 1)
+        began = time.perf_counter()
+        for _ in range(count):
+            begin = time.process_time()
+            next(batches)
+            seconds["batch"].append((time.process_time() - begin) / batch)
+        seconds["wall"].append((time.perf_counter() - began) / (batch * count))
+        for index in rng.permutation(len(samples)).tolist() if not workers else ():
             begin = time.process_time()
             samples[index]
-            seconds.append(time.process_time() - begin)
-        print(*seconds, flush=True)
+            seconds["sample"].append(time.process_time() - begin)
+        print(json.dumps(seconds), flush=True)
 
 
 def stages(folder: Path, normaliser: str, rounds: int) -> None:
@@ -159,63 +180,64 @@ def stages(folder: Path, normaliser: str, rounds: int) -> None:
         show(name, taken)
 
 
-def versions(folder: Path, normaliser: str, other: Path | None, rounds: int) -> None:
-    """Whole samples, by this version and perhaps another one in turns."""
+def versions(folder: Path, normaliser: str, batch: int, other: Path | None, rounds: int) -> None:
+    """Samples alone and in batches, by this version and perhaps another one in turns."""
     codes = {"this version": Path(__file__).parents[1]} | ({str(other): other} if other else {})
-    readers = {name: Reader(folder, normaliser, code) for name, code in codes.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in readers}
-    ratios = []
-    for _ in range(rounds):
-        took = {}
+    for kind, words, workers in (
+        ("sample", "sample", 0),
+        ("batch", f"in batches of {batch}", 0),
+        ("wall", "by one worker", 1),
+    ):
+        readers = {
+            name: Reader(folder, normaliser, batch, code, workers) for name, code in codes.items()
+        }
+        taken = {name: [] for name in codes}
+        for _ in range(rounds):
+            for name, reader in readers.items():
+                taken[name].append(reader.ask()[kind])
         for name, reader in readers.items():
-            reader.ask()
-            answer = reader.answer()
-            seconds[name] += answer
-            took[name] = np.median(answer)
-        ratios.append(list(took.values())[-1] / took["this version"])
-    for name, taken in seconds.items():
-        show(f"sample, {name[-40:]}", taken)
-        print(f"{1 / np.median(taken):.0f} pairs/s (median), {1 / min(taken):.0f} (best)")
-    if other:
-        print(f"{np.median(ratios):.2f} times the other's pairs/s (median of {rounds} rounds)")
-    for reader in readers.values():
-        reader.close()
+            seconds = np.concatenate(taken[name])
+            show(words, seconds)
+            print(f"{1 / np.median(seconds):.0f} pairs/s (median): {name[-40:]}")
+            reader.close()
+        if other:
+            mine, others = (np.median(one, axis=1) for one in taken.values())
+            ratio = np.median(others / mine)
+            print(f"{ratio:.2f} times the other's pairs/s (median of {rounds} rounds)")
 
 
-def scaling(folder: Path, normaliser: str, rounds: int) -> None:
-    """Pairs a second by the wall clock, of one process and of two."""
-    readers = [Reader(folder, normaliser) for _ in range(2)]
+def scaling(folder: Path, normaliser: str, batch: int, rounds: int) -> None:
+    """Pairs a second by the wall clock, of one worker and of two."""
+    readers = {count: Reader(folder, normaliser, batch, workers=count) for count in (1, 2)}
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
-        for count, taken in rates.items():
-            begin = time.perf_counter()
-            for reader in readers[:count]:
-                reader.ask()
-            done = sum(len(reader.answer()) for reader in readers[:count])
-            taken.append(done / (time.perf_counter() - begin))
+        for count, reader in readers.items():
+            rates[count] += [1 / wall for wall in reader.ask()["wall"]]
     one, two = (np.median(taken) for taken in rates.values())
     best = max(rates[2]) / max(rates[1])
-    print(
-        f"wall clock: one process {one:.0f} pairs/s, two {two:.0f}: {two / one:.2f} times", end=""
-    )
+    print(f"wall clock: one worker {one:.0f} pairs/s, two {two:.0f}: {two / one:.2f} times", end="")
     print(f" (of the best rounds {best:.2f})")
-    for reader in readers:
+    for reader in readers.values():
         reader.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--events", type=int, default=250_000)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--normaliser", default="contrast", choices=NORMALISERS)
-    parser.add_argument("--against", type=Path, help="checkout of another version")
+    parser.add_argument(
+        "--against", type=lambda name: Path(name).resolve(), help="checkout of another version"
+    )
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     if options.serve:
-        return serve(options.serve, options.normaliser)
+        return serve(options.serve, options.normaliser, options.batch, options.workers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder, options.pairs, options.events)
@@ -225,8 +247,8 @@ def main() -> None:
             f"normaliser {options.normaliser}, one core, CPU time"
         )
         stages(folder, options.normaliser, options.rounds)
-        versions(folder, options.normaliser, options.against, options.rounds)
-        scaling(folder, options.normaliser, options.rounds)
+        versions(folder, options.normaliser, options.batch, options.against, options.rounds)
+        scaling(folder, options.normaliser, options.batch, options.rounds)
 
 
 if __name__ == "__main__":

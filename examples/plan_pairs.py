@@ -4,7 +4,7 @@
     python examples/plan_pairs.py --store PAIRS  # your own
 
 Measured here, on one core: processor time to encode and write a pair of events and an image, to
-render one of `street` at that size, and to load one into tensors; bytes of a pair. Given, not
+render one of `street` at that size, and to load one into a batch of 16; bytes of a pair. Given, not
 measured here: pairs a second of one GPU for each student (`examples/step_cost.py` measures them),
 and that several GPUs do as many times as much. What decoding a source's own files takes comes on
 top of encoding and writing: `scaleevent prepare NAME ROOT --dry-run` measures it.
@@ -26,6 +26,7 @@ from bench_voxels import HEIGHT, WIDTH, make_events  # noqa: E402
 
 from scaleevent.grids.inputs import InputSettings  # noqa: E402
 from scaleevent.grids.windows import Window  # noqa: E402
+from scaleevent.pairs.loading import load_batches  # noqa: E402
 from scaleevent.pairs.pair import Pair, encode_image  # noqa: E402
 from scaleevent.pairs.samples import PairSamples  # noqa: E402
 from scaleevent.pairs.shard import FORMAT, ShardWriter  # noqa: E402
@@ -92,18 +93,17 @@ def making(folder: Path, pairs: int, events: int) -> tuple[float, float]:
     return render, write
 
 
-def reading(store: PairStore, most: int = 100) -> tuple[float, float]:
-    """Bytes of a pair, and the median processor time to load one, in random order."""
+def reading(store: PairStore, batches: int = 12, batch: int = 16) -> tuple[float, float]:
+    """Bytes of a pair, and the median processor time to load one, in batches of random order."""
     size = sum(entry["bytes"] for entry in store.shards) / len(store)
     samples = PairSamples([store], InputSettings(HEIGHT, WIDTH, patch=16))
-    order = np.random.default_rng(0).permutation(len(store))[:most]
-    seconds = []
-    for _ in range(4):
-        for index in order.tolist():
-            began = time.process_time()
-            samples[index]
-            seconds.append(time.process_time() - began)
-    return size, float(np.median(seconds))
+    groups = np.random.default_rng(0).integers(0, len(store), (batches + 2, batch)).tolist()
+    loaded, seconds = load_batches(samples, groups, workers=0), []
+    for _ in groups:
+        began = time.process_time()
+        next(loaded)
+        seconds.append((time.process_time() - began) / batch)
+    return size, float(np.median(seconds[2:]))  # the first ones compile, and get their memory
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from scaleevent.errors import EnvironmentProblem, ScaleEventError, starved
+from scaleevent.pairs.batch_memory import Slots, Stacked
 from scaleevent.pairs.draws import StepBatches, evenly_spaced
 from scaleevent.pairs.samples import LOAD_SECONDS, PairSamples
 from scaleevent.system.allocator import keep_freed_memory
@@ -37,7 +38,7 @@ def load_batches(
     samples: Dataset[object],
     batches: Collection[list[int]] | StepBatches,
     workers: int,
-    collate: Callable[[list[Any]], Any] = default_collate,
+    collate: Callable[[list[Any]], Any] | None = None,
     pin: bool = False,
 ) -> Iterator[Any]:
     """Load given batches of samples; the worker count changes nothing but speed.
@@ -49,7 +50,8 @@ def load_batches(
         samples: Samples by index.
         batches: Sample indices of each batch.
         workers: Processes that load batches ahead of time; 0 loads them in this process.
-        collate: Makes a batch of a list of samples.
+        collate: Makes a batch of a list of samples. None: as torch's `default_collate`; the memory
+            of a batch is used again when nothing refers to it any more.
         pin: Put tensors into pinned memory, from which a GPU copies asynchronously.
 
     Raises:
@@ -57,7 +59,7 @@ def load_batches(
         EnvironmentProblem: A worker died, or a batch does not come.
     """
     workers = min(workers, len(batches))
-    start = None
+    slots, start = Slots(workers), None
     if workers:
         # the kernel ends the server with the thread that starts it: right for the main one only
         ending = [SERVER] if current_thread() is main_thread() else []
@@ -66,9 +68,9 @@ def load_batches(
         keep_freed_memory()
     loader = DataLoader(
         _ErrorsReturned(samples),
-        batch_sampler=batches,
+        batch_sampler=slots.assign(batches),
         num_workers=workers,
-        collate_fn=partial(_collate, collate),
+        collate_fn=partial(_collate, collate or Stacked()),
         worker_init_fn=_start_worker,
         multiprocessing_context=start,
         pin_memory=pin,
@@ -102,7 +104,7 @@ def load_batches(
             return
         if isinstance(batch, Exception):
             raise starved(batch) or batch
-        yield batch
+        yield slots.lend(*batch)
 
 
 def in_order(samples: PairSamples, indices: np.ndarray, batch: int) -> Iterator[dict[str, Tensor]]:
@@ -161,6 +163,10 @@ class _ErrorsReturned(Dataset[object]):
 
     samples: Dataset[object]
 
+    def __getitems__(self, drawn: list[int]) -> tuple[int, list[object]]:
+        slot, *indices = drawn
+        return slot, [self[index] for index in indices]
+
     def __getitem__(self, index: int) -> object:
         try:
             return self.samples[index]
@@ -172,6 +178,10 @@ class _ErrorsReturned(Dataset[object]):
             return error
 
 
-def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    errors = (sample for sample in samples if isinstance(sample, Exception))
-    return next(errors, None) or collate(samples)
+def _collate(
+    collate: Callable[[list[Any]], Any] | Stacked, drawn: tuple[int, list[object]]
+) -> tuple[int, object] | Exception:
+    slot, samples = drawn
+    if error := next((one for one in samples if isinstance(one, Exception)), None):
+        return error
+    return slot, collate(slot, samples) if isinstance(collate, Stacked) else collate(samples)
