@@ -1,6 +1,8 @@
 """`pretrain --videos`: pairs that are simulated when they are drawn."""
 
+import io
 import os
+import wave
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -339,10 +341,21 @@ def test_damage_in_mid_run_is_named_or_left_out_and_told_once(tmp_path, caplog):
     assert caplog.text.count("warning: ") == 1
 
 
+def sound() -> bytes:
+    """A file that has no stream of pictures."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 8000, 0, "NONE", ""))
+        writer.writeframes(bytes(16_000))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(("content", "what"), [
     ({}, "no video and no pictures"),
     ({"notes.txt": b"hello"}, "no video and no pictures"),
     ({"a.mp4": b"not a video at all" * 50}, "cannot read the video"),
+    ({"a.mp4": sound()}, "no pictures in the video"),
+    ({"a.png": b""}, "no video and no pictures"),
 ])  # fmt: skip
 def test_folders_that_hold_no_video(tmp_path, content, what):
     for name, data in content.items():

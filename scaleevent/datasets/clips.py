@@ -177,7 +177,7 @@ def find_clips(roots: list[Path]) -> list[tuple[str, Path]]:
             raise DataError(
                 "no video and no pictures in this folder", where=root,
                 found=", ".join(sorted(path.name for path in root.iterdir())[:8]) or "empty",
-                expected=f"videos ({', '.join(VIDEOS)}) or a folder of PNG or JPEG files",
+                expected=f"videos ({', '.join(VIDEOS)}) or folders of several PNG or JPEG files",
             )  # fmt: skip
         whole = root.resolve().name
         if len(below) == 1 and below[0].is_dir():

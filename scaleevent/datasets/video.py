@@ -257,8 +257,12 @@ def _opened(path: Path) -> Iterator[Any]:
         raise MissingPackageError("av", "video", "reading frames from a video") from None
     try:
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                kinds = ", ".join(stream.type for stream in container.streams)
+                raise DataError("no pictures in the video", where=path, found=kinds or "no stream")
             picture = container.streams.video[0].codec_context
             check_pixels(picture.height, picture.width, path)
             yield container
-    except (av.FFmpegError, IndexError) as error:
-        raise DataError("cannot read the video", where=path, found=error) from None
+    except av.FFmpegError as error:
+        found = error.strerror or error
+        raise DataError("cannot read the video", where=path, found=found) from None
