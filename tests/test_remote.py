@@ -29,7 +29,7 @@ from scaleevent.grids.inputs import InputSettings
 from scaleevent.pairs.loading import load_batches
 from scaleevent.pairs.samples import PairSamples
 from scaleevent.pairs.shard import FORMAT
-from scaleevent.pairs.store import MANIFEST, PairStore, finish_shard, verify_shards
+from scaleevent.pairs.store import FETCHED_AGAIN, MANIFEST, PairStore, finish_shard, verify_shards
 from scaleevent.system import remote
 from scaleevent.system.files import write_json
 from scaleevent.system.locations import address_of, data_source, shown, without_passwords
@@ -367,7 +367,39 @@ def test_damage_in_the_cache_is_found(memory, cache):
     path.write_bytes(data)
     with pytest.raises(DataError, match="shards have changed") as told:
         verify_shards(PairStore(Path("memory://shelf/pairs")))
-    assert told.value.found.startswith("1 of 2: ") and str(cache) in told.value.hint
+    assert told.value.found == f"1 of 2: {path}" and "delete the file" in told.value.hint
+    path.unlink()
+    assert verify_shards(PairStore(Path("memory://shelf/pairs")))["pairs"] == 5
+
+
+@pytest.mark.parametrize("place", [9, 3000])
+def test_damage_in_the_cache_that_is_read_says_what_helps(place, memory, cache):
+    address = Path("memory://shelf/pairs")
+    PairStore(address).locate(0)
+    path = next(cache.glob("*.h5"))
+    data = bytearray(path.read_bytes())
+    data[place:-100] = bytes(len(data) - 100 - place)
+    path.write_bytes(data)
+
+    def read() -> None:
+        shard, row = PairStore(address).locate(0)
+        shard.events(row)
+
+    with pytest.raises(DataError) as told:
+        read()
+    assert str(path) in str(told.value.where) and told.value.hint == FETCHED_AGAIN
+    path.unlink()
+    read()
+
+
+def test_a_shard_that_lost_its_end_in_the_cache_is_fetched_again(memory, cache):
+    address = Path("memory://shelf/pairs")
+    PairStore(address).locate(0)
+    path = next(cache.glob("*.h5"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    PairStore(address).locate(0)
+    assert path.read_bytes() == whole
 
 
 def test_what_is_missing_for_an_address_is_told(monkeypatch):

@@ -176,20 +176,28 @@ def _expect(holds: bool, what: str, where: object, found: object) -> None:
 class Shard:
     """One shard, open for reading.
 
+    Args:
+        path: The file.
+        remedy: What helps if it is damaged; by default to make it again.
+
     Raises:
         DataError: The shard is damaged, has another format, or links to other files.
         EnvironmentProblem: The system refuses to open or read it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    remedy: str | None = None
+
+    def __init__(self, path: Path, remedy: str | None = None) -> None:
+        self.path, self.remedy = Path(path), remedy
         try:
             # no chunk cache: pairs are read in random order, and each dataset would hold a cache
             self.file = open_hdf5(self.path, rdcc_nbytes=0)
             format_number = int(self.file.attrs["format"])
             self.pairs = int(self.file.attrs["pairs"])
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            damage = DataError("not a whole shard of a pair store", where=path, found=error)
+            damage = DataError(
+                "not a whole shard of a pair store", where=path, found=error, hint=remedy
+            )
             raise refusal(error, path) or damage from None
         if format_number != FORMAT:
             raise DataError(
@@ -405,7 +413,8 @@ class Shard:
             "shard is damaged",
             where=f"{self.path}:{name}",
             found=str(error).splitlines()[0],
-            hint="the command that wrote it, with --resume, remakes only damaged shards",
+            hint=self.remedy
+            or "the command that wrote it, with --resume, remakes only damaged shards",
         )
 
     def _checked(self, dataset: h5py.Dataset) -> h5py.Dataset:

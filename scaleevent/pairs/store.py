@@ -94,6 +94,7 @@ def shard_entry(path: Path, fingerprint: str) -> Json | None:
 
 
 MOST_OPEN = 512  # shards of a process: HDF5 takes some 1.5 MB for each
+FETCHED_AGAIN = "delete the file: it is fetched again"
 _USED: OrderedDict[tuple[int, int], ReferenceType[PairStore]] = OrderedDict()
 """The open shards of all stores of this process, the least recently used first.
 
@@ -196,7 +197,7 @@ class PairStore:
         which = int(np.searchsorted(self._ends, index, "right"))
         if which not in self._open:
             with self.file(self.shards[which]) as path:
-                shard = Shard(path)
+                shard = Shard(path, FETCHED_AGAIN if self.remote else None)
             if shard.pairs != self.shards[which]["pairs"]:
                 raise DataError(
                     "a shard and the manifest disagree", where=shard.path,
@@ -281,7 +282,7 @@ def verify_shards(store: PairStore) -> Json:
     for first, entry in zip(store.firsts, store.shards, strict=True):
         with store.file(entry) as path:
             if sha256_file(path) != entry["sha256"]:
-                bad.append(entry["file"])
+                bad.append(str(path) if store.remote else entry["file"])
                 continue
         pairs += store.locate(first)[0].pairs  # refuses another number than the manifest's
     if bad:
@@ -289,7 +290,7 @@ def verify_shards(store: PairStore) -> Json:
             "shards have changed since they were written", where=store.where,
             found=f"{len(bad)} of {len(store.shards)}: {', '.join(bad)}",
             expected="the SHA-256 of each in the manifest",
-            hint=f"remove them from {store.remote.shards}: they are fetched again"
+            hint=FETCHED_AGAIN
             if store.remote
             else "the command that wrote it, with --resume, remakes only these",
         )  # fmt: skip

@@ -130,7 +130,7 @@ class RemoteStore:
         with writing(path):
             make_folder(path.parent)
         with file_lock(path.with_suffix(".lock")) as alone:
-            if not path.exists():
+            if not path.exists() or path.stat().st_size != size:
                 if alone:
                     for left in path.parent.glob(f".{path.name[:50]}.*.tmp"):  # of a dead process
                         remove_file(left)
