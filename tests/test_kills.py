@@ -85,7 +85,7 @@ def stopped(monkeypatch, capfd):
     def run(line, at, number=signal.SIGTERM):
         def stop(*_, **__):
             os.kill(os.getpid(), number)
-            time.sleep(60)
+            time.sleep(1)  # where a stop waits for what is being written, this ends
 
         with monkeypatch.context() as patched:
             patched.setattr(at, stop)

@@ -94,6 +94,7 @@ def load_batches(
         while (batch := _next_batch(loaded, processes)) is LATE:
             if time.monotonic() - began > patience:
                 samples_of = next(islice(batches, number, None))
+                kill(processes)  # torch would wait for them
                 raise EnvironmentProblem(
                     f"loading a batch takes more than {patience} s",
                     where=f"samples {', '.join(map(str, samples_of))}",
