@@ -1,6 +1,7 @@
 import json
 import pickle
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from scaleevent.datasets import dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.pairs.pair import Pair, decode_image
 from scaleevent.pairs.shard import CONTENT
+from scaleevent.pairs.source import choices
 from tests import fakes
 from tests.event_files import write_aedat4
 
@@ -126,6 +128,46 @@ def test_every_data_set_keeps_the_contract(configs, name):
         assert all(times == sorted(times) for times in by_recording.values())
         again = list(source.pairs(Counter()))
         assert list(map(content, again)) == list(map(content, pairs))
+
+
+def write_beside(root: Path) -> None:
+    """What systems put beside data: macOS its `._NAME` and `__MACOSX`, others their own folders."""
+    below = sorted(root.rglob("*"))
+    copied = [path.relative_to(root) for path in below]
+    for path in below:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(60))
+        if path.is_dir():
+            for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+                (path / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    for folder in (".snapshot/daily", "__MACOSX"):
+        for part in copied:
+            place = root / folder / part
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if folder == "__MACOSX":
+                place = place.with_name(f"._{place.name}")
+            if (root / part).is_file():
+                shutil.copy(root / part, place)
+    for path in below:
+        if path.is_file():
+            place = path.parent / ".ipynb_checkpoints" / path.name
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy(path, place)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "street"])
+def test_what_systems_put_beside_data_is_passed_over(configs, name, tmp_path):
+    config = configs[name]
+    (root,) = config.roots
+    shutil.copytree(root, tmp_path / root.name)
+    config = config.model_copy(update={"roots": [tmp_path / root.name]})
+
+    def told() -> list[tuple]:
+        found = DATASETS[name].load().sources(config)
+        return [(s.name, s.expected, s.found, s.inputs, choices([s])) for s in found]
+
+    before = told()
+    write_beside(tmp_path / root.name)
+    assert told() == before
 
 
 # --- custom

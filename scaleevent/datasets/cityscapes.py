@@ -33,7 +33,7 @@ from scaleevent.datasets.filmed import (
     picture_clip,
     read_number,
 )
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, shown
 from scaleevent.errors import DataError
 
 FPS = 17.0
@@ -94,7 +94,7 @@ def sources(config: Settings) -> list[Joined]:
 def _snippets(city: Path, kind: str) -> Iterator[tuple[str, list[Path]]]:
     """Recording and pictures of every snippet, whole or not, of one city."""
     sequences: dict[str, dict[int, Path]] = {}
-    for path in city.glob(f"[!.]*_{kind}.png"):
+    for path in shown(city, f"*_{kind}.png"):
         match = _NAME.fullmatch(path.name)
         if match is None or match[1] != city.name:
             raise DataError(

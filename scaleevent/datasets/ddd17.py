@@ -32,7 +32,7 @@ from scaleevent.datasets.ddd17_seg import (
     numbered,
     read_index,
 )
-from scaleevent.datasets.finding import files_below, find_named, require
+from scaleevent.datasets.finding import files_below, find_named, require, shown
 from scaleevent.datasets.frames import EventView, FramedRecording, Frames, PictureFiles, check_count
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.datasets.recorded_frames import RecordedFrames
@@ -150,7 +150,7 @@ def _needed(folder: Path) -> dict[str, Path | None]:
         PIXELS: [PIXELS], INDEXES[0]: INDEXES, f"imgs/*.png or {VIDEO}": ["imgs/*.png", VIDEO],
     }  # fmt: skip
     return {
-        name: next((path for some in patterns for path in folder.glob(some)), None)
+        name: next((path for some in patterns for path in shown(folder, some)), None)
         for name, patterns in wanted.items()
     }
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from scaleevent.config.benchmarks import DDD17_CLASSES
 from scaleevent.config.data import SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import find_known, require
+from scaleevent.datasets.finding import find_known, require, shown
 from scaleevent.datasets.frames import read_bytes
 from scaleevent.datasets.timed_labels import (
     TimedLabel,
@@ -227,7 +227,7 @@ def _needed(folder: Path) -> dict[str, Path | None]:
     """The parts without which there are no pairs; None for one that is missing."""
     wanted = {PIXELS: [PIXELS], INDEXES[0]: INDEXES, f"{MASKS}/*.png": [f"{MASKS}/*.png"]}
     return {
-        name: next((path for some in patterns for path in folder.glob(some)), None)
+        name: next((path for some in patterns for path in shown(folder, some)), None)
         for name, patterns in wanted.items()
     }
 
@@ -273,7 +273,7 @@ def numbered(folder: Path) -> dict[int, Path]:
         DataError: A name without number, number 0, or a number twice.
     """
     found: dict[int, Path] = {}
-    for path in folder.glob("*.png"):
+    for path in shown(folder, "*.png"):
         match = _NUMBER.fullmatch(path.name)
         number = int(match[1]) if match else 0
         if number < 1 or number in found:

@@ -23,7 +23,7 @@ import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, SourceConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
-from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.finding import files_below, only_once, require, shown
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
@@ -211,7 +211,7 @@ def find_sequences(root: Path) -> list[Place]:
         folder = events.parents[2].absolute()
         product = folder.parent.name
         if product.endswith("_events"):
-            siblings = sorted(folder.parents[1].glob(product.removesuffix("events") + "*"))
+            siblings = sorted(shown(folder.parents[1], product.removesuffix("events") + "*"))
             prefixes = tuple(f"{sibling}/{folder.name}/" for sibling in siblings)
             places.append(Place(folder.name, "B", events, prefixes, root))
         else:
@@ -220,7 +220,7 @@ def find_sequences(root: Path) -> list[Place]:
         folder = events.parents[1].absolute()
         layout = "D" if folder.parent.name in ("train", "test") else "C"
         places.append(Place(folder.name, layout, events, (f"{folder}/",), root))
-    for events in (hit for depth in ("", "*/") for hit in root.glob(f"{depth}*_{EVENTS[1]}")):
+    for events in (hit for depth in ("", "*/") for hit in shown(root, f"{depth}*_{EVENTS[1]}")):
         prefix = str(events.absolute()).removesuffix(EVENTS[1])
         name = Path(prefix).name.removesuffix("_")
         places.append(Place(name, "E", events, (prefix,), root))

@@ -15,7 +15,21 @@ Key = TypeVar("Key")
 def files_below(roots: Iterable[Path], pattern: str) -> list[Path]:
     """What fits a pattern up to two folders below the roots."""
     depths = ("", "*/", "*/*/")
-    return [path for root in roots for depth in depths for path in root.glob(depth + pattern)]
+    return [path for root in roots for depth in depths for path in shown(root, depth + pattern)]
+
+
+def shown(folder: Path, pattern: str) -> list[Path]:
+    """What fits a pattern below a folder, besides what is hidden there."""
+    return [path for path in folder.glob(pattern) if not is_hidden(path, folder)]
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder is of those that systems put beside data.
+
+    They have the same names, and are copies, old versions, or something else: macOS's `._NAME` and
+    `__MACOSX`, snapshots of a disk, `.ipynb_checkpoints`.
+    """
+    return any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(folder).parts)
 
 
 def find_known(

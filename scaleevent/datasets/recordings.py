@@ -18,6 +18,7 @@ from scaleevent.datasets.custom_files import (
     TIMES,
     folder_of,
 )
+from scaleevent.datasets.finding import is_hidden
 from scaleevent.errors import ConfigError, DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, is_bag_folder, open_recording, recording_files
 from scaleevent.formats.source import Segment
@@ -220,7 +221,7 @@ def files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
         # frames, their times and hidden files are left out silently
         if path.parent.name not in FRAME_FOLDERS
         and path.name not in TIMES
-        and not path.name.startswith(".")
+        and not is_hidden(path, root)
     ]
     return below, sorted(ours)
 

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import files_below, find_named
+from scaleevent.datasets.finding import files_below, find_named, shown
 from scaleevent.datasets.recorded_frames import RecordedFrames
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
@@ -53,7 +53,7 @@ def find_videos(config: TrackingSettings) -> list[Video]:
     hits = [(path.stem, path) for path in files_below(config.roots, f"*{ENDING}")]
     bare = sorted({
         path.parent.name for path in files_below(config.roots, BOXES)
-        if not any(path.parent.glob(f"*{ENDING}"))
+        if not any(shown(path.parent, f"*{ENDING}"))
     })  # fmt: skip
     files = find_named(
         config, hits, "no video with its recording in this folder",
