@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scaleevent.commands import prepare as prepare_command
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import dsec
@@ -168,6 +169,25 @@ def test_what_systems_put_beside_data_is_passed_over(configs, name, tmp_path):
     before = told()
     write_beside(tmp_path / root.name)
     assert told() == before
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "street"])
+@pytest.mark.parametrize("which", [0, 0.5, -1])
+def test_a_link_to_nothing_is_told_before_any_work(configs, name, which, tmp_path):
+    """As of a disk that is not mounted, or of git-annex; never passed over without a word."""
+    (root,) = configs[name].roots
+    shutil.copytree(root, tmp_path / root.name)
+    changes = {"roots": [tmp_path / root.name], "out": tmp_path / "pairs"}
+    config = configs[name].model_copy(update=changes)
+    files = [path for one in DATASETS[name].load().sources(config) for path in one.inputs]
+    files = [path for path in files if path.name != "timestamps.txt"]  # EventScape has it twice
+    path = files[int(len(files) * which) if which > 0 else which]
+    path.unlink()
+    path.symlink_to("/nowhere/else")
+    for settings in ({}, {"dry_run": True}):
+        with pytest.raises(DataError):
+            prepare_command.run(config.model_copy(update=settings))
+    assert not (tmp_path / "pairs").exists()
 
 
 # --- custom

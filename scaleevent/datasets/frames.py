@@ -22,7 +22,7 @@ from scaleevent.images import open_image
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import TimedImage, pair_images
 from scaleevent.pairs.source import Clocks
-from scaleevent.system.refusals import reading
+from scaleevent.system.refusals import check_there, may_be_file, reading
 
 PICTURES = (".png", ".jpg", ".jpeg")
 _LOOKED_AT = 9  # pictures that tell what is blank in all
@@ -272,6 +272,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: It cannot be read.
     """
+    check_there(path)
     with reading(path, "the file cannot be read"):
         return path.read_bytes()
 
@@ -282,6 +283,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: Not a PNG or JPEG file, or too large.
     """
+    check_there(path)
     with open_image(path, path) as picture:
         return picture.height, picture.width
 
@@ -365,7 +367,7 @@ def list_pictures(folder: Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted by name with numbers in order of their value."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     return sorted(
-        (path for path in files if path.name[0] != "." and path.is_file()), key=natural_order
+        (path for path in files if path.name[0] != "." and may_be_file(path)), key=natural_order
     )
 
 

@@ -28,7 +28,7 @@ from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import EventStream, window_rule
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
-from scaleevent.system.refusals import check_there
+from scaleevent.system.refusals import check_there, may_be_file
 
 SUFFIXES = (*RECORDINGS, *TEXT_RECORDINGS)
 MOST_WINDOWS = 10_000
@@ -216,7 +216,7 @@ def files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
     below = [
         path
         for path in sorted(root.rglob("*"))
-        if path in bags or path.is_file() and path not in parts
+        if path in bags or may_be_file(path) and path not in parts
         if ours.isdisjoint(path.resolve().parents)
         # frames, their times and hidden files are left out silently
         if path.parent.name not in FRAME_FOLDERS

@@ -21,7 +21,7 @@ from scaleevent.datasets.recorded_frames import RecordedFrames
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.pairs.pairing import window_rule
-from scaleevent.system.refusals import reading
+from scaleevent.system.refusals import check_there, reading
 from scaleevent.system.reports import counted
 
 ENDING, BOXES = ".aedat4", "groundtruth.txt"
@@ -76,7 +76,7 @@ def copies(files: dict[str, Path]) -> dict[str, str]:
     the times of its packets all over it. Parts of one recording are not found so.
     """
     first: dict[tuple[int, bytes], str] = {}
-    lengths = Counter(path.stat().st_size for path in files.values())
+    lengths = Counter(check_there(path).st_size for path in files.values())
     copies = {}
     for name, path in files.items():
         length = path.stat().st_size

@@ -20,7 +20,7 @@ from scaleevent.pairs.describing import StoreResult
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import FORMAT, ShardWriter
-from scaleevent.pairs.source import Clocked, PairSource
+from scaleevent.pairs.source import Clocked, PairSource, input_stats
 from scaleevent.pairs.store import PairStore, finish_shard
 from scaleevent.panels import save_picture
 from scaleevent.system.files import Json, write_json
@@ -118,7 +118,7 @@ def plan(
     """
     images = sum(source.expected for source in sources)
     rows = tuple(
-        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
+        (s.name, s.found, s.expected, sum(told.st_size for _, told in input_stats(s)) / 1e6)
         for s in sources
     )
     estimate, alignment = None, None

@@ -24,7 +24,7 @@ from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import CONTENT, FORMAT, ShardWriter
-from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.source import PairSource, input_stats
 from scaleevent.pairs.store import finish_shard, publish_shard, shard_done, shard_entry
 from scaleevent.system.dask_workers import DaskExecutor
 from scaleevent.system.files import (
@@ -390,7 +390,7 @@ class ShardTask:
     def job(self) -> str:
         """Hash of what the shard is made from."""
         source = self.source
-        inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
+        inputs = [[p.name, told.st_size, told.st_mtime_ns] for p, told in input_stats(source)]
         made = [__version__, CONTENT, self.settings, self.voxels, source.name, inputs]
         chosen = getattr(source, "chosen_by_others", None)  # what the other sources decide
         return fingerprint(made if chosen is None else [*made, chosen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from scaleevent.formats import Recording
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.system.files import Json
+from scaleevent.system.refusals import check_there
 
 
 class PairSource(Protocol):
@@ -87,6 +89,15 @@ class Replayable(Protocol):
 
     def opened(self) -> Recording:
         """The events that its pairs are made of, on the pixels of the labels; not yet read."""
+
+
+def input_stats(source: PairSource) -> list[tuple[Path, os.stat_result]]:
+    """The files that a source reads, each with what the system tells of it.
+
+    Raises:
+        DataError: One that is not there, such as a link to a disk that is not mounted.
+    """
+    return [(path, check_there(path)) for path in source.inputs]
 
 
 def label_facts(sources: Sequence[PairSource]) -> Json:
