@@ -190,6 +190,32 @@ def test_a_link_to_nothing_is_told_before_any_work(configs, name, which, tmp_pat
     assert not (tmp_path / "pairs").exists()
 
 
+NAMED = [name for name in DATASETS if name not in ("street", "custom", "video")]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_wrong_root_is_told_with_what_is_there(configs, name, tmp_path):
+    def refused(*roots: Path) -> DataError:
+        with pytest.raises(DataError) as caught:
+            DATASETS[name].load().sources(configs[name].model_copy(update={"roots": [*roots]}))
+        assert caught.value.expected
+        return caught.value
+
+    assert refused(tmp_path).found == "nothing"
+    assert "empty folder" in str(refused(*configs[name].roots, tmp_path))  # a disk not mounted
+    (tmp_path / "Documents").mkdir()
+    (tmp_path / "notes.txt").write_text("by hand")
+    assert refused(tmp_path).found == "Documents/, notes.txt"
+    archive = tmp_path / "train_events.zip"
+    archive.write_bytes(b"PK\3\4")
+    for roots in ([tmp_path], [archive], [tmp_path, archive]):
+        error = refused(*roots)
+        assert "train_events.zip" in error.found and "unpack" in error.hint
+    archive.with_name("train_images.tar.gz.part").write_bytes(b"")
+    assert "train_images.tar.gz.part" in refused(tmp_path).found
+    assert "has not ended" in refused(tmp_path).hint
+
+
 # --- custom
 
 

@@ -14,7 +14,7 @@ from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.describing import StoreResult, store_report
 from scaleevent.pairs.planning import plan
 from scaleevent.pairs.preparing import executor_of, unfinished, write_store
-from scaleevent.pairs.source import PairSource, choices, input_stats, label_facts
+from scaleevent.pairs.source import PairSource, choices, label_facts
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.reports import progress, remark, say
@@ -47,8 +47,6 @@ def run(cfg: PrepareConfig, quiet: bool = True) -> StoreResult:
     if not sources:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
     own = cfg.share.of(sources) if cfg.share else sources
-    for source in own:
-        input_stats(source)  # refused before any work is done
     images = sum(source.expected for source in own)
     chosen = unverified(cfg.name) + choices(sources)
     if out:

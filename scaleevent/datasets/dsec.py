@@ -23,7 +23,7 @@ import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, SourceConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
-from scaleevent.datasets.finding import files_below, only_once, require, shown
+from scaleevent.datasets.finding import files_below, not_here, only_once, require, shown
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
@@ -186,6 +186,9 @@ def find_places(config: SequencesConfig, known: Collection[str] | None = None) -
     """
     config.require_roots()
     found = [place for root in config.roots for place in find_sequences(root)]
+    if not found:
+        expected = f"SEQUENCE/{EVENTS[0]}, SEQUENCE/{EVENTS[1]} or SEQUENCE_{EVENTS[1]}"
+        raise not_here(config.roots, "no DSEC sequence in this folder", expected)
     used = [place for place in found if known is None or place.name in known]
     config.check_sequences({place.name for place in used})
     if not used:
@@ -201,11 +204,7 @@ def find_places(config: SequencesConfig, known: Collection[str] | None = None) -
 
 
 def find_sequences(root: Path) -> list[Place]:
-    """Every sequence below a folder, in any of the layouts.
-
-    Raises:
-        DataError: There is none.
-    """
+    """Every sequence below a folder, in any of the layouts."""
     places = []
     for events in files_below([root], EVENTS[0]):
         folder = events.parents[2].absolute()
@@ -224,12 +223,6 @@ def find_sequences(root: Path) -> list[Place]:
         prefix = str(events.absolute()).removesuffix(EVENTS[1])
         name = Path(prefix).name.removesuffix("_")
         places.append(Place(name, "E", events, (prefix,), root))
-    if not places:
-        raise DataError(
-            "no DSEC sequence in this folder",
-            where=root,
-            expected=f"SEQUENCE/{EVENTS[0]}, SEQUENCE/{EVENTS[1]} or SEQUENCE_{EVENTS[1]}",
-        )
     return places
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from scaleevent.datasets.clips import PictureClip
 from scaleevent.datasets.filmed import FilmedSettings, Found, Joined, at_rate, filmed, picture_clip
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.errors import ConfigError, DataError
 
@@ -67,11 +67,10 @@ def sources(config: Settings) -> list[Joined]:
     ]
     if not found:
         arrays = files_below(config.roots, "*_np")
-        raise DataError(
-            "no SDSD video in this folder", where=", ".join(map(str, config.roots)),
-            found=f"{arrays[0].name}, arrays in place of pictures" if arrays else None,
-            expected="{indoor,outdoor}_png/{GT,LQ}/pairN/*.png",
-            hint="download indoor_png and outdoor_png",
+        raise not_here(
+            config.roots, "no SDSD video in this folder",
+            "{indoor,outdoor}_png/{GT,LQ}/pairN/*.png", "download indoor_png and outdoor_png",
+            f"{arrays[0].name}, arrays in place of pictures" if arrays else None,
         )  # fmt: skip
     return filmed(config, found, lambda one: _clip(one.place, rate))
 

@@ -213,13 +213,14 @@ def executor_of(cfg: StoreSettings, sources: Sequence[PairSource]) -> Executor:
     """What runs the tasks: worker processes here, or those of Dask.
 
     Raises:
+        DataError: A file that a task would read is not there, before any work is done.
         ScaleEventError: See `DaskExecutor`.
     """
+    inputs = [path for source in sources for path, _ in input_stats(source)]
     if cfg.dask is None:
         return ProcessExecutor(cfg.jobs)
     assert cfg.out is not None
     work = cfg.share.folder(cfg.out) if cfg.share else cfg.out
-    inputs = [path for source in sources for path in source.inputs]
     return DaskExecutor(cfg.dask, [*claims(work), *inputs])
 
 
