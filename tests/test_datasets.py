@@ -555,6 +555,15 @@ def test_sequence_in_two_places(tmp_path):
         prepare("dsec", tmp_path)
 
 
+def test_times_of_dsec_that_step_back_are_of_other_pictures(tmp_path):
+    root = fakes.write_dsec_root(tmp_path)
+    times = root / "train" / fakes.SEQUENCE / "images/timestamps.txt"
+    fakes.write_times(times, [fakes.IMAGES_US[k] for k in (0, 2, 1)])
+    with pytest.raises(DataError, match="times step back") as caught:
+        prepare("dsec", root)
+    assert str(times) in caught.value.where
+
+
 def test_folder_without_sequences(tmp_path):
     with pytest.raises(DataError, match=r"events_left/events\.h5"):
         prepare("dsec", tmp_path)

@@ -276,6 +276,16 @@ def test_sdsd_by_light_and_with_a_rate_that_the_user_states(tmp_path):
     assert "arrays in place of pictures" in refused("sdsd", tmp_path / "arrays", fps=25).found
 
 
+def test_sdsd_tells_of_numbers_that_are_not_there(tmp_path):
+    write_pair(tmp_path, "indoor_png", "GT", 1, count=7)
+    (clip,) = clips("sdsd", tmp_path, fps=25).values()
+    assert "missing" not in clip.found
+    for number in (11, 13):
+        (tmp_path / f"indoor_png/GT/pair1/{number}.png").unlink()
+    (clip,) = clips("sdsd", tmp_path, fps=25).values()
+    assert "2 missing by their numbers" in clip.found
+
+
 # Waymo
 
 

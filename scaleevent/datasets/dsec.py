@@ -35,6 +35,7 @@ from scaleevent.datasets.frames import (
     picture_size,
 )
 from scaleevent.datasets.held_out import Tests, leave_out
+from scaleevent.datasets.timed_labels import in_order
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.pairs.pairing import window_rule
@@ -229,6 +230,7 @@ def find_sequences(root: Path) -> list[Place]:
 def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence:
     folder, times = parts[:2]
     stamps = read_frame_times(times, "us", "middle")
+    in_order(stamps.us, f"{times}, image")
     paths = list_pictures(folder)
     check_count(len(paths), "pictures", folder, len(stamps.us), times)
     frames = PictureFiles.in_order(stamps.us, paths)

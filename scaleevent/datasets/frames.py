@@ -226,19 +226,8 @@ class FramedRecording(ABC):
 
     def clocks(self, seconds: float) -> Clocks | None:
         """First and last time of images and events; events are read where the file has no index."""
-        recording, times = self.opened(), self.frames.times_us
-        if not times:
-            return None
-        if (extent := recording.source.extent()) is not None:
-            return Clocks((times[0], times[-1]), (extent.first_us, extent.last_us), whole=True)
-        until, span, whole = monotonic() + seconds, None, True
-        for block in recording.blocks():
-            first, last = int(block.t[0]), int(block.t[-1])
-            span = (min(first, span[0]), max(last, span[1])) if span else (first, last)
-            if monotonic() > until:
-                whole = False
-                break
-        return Clocks((times[0], times[-1]), span, whole) if span else None
+        times = self.frames.times_us
+        return clocks_of(self.opened(), (times[0], times[-1]), seconds) if times else None
 
     @abstractmethod
     def view(self) -> EventView:
@@ -264,6 +253,29 @@ class FramedRecording(ABC):
                 found=f"{size[1]}x{size[0]}",
                 expected=f"{self.size[1]}x{self.size[0]}, as {self.recording}",
             )
+
+
+def clocks_of(
+    recording: Recording, images: tuple[int, int], seconds: float, all_images: bool = True
+) -> Clocks | None:
+    """First and last time of images and of a recording's events; None where it holds none.
+
+    Args:
+        recording: The events, which are read where the file has no index.
+        images: First and last time of the images.
+        seconds: How long events are read at most.
+        all_images: Whether these are all of the images.
+    """
+    if (extent := recording.source.extent()) is not None:
+        return Clocks(images, (extent.first_us, extent.last_us), True, all_images)
+    until, span, whole = monotonic() + seconds, None, True
+    for block in recording.blocks():
+        first, last = int(block.t[0]), int(block.t[-1])
+        span = (min(first, span[0]), max(last, span[1])) if span else (first, last)
+        if monotonic() > until:
+            whole = False
+            break
+    return Clocks(images, span, whole, all_images) if span else None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -51,11 +51,13 @@ class Clocks:
         images: Of the images.
         events: Of the events, as far as they are known.
         whole: Whether `events` are all of them.
+        all_images: Whether `images` are.
     """
 
     images: Span
     events: Span
     whole: bool
+    all_images: bool = True
 
     def describe(self) -> str:
         """How much of the images' time the events cover."""
@@ -64,7 +66,8 @@ class Clocks:
         shared = max(min(last, self.events[1]) - max(first, self.events[0]), 0)
         known = "" if self.whole else "at least "
         share = f"{known}{shared / max(last - first, 1):.0%} covered"
-        return f"images from {a} to {b} s, events from {c} to {known}{d} s, {share}"
+        seen = "" if self.all_images else "at least "
+        return f"images from {a} to {seen}{b} s, events from {c} to {known}{d} s, {share}"
 
 
 @runtime_checkable
