@@ -192,6 +192,17 @@ def test_kitti_raw_half_a_download_and_times_that_are_not_in_their_lines(tmp_pat
     assert refused("kitti", tmp_path).what == "no time for a picture"
 
 
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_a_picture_of_kitti_whose_time_is_there_is_missing(tmp_path, number):
+    path = write_drive(tmp_path, count=6) / "data" / f"{number:010d}.png"
+    path.unlink()
+    error = refused("kitti", tmp_path)
+    assert error.what == "pictures of a sequence are missing"
+    assert f"no number {number}" in error.found and error.expected == "all numbers from 0 to 5"
+    (clip,) = clips("kitti", tmp_path, on_error="skip").values()
+    assert ", 1 missing" in clip.found
+
+
 def test_a_picture_of_another_size_is_damage(tmp_path):
     folder = write_drive(tmp_path, count=6)
     Image.fromarray(pictures(6)[3][:, :40]).save(folder / "data" / f"{3:010d}.png")

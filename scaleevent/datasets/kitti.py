@@ -123,7 +123,7 @@ def _drive(camera: Path, skips: bool) -> PictureClip:
             "no time for a picture", where=camera / TIMES, found=f"{len(times)} times",
             expected=f"one in line {untimed[0] + 1}, for {pictures[untimed[0]]}",
         )  # fmt: skip
-    missing = check_whole([*pictures], camera / "data", skips, last=max(times))
+    missing = check_whole([*pictures], camera / "data", skips, (min(times), max(times)))
     chosen = [times[number] for number in pictures]
     files = [camera / TIMES]
     return picture_clip(camera, [*pictures.values()], chosen, f"{TIMES}{missing}", files)
