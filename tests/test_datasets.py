@@ -1,6 +1,7 @@
 import json
 import pickle
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scaleevent.commands import prepare as prepare_command
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.pairs.pair import Pair, decode_image
 from scaleevent.pairs.shard import CONTENT
+from scaleevent.pairs.source import choices
 from tests import fakes
 from tests.event_files import write_aedat4
 
@@ -126,6 +129,91 @@ def test_every_data_set_keeps_the_contract(configs, name):
         assert all(times == sorted(times) for times in by_recording.values())
         again = list(source.pairs(Counter()))
         assert list(map(content, again)) == list(map(content, pairs))
+
+
+def write_beside(root: Path) -> None:
+    """What systems put beside data: macOS its `._NAME` and `__MACOSX`, others their own folders."""
+    below = sorted(root.rglob("*"))
+    copied = [path.relative_to(root) for path in below]
+    for path in below:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(60))
+        if path.is_dir():
+            for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+                (path / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    for folder in (".snapshot/daily", "__MACOSX"):
+        for part in copied:
+            place = root / folder / part
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if folder == "__MACOSX":
+                place = place.with_name(f"._{place.name}")
+            if (root / part).is_file():
+                shutil.copy(root / part, place)
+    for path in below:
+        if path.is_file():
+            place = path.parent / ".ipynb_checkpoints" / path.name
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy(path, place)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "street"])
+def test_what_systems_put_beside_data_is_passed_over(configs, name, tmp_path):
+    config = configs[name]
+    (root,) = config.roots
+    shutil.copytree(root, tmp_path / root.name)
+    config = config.model_copy(update={"roots": [tmp_path / root.name]})
+
+    def told() -> list[tuple]:
+        found = DATASETS[name].load().sources(config)
+        return [(s.name, s.expected, s.found, s.inputs, choices([s])) for s in found]
+
+    before = told()
+    write_beside(tmp_path / root.name)
+    assert told() == before
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "street"])
+@pytest.mark.parametrize("which", [0, 0.5, -1])
+def test_a_link_to_nothing_is_told_before_any_work(configs, name, which, tmp_path):
+    """As of a disk that is not mounted, or of git-annex; never passed over without a word."""
+    (root,) = configs[name].roots
+    shutil.copytree(root, tmp_path / root.name)
+    changes = {"roots": [tmp_path / root.name], "out": tmp_path / "pairs"}
+    config = configs[name].model_copy(update=changes)
+    files = [path for one in DATASETS[name].load().sources(config) for path in one.inputs]
+    files = [path for path in files if path.name != "timestamps.txt"]  # EventScape has it twice
+    path = files[int(len(files) * which) if which > 0 else which]
+    path.unlink()
+    path.symlink_to("/nowhere/else")
+    for settings in ({}, {"dry_run": True}):
+        with pytest.raises(DataError):
+            prepare_command.run(config.model_copy(update=settings))
+    assert not (tmp_path / "pairs").exists()
+
+
+NAMED = [name for name in DATASETS if name not in ("street", "custom", "video")]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_wrong_root_is_told_with_what_is_there(configs, name, tmp_path):
+    def refused(*roots: Path) -> DataError:
+        with pytest.raises(DataError) as caught:
+            DATASETS[name].load().sources(configs[name].model_copy(update={"roots": [*roots]}))
+        assert caught.value.expected
+        return caught.value
+
+    assert refused(tmp_path).found == "nothing"
+    assert "empty folder" in str(refused(*configs[name].roots, tmp_path))  # a disk not mounted
+    (tmp_path / "Documents").mkdir()
+    (tmp_path / "notes.txt").write_text("by hand")
+    assert refused(tmp_path).found == "Documents/, notes.txt"
+    archive = tmp_path / "train_events.zip"
+    archive.write_bytes(b"PK\3\4")
+    for roots in ([tmp_path], [archive], [tmp_path, archive]):
+        error = refused(*roots)
+        assert "train_events.zip" in error.found and "unpack" in error.hint
+    archive.with_name("train_images.tar.gz.part").write_bytes(b"")
+    assert "train_images.tar.gz.part" in refused(tmp_path).found
+    assert "has not ended" in refused(tmp_path).hint
 
 
 # --- custom
@@ -465,6 +553,15 @@ def test_sequence_in_two_places(tmp_path):
         fakes.write_dsec_root(tmp_path, layout)
     with pytest.raises(DataError, match="found twice"):
         prepare("dsec", tmp_path)
+
+
+def test_times_of_dsec_that_step_back_are_of_other_pictures(tmp_path):
+    root = fakes.write_dsec_root(tmp_path)
+    times = root / "train" / fakes.SEQUENCE / "images/timestamps.txt"
+    fakes.write_times(times, [fakes.IMAGES_US[k] for k in (0, 2, 1)])
+    with pytest.raises(DataError, match="times step back") as caught:
+        prepare("dsec", root)
+    assert str(times) in caught.value.where
 
 
 def test_folder_without_sequences(tmp_path):

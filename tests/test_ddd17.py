@@ -1,6 +1,7 @@
 """`prepare ddd17`: both packagings, with the traps of each."""
 
 import pickle
+import shutil
 import struct
 from collections import Counter
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from clip_files import moving, write_h264
 from davis_files import (
     DDD17_FRAMES_US,
     DRIVE_US,
@@ -67,6 +69,21 @@ def test_frames_of_the_video_count_as_the_index(tmp_path):
     (root / "dir0/short.mkv").rename(root / "dir0/video.mp4")
     with pytest.raises(DataError, match="4 frames, 6 time stamps"):
         prepare("ddd17", root)
+
+
+def test_damage_that_a_video_decoder_conceals_is_refused(tmp_path):
+    """It would show the frames before, and its blocks, in place of those that are lost."""
+    folder = write_drive(tmp_path)
+    shutil.rmtree(folder / "imgs")
+    wide = [np.vstack([one, one[:60]]) for one in moving(6, 200, 346)]
+    path = write_h264(folder / "video.mp4", wide)
+    assert len(prepare("ddd17", tmp_path, **WINDOW)[0]) == 4
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = bytes(range(40))
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="a frame of the video is damaged") as caught:
+        prepare("ddd17", tmp_path, **WINDOW)
+    assert "near frame" in caught.value.found and "again" in caught.value.hint
 
 
 # --- as recorded

@@ -192,6 +192,17 @@ def test_kitti_raw_half_a_download_and_times_that_are_not_in_their_lines(tmp_pat
     assert refused("kitti", tmp_path).what == "no time for a picture"
 
 
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_a_picture_of_kitti_whose_time_is_there_is_missing(tmp_path, number):
+    path = write_drive(tmp_path, count=6) / "data" / f"{number:010d}.png"
+    path.unlink()
+    error = refused("kitti", tmp_path)
+    assert error.what == "pictures of a sequence are missing"
+    assert f"no number {number}" in error.found and error.expected == "all numbers from 0 to 5"
+    (clip,) = clips("kitti", tmp_path, on_error="skip").values()
+    assert ", 1 missing" in clip.found
+
+
 def test_a_picture_of_another_size_is_damage(tmp_path):
     folder = write_drive(tmp_path, count=6)
     Image.fromarray(pictures(6)[3][:, :40]).save(folder / "data" / f"{3:010d}.png")
@@ -274,6 +285,16 @@ def test_sdsd_by_light_and_with_a_rate_that_the_user_states(tmp_path):
     assert [*clips("sdsd", tmp_path, fps=25, splits=["test"])] == ["indoor_pair13_normal"]
     (tmp_path / "arrays" / "indoor_np").mkdir(parents=True)
     assert "arrays in place of pictures" in refused("sdsd", tmp_path / "arrays", fps=25).found
+
+
+def test_sdsd_tells_of_numbers_that_are_not_there(tmp_path):
+    write_pair(tmp_path, "indoor_png", "GT", 1, count=7)
+    (clip,) = clips("sdsd", tmp_path, fps=25).values()
+    assert "missing" not in clip.found
+    for number in (11, 13):
+        (tmp_path / f"indoor_png/GT/pair1/{number}.png").unlink()
+    (clip,) = clips("sdsd", tmp_path, fps=25).values()
+    assert "2 missing by their numbers" in clip.found
 
 
 # Waymo

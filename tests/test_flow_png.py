@@ -17,7 +17,6 @@ from PIL import Image
 from scaleevent.datasets import flow_png
 from scaleevent.datasets.flow_png import (
     KITTI_SCALE,
-    SIGNATURE,
     decode_flow,
     decode_grey,
     encode_flow,
@@ -25,6 +24,7 @@ from scaleevent.datasets.flow_png import (
     write_png16,
 )
 from scaleevent.errors import DataError
+from scaleevent.images import PNG_SIGNATURE
 
 WITH = np.load(DATA / "dsec_png.npz")
 
@@ -37,7 +37,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def png(width, height, lines: bytes, *, depth=16, colour=2, methods=(0, 0, 0), extra=b"") -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, colour, *methods)
     pixels = chunk(b"IDAT", zlib.compress(lines))
-    return SIGNATURE + chunk(b"IHDR", header) + extra + pixels + chunk(b"IEND", b"")
+    return PNG_SIGNATURE + chunk(b"IHDR", header) + extra + pixels + chunk(b"IEND", b"")
 
 
 def filtered(image: np.ndarray, kinds: list[int]) -> bytes:
@@ -153,7 +153,7 @@ def test_several_data_chunks_and_comments_are_read():
     header = struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0)
     parts = [(b"IHDR", header), (b"tEXt", b"by\0hand"), (b"IDAT", packed[:9]), (b"IDAT", b"")]
     parts += [(b"IDAT", packed[9:]), (b"IEND", b"")]
-    data = SIGNATURE + b"".join(chunk(*part) for part in parts)
+    data = PNG_SIGNATURE + b"".join(chunk(*part) for part in parts)
     np.testing.assert_array_equal(read_png16(data), image)
 
 
@@ -186,9 +186,9 @@ LINE = bytes(1 + 6)
     [
         (b"", "not a PNG file"),
         (b"\xff\xd8\xff\xe0" + bytes(20), "not a PNG file"),
-        (SIGNATURE, "ends early"),
-        (SIGNATURE + chunk(b"IEND", b""), "without its header"),
-        (SIGNATURE + chunk(b"IHDR", b"short"), "without its header"),
+        (PNG_SIGNATURE, "ends early"),
+        (PNG_SIGNATURE + chunk(b"IEND", b""), "without its header"),
+        (PNG_SIGNATURE + chunk(b"IHDR", b"short"), "without its header"),
         (png(1, 1, bytes(4), depth=8), "bit depth 8, colour type 2"),
         (png(1, 1, LINE, colour=6), "colour type 6"),
         (png(1, 1, LINE, colour=3), "colour type 3"),
@@ -225,7 +225,7 @@ def test_damaged_compression_is_refused():
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", bytes(packed)), (b"IEND", b"")]
     with pytest.raises(DataError, match="damaged pixels"):
-        read_png16(SIGNATURE + b"".join(chunk(*part) for part in parts))
+        read_png16(PNG_SIGNATURE + b"".join(chunk(*part) for part in parts))
 
 
 def test_a_stream_that_swells_is_stopped(monkeypatch):

@@ -1,11 +1,15 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import list_pictures
+from scaleevent.datasets.timed_labels import read_id_picture
 from scaleevent.errors import DataError
+from scaleevent.pairs.pair import decode_image
 from tests import fakes
 
 
@@ -87,3 +91,43 @@ def test_pictures_are_listed_by_number_without_hidden_files(tmp_path):
     (tmp_path / "notes.txt").touch()
     names = [path.name for path in list_pictures(tmp_path)]
     assert names == ["a0.jpg", "a1.jpg", "a2.jpg", "b0.png", "b1.png", "b2.png", "b10.png"]
+
+
+# --- damaged pictures
+
+
+def small_png() -> tuple[np.ndarray, bytes]:
+    """Class ids, and their file, whose pixels are all in one part."""
+    ids = np.kron(np.random.default_rng(2).integers(0, 11, (9, 12)), np.ones((16, 16)))
+    file = io.BytesIO()
+    Image.fromarray(ids.astype(np.uint8)).save(file, "PNG")
+    return ids, file.getvalue()
+
+
+def test_no_changed_bit_of_a_png_goes_unnoticed(tmp_path):
+    """Pillow compares no checksum of the last part of the pixels."""
+    ids, data = small_png()
+    path = tmp_path / "ids.png"
+    rng = np.random.default_rng(0)
+    for at in rng.integers(33, len(data) - 12, 150):  # after the head, before the end mark
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << rng.integers(8)]) + data[at + 1 :])
+        with pytest.raises(DataError, match="image cannot be read"):
+            read_id_picture(path, ids.shape)
+        with pytest.raises(DataError, match="image cannot be read"):
+            decode_image(path.read_bytes(), path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_png_that_ends_early_or_in_zeros_is_refused(share, zeros):
+    """As downloads and copies leave a file whose space was set aside first."""
+    _, data = small_png()
+    kept = data[: int(share * len(data))]
+    with pytest.raises(DataError, match="image cannot be read") as caught:
+        decode_image(kept + bytes(len(data) - len(kept)) * zeros, "a.png")
+    assert "again" in caught.value.hint
+
+
+def test_what_follows_the_end_mark_of_a_png_is_no_damage():
+    ids, data = small_png()
+    assert (decode_image(data + b"more")[..., 0] == ids).all()

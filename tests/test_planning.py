@@ -62,6 +62,14 @@ def test_pairs_and_bytes_are_those_of_the_run(tmp_path, capsys, line):
     assert any(note.startswith(f"about {estimate['pairs']:,} pairs, ") for note in told["notes"])
 
 
+def test_images_before_the_events_are_not_taken_for_the_share_of_all(tmp_path, capsys):
+    root = noisy_rig(tmp_path / "rig", 120)
+    before, inside = np.linspace(900_000, 990_000, 40), np.linspace(1_010_000, 1_190_000, 80)
+    write_times(root / "timestamps.txt", np.concatenate([before, inside]).astype(int))
+    estimate, _ = planned(capsys, f"prepare custom {root} -o {tmp_path / 'pairs'}")
+    assert estimate["pairs"] == pytest.approx(80, rel=0.05)
+
+
 class Slow:
     """A source that moves a clock by hand: at first, and for each of its images."""
 

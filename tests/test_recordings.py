@@ -257,6 +257,14 @@ def test_its_own_output_is_no_input(tmp_path):
     assert len(PairStore(tmp_path / "elsewhere").shards) == 1
 
 
+def test_copies_in_hidden_folders_are_no_recordings(tmp_path):
+    root = write_custom(tmp_path / "raw")
+    for folder in (".ipynb_checkpoints", "__MACOSX"):
+        write_custom(root / folder)
+    run(root, tmp_path / "voxels", time_unit="us", size=(48, 64))
+    assert len(PairStore(tmp_path / "voxels").shards) == 1
+
+
 def test_a_manifest_does_not_outlive_the_shards_it_describes(tmp_path):
     root = write_custom(tmp_path / "raw")
     options = {"time_unit": "us", "size": (48, 64)}

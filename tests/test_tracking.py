@@ -18,6 +18,7 @@ from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import tracking
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.formats import open_recording
+from scaleevent.pairs import planning
 from scaleevent.pairs.pair import decode_image
 from scaleevent.pairs.store import PairStore
 from tests.event_files import write_aedat4
@@ -59,6 +60,17 @@ def test_videos_of_both_subsets_and_those_without_a_recording(tmp_path, capsys):
     assert set(PairStore(tmp_path / "one").recordings) == {"video_d"}
     with pytest.raises(ConfigError, match="no such sequence"):
         prepare("visevent", tmp_path / "data", sequences=["video_b"])
+
+
+def test_a_check_tells_the_clocks_of_frames_inside(tmp_path, capsys, monkeypatch):
+    line = f"prepare visevent {write_videos(tmp_path / 'data')} -o {tmp_path / 'pairs'} --dry-run"
+    call(line)
+    told = capsys.readouterr().out
+    assert "images from 1.082 to 1.182 s, events from 1.000 to 1.200 s, 100% covered" in told
+    monkeypatch.setattr(planning, "SECONDS", 0.0)
+    call(line)
+    told = capsys.readouterr().out
+    assert "images from 1.082 to at least 1.082 s, events from 1.000 to at least" in told
 
 
 def test_videos_that_were_given_one_recording_are_taken_once(tmp_path):

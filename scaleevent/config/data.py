@@ -23,9 +23,9 @@ from scaleevent.config.settings import (
     parse_size,
 )
 from scaleevent.config.tags import GivenTags
-from scaleevent.errors import ConfigError
+from scaleevent.errors import ConfigError, DataError
 from scaleevent.system.files import Json, claimed_folder
-from scaleevent.system.refusals import check_there
+from scaleevent.system.refusals import check_there, reading
 from scaleevent.system.shares import Share, check_shares, joined_folder
 
 SHOWN = 30  # names of sequences in a message
@@ -290,7 +290,7 @@ class PrepareConfig(PartSettings, StoreSettings):
 
         Raises:
             ConfigError: `roots` is empty.
-            DataError: One does not exist.
+            DataError: One does not exist, or is an empty folder beside others.
         """
         if not self.roots:
             raise ConfigError(
@@ -299,6 +299,13 @@ class PrepareConfig(PartSettings, StoreSettings):
             )
         for root in self.roots:
             check_there(root)
+            with reading(root, "the folder cannot be read"):
+                empty = root.is_dir() and not any(root.iterdir())
+            if empty and len(self.roots) > 1:  # else the data set tells what it expects there
+                raise DataError(
+                    "an empty folder", where=root, expected=f"files of {self.name}",
+                    hint="mount its disk, or name another folder",
+                )  # fmt: skip
 
 
 class SequencesConfig(PrepareConfig):

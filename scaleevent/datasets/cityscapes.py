@@ -33,7 +33,7 @@ from scaleevent.datasets.filmed import (
     picture_clip,
     read_number,
 )
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here, shown
 from scaleevent.errors import DataError
 
 FPS = 17.0
@@ -76,12 +76,11 @@ def sources(config: Settings) -> list[Joined]:
                     found.append(Found(name, part, pictures[0], sequence))
     if not found:
         single = files_below(config.roots, f"{sides[0]}Img8bit")
-        raise DataError(
-            "no Cityscapes snippets in this folder", where=", ".join(map(str, config.roots)),
-            found="the annotated pictures alone, which are no video" if single else None,
-            expected=f"{sides[0]}Img8bit_sequence/PART/CITY/*_{sides[0]}Img8bit.png",
-            hint=f"give the folder that {sides[0]}Img8bit_sequence_trainvaltest.zip was unpacked "
-            "in",
+        raise not_here(
+            config.roots, "no Cityscapes snippets in this folder",
+            f"{sides[0]}Img8bit_sequence/PART/CITY/*_{sides[0]}Img8bit.png",
+            f"give the folder that {sides[0]}Img8bit_sequence_trainvaltest.zip was unpacked in",
+            "the annotated pictures alone, which are no video" if single else None,
         )  # fmt: skip
     timed = bool(files_below(config.roots, f"{TIMES}_sequence"))
     rate = () if timed else (
@@ -94,7 +93,7 @@ def sources(config: Settings) -> list[Joined]:
 def _snippets(city: Path, kind: str) -> Iterator[tuple[str, list[Path]]]:
     """Recording and pictures of every snippet, whole or not, of one city."""
     sequences: dict[str, dict[int, Path]] = {}
-    for path in city.glob(f"[!.]*_{kind}.png"):
+    for path in shown(city, f"*_{kind}.png"):
         match = _NAME.fullmatch(path.name)
         if match is None or match[1] != city.name:
             raise DataError(

@@ -16,7 +16,7 @@ from scaleevent.datasets.frames import check_count, list_pictures, picture_size,
 from scaleevent.datasets.video import frames_between, sampled_frames, timed_frames, video_facts
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
-from scaleevent.system.refusals import check_there
+from scaleevent.system.refusals import check_there, may_be_file
 
 LONGEST_SIDE = 640  # of the sensor, where none is given
 BLACK = 20  # levels of 255: a bar is no brighter
@@ -201,7 +201,7 @@ def _below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name[0] == ".":
             continue
-        if path.is_file() and path.suffix.lower() in VIDEOS:
+        if path.suffix.lower() in VIDEOS and may_be_file(path):
             yield path
         elif path.is_dir():
             yield from _below(path, seen)

@@ -9,6 +9,7 @@ from pathlib import Path
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.errors import DataError, NotEventsError
 from scaleevent.formats import FORMATS, Recording, is_bag_folder, text
+from scaleevent.system.refusals import may_be_file
 
 TEXT_RECORDINGS = text.SUFFIXES
 RECORDINGS = tuple(
@@ -24,7 +25,7 @@ TIMES = ("timestamps.txt", "image_timestamps.txt", "images.txt", "exposure_times
 
 def visible_files(folder: Path) -> list[Path]:
     """The files of a folder by name, hidden ones left out."""
-    return sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and may_be_file(path))
 
 
 def videos_in(folder: Path) -> list[Path]:

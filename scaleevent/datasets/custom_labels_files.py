@@ -23,11 +23,11 @@ import numpy as np
 
 from scaleevent.config.benchmarks import IGNORE
 from scaleevent.config.labels import ClassesFile
-from scaleevent.datasets.flow_png import KITTI_SCALE, SIGNATURE, decode_flow, read_png16
+from scaleevent.datasets.flow_png import KITTI_SCALE, decode_flow, read_png16
 from scaleevent.datasets.frames import read_bytes
 from scaleevent.datasets.timed_labels import check_size, read_id_picture
 from scaleevent.errors import ConfigError, DataError
-from scaleevent.images import check_pixels, open_image
+from scaleevent.images import PNG_SIGNATURE, check_pixels, open_image
 
 SUFFIXES = (".png", ".npy", ".flo")
 NAMES = {"segmentation": "semantics", "depth": "depth", "flow": "flow"}  # task: label in a pair
@@ -216,7 +216,7 @@ def read_colours(path: Path) -> ColourPicture | None:
 def is_grey16(path: Path) -> bool:
     """Whether a file is a grey PNG of 16 bits: depths, or ids."""
     head = read_bytes(path)[:26]
-    return head.startswith(SIGNATURE) and tuple(head[24:26]) == (16, 0)
+    return head.startswith(PNG_SIGNATURE) and tuple(head[24:26]) == (16, 0)
 
 
 def id_words(path: Path) -> np.ndarray:
@@ -241,7 +241,7 @@ def task_of_file(path: Path, ids: bool = False) -> str:
     head = read_bytes(path)[:64]
     if path.suffix.lower() == ".flo":
         return "flow"
-    if path.suffix.lower() == ".npy" or not head.startswith(SIGNATURE):
+    if path.suffix.lower() == ".npy" or not head.startswith(PNG_SIGNATURE):
         return "depth" if head.startswith(_NPY_MAGIC) else "segmentation"  # read, and refused there
     bits, colour = struct.unpack(">BB", head[24:26].ljust(2, b"\0"))
     if bits != 16:

@@ -28,7 +28,7 @@ from scaleevent.datasets.filmed import (
     numbered,
     picture_clip,
 )
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here
 from scaleevent.datasets.frame_times import lines_with_fields
 from scaleevent.errors import DataError
 
@@ -63,12 +63,8 @@ def sources(config: Settings) -> list[Joined]:
         for path in files_below(config.roots, f"ImageSets/2017/{name}.txt")
     ]
     if not lists:
-        raise DataError(
-            "no list of DAVIS 2017's sequences in this folder",
-            where=", ".join(map(str, config.roots)),
-            expected=f"ImageSets/2017/{{{','.join(LISTS)}}}.txt",
-            hint="they may lie up to two folders below",
-        )
+        expected = f"ImageSets/2017/{{{','.join(LISTS)}}}.txt"
+        raise not_here(config.roots, "no list of DAVIS 2017's sequences in this folder", expected)
     found, lacking = [], []
     for part, path in lists:
         pictures = path.parents[2] / "JPEGImages" / config.resolution

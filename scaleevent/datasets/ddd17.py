@@ -32,7 +32,7 @@ from scaleevent.datasets.ddd17_seg import (
     numbered,
     read_index,
 )
-from scaleevent.datasets.finding import files_below, find_named, require
+from scaleevent.datasets.finding import files_below, find_named, require, shown
 from scaleevent.datasets.frames import EventView, FramedRecording, Frames, PictureFiles, check_count
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.datasets.recorded_frames import RecordedFrames
@@ -42,6 +42,7 @@ from scaleevent.formats import Recording
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import window_rule
 from scaleevent.system.hdf5_process import Hdf5File
+from scaleevent.system.refusals import may_be_file
 from scaleevent.system.reports import counted
 
 VIDEO = "video.mp4"
@@ -150,7 +151,7 @@ def _needed(folder: Path) -> dict[str, Path | None]:
         PIXELS: [PIXELS], INDEXES[0]: INDEXES, f"imgs/*.png or {VIDEO}": ["imgs/*.png", VIDEO],
     }  # fmt: skip
     return {
-        name: next((path for some in patterns for path in folder.glob(some)), None)
+        name: next((p for some in patterns for p in shown(folder, some) if may_be_file(p)), None)
         for name, patterns in wanted.items()
     }
 
@@ -158,7 +159,7 @@ def _needed(folder: Path) -> dict[str, Path | None]:
 def _packed(name: str, folder: Path, config: Settings) -> Drive:
     """A folder of ESS's packaging."""
     events = check_lengths(folder)
-    index = next(folder / part for part in INDEXES if (folder / part).is_file())
+    index = next(folder / part for part in INDEXES if may_be_file(folder / part))
     frames, found = _frames(folder, index, read_index(index))
     source = Drive(
         name=name,

@@ -25,7 +25,7 @@ import numpy as np
 
 from scaleevent.config.benchmarks import DDD17_CLASSES
 from scaleevent.config.data import SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import find_known, require
+from scaleevent.datasets.finding import find_known, require, shown
 from scaleevent.datasets.frames import read_bytes
 from scaleevent.datasets.timed_labels import (
     TimedLabel,
@@ -44,7 +44,7 @@ from scaleevent.grids.geometry import pixel_grid
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import window_rule
-from scaleevent.system.refusals import reading
+from scaleevent.system.refusals import may_be_file, reading
 
 SENSOR = (260, 346)
 SIZE = (200, 346)
@@ -227,7 +227,7 @@ def _needed(folder: Path) -> dict[str, Path | None]:
     """The parts without which there are no pairs; None for one that is missing."""
     wanted = {PIXELS: [PIXELS], INDEXES[0]: INDEXES, f"{MASKS}/*.png": [f"{MASKS}/*.png"]}
     return {
-        name: next((path for some in patterns for path in folder.glob(some)), None)
+        name: next((p for some in patterns for p in shown(folder, some) if may_be_file(p)), None)
         for name, patterns in wanted.items()
     }
 
@@ -257,7 +257,7 @@ def _source(name: str, folder: Path, config: Settings) -> Drive:
     return Drive(
         name=name,
         events=DavisEvents(folder, events),
-        index=next(folder / part for part in INDEXES if (folder / part).is_file()),
+        index=next(folder / part for part in INDEXES if may_be_file(folder / part)),
         masks=masks,
         pictures=pictures,
         rule=window_rule(config),
@@ -273,7 +273,7 @@ def numbered(folder: Path) -> dict[int, Path]:
         DataError: A name without number, number 0, or a number twice.
     """
     found: dict[int, Path] = {}
-    for path in folder.glob("*.png"):
+    for path in shown(folder, "*.png"):
         match = _NUMBER.fullmatch(path.name)
         number = int(match[1]) if match else 0
         if number < 1 or number in found:

@@ -23,7 +23,7 @@ import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, SourceConfig, WindowSettings
 from scaleevent.datasets.calibration import read_rectified_rig
-from scaleevent.datasets.finding import files_below, only_once, require
+from scaleevent.datasets.finding import files_below, not_here, only_once, require, shown
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
@@ -35,6 +35,7 @@ from scaleevent.datasets.frames import (
     picture_size,
 )
 from scaleevent.datasets.held_out import Tests, leave_out
+from scaleevent.datasets.timed_labels import in_order
 from scaleevent.errors import DataError
 from scaleevent.grids.geometry import homography_map, warp_image
 from scaleevent.pairs.pairing import window_rule
@@ -186,6 +187,9 @@ def find_places(config: SequencesConfig, known: Collection[str] | None = None) -
     """
     config.require_roots()
     found = [place for root in config.roots for place in find_sequences(root)]
+    if not found:
+        expected = f"SEQUENCE/{EVENTS[0]}, SEQUENCE/{EVENTS[1]} or SEQUENCE_{EVENTS[1]}"
+        raise not_here(config.roots, "no DSEC sequence in this folder", expected)
     used = [place for place in found if known is None or place.name in known]
     config.check_sequences({place.name for place in used})
     if not used:
@@ -201,17 +205,13 @@ def find_places(config: SequencesConfig, known: Collection[str] | None = None) -
 
 
 def find_sequences(root: Path) -> list[Place]:
-    """Every sequence below a folder, in any of the layouts.
-
-    Raises:
-        DataError: There is none.
-    """
+    """Every sequence below a folder, in any of the layouts."""
     places = []
     for events in files_below([root], EVENTS[0]):
         folder = events.parents[2].absolute()
         product = folder.parent.name
         if product.endswith("_events"):
-            siblings = sorted(folder.parents[1].glob(product.removesuffix("events") + "*"))
+            siblings = sorted(shown(folder.parents[1], product.removesuffix("events") + "*"))
             prefixes = tuple(f"{sibling}/{folder.name}/" for sibling in siblings)
             places.append(Place(folder.name, "B", events, prefixes, root))
         else:
@@ -220,22 +220,17 @@ def find_sequences(root: Path) -> list[Place]:
         folder = events.parents[1].absolute()
         layout = "D" if folder.parent.name in ("train", "test") else "C"
         places.append(Place(folder.name, layout, events, (f"{folder}/",), root))
-    for events in (hit for depth in ("", "*/") for hit in root.glob(f"{depth}*_{EVENTS[1]}")):
+    for events in (hit for depth in ("", "*/") for hit in shown(root, f"{depth}*_{EVENTS[1]}")):
         prefix = str(events.absolute()).removesuffix(EVENTS[1])
         name = Path(prefix).name.removesuffix("_")
         places.append(Place(name, "E", events, (prefix,), root))
-    if not places:
-        raise DataError(
-            "no DSEC sequence in this folder",
-            where=root,
-            expected=f"SEQUENCE/{EVENTS[0]}, SEQUENCE/{EVENTS[1]} or SEQUENCE_{EVENTS[1]}",
-        )
     return places
 
 
 def _source(place: Place, parts: tuple[Path, ...], config: Settings) -> Sequence:
     folder, times = parts[:2]
     stamps = read_frame_times(times, "us", "middle")
+    in_order(stamps.us, f"{times}, image")
     paths = list_pictures(folder)
     check_count(len(paths), "pictures", folder, len(stamps.us), times)
     frames = PictureFiles.in_order(stamps.us, paths)

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from scaleevent.config.data import SequencesConfig
 from scaleevent.datasets.dsec import Place, find_places, read_rectify_map
-from scaleevent.datasets.finding import require
+from scaleevent.datasets.finding import require, shown
 from scaleevent.datasets.frames import check_count, list_pictures
 from scaleevent.datasets.timed_labels import TimedLabel, pair_labels, read_times, seen_from
 from scaleevent.formats import Recording, open_recording
@@ -146,7 +146,7 @@ def _with_label_folders(place: Place) -> Place:
 
 def with_folders(root: Path) -> list[Path]:
     """A root and the folders in it."""
-    return [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    return [root, *(path for path in sorted(shown(root, "*")) if path.is_dir())]
 
 
 def labels_of_files(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import files_below, find_named, require
+from scaleevent.datasets.finding import files_below, find_named, require, shown
 from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import (
     EventView,
@@ -118,8 +118,8 @@ def sources(config: Settings) -> list[DriveInTown]:
     found = find_named(config, hits, "no EventScape sequence in this folder", expected)
     needed = {
         name: {
-            f"{PICTURES}/*_image.png": next((folder / PICTURES).glob("*_image.png"), None),
-            f"{EVENTS}/*_events.npz": next((folder / EVENTS).glob("*_events.npz"), None),
+            f"{PICTURES}/*_image.png": next(iter(shown(folder / PICTURES, "*_image.png")), None),
+            f"{EVENTS}/*_events.npz": next(iter(shown(folder / EVENTS, "*_events.npz")), None),
             TIMES[0]: next((folder / p for p in TIMES if (folder / p).is_file()), None),
         }
         for name, folder in found.items()
@@ -185,7 +185,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
         DataError: A name without number, or a number twice.
     """
     found: dict[int, Path] = {}
-    for path in folder.glob(pattern):
+    for path in shown(folder, pattern):
         match = _NUMBER.fullmatch(path.name)
         if match is None or int(match[1]) in found:
             raise DataError(

@@ -222,14 +222,16 @@ def numbered(folder: Path, name: re.Pattern[str]) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def check_whole(numbers: Sequence[int], folder: Path, skips: bool, last: int | None = None) -> str:
-    """Refuse pictures with a hole, which events would reach across, or without their end.
+def check_whole(
+    numbers: Sequence[int], folder: Path, skips: bool, ends: tuple[int, int] | None = None
+) -> str:
+    """Refuse pictures with a hole, which events would reach across, or without their ends.
 
     Args:
         numbers: Of the pictures, ascending.
         folder: Where they lie.
         skips: Whether they are taken all the same.
-        last: Number of the last picture; None where nothing tells it.
+        ends: Numbers of the first and the last picture; None where nothing tells them.
 
     Returns:
         What is missing, for people; nothing where nothing is.
@@ -237,14 +239,14 @@ def check_whole(numbers: Sequence[int], folder: Path, skips: bool, last: int | N
     Raises:
         DataError: Numbers between the first and the last one that are not there.
     """
-    last = numbers[-1] if last is None else last
-    missing = [k for a, b in pairwise((*numbers, last + 1)) for k in range(a + 1, b)]
+    first, last = ends or (numbers[0], numbers[-1])
+    missing = [k for a, b in pairwise((first - 1, *numbers, last + 1)) for k in range(a + 1, b)]
     if missing and not skips:
         raise DataError(
             "pictures of a sequence are missing", where=folder,
             found=f"no number {missing[0]}" + (f" and {len(missing) - 1} more are missing"
                                                if len(missing) > 1 else ""),
-            expected=f"all numbers from {numbers[0]} to {last}",
+            expected=f"all numbers from {first} to {last}",
             hint="a download or an archive that was not unpacked to its end looks like this; to "
             "film what is there, across any holes: --on-error skip",
         )  # fmt: skip

@@ -11,11 +11,63 @@ from scaleevent.errors import DataError
 
 Key = TypeVar("Key")
 
+_SHOWN = 8  # names of what is there in place of a data set
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_PARTIAL = (".part", ".partial", ".crdownload", ".download", ".aria2", ".filepart")
+
 
 def files_below(roots: Iterable[Path], pattern: str) -> list[Path]:
     """What fits a pattern up to two folders below the roots."""
     depths = ("", "*/", "*/*/")
-    return [path for root in roots for depth in depths for path in root.glob(depth + pattern)]
+    return [path for root in roots for depth in depths for path in shown(root, depth + pattern)]
+
+
+def shown(folder: Path, pattern: str) -> list[Path]:
+    """What fits a pattern below a folder, besides what is hidden there."""
+    return [path for path in folder.glob(pattern) if not is_hidden(path, folder)]
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder is of those that systems put beside data.
+
+    They have the same names, and are copies, old versions, or something else: macOS's `._NAME` and
+    `__MACOSX`, snapshots of a disk, `.ipynb_checkpoints`.
+    """
+    return any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(folder).parts)
+
+
+def not_here(
+    roots: Sequence[Path],
+    what: str,
+    expected: str,
+    hint: str = "they may lie up to two folders below",
+    found: str | None = None,
+) -> DataError:
+    """The error for roots without the data set, with what is there in its place.
+
+    Args:
+        roots: The user's folders.
+        what: Error.
+        expected: What is looked for.
+        hint: What to do, unless archives have to be unpacked first.
+        found: What is there, where more than names can be told.
+    """
+    there: list[str] = []
+    for root in roots:
+        paths = shown(root, "*") if root.is_dir() else [root]
+        there += sorted(f"{path.name}/" if path.is_dir() else path.name for path in paths)
+    partial = [name for name in there if name.lower().endswith(_PARTIAL)]
+    archives = [name for name in there if name.lower().endswith(_ARCHIVES)]
+    if archives:
+        hint = f"unpack {archives[0]}{' and the other archives' if len(archives) > 1 else ''}"
+    if partial:
+        hint = f"a download has not ended: {partial[0]}"
+    told = [*dict.fromkeys((*partial, *archives, *there))]
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    found = found or ", ".join(told[:_SHOWN]) + more or "nothing"
+    return DataError(
+        what, where=", ".join(map(str, roots)), found=found, expected=expected, hint=hint
+    )
 
 
 def find_known(
@@ -45,12 +97,8 @@ def find_known(
     found = only_once([(name, path) for name, path in hits if name in wanted])
     lost = set(config.sequences) - set(found)
     if lost or not found:
-        raise DataError(
-            "files of the benchmark are missing",
-            where=", ".join(map(str, config.roots)),
-            expected=f"{pattern} of {', '.join(sorted(lost or wanted))}",
-            hint="they may lie up to two folders below",
-        )
+        expected = f"{pattern} of {', '.join(sorted(lost or wanted))}"
+        raise not_here(config.roots, "files of the benchmark are missing", expected)
     return dict(sorted(found.items()))
 
 
@@ -76,10 +124,7 @@ def find_named(
     """
     config.require_roots()
     if not hits:
-        raise DataError(
-            what, where=", ".join(map(str, config.roots)), found=found, expected=expected,
-            hint="they may lie up to two folders below",
-        )  # fmt: skip
+        raise not_here(config.roots, what, expected, found=found)
     config.check_sequences({name for name, _ in hits})
     wanted = (hit for hit in hits if not config.sequences or hit[0] in config.sequences)
     return dict(sorted(only_once(wanted).items()))

@@ -15,12 +15,12 @@ import numba as nb
 import numpy as np
 
 from scaleevent.errors import DataError
+from scaleevent.images import PNG_SIGNATURE, png_chunks
 
 DSEC_SCALE, KITTI_SCALE = 128.0, 64.0  # words per pixel of flow
 ZERO_FLOW = 2**15
 GREY_SCALE = 256.0  # words per pixel of disparity (DSEC, KITTI) or metre of depth (KITTI)
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3}  # by colour type: grey, RGB
 FILTER_UP = 2
 KNOWN = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # PLTE is but a suggestion in RGB files
@@ -128,7 +128,7 @@ def read_png16(data: bytes, *, where: object = None) -> np.ndarray:
         DataError: Another kind of PNG, no PNG, damage, or beyond 2^22 pixels.
     """
     refuse = partial(DataError, where=where)
-    chunks = _chunks(data, refuse)
+    chunks = _chunks(data, where)
     kind, header = next(chunks)
     if kind != b"IHDR" or len(header) != 13:
         raise refuse("a PNG file without its header", found=kind)
@@ -164,7 +164,7 @@ def write_png16(image: np.ndarray) -> bytes:
     lines[:, 1:] = np.diff(raw, axis=0, prepend=np.zeros_like(raw[:1]))
     header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b"")]
-    return SIGNATURE + b"".join(
+    return PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", _crc(kind, content))
         for kind, content in chunks
     )
@@ -174,25 +174,12 @@ def _crc(kind: bytes, content: bytes) -> int:
     return zlib.crc32(content, zlib.crc32(kind))
 
 
-def _chunks(data: bytes, refuse: Callable[..., DataError]) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of every chunk up to the end mark, each with its checksum compared."""
-    if not data.startswith(SIGNATURE):
-        raise refuse("not a PNG file", found=data[:8])
-    position, kind = len(SIGNATURE), b""
-    while kind != b"IEND":
-        head = data[position : position + 8]
-        length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
-        content = data[position + 8 : position + 8 + length]
-        check = data[position + 8 + length : position + 12 + length]
-        if len(check) < 4:
-            raise refuse("a PNG file that ends early", found=f"{len(data)} bytes")
-        if int.from_bytes(check, "big") != _crc(kind, content):
-            found = f"chunk {kind!r} at byte {position}"
-            raise refuse("a damaged PNG file: a checksum differs", found=found)
+def _chunks(data: bytes, where: object) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and content of every chunk up to the end mark, each of a kind that can be read."""
+    for kind, content in png_chunks(data, where):
         if kind[0] & CRITICAL == 0 and kind not in KNOWN:
-            raise refuse("a PNG file with a chunk we cannot read", found=kind)
+            raise DataError("a PNG file with a chunk we cannot read", where=where, found=kind)
         yield kind, content
-        position += 12 + length
 
 
 def _inflate(packed: bytes, size: int, refuse: Callable[..., DataError]) -> np.ndarray:

@@ -22,7 +22,7 @@ from scaleevent.images import open_image
 from scaleevent.pairs.pair import Pair, decode_image, encode_image
 from scaleevent.pairs.pairing import TimedImage, pair_images
 from scaleevent.pairs.source import Clocks
-from scaleevent.system.refusals import reading
+from scaleevent.system.refusals import check_there, may_be_file, reading
 
 PICTURES = (".png", ".jpg", ".jpeg")
 _LOOKED_AT = 9  # pictures that tell what is blank in all
@@ -226,19 +226,8 @@ class FramedRecording(ABC):
 
     def clocks(self, seconds: float) -> Clocks | None:
         """First and last time of images and events; events are read where the file has no index."""
-        recording, times = self.opened(), self.frames.times_us
-        if not times:
-            return None
-        if (extent := recording.source.extent()) is not None:
-            return Clocks((times[0], times[-1]), (extent.first_us, extent.last_us), whole=True)
-        until, span, whole = monotonic() + seconds, None, True
-        for block in recording.blocks():
-            first, last = int(block.t[0]), int(block.t[-1])
-            span = (min(first, span[0]), max(last, span[1])) if span else (first, last)
-            if monotonic() > until:
-                whole = False
-                break
-        return Clocks((times[0], times[-1]), span, whole) if span else None
+        times = self.frames.times_us
+        return clocks_of(self.opened(), (times[0], times[-1]), seconds) if times else None
 
     @abstractmethod
     def view(self) -> EventView:
@@ -266,12 +255,36 @@ class FramedRecording(ABC):
             )
 
 
+def clocks_of(
+    recording: Recording, images: tuple[int, int], seconds: float, all_images: bool = True
+) -> Clocks | None:
+    """First and last time of images and of a recording's events; None where it holds none.
+
+    Args:
+        recording: The events, which are read where the file has no index.
+        images: First and last time of the images.
+        seconds: How long events are read at most.
+        all_images: Whether these are all of the images.
+    """
+    if (extent := recording.source.extent()) is not None:
+        return Clocks(images, (extent.first_us, extent.last_us), True, all_images)
+    until, span, whole = monotonic() + seconds, None, True
+    for block in recording.blocks():
+        first, last = int(block.t[0]), int(block.t[-1])
+        span = (min(first, span[0]), max(last, span[1])) if span else (first, last)
+        if monotonic() > until:
+            whole = False
+            break
+    return Clocks(images, span, whole, all_images) if span else None
+
+
 def read_bytes(path: Path) -> bytes:
     """All of a file.
 
     Raises:
         DataError: It cannot be read.
     """
+    check_there(path)
     with reading(path, "the file cannot be read"):
         return path.read_bytes()
 
@@ -282,6 +295,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: Not a PNG or JPEG file, or too large.
     """
+    check_there(path)
     with open_image(path, path) as picture:
         return picture.height, picture.width
 
@@ -365,7 +379,7 @@ def list_pictures(folder: Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted by name with numbers in order of their value."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     return sorted(
-        (path for path in files if path.name[0] != "." and path.is_file()), key=natural_order
+        (path for path in files if path.name[0] != "." and may_be_file(path)), key=natural_order
     )
 
 

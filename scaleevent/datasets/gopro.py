@@ -26,7 +26,7 @@ from scaleevent.datasets.filmed import (
     numbered,
     picture_clip,
 )
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here
 from scaleevent.errors import DataError
 
 FPS = 240.0
@@ -57,14 +57,15 @@ def sources(config: Settings) -> list[Joined]:
         for place in files_below(config.roots, f"{part}/{SEQUENCE}")
     ]
     blurred = [one for one in found if (one.place / "blur").is_dir()]
-    if blurred or not found:
+    expected = "{train,test}/GOPRxxxx_yy_zz/NNNNNN.png"
+    hint = "give the folder that holds train and test of GOPRO_Large_all.zip"
+    if blurred:
         raise DataError(
-            "GOPRO_Large, whose sharp pictures are no video at a known rate" if blurred
-            else "no GoPro sequence in this folder",
-            where=blurred[0].place if blurred else ", ".join(map(str, config.roots)),
-            expected="{train,test}/GOPRxxxx_yy_zz/NNNNNN.png",
-            hint="give the folder that holds train and test of GOPRO_Large_all.zip",
+            "GOPRO_Large, whose sharp pictures are no video at a known rate",
+            where=blurred[0].place, expected=expected, hint=hint,
         )  # fmt: skip
+    if not found:
+        raise not_here(config.roots, "no GoPro sequence in this folder", expected, hint)
     return filmed(config, found, lambda one: _clip(one.place, config.on_error == "skip"))
 
 

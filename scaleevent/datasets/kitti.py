@@ -31,7 +31,7 @@ from scaleevent.datasets.filmed import (
     numbered,
     picture_clip,
 )
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here
 from scaleevent.datasets.frame_times import lines_with_fields
 from scaleevent.errors import DataError
 
@@ -94,11 +94,9 @@ def sources(config: Settings) -> list[Joined]:
         )  # fmt: skip
     if not raw and not tracking:
         folder = CAMERAS["right" if config.camera == "right" else "left"]
-        raise DataError(
-            "no KITTI sequence in this folder", where=where,
-            expected=f"DATE/DATE_drive_NNNN_sync/{folder}/data or {{training,testing}}/{folder}/"
-            "NNNN",
-            hint="they may lie up to two folders below",
+        raise not_here(
+            config.roots, "no KITTI sequence in this folder",
+            f"DATE/DATE_drive_NNNN_sync/{folder}/data or {{training,testing}}/{folder}/NNNN",
         )  # fmt: skip
     skips = config.on_error == "skip"
     if raw:
@@ -125,7 +123,7 @@ def _drive(camera: Path, skips: bool) -> PictureClip:
             "no time for a picture", where=camera / TIMES, found=f"{len(times)} times",
             expected=f"one in line {untimed[0] + 1}, for {pictures[untimed[0]]}",
         )  # fmt: skip
-    missing = check_whole([*pictures], camera / "data", skips, last=max(times))
+    missing = check_whole([*pictures], camera / "data", skips, (min(times), max(times)))
     chosen = [times[number] for number in pictures]
     files = [camera / TIMES]
     return picture_clip(camera, [*pictures.values()], chosen, f"{TIMES}{missing}", files)

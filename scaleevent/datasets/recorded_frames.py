@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from scaleevent.datasets.frame_times import moment
-from scaleevent.datasets.frames import EventView, span_of_events
+from scaleevent.datasets.frames import EventView, clocks_of, span_of_events
 from scaleevent.errors import UnpairedError
 from scaleevent.formats import Recording
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import TimedImage, pair_images
+from scaleevent.pairs.source import Clocks
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,17 @@ class RecordedFrames(ABC):
                 expected=span_of_events(recording),
                 hint="a recording whose two clocks differ, or that was cut short",
             )
+
+    def clocks(self, seconds: float) -> Clocks | None:
+        """First and last time of images and events, as far as both are read in this time."""
+        until, times, whole = monotonic() + seconds, list[int](), True
+        for frame in self.opened().frames():
+            times.append(moment(frame.start_us, frame.end_us, "middle"))
+            if monotonic() > until:
+                whole = False
+                break
+        span = (min(times), max(times)) if times else None
+        return clocks_of(self.opened(), span, seconds, whole) if span else None
 
     def _images(self, times: list[int]) -> Iterator[TimedImage]:
         """The frames in the order of the file; their times are added to a list."""

@@ -18,6 +18,7 @@ from scaleevent.datasets.custom_files import (
     TIMES,
     folder_of,
 )
+from scaleevent.datasets.finding import is_hidden
 from scaleevent.errors import ConfigError, DataError, NotEventsError, UnpairedError
 from scaleevent.formats import Recording, is_bag_folder, open_recording, recording_files
 from scaleevent.formats.source import Segment
@@ -27,7 +28,7 @@ from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.pairing import EventStream, window_rule
 from scaleevent.pairs.source import PairSource
 from scaleevent.system.files import MARKER
-from scaleevent.system.refusals import check_there
+from scaleevent.system.refusals import check_there, may_be_file
 
 SUFFIXES = (*RECORDINGS, *TEXT_RECORDINGS)
 MOST_WINDOWS = 10_000
@@ -215,12 +216,12 @@ def files_below(root: Path, out: Path) -> tuple[list[Path], list[Path]]:
     below = [
         path
         for path in sorted(root.rglob("*"))
-        if path in bags or path.is_file() and path not in parts
+        if path in bags or may_be_file(path) and path not in parts
         if ours.isdisjoint(path.resolve().parents)
         # frames, their times and hidden files are left out silently
         if path.parent.name not in FRAME_FOLDERS
         and path.name not in TIMES
-        and not path.name.startswith(".")
+        and not is_hidden(path, root)
     ]
     return below, sorted(ours)
 

@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from scaleevent.config.data import SourceConfig
-from scaleevent.datasets.finding import files_below, find_named
-from scaleevent.datasets.frames import picture_size, read_bytes
+from scaleevent.datasets.finding import files_below, find_named, shown
+from scaleevent.datasets.frames import PICTURES, picture_size, read_bytes
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
 from scaleevent.events import Events
@@ -174,8 +174,8 @@ def _files(folder: Path) -> tuple[str, ...]:
     """
     named: dict[str, set[str]] = {}
     for kind in KINDS:
-        files = (folder / kind).glob("[!.]*") if (folder / kind).is_dir() else ()
-        named[kind] = {path.name for path in files}
+        files = shown(folder / kind, "*") if (folder / kind).is_dir() else ()
+        named[kind] = {path.name for path in files if path.suffix.lower() in PICTURES}
     every = set().union(*named.values())
     lone = sorted(name for name in every if any(name not in named[kind] for kind in KINDS))
     if lone or not every:

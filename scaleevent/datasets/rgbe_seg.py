@@ -24,7 +24,7 @@ from typing import Literal
 from pydantic import Field
 
 from scaleevent.config.data import DamageSettings, SourceConfig
-from scaleevent.datasets.finding import files_below, find_named
+from scaleevent.datasets.finding import files_below, find_named, shown
 from scaleevent.datasets.frames import EventView, list_pictures, picture_size
 from scaleevent.datasets.held_out import Tests, leave_out
 from scaleevent.errors import DataError
@@ -148,7 +148,7 @@ def _of_one_unit(clips: list[Clip]) -> list[Clip]:
 
 def _source(name: str, folder: Path, config: Settings) -> Clip:
     pictures = list_pictures(folder / PICTURES) if (folder / PICTURES).is_dir() else []
-    archives = {path.stem: path for path in (folder / EVENTS).glob("[!.]*.npz")}
+    archives = {path.stem: path for path in shown(folder / EVENTS, "*.npz")}
     lone = sorted({path.stem for path in pictures} ^ archives.keys())
     if lone or not pictures:
         raise DataError(

@@ -11,14 +11,16 @@ order of the numbers in their names, at the rate that the user states. The small
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from scaleevent.datasets.clips import PictureClip
 from scaleevent.datasets.filmed import FilmedSettings, Found, Joined, at_rate, filmed, picture_clip
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.errors import ConfigError, DataError
 
@@ -67,11 +69,10 @@ def sources(config: Settings) -> list[Joined]:
     ]
     if not found:
         arrays = files_below(config.roots, "*_np")
-        raise DataError(
-            "no SDSD video in this folder", where=", ".join(map(str, config.roots)),
-            found=f"{arrays[0].name}, arrays in place of pictures" if arrays else None,
-            expected="{indoor,outdoor}_png/{GT,LQ}/pairN/*.png",
-            hint="download indoor_png and outdoor_png",
+        raise not_here(
+            config.roots, "no SDSD video in this folder",
+            "{indoor,outdoor}_png/{GT,LQ}/pairN/*.png", "download indoor_png and outdoor_png",
+            f"{arrays[0].name}, arrays in place of pictures" if arrays else None,
         )  # fmt: skip
     return filmed(config, found, lambda one: _clip(one.place, rate))
 
@@ -87,4 +88,15 @@ def _clip(folder: Path, fps: float) -> PictureClip:
     pictures = list_pictures(folder)
     if len(pictures) < 2:
         raise DataError("a video of fewer than two pictures", where=folder, found=len(pictures))
-    return picture_clip(folder, pictures, at_rate(range(len(pictures)), fps), f"{fps:g} frames/s")
+    how = f"{fps:g} frames/s{_holes(pictures)}"
+    return picture_clip(folder, pictures, at_rate(range(len(pictures)), fps), how)
+
+
+def _holes(pictures: list[Path]) -> str:
+    """What the numbers in the names tell of pictures that may be missing, for people."""
+    found = [re.findall("[0-9]+", path.stem)[-1:] for path in pictures]
+    numbers = np.array([int(number) for some in found for number in some])
+    steps = np.diff(numbers)
+    if len(numbers) < len(pictures) or steps.min() < 1 or (steps == steps[0]).all():
+        return ""
+    return f", {int((steps // steps.min() - 1).sum())} missing by their numbers, which events cross"

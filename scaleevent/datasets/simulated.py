@@ -319,8 +319,9 @@ class _Frames:
 def refuse(error: DataError, config: CameraSettings) -> None:
     """Raise the error unless what is damaged may be left out."""
     if config.on_error == "strict":
-        if error.hint is None:
-            error.hint = "to leave out what is damaged, and count it: --on-error skip"
+        if "--on-error" not in (error.hint or ""):
+            skip = "to leave out what is damaged, and count it: --on-error skip"
+            error.hint = f"{error.hint}; or {skip}" if error.hint else skip
         raise error
 
 

@@ -16,12 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from scaleevent.config.data import DamageSettings, SequencesConfig, WindowSettings
-from scaleevent.datasets.finding import files_below, find_named
+from scaleevent.datasets.finding import files_below, find_named, shown
 from scaleevent.datasets.recorded_frames import RecordedFrames
 from scaleevent.errors import DataError
 from scaleevent.formats import Recording, open_recording
 from scaleevent.pairs.pairing import window_rule
-from scaleevent.system.refusals import reading
+from scaleevent.system.refusals import check_there, reading
 from scaleevent.system.reports import counted
 
 ENDING, BOXES = ".aedat4", "groundtruth.txt"
@@ -53,7 +53,7 @@ def find_videos(config: TrackingSettings) -> list[Video]:
     hits = [(path.stem, path) for path in files_below(config.roots, f"*{ENDING}")]
     bare = sorted({
         path.parent.name for path in files_below(config.roots, BOXES)
-        if not any(path.parent.glob(f"*{ENDING}"))
+        if not any(shown(path.parent, f"*{ENDING}"))
     })  # fmt: skip
     files = find_named(
         config, hits, "no video with its recording in this folder",
@@ -76,7 +76,7 @@ def copies(files: dict[str, Path]) -> dict[str, str]:
     the times of its packets all over it. Parts of one recording are not found so.
     """
     first: dict[tuple[int, bytes], str] = {}
-    lengths = Counter(path.stat().st_size for path in files.values())
+    lengths = Counter(check_there(path).st_size for path in files.values())
     copies = {}
     for name, path in files.items():
         length = path.stat().st_size

@@ -18,6 +18,7 @@ from PIL import Image
 from scaleevent.datasets.frames import EventView, Frames
 from scaleevent.errors import DataError, MissingPackageError
 from scaleevent.formats import Recording
+from scaleevent.formats.source import COPY_AGAIN
 from scaleevent.images import check_pixels
 from scaleevent.pairs.pairing import TimedImage
 
@@ -75,8 +76,12 @@ def video_frames(path: Path) -> Iterator[np.ndarray]:
         DataError: Not a video, or damaged.
     """
     with _opened(path) as container:
-        for frame in container.decode(video=0):
+        stream, count = container.streams.video[0], 0
+        stream.thread_type = "NONE"  # so that complaints belong to the frame being decoded
+        frames = container.decode(stream)
+        while (frame := _checked(frames, path, count)) is not None:
             yield frame.to_ndarray(format="rgb24")
+            count += 1
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ def _checked(frames: Iterator[VideoFrame], path: Path, count: int) -> VideoFrame
         logging.set_skip_repeated(once)
     if told or (frame is not None and frame.is_corrupt):
         found = f"near frame {count}" + (f": {told[0][2].strip()}" if told else "")
-        raise DataError("a frame of the video is damaged", where=path, found=found)
+        raise DataError("a frame of the video is damaged", where=path, found=found, hint=COPY_AGAIN)
     return frame
 
 

@@ -37,7 +37,7 @@ from scaleevent.datasets.filmed import (
     numbered,
     picture_clip,
 )
-from scaleevent.datasets.finding import files_below
+from scaleevent.datasets.finding import files_below, not_here
 from scaleevent.datasets.tfrecord import count_records, fields, records
 from scaleevent.errors import DataError
 from scaleevent.images import open_image
@@ -142,11 +142,11 @@ def sources(config: Settings) -> list[Joined]:
         ]
     if not found:
         newer = files_below(config.roots, "camera_image/*.parquet")
-        raise DataError(
-            "no Waymo segment in this folder", where=", ".join(map(str, config.roots)),
-            found="Parquet files of Perception 2.x, which are not read" if newer else None,
-            expected="{training,validation}/segment-*.tfrecord, or segment-*/image_0/NNNN.png",
-            hint="download the TFRecord files of Perception 1.x",
+        raise not_here(
+            config.roots, "no Waymo segment in this folder",
+            "{training,validation}/segment-*.tfrecord, or segment-*/image_0/NNNN.png",
+            "download the TFRecord files of Perception 1.x",
+            "Parquet files of Perception 2.x, which are not read" if newer else None,
         )  # fmt: skip
     return filmed(config, found, lambda one: _clip(one, config.on_error == "skip"))
 

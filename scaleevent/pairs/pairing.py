@@ -16,6 +16,9 @@ from scaleevent.formats import Recording
 from scaleevent.grids.windows import Window, WindowRule, choose_window, needless
 from scaleevent.pairs.pair import Pair
 
+EARLY = "before the first event"
+"""Why an image has no pair: these are all at a recording's start."""
+
 
 @dataclass(frozen=True)
 class TimedImage:
@@ -126,7 +129,7 @@ class EventStream:
     def why_unusable(self, image_us: int, events: Events) -> str | None:
         """The reason why an image has no pair, or None if it has one."""
         if self._first_us is None or image_us <= self._first_us:
-            return "before the first event"
+            return EARLY
         if self._ended and image_us > self._held.t[-1]:
             return "after the last event"
         return None if len(events) else "empty window"

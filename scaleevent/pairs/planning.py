@@ -19,8 +19,9 @@ from scaleevent.pairs.alignment import Alignment, measure, scenes_of_store, spre
 from scaleevent.pairs.describing import StoreResult
 from scaleevent.pairs.drawing import draw_pairs
 from scaleevent.pairs.pair import Pair
+from scaleevent.pairs.pairing import EARLY
 from scaleevent.pairs.shard import FORMAT, ShardWriter
-from scaleevent.pairs.source import Clocked, PairSource
+from scaleevent.pairs.source import Clocked, PairSource, input_stats
 from scaleevent.pairs.store import PairStore, finish_shard
 from scaleevent.panels import save_picture
 from scaleevent.system.files import Json, write_json
@@ -94,6 +95,11 @@ class Sample:
         """Images or labels that the pairs were made of."""
         return self.counts["images"] + self.counts["labels"]
 
+    @property
+    def early(self) -> int:
+        """Those of them that came before the first event."""
+        return sum(self.counts[f"{what} dropped: {EARLY}"] for what in ("images", "labels"))
+
 
 def plan(
     name: str,
@@ -118,7 +124,7 @@ def plan(
     """
     images = sum(source.expected for source in sources)
     rows = tuple(
-        (s.name, s.found, s.expected, sum(path.stat().st_size for path in s.inputs) / 1e6)
+        (s.name, s.found, s.expected, sum(stat.st_size for _, stat in input_stats(s)) / 1e6)
         for s in sources
     )
     estimate, alignment = None, None
@@ -130,8 +136,10 @@ def plan(
         looked = counted(len(spread(len(sources), SAMPLED)), "source")
         notes.append(f"size and time are not known: no pair came out of {looked} looked at")
     if samples:
-        kept = sum(len(s.made) for s in samples) / max(sum(s.looked_at for s in samples), 1)
-        pairs = round(images * min(kept, 1.0))
+        early = [s.early for s in samples]  # of a recording's start, not a share of its images
+        others = sum(s.looked_at for s in samples) - sum(early)
+        kept = sum(len(s.made) for s in samples) / max(others, 1)
+        pairs = round(max(images - _mean(early) * len(sources), 0) * min(kept, 1.0))
         size = _mean([s.pair_bytes for s in samples]) * pairs
         size += _mean([s.shard_bytes for s in samples]) * len(sources)
         together = min(jobs, len(sources))  # a source is one task
@@ -231,7 +239,7 @@ def _written(pairs: list[Pair], path: Path) -> int:
     return path.stat().st_size
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 

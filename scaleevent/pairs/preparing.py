@@ -24,7 +24,7 @@ from scaleevent.grids.voxels import voxelize
 from scaleevent.pairs.manifest import Entry, Manifest, read_document
 from scaleevent.pairs.pair import Pair
 from scaleevent.pairs.shard import CONTENT, FORMAT, ShardWriter
-from scaleevent.pairs.source import PairSource
+from scaleevent.pairs.source import PairSource, input_stats
 from scaleevent.pairs.store import finish_shard, publish_shard, shard_done, shard_entry
 from scaleevent.system.dask_workers import DaskExecutor
 from scaleevent.system.files import (
@@ -213,13 +213,14 @@ def executor_of(cfg: StoreSettings, sources: Sequence[PairSource]) -> Executor:
     """What runs the tasks: worker processes here, or those of Dask.
 
     Raises:
+        DataError: A file that a task would read is not there, before any work is done.
         ScaleEventError: See `DaskExecutor`.
     """
+    inputs = [path for source in sources for path, _ in input_stats(source)]
     if cfg.dask is None:
         return ProcessExecutor(cfg.jobs)
     assert cfg.out is not None
     work = cfg.share.folder(cfg.out) if cfg.share else cfg.out
-    inputs = [path for source in sources for path in source.inputs]
     return DaskExecutor(cfg.dask, [*claims(work), *inputs])
 
 
@@ -390,7 +391,7 @@ class ShardTask:
     def job(self) -> str:
         """Hash of what the shard is made from."""
         source = self.source
-        inputs = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.inputs]
+        inputs = [[p.name, told.st_size, told.st_mtime_ns] for p, told in input_stats(source)]
         made = [__version__, CONTENT, self.settings, self.voxels, source.name, inputs]
         chosen = getattr(source, "chosen_by_others", None)  # what the other sources decide
         return fingerprint(made if chosen is None else [*made, chosen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from scaleevent.formats import Recording
 from scaleevent.grids.windows import WindowRule
 from scaleevent.pairs.pair import Pair
 from scaleevent.system.files import Json
+from scaleevent.system.refusals import check_there
 
 
 class PairSource(Protocol):
@@ -49,11 +51,13 @@ class Clocks:
         images: Of the images.
         events: Of the events, as far as they are known.
         whole: Whether `events` are all of them.
+        all_images: Whether `images` are.
     """
 
     images: Span
     events: Span
     whole: bool
+    all_images: bool = True
 
     def describe(self) -> str:
         """How much of the images' time the events cover."""
@@ -62,7 +66,8 @@ class Clocks:
         shared = max(min(last, self.events[1]) - max(first, self.events[0]), 0)
         known = "" if self.whole else "at least "
         share = f"{known}{shared / max(last - first, 1):.0%} covered"
-        return f"images from {a} to {b} s, events from {c} to {known}{d} s, {share}"
+        seen = "" if self.all_images else "at least "
+        return f"images from {a} to {seen}{b} s, events from {c} to {known}{d} s, {share}"
 
 
 @runtime_checkable
@@ -87,6 +92,15 @@ class Replayable(Protocol):
 
     def opened(self) -> Recording:
         """The events that its pairs are made of, on the pixels of the labels; not yet read."""
+
+
+def input_stats(source: PairSource) -> list[tuple[Path, os.stat_result]]:
+    """The files that a source reads, each with what the system tells of it.
+
+    Raises:
+        DataError: One that is not there, such as a link to a disk that is not mounted.
+    """
+    return [(path, check_there(path)) for path in source.inputs]
 
 
 def label_facts(sources: Sequence[PairSource]) -> Json:

@@ -66,26 +66,41 @@ def reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError("file not found", where=path) from None
+        raise _not_there(path, "file not found") from None
     except OSError as error:
         damage = DataError(what, where=path, found=error.strerror or error)
         raise refusal(error, path) or damage from error
 
 
-def check_there(path: Path) -> None:
-    """Refuse a path at which nothing is.
+def check_there(path: Path) -> os.stat_result:
+    """Refuse a path at which nothing is; what the system tells of it.
 
     Raises:
         DataError: As said.
         EnvironmentProblem: The system does not let it be looked at.
     """
     try:
-        path.stat()
+        return path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise DataError("no such file or folder", where=path) from None
+        raise _not_there(path, "no such file or folder") from None
     except OSError as error:
         damage = DataError("cannot read", where=path, found=error.strerror or error)
         raise refusal(error, path) or damage from error
+
+
+def _not_there(path: Path, what: str) -> DataError:
+    """The error for a path at which nothing is, or a link that leads nowhere."""
+    if not os.path.islink(path):
+        return DataError(what, where=path)
+    return DataError(
+        "a link to a file that is not there", where=path, found=os.readlink(path),
+        hint="mount its disk, or fetch the files that such links stand for (git annex)",
+    )  # fmt: skip
+
+
+def may_be_file(path: Path) -> bool:
+    """Whether a path is of a file, or a link that leads nowhere: reading it tells that."""
+    return path.is_file() or path.is_symlink() and not path.exists()
 
 
 def error_number(error: BaseException) -> int | None:
