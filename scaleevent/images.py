@@ -17,6 +17,9 @@ from scaleevent.system.refusals import refusal
 MAX_PIXELS = 25_000_000
 """Larger pictures are refused: a few hundred bytes can declare gigabytes of pixels."""
 
+MAX_BYTES = 8 * MAX_PIXELS
+"""Larger files are refused unread: so many pixels in four channels of 16 bits, uncompressed."""
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COPY_AGAIN = "copy the file again; a download or copy cut short looks like this"
 
@@ -40,7 +43,7 @@ def open_image(
             when the block decodes it.
     """
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source if isinstance(source, bytes) else _read(source, where)
         with Image.open(io.BytesIO(data), formats=formats) as image:
             check_pixels(image.height, image.width, where)
             if image.format == "PNG":  # of whose last pixels Pillow compares no checksum
@@ -60,6 +63,13 @@ def open_image(
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         found = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise refusal(error, where) or unreadable(where, found) from None
+
+
+def _read(path: Path, where: object) -> bytes:
+    if (size := path.stat().st_size) > MAX_BYTES:
+        expected = f"at most {MAX_BYTES:,} bytes"
+        raise DataError("file too large", where=where, found=f"{size:,} bytes", expected=expected)
+    return path.read_bytes()
 
 
 def unreadable(where: object, found: object) -> DataError:

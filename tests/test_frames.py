@@ -9,6 +9,7 @@ from scaleevent.datasets.frame_times import read_frame_times
 from scaleevent.datasets.frames import list_pictures
 from scaleevent.datasets.timed_labels import read_id_picture
 from scaleevent.errors import DataError
+from scaleevent.images import open_image
 from scaleevent.pairs.pair import decode_image
 from tests import fakes
 
@@ -131,3 +132,12 @@ def test_a_png_that_ends_early_or_in_zeros_is_refused(share, zeros):
 def test_what_follows_the_end_mark_of_a_png_is_no_damage():
     ids, data = small_png()
     assert (decode_image(data + b"more")[..., 0] == ids).all()
+
+
+def test_a_file_larger_than_any_picture_is_refused_unread(tmp_path):
+    path = tmp_path / "a.png"
+    with open(path, "wb") as file:
+        file.truncate(1 << 36)  # 64 GB of hole
+    with pytest.raises(DataError, match="file too large") as told, open_image(path, path):
+        pass
+    assert "68,719,476,736 bytes" in str(told.value)
