@@ -17,7 +17,7 @@ from scaleevent.datasets import dsec
 from scaleevent.errors import ConfigError, DataError, MissingPackageError
 from scaleevent.pairs.pair import Pair, decode_image
 from scaleevent.pairs.shard import CONTENT
-from scaleevent.pairs.source import choices
+from scaleevent.pairs.source import choices, unused
 from tests import fakes
 from tests.event_files import write_aedat4
 
@@ -591,3 +591,21 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work:
         told = {name: facts_of(config) for name, config in cases(Path(work)).items()}
     RECORDED.write_text(json.dumps({"content": CONTENT, "facts": told}, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "street"])
+def test_a_root_of_which_nothing_is_used_is_told(configs, name, tmp_path):
+    (root,) = configs[name].roots
+    other, link = tmp_path / "other", tmp_path / "link"
+    other.mkdir()
+    (other / "notes.md").write_text("by hand")
+    link.symlink_to(root, target_is_directory=True)
+    for own in (root, link):
+        config = configs[name].model_copy(update={"roots": [own, other]})
+        try:
+            sources = DATASETS[name].load().sources(config)
+        except DataError as refused:  # some say no to it themselves
+            assert str(other) in str(refused)
+            continue
+        assert unused(config.roots, sources) == [f"nothing in {other} is used"]
+        assert unused([own], sources) == unused([own, root], sources) == []

@@ -14,7 +14,7 @@ from scaleevent.pairs.alignment import measure_prepared
 from scaleevent.pairs.describing import StoreResult, store_report
 from scaleevent.pairs.planning import plan
 from scaleevent.pairs.preparing import executor_of, unfinished, write_store
-from scaleevent.pairs.source import PairSource, choices, label_facts
+from scaleevent.pairs.source import PairSource, choices, label_facts, unused
 from scaleevent.pairs.store import PairStore
 from scaleevent.system.random_state import kept_random_state
 from scaleevent.system.reports import progress, remark, say
@@ -48,7 +48,7 @@ def run(cfg: PrepareConfig, quiet: bool = True) -> StoreResult:
         raise DataError("nothing to prepare", where=", ".join(map(str, cfg.roots)) or cfg.name)
     own = cfg.share.of(sources) if cfg.share else sources
     images = sum(source.expected for source in own)
-    chosen = unverified(cfg.name) + choices(sources)
+    chosen = unverified(cfg.name) + choices(sources) + unused(cfg.roots, sources)
     if out:
         chosen.insert(0, f"left out, {len(out)} test recordings of benchmarks: {listed(out)}")
     if cfg.plans:

@@ -117,3 +117,16 @@ def choices(sources: Sequence[PairSource]) -> list[str]:
     return everywhere + [
         f"{name}: {line}" for name, lines in told for line in lines if line not in common
     ]
+
+
+def unused(roots: Sequence[Path], sources: Sequence[PairSource]) -> list[str]:
+    """A line for every root, of several, in which no source has a file; for people."""
+    used: set[str] = set()
+    for path in {path for source in sources for path in source.inputs}:
+        for place in (path.absolute(), path.resolve()):
+            used.update(map(str, (place, *place.parents)))
+    return [
+        f"nothing in {root} is used"
+        for root in roots
+        if len(roots) > 1 and used.isdisjoint((str(root.absolute()), str(root.resolve())))
+    ]
