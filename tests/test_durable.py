@@ -28,6 +28,7 @@ from scaleevent.system.files import (
     MARKER,
     append_json_line,
     atomic_path,
+    check_space,
     claimed_folder,
     clean_leftovers,
     fingerprint,
@@ -256,3 +257,13 @@ def test_hashes(tmp_path):
     assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_a_full_disk_tells_small_sizes_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("scaleevent.system.files._free_bytes", lambda path: 4096)
+    with pytest.raises(EnvironmentProblem) as told:
+        check_space(tmp_path, 20_000)
+    assert (told.value.found, told.value.expected) == ("4,096 bytes free", "20,000 bytes")
+    with pytest.raises(EnvironmentProblem) as told:
+        check_space(tmp_path, 20_000_000)
+    assert told.value.expected == "20.0 MB"

@@ -30,6 +30,7 @@ from test_end_to_end import call
 from scaleevent.config.catalog import DATASETS
 from scaleevent.config.data import PrepareConfig
 from scaleevent.datasets import filmed
+from scaleevent.datasets.filmed import numbered
 from scaleevent.datasets.tfrecord import fields, masked_checksum, records
 from scaleevent.errors import ConfigError, DataError
 from scaleevent.pairs.pair import decode_image
@@ -497,3 +498,15 @@ def test_what_is_not_there_is_named(name, tmp_path):
         sources(name, tmp_path / "data", splits=["nowhere"], **fps)
     error = refused(name, tmp_path / "data", splits=["test"], **fps)
     assert error.what == "no sequence of the wanted splits" and "1 sequence of" in error.found
+
+
+@pytest.mark.parametrize("other", ["NNNNNN.png", "00001.png", "000001.PNG", "a00001.png", "²0.png"])
+def test_pictures_of_another_name_are_told_what_is_expected(tmp_path, other):
+    for name in ("000001.png", "000002.png", "notes.txt", "._000003.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(numbered(tmp_path, "NNNNNN.png")) == [1, 2]
+    (tmp_path / other).write_bytes(b"")
+    with pytest.raises(DataError, match="without a number") as told:
+        numbered(tmp_path, "NNNNNN.png", "NNNNNNNN.png")
+    assert told.value.expected == "NNNNNN.png or NNNNNNNN.png"
+    assert Path(told.value.where).name == other

@@ -11,7 +11,6 @@ says at which rate pictures were taken: 24 a second, as the paper of DAVIS 2016 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +34,7 @@ from scaleevent.errors import DataError
 LISTS = {"train": "train", "val": "val", "test-dev": "test", "test-challenge": "test"}
 """Lists of sequences, and the part of the data set that each is."""
 
-_PICTURE = re.compile(r"([0-9]{5})\.jpg")
+_PICTURE = "NNNNN.jpg"
 
 
 class Settings(FilmedSettings):

@@ -197,26 +197,27 @@ def _joined(clips: list[SimulatedClip], told: tuple[str, ...]) -> list[Joined]:
     return [Joined(tuple(group), told if not k else ()) for k, group in enumerate(groups)]
 
 
-def numbered(folder: Path, name: re.Pattern[str]) -> dict[int, Path]:
+def numbered(folder: Path, *names: str) -> dict[int, Path]:
     """Pictures of a folder by their number, ascending.
 
     Args:
         folder: Where they lie.
-        name: Of a picture; its last group is the number.
+        names: That a picture may have, with an N for every digit of its number.
 
     Raises:
         DataError: None, a picture of another name, or a number twice.
     """
     found: dict[int, Path] = {}
     for path in folder.iterdir():
+        shape = re.sub("[0-9]", "N", path.name)
         if path.name[0] == "." or path.suffix.lower() not in PICTURES:
             continue
-        match = name.fullmatch(path.name)
-        if match is None or int(match[match.re.groups]) in found:
+        number = int(path.stem) if shape in names and path.stem.isdecimal() else None
+        if number is None or number in found:
             raise DataError(
-                "file name without a number of its own", where=path, expected=name.pattern
+                "file name without a number of its own", where=path, expected=" or ".join(names)
             )
-        found[int(match[match.re.groups])] = path
+        found[number] = path
     if len(found) < 2:
         raise DataError("a sequence of fewer than two pictures", where=folder, found=len(found))
     return dict(sorted(found.items()))

@@ -10,7 +10,6 @@ its files do not say.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pydantic import Field
@@ -32,7 +31,7 @@ from scaleevent.errors import DataError
 FPS = 240.0
 SEQUENCE = "GOPR[0-9][0-9][0-9][0-9]_[0-9][0-9]_[0-9][0-9]"
 
-_PICTURE = re.compile(r"([0-9]{6})\.png")
+_PICTURE = "NNNNNN.png"
 
 
 class Settings(FilmedSettings):

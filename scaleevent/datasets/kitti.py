@@ -49,7 +49,7 @@ EIGEN_TEST = frozenset({
     *(f"2011_10_03_drive_{number}" for number in ("0027", "0047")),
 })  # fmt: skip
 
-_PICTURE = re.compile(r"([0-9]{6}|[0-9]{10})\.(?:png|jpg)")
+_PICTURES = tuple(f"{number}.{kind}" for number in ("N" * 6, "N" * 10) for kind in ("png", "jpg"))
 _DRIVE = re.compile(r"(\d{4}_\d\d_\d\d_drive_\d{4})_sync")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d\.\d{1,9})")
 
@@ -107,7 +107,7 @@ def sources(config: Settings) -> list[Joined]:
 
 def _sequence(folder: Path, skips: bool) -> PictureClip:
     """The clip of a sequence of Tracking."""
-    pictures = numbered(folder, _PICTURE)
+    pictures = numbered(folder, *_PICTURES)
     missing = check_whole([*pictures], folder, skips)
     how = f"{FPS:g} frames/s{missing}"
     return picture_clip(folder, [*pictures.values()], at_rate([*pictures], FPS), how)
@@ -117,7 +117,7 @@ def _drive(camera: Path, skips: bool) -> PictureClip:
     """The clip of one camera of a raw drive."""
     if not (camera / "data").is_dir():
         raise DataError("a drive without pictures", where=camera, expected="data/NNNNNNNNNN.png")
-    pictures, times = numbered(camera / "data", _PICTURE), _times(camera / TIMES)
+    pictures, times = numbered(camera / "data", *_PICTURES), _times(camera / TIMES)
     if untimed := [number for number in pictures if number not in times]:
         raise DataError(
             "no time for a picture", where=camera / TIMES, found=f"{len(times)} times",

@@ -16,7 +16,6 @@ anew.
 from __future__ import annotations
 
 import os
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ CAMERAS = {"front": 1, "front-left": 2, "front-right": 3, "side-left": 4, "side-
 FRAME_IMAGES = 4  # numbers of the fields of `Frame` and, below, of `CameraImage`
 NAME, IMAGE, TRIGGERED, READ_OUT = 1, 2, 7, 8
 
-_PICTURE = re.compile(r"([0-9]{4})\.png")
+_PICTURE = "NNNN.png"
 
 
 class Settings(FilmedSettings):

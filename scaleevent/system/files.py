@@ -114,6 +114,10 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         raise problem from error
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count:,} bytes"
+
+
 def refusal(error: Exception, path: Path, size: int | None = None) -> EnvironmentProblem | None:
     """What the system refused, told by an error of any library; None if it was something else."""
     free = _free_bytes(path)
@@ -127,8 +131,8 @@ def refusal(error: Exception, path: Path, size: int | None = None) -> Environmen
     return EnvironmentProblem(
         f"cannot write: {os.strerror(number)}",
         where=Path(path).with_name(name[1]) if name else path,
-        found=f"{free / 1e6:,.1f} MB free" if full and free is not None else None,
-        expected=f"at least {size / 1e6:,.1f} MB" if full and size is not None else None,
+        found=f"{_size(free)} free" if full and free is not None else None,
+        expected=f"at least {_size(size)}" if full and size is not None else None,
         hint=HINTS[number],
     )
 
@@ -142,8 +146,8 @@ def check_space(path: Path, size: int, hint: str) -> None:
     free = _free_bytes(path)
     if free is not None and free < size:
         raise EnvironmentProblem(
-            "no room on the disk", where=path, found=f"{free / 1e6:,.1f} MB free",
-            expected=f"{size / 1e6:,.1f} MB", hint=hint,
+            "no room on the disk", where=path, found=f"{_size(free)} free",
+            expected=_size(size), hint=hint,
         )  # fmt: skip
 
 
