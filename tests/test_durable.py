@@ -262,8 +262,8 @@ def test_hashes(tmp_path):
 def test_a_full_disk_tells_small_sizes_in_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("scaleevent.system.files._free_bytes", lambda path: 4096)
     with pytest.raises(EnvironmentProblem) as told:
-        check_space(tmp_path, 20_000)
+        check_space(tmp_path, 20_000, "")
     assert (told.value.found, told.value.expected) == ("4,096 bytes free", "20,000 bytes")
     with pytest.raises(EnvironmentProblem) as told:
-        check_space(tmp_path, 20_000_000)
+        check_space(tmp_path, 20_000_000, "")
     assert told.value.expected == "20.0 MB"
