@@ -61,7 +61,9 @@ class EventSimulator:
                 expected="first - positive < level < first + negative",
             )
         self._last_event = np.full(shape, -np.inf)
-        self._times = np.empty(0, np.float64)  # both are used again for every interval
+        # these are used again for every interval
+        self._crossed = np.empty(self._frame.size, np.uint64)
+        self._times = np.empty(0, np.float64)
         self._pixels = np.empty(0, np.uint64)
 
     def advance(
@@ -85,15 +87,16 @@ class EventSimulator:
             raise DataError(
                 "frame times must increase", found=f"{t} s", expected=f"after {self._t} s"
             )
-        most = _most_crossings(frame, self._positive, self._negative, self._level)
+        crossed, most = _crossed(frame, self._positive, self._negative, self._level, self._crossed)
         if most < 0:
             raise _not_finite()
         if most > len(self._times):
             self._times = np.empty(most + most // 4, np.float64)
             self._pixels = np.empty(len(self._times), np.uint64)
         count = _crossings(
-            self._frame, frame, self._t, float(t), self._positive, self._negative,
-            self._refractory, self._level, self._last_event, self._times, self._pixels,
+            self._crossed[:crossed], self._frame, frame, self._t, float(t), self._positive,
+            self._negative, self._refractory, self._level, self._last_event, self._times,
+            self._pixels,
         )  # fmt: skip
         events = _by_time(self._times[:count], self._pixels[:count], self._t, float(t))
         np.copyto(self._frame, frame)
@@ -182,28 +185,38 @@ def _threshold_map(name: str, threshold: float | np.ndarray, shape: tuple[int, .
 
 
 @nb.njit(nogil=True, cache=True)
-def _most_crossings(
-    after: np.ndarray, positive: np.ndarray, negative: np.ndarray, level: np.ndarray
-) -> int:
-    """No fewer crossings than an interval has; -1 where a value of `after` is not finite."""
-    most = 0
+def _crossed(
+    after: np.ndarray, positive: np.ndarray, negative: np.ndarray, level: np.ndarray,
+    pixels: np.ndarray,
+) -> tuple[int, int]:  # fmt: skip
+    """Write row << 32 | column << 1 of the pixels that reach a threshold in an interval.
+
+    Returns:
+        How many these are, and no fewer crossings than the interval has; (0, -1) where a value of
+        `after` is not finite.
+    """
+    n, most = 0, 0
     for row in range(after.shape[0]):
         for column in range(after.shape[1]):
             final, start = after[row, column], level[row, column]
             if not final - final == 0.0:
-                return -1
+                return 0, -1
             if final >= start + positive[row, column]:
                 most += int((final - start) / positive[row, column]) + 1
             elif final <= start - negative[row, column]:
                 most += int((start - final) / negative[row, column]) + 1
-    return most
+            else:
+                continue
+            pixels[n] = (row << 32) | (column << 1)
+            n += 1
+    return n, most
 
 
 @nb.njit(nogil=True, cache=True)
 def _crossings(
-    before: np.ndarray, after: np.ndarray, start: float, end: float, positive: np.ndarray,
-    negative: np.ndarray, refractory: float, level: np.ndarray, last_event: np.ndarray,
-    times: np.ndarray, pixels: np.ndarray,
+    crossed: np.ndarray, before: np.ndarray, after: np.ndarray, start: float, end: float,
+    positive: np.ndarray, negative: np.ndarray, refractory: float, level: np.ndarray,
+    last_event: np.ndarray, times: np.ndarray, pixels: np.ndarray,
 ) -> int:  # fmt: skip
     """Write the events of one interval, pixel by pixel; returns how many there are.
 
@@ -211,6 +224,7 @@ def _crossings(
     has moved towards it.
 
     Args:
+        crossed: (uint64) row << 32 | column << 1 of the pixels that reach a threshold.
         before: (H, W) log intensity at `start`; as all frames and maps, float64.
         after: (H, W) log intensity at `end`.
         start: Seconds.
@@ -224,31 +238,29 @@ def _crossings(
         pixels: (uint64) receives row << 32 | column << 1 | polarity.
     """
     n = 0
-    for row in range(after.shape[0]):
-        for column in range(after.shape[1]):
-            final, memory = after[row, column], level[row, column]
-            rising = final >= memory + positive[row, column]
-            if not rising and not final <= memory - negative[row, column]:
-                continue
-            step = positive[row, column] if rising else -negative[row, column]
-            first = before[row, column]
-            if final == first or rising != (final > first):  # a given level, rounded to its limit
-                continue
-            event = np.uint64((row << 32) | (column << 1) | rising)
-            while True:
-                crossing = memory + step
-                if (crossing > final) if rising else (crossing < final):
-                    break
-                memory = crossing
-                t = start + (crossing - first) / (final - first) * (end - start)
-                if refractory > 0.0:
-                    if t - last_event[row, column] < refractory:
-                        continue
-                    last_event[row, column] = t
-                times[n] = t
-                pixels[n] = event
-                n += 1
-            level[row, column] = memory
+    for pixel in crossed:
+        row, column = np.int64(pixel) >> 32, (np.int64(pixel) & 0xFFFFFFFF) >> 1
+        final, memory = after[row, column], level[row, column]
+        rising = final >= memory + positive[row, column]
+        step = positive[row, column] if rising else -negative[row, column]
+        first = before[row, column]
+        if final == first or rising != (final > first):  # a given level, rounded to its limit
+            continue
+        event = pixel | np.uint64(rising)
+        while True:
+            crossing = memory + step
+            if (crossing > final) if rising else (crossing < final):
+                break
+            memory = crossing
+            t = start + (crossing - first) / (final - first) * (end - start)
+            if refractory > 0.0:
+                if t - last_event[row, column] < refractory:
+                    continue
+                last_event[row, column] = t
+            times[n] = t
+            pixels[n] = event
+            n += 1
+        level[row, column] = memory
     return n
 
 
@@ -312,7 +324,8 @@ def _by_time(
     first = 0
     for part in range(parts):
         last = ends[part]
-        _sort_part(t, key, first, last)
+        if last - first > 1:
+            _sort_part(t, key, first, last)
         first = last
     x = np.empty(count, np.uint16)
     y = np.empty(count, np.uint16)
