@@ -64,8 +64,8 @@ def place(harness, tmp_path_factory):
         ("prepare-custom", 8),
         ("voxelize", 8),
         ("pretrain", 2),
-        ("finetune", 2),
-        ("pretrain-gpus-2", 2),
+        ("finetune", 1),
+        ("pretrain-gpus-2", 1),
     ],
 )
 def test_random_kills_change_no_byte(harness, place, command, kills):
